@@ -1,0 +1,111 @@
+//! The first line on a connection to the target, which tells it what to do.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest line, in bytes, its end included.
+pub(crate) const MAX_LINE: usize = 128;
+
+/// What a target does with the rest of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Read to the end, and keep the tally under this number for [`Self::Tally`].
+    Deposit(u64),
+    /// Read for ever, unhashed; send the count so far every [`REPORT_EVERY`]
+    /// bytes, as 8 bytes big endian.
+    Discard,
+    /// Send back what arrives.
+    Echo,
+    /// Read so many bytes, send `COUNT HASH\n`, end. Without a half-close this
+    /// is how the target knows that it has everything.
+    Sink(u64),
+    /// Read to the end, send `COUNT HASH\n`, end.
+    SinkToEnd,
+    /// Send so many bytes of the sequence of a seed, end.
+    Source {
+        /// Bytes.
+        count: u64,
+        /// See [`Payload`](crate::payload::Payload).
+        seed: u64,
+    },
+    /// Do not read any more.
+    Stall,
+    /// Send the `COUNT HASH\n` of a deposit once that has ended.
+    Tally(u64),
+    /// Send zeros for ever.
+    Zeros,
+}
+
+/// How many bytes a [`Command::Discard`] takes between two reports: rare
+/// enough not to be part of what is measured.
+pub(crate) const REPORT_EVERY: u64 = 4 << 20;
+
+impl Command {
+    /// The line, with its end.
+    pub(crate) fn line(self) -> String {
+        format!("{self}\n")
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deposit(token) => write!(f, "deposit {token}"),
+            Self::Discard => f.write_str("discard"),
+            Self::Echo => f.write_str("echo"),
+            Self::Sink(count) => write!(f, "sink {count}"),
+            Self::SinkToEnd => f.write_str("sink"),
+            Self::Source { count, seed } => write!(f, "source {count} {seed}"),
+            Self::Stall => f.write_str("stall"),
+            Self::Tally(token) => write!(f, "tally {token}"),
+            Self::Zeros => f.write_str("zeros"),
+        }
+    }
+}
+
+impl FromStr for Command {
+    type Err = anyhow::Error;
+
+    fn from_str(line: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = line.split(' ').collect();
+        Ok(match parts.as_slice() {
+            ["deposit", token] => Self::Deposit(token.parse()?),
+            ["discard"] => Self::Discard,
+            ["echo"] => Self::Echo,
+            ["sink", count] => Self::Sink(count.parse()?),
+            ["sink"] => Self::SinkToEnd,
+            ["source", count, seed] => Self::Source { count: count.parse()?, seed: seed.parse()? },
+            ["stall"] => Self::Stall,
+            ["tally", token] => Self::Tally(token.parse()?),
+            ["zeros"] => Self::Zeros,
+            _ => anyhow::bail!("unknown command {line:?}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_survives_its_line() {
+        for command in [
+            Command::Deposit(u64::MAX),
+            Command::Discard,
+            Command::Echo,
+            Command::Sink(7),
+            Command::SinkToEnd,
+            Command::Source { count: u64::MAX, seed: u64::MAX },
+            Command::Stall,
+            Command::Tally(3),
+            Command::Zeros,
+        ] {
+            let line = command.line();
+            assert!(line.len() <= MAX_LINE);
+            assert_eq!(line.trim_end().parse::<Command>().unwrap(), command);
+        }
+        for line in ["", "ECHO", "source 1", "sink -1", "echo ", "tally"] {
+            assert!(line.parse::<Command>().is_err(), "{line:?}");
+        }
+    }
+}

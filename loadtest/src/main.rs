@@ -1,0 +1,98 @@
+//! A synthetic stream generator for tunnels: it dials through a frontend, as
+//! the kube-apiserver does, to a target of its own behind the agent, and
+//! measures bulk, round trips, dials, isolation and memory, and whether every
+//! byte arrives.
+//!
+//! `run` works on any server that speaks HTTP CONNECT or Konnectivity's gRPC;
+//! `target` is the other end; `matrix` starts our server and agent and runs
+//! everything on every frontend and link.
+//!
+//! Exit codes: 0 all is well, 1 a check or a scenario failed, 2 nothing could be
+//! run.
+
+mod bench;
+mod cli;
+mod command;
+mod figures;
+mod matrix;
+mod output;
+mod payload;
+mod process;
+mod report;
+mod scenario;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::bench::Bench;
+use crate::cli::{Cli, MatrixArgs, RunArgs, Task};
+use crate::matrix::children::Child;
+use crate::report::Report;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            output::complain(&format!("loadtest: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs on one thread: the cores are for what is measured.
+fn start(cli: Cli) -> anyhow::Result<bool> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Dropping the task ends its children.
+        tokio::select! {
+            result = Box::pin(perform(cli.task)) => result,
+            _ = terminate.recv() => anyhow::bail!("terminated"),
+            _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn perform(task: Task) -> anyhow::Result<bool> {
+    match task {
+        Task::Matrix(args) => matrix(args).await,
+        Task::Run(args) => run(args).await,
+        Task::Target(args) => {
+            target::run(args.listen, args.banner_listen, args.until_stdin_closes).await?;
+            Ok(true)
+        }
+    }
+}
+
+async fn run(args: RunArgs) -> anyhow::Result<bool> {
+    let frontend = args.frontend.resolve()?;
+    let own_target = if args.target.is_none() { Some(Child::target().await?) } else { None };
+    let target = match (&own_target, args.target, args.banner_target) {
+        (Some((_, addresses)), _, _) => *addresses,
+        (None, Some(commands), Some(banner)) => target::Addresses { commands, banner },
+        (None, _, _) => anyhow::bail!("--target and --banner-target go together"),
+    };
+    let bench = Arc::new(Bench::new(frontend, target, args.pid, args.plan.clone()));
+    let mut report = Report::new(&args.plan);
+    for scenario in args.plan.scenarios() {
+        report.add(&bench.frontend.name, "", scenario, bench.run(scenario).await);
+    }
+    report.deliver(args.json.as_deref(), false)
+}
+
+async fn matrix(args: MatrixArgs) -> anyhow::Result<bool> {
+    let report = matrix::run(&args).await?;
+    report.deliver(args.json.as_deref(), args.markdown)
+}

@@ -1,0 +1,199 @@
+//! The figures of all scenarios, as a table for people, in Markdown, and as
+//! one JSON object.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::cli::Plan;
+use crate::figures::Outcome;
+use crate::output;
+use crate::scenario::Scenario;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    version: &'static str,
+    kernel: String,
+    cpus: usize,
+    plan: Plan,
+    results: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    frontend: String,
+    /// Empty where it is not known.
+    link: String,
+    scenario: &'static str,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Entry {
+    fn column(&self) -> String {
+        if self.link.is_empty() { self.frontend.clone() } else { format!("{} {}", self.frontend, self.link) }
+    }
+}
+
+impl Report {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: kernel.trim().to_owned(),
+            cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            plan: plan.clone(),
+            results: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, frontend: &str, link: &str, scenario: Scenario, outcome: Outcome) {
+        let (frontend, link) = (frontend.to_owned(), link.to_owned());
+        self.results.push(Entry { frontend, link, scenario: scenario.name(), outcome });
+    }
+
+    /// Prints the table and the failures, and writes the file. Tells whether
+    /// every check passed.
+    pub(crate) fn deliver(&self, json: Option<&Path>, markdown: bool) -> anyhow::Result<bool> {
+        let table = self.table();
+        output::line(&self.circumstances());
+        output::line("");
+        for line in if markdown { table.markdown() } else { table.plain() } {
+            output::line(&line);
+        }
+        for entry in &self.results {
+            for failure in &entry.outcome.failures {
+                output::complain(&format!("FAILED {} {}: {failure}", entry.column(), entry.scenario));
+            }
+        }
+        if let Some(path) = json {
+            let text = serde_json::to_string_pretty(self)?;
+            fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(self.results.iter().all(|entry| entry.outcome.failures.is_empty()))
+    }
+
+    /// Without which the figures say little.
+    fn circumstances(&self) -> String {
+        let (cpus, kernel, seconds) = (self.cpus, &self.kernel, self.plan.seconds().as_secs_f64());
+        format!("loadtest {}, {cpus} CPUs, Linux {kernel}, {seconds} s per measurement", self.version)
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        for entry in &self.results {
+            for figure in &entry.outcome.figures {
+                let label = format!("{}: {}", entry.scenario, figure.name);
+                table.put(&label, figure.unit, &entry.column(), number(figure.value));
+            }
+        }
+        table
+    }
+}
+
+/// Three significant digits, more in front of the point if there are.
+fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        size if size >= 99.95 || size == 0.0 => 0,
+        size if size >= 9.995 => 1,
+        size if size >= 0.1 => 2,
+        _ => 4,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// One row per figure, one column per frontend and link, both in the order of
+/// their first appearance.
+#[derive(Debug, Default)]
+struct Table {
+    columns: Vec<String>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    label: String,
+    unit: &'static str,
+    /// By column; shorter than the columns where the last ones are empty.
+    cells: Vec<String>,
+}
+
+impl Table {
+    fn put(&mut self, label: &str, unit: &'static str, column: &str, value: String) {
+        let at = self.columns.iter().position(|known| known == column).unwrap_or_else(|| {
+            self.columns.push(column.to_owned());
+            self.columns.len() - 1
+        });
+        let row = self.rows.iter().position(|row| row.label == label).unwrap_or_else(|| {
+            self.rows.push(Row { label: label.to_owned(), unit, cells: Vec::new() });
+            self.rows.len() - 1
+        });
+        let cells = &mut self.rows[row].cells;
+        cells.resize(cells.len().max(at + 1), String::new());
+        cells[at] = value;
+    }
+
+    /// Heading and rows as cells, the unit behind the label.
+    fn cells(&self) -> Vec<Vec<String>> {
+        let mut lines = vec![[vec![String::new(), "unit".into()], self.columns.clone()].concat()];
+        for row in &self.rows {
+            let mut line = vec![row.label.clone(), row.unit.to_owned()];
+            line.extend(row.cells.iter().cloned());
+            line.resize(self.columns.len() + 2, String::new());
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn markdown(&self) -> Vec<String> {
+        let mut lines: Vec<String> =
+            self.cells().iter().map(|cells| format!("| {} |", cells.join(" | "))).collect();
+        lines.insert(1, format!("|---|---|{}", "---:|".repeat(self.columns.len())));
+        lines
+    }
+
+    fn plain(&self) -> Vec<String> {
+        let cells = self.cells();
+        let width = |at: usize| cells.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..self.columns.len() + 2).map(width).collect();
+        let pad = |(at, cell): (usize, &String)| match at {
+            0 | 1 => format!("{cell:<width$}", width = widths[at]),
+            _ => format!("{cell:>width$}", width = widths[at]),
+        };
+        let line = |cells: &Vec<String>| cells.iter().enumerate().map(pad).collect::<Vec<_>>().join("  ");
+        cells.iter().map(|cells| line(cells).trim_end().to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_a_row_per_figure_and_a_column_per_way() {
+        let mut report = Report::new(&Plan::short());
+        let mut outcome = Outcome::default();
+        outcome.add("download", 1234.5, "MB/s");
+        report.add("connect-uds", "h2", Scenario::Bulk, outcome.clone());
+        outcome.add("upload", 1.234, "MB/s");
+        report.add("grpc-uds", "h2", Scenario::Bulk, outcome);
+        let markdown = report.table().markdown();
+        assert_eq!(markdown[0], "|  | unit | connect-uds h2 | grpc-uds h2 |");
+        assert_eq!(markdown[1], "|---|---|---:|---:|");
+        assert_eq!(markdown[2], "| bulk: download | MB/s | 1234 | 1234 |");
+        assert_eq!(markdown[3], "| bulk: upload | MB/s |  | 1.23 |");
+        let plain = report.table().plain();
+        assert_eq!(plain[1], "bulk: download  MB/s            1234         1234");
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        for (value, text) in
+            [(0.0, "0"), (0.01234, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123")]
+        {
+            assert_eq!(number(value), text);
+        }
+    }
+}

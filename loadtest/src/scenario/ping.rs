@@ -1,0 +1,51 @@
+//! Ping: one byte there and back, then the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::Instant;
+use tunnel_client::Connection;
+
+use crate::bench::{Bench, within};
+use crate::command::Command;
+use crate::figures::{Meter, Outcome, histogram, record};
+
+pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
+    bench.progress("ping");
+    let mut connection = bench.command(Command::Echo, &[]).await?;
+    ping(&mut connection, bench.plan.warm_up()).await?;
+    let meter = Meter::start(&bench.watched)?;
+    let times = ping(&mut connection, bench.plan.seconds()).await?;
+    let used = meter.stop()?;
+    let mut outcome = Outcome::default();
+    outcome.add_latency("round trip", &times);
+    outcome.add_cpu("", &used, times.len() as f64, 1e6, "CPU-us/round trip");
+    Ok(outcome)
+}
+
+/// Round trips for so long, at least one.
+///
+/// # Errors
+/// When one takes ten seconds, or comes back as another byte.
+pub(super) async fn ping(connection: &mut Connection, time: Duration) -> anyhow::Result<Histogram<u64>> {
+    let mut times = histogram()?;
+    let end = Instant::now() + time;
+    let mut byte = 0u8;
+    loop {
+        let start = Instant::now();
+        within("echo", async {
+            connection.write_all(&[byte]).await?;
+            let back = connection.read_u8().await?;
+            anyhow::ensure!(back == byte, "sent {byte}, but {back} came back");
+            anyhow::Ok(())
+        })
+        .await??;
+        record(&mut times, start);
+        byte = byte.wrapping_add(1);
+        if Instant::now() >= end {
+            return Ok(times);
+        }
+    }
+}

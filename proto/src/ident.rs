@@ -1,0 +1,147 @@
+//! What an agent says it serves, in Konnectivity's form: a URL query with the
+//! keys `host`, `ipv4`, `ipv6`, `cidr` (each repeatable) and `default-route`.
+
+use crate::target::Host;
+
+/// Longest identifier text accepted, in bytes.
+pub const MAX_LENGTH: usize = 16 * 1024;
+
+/// Most identifiers of one agent.
+pub const MAX_COUNT: usize = 512;
+
+/// Parsed identifiers of one agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identifiers {
+    /// Hosts and addresses for which the agent is the right one.
+    pub hosts: Vec<Host>,
+    /// Networks, as written; no strategy uses them yet.
+    pub cidrs: Vec<String>,
+    /// Whether the agent takes what no other agent is named for.
+    pub default_route: bool,
+}
+
+/// What to do with a key that has no meaning here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownKeys {
+    /// A server: newer agents may know more.
+    Ignore,
+    /// An agent: its operator made a mistake.
+    Refuse,
+}
+
+/// Why a text is no list of identifiers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentifiersError {
+    /// Over [`MAX_LENGTH`] or [`MAX_COUNT`].
+    #[error("identifiers are too many or too long (at most {MAX_COUNT}, {MAX_LENGTH} bytes)")]
+    TooLarge,
+    /// Not a URL query: a `;`, or a `%` without two hexadecimal digits.
+    #[error("identifiers are not a url query")]
+    Malformed,
+    /// A key that [`UnknownKeys::Refuse`] refuses.
+    #[error("unknown identifier kind {0:?}: use host, ipv4, ipv6, cidr or default-route")]
+    UnknownKey(String),
+    /// A value that is neither an address nor a host name.
+    #[error("identifier {key}={value:?} is neither an address nor a host name")]
+    InvalidHost {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+}
+
+impl Identifiers {
+    /// Reads the URL query form; an empty text is an empty list.
+    ///
+    /// # Errors
+    /// When the text is over a limit or not of the form.
+    pub fn parse(text: &str, unknown: UnknownKeys) -> Result<Self, IdentifiersError> {
+        if text.len() > MAX_LENGTH {
+            return Err(IdentifiersError::TooLarge);
+        }
+        if text.contains(';') || !escapes_are_whole(text) {
+            return Err(IdentifiersError::Malformed);
+        }
+        let mut parsed = Self::default();
+        let mut default_route = None;
+        for (count, (key, value)) in form_urlencoded::parse(text.as_bytes()).enumerate() {
+            if count >= MAX_COUNT {
+                return Err(IdentifiersError::TooLarge);
+            }
+            match key.as_ref() {
+                "host" | "ipv4" | "ipv6" => parsed.hosts.push(host(&key, &value)?),
+                "cidr" => parsed.cidrs.push(value.into_owned()),
+                // The first value wins, and what is no boolean is false.
+                "default-route" => default_route = default_route.or(Some(is_true(&value))),
+                // Konnectivity names the agent's own id so; it is sent apart.
+                "uid" => {}
+                other if unknown == UnknownKeys::Refuse => {
+                    return Err(IdentifiersError::UnknownKey(other.to_owned()));
+                }
+                _ => {}
+            }
+        }
+        parsed.default_route = default_route.unwrap_or(false);
+        Ok(parsed)
+    }
+}
+
+fn host(key: &str, value: &str) -> Result<Host, IdentifiersError> {
+    Host::parse(value)
+        .ok_or_else(|| IdentifiersError::InvalidHost { key: key.to_owned(), value: value.to_owned() })
+}
+
+/// The spellings of Go's `strconv.ParseBool`.
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+fn escapes_are_whole(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| {
+        let mut digits = rest.bytes();
+        matches!((digits.next(), digits.next()), (Some(a), Some(b)) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Identifiers, IdentifiersError> {
+        Identifiers::parse(text, UnknownKeys::Ignore)
+    }
+
+    #[test]
+    fn the_forms_that_manifests_use() {
+        let ids = parse("host=Node-1&ipv4=10.0.0.7&ipv4=10.0.0.8&ipv6=fd00:0::7&cidr=10.1.0.0/16").unwrap();
+        let hosts: Vec<String> = ids.hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["node-1", "10.0.0.7", "10.0.0.8", "fd00::7"]);
+        assert_eq!(ids.cidrs, ["10.1.0.0/16"]);
+        assert!(!ids.default_route);
+        assert!(parse("default-route=true").unwrap().default_route);
+        assert!(!parse("default-route=maybe&default-route=true").unwrap().default_route);
+        assert_eq!(parse("ipv6=fd00%3A%3A7").unwrap().hosts[0].to_string(), "fd00::7");
+        assert_eq!(parse("").unwrap(), Identifiers::default());
+        // k0s writes a node's address as a host.
+        assert_eq!(parse("host=10.0.0.7").unwrap().hosts, parse("ipv4=10.0.0.7").unwrap().hosts);
+    }
+
+    #[test]
+    fn malformed_ones_are_refused() {
+        assert_eq!(parse("host=a;host=b"), Err(IdentifiersError::Malformed));
+        assert_eq!(parse("host=%4"), Err(IdentifiersError::Malformed));
+        assert_eq!(parse(&"a".repeat(MAX_LENGTH + 1)), Err(IdentifiersError::TooLarge));
+        assert_eq!(parse(&"host=a&".repeat(MAX_COUNT + 1)), Err(IdentifiersError::TooLarge));
+        assert!(matches!(parse("host=a%20b"), Err(IdentifiersError::InvalidHost { .. })));
+    }
+
+    #[test]
+    fn an_agent_refuses_what_a_server_ignores() {
+        assert_eq!(parse("zone=a").unwrap(), Identifiers::default());
+        assert_eq!(
+            Identifiers::parse("zone=a", UnknownKeys::Refuse),
+            Err(IdentifiersError::UnknownKey("zone".into()))
+        );
+    }
+}

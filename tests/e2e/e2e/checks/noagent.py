@@ -1,0 +1,36 @@
+"""No agent is connected: the cluster lives, and what needs the node fails at once with a reason."""
+
+import socket
+import time
+
+from ..cluster import NODE
+from ..fail import CheckFailed, expect
+
+FAST_SECONDS = 5
+KUBELET_PORT = 10250
+
+
+def fails_fast(ctx):
+    cluster_lives(ctx)
+    _expect_isolated(ctx.cluster.network.node)
+    started = time.monotonic()
+    result = ctx.kubectl.try_("logs", "box", timeout=40)
+    seconds = time.monotonic() - started
+    expect(result.returncode != 0, "kubectl logs worked without an agent: something else leads to the node")
+    expect("No agent available" in result.stderr, f"the reason is missing: {result.stderr.strip()}")
+    expect(seconds <= FAST_SECONDS, f"kubectl logs took {seconds:.1f} s to fail")
+    return f"kubectl logs failed after {seconds:.1f} s"
+
+
+def cluster_lives(ctx):
+    """What needs no node works whatever happens to the tunnel."""
+    expect(NODE in ctx.kubectl.ok("get", "nodes"), "kubectl get nodes does not show the node")
+
+
+def _expect_isolated(address):
+    """Without this, everything below could pass with no tunnel at all."""
+    try:
+        socket.create_connection((address, KUBELET_PORT), timeout=1).close()
+    except TimeoutError:
+        return
+    raise CheckFailed("the control plane can open a connection to the kubelet: the firewall does not work")

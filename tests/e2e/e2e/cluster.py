@@ -1,0 +1,123 @@
+"""The whole cluster of one run: made in order, removed in any state."""
+
+import os
+import shutil
+import tempfile
+import threading
+
+from . import cgroups, controlplane, egress, image, leftovers, objects, run_id, wait
+from .fail import Unusable
+from .kubectl import Kubectl
+from .network import Network
+from .node import Node, hidden_by_node
+from .pki import Pki
+from .processes import Processes
+from .randomfile import RandomFile
+
+NODE = "node-1"
+
+
+def cache_root():
+    """Outside the checkout, so that `git clean` does not cost minutes of building."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    path = os.path.join(base, "tunnel-e2e")
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
+class Cluster:
+    """A context manager: leaving it removes everything, however far the making came."""
+
+    def __init__(self, options, say):
+        self.options, self.say = options, say
+        self._node = None
+        self._files, self._lock = {}, threading.Lock()
+        self.frontends = ["direct"] if options.direct else options.frontends
+
+    def __enter__(self):
+        self.run = run_id.RunId()
+        self.directory = tempfile.mkdtemp(prefix=run_id.PREFIX)
+        self.run.note(self.directory)
+        self.processes = Processes(os.path.join(self.directory, "logs"), self.run.name)
+        if hidden_by_node(self.directory):
+            self.__exit__()
+            raise Unusable(f"The node hides {self.directory} from itself: set TMPDIR to a directory outside /run and /var.")
+        self.say(f"logs are in {self.processes.log_directory}")
+        return self
+
+    def __exit__(self, *_):
+        """The node's first process takes everything on the node with it; what nobody knows of ends by its mark."""
+        if self._node:
+            self._node.kill()
+        self.processes.end_all()
+        leftovers.clean(self.run.name)
+        if not self.options.keep:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self.run.release()
+
+    def create(self, kube_binaries, tunnel_server):
+        """`tunnel_server` makes the server from this cluster; it is started first, so that its socket exists."""
+        self.network = Network(self.run.name)
+        self.network.create()
+        if not self.options.direct:
+            self.network.close_inbound()
+        cgroups.create(self.run.name)
+        self.pki = Pki(os.path.join(self.directory, "pki"), self.network, NODE)
+        server = tunnel_server(self)
+        self._start_control_plane(kube_binaries, server)
+        self._start_node(kube_binaries)
+        return server
+
+    def _start_control_plane(self, kube_binaries, server):
+        self.say(f"starting etcd and {len(self.frontends)} kube-apiserver")
+        etcd = controlplane.start_etcd(self.processes, self.directory)
+        self.apis = {f: controlplane.ApiServer(f, self.directory, self.network, self.pki) for f in self.frontends}
+        for position, (frontend, api) in enumerate(self.apis.items()):
+            selector = egress.selector(egress.connection(frontend, server, self.pki))
+            api.start(self.processes, os.path.join(kube_binaries, "kube-apiserver"), etcd, selector)
+            if position == 0:
+                api.wait_ready()  # The first one writes the bootstrap objects; several at once only get in each other's way.
+        for api in self.apis.values():
+            api.wait_ready()
+
+    def _start_node(self, kube_binaries):
+        self.say("starting containerd and kubelet")
+        self._node = node = Node(NODE, os.path.join(self.directory, "node"), self.network, self.processes)
+        node.start_init()
+        node.start_containerd()
+        program = image.build_program(cache_root())
+        certificate, key = self.pki.webhook
+        archive = image.write_archive(os.path.join(self.directory, "image.tar"), program,
+                                      {"etc/webhook.crt": certificate, "etc/webhook.key": key})
+        node.ctr("image", "import", archive)
+        first = next(iter(self.apis.values()))
+        node.start_kubelet(os.path.join(kube_binaries, "kubelet"), first.url, self.pki, self.run.name)
+
+    def populate(self):
+        """Pods, services and the webhook. None of this needs a tunnel: the kubelet dials out by itself."""
+        kubectl = self.kubectl(self.frontends[0])
+        wait.until("the node is registered", lambda: NODE in kubectl.ok("get", "nodes", "-o", "name"), 60, pause=0.5)
+        self.say("starting the pods")
+        addresses = objects.create_pods(kubectl, NODE)
+        objects.create_service(kubectl, "web", self.network.web_service, objects.WEB_PORT, addresses["web"])
+        objects.create_service(kubectl, "hook", self.network.webhook_service, objects.HOOK_PORT, addresses["hook"])
+        self.network.translate(self.network.webhook_service, 443, addresses["hook"], objects.HOOK_PORT)
+        objects.create_webhook(kubectl, self.pki.cluster.certificate)
+
+    def kubectl(self, frontend):
+        return Kubectl(self.apis[frontend].kubeconfig, self.directory, self.processes.environment)
+
+    def random_file(self, megabytes):
+        """A file of random bytes, made once."""
+        with self._lock:
+            if megabytes not in self._files:
+                self._files[megabytes] = RandomFile(os.path.join(self.directory, f"random-{megabytes}"), megabytes)
+            return self._files[megabytes]
+
+    def log_tails(self, where, lines):
+        """The programs under test, and the API server of the frontend that failed."""
+        frontend = where.split("/")[0]
+        return self.processes.log_tails(lines, lambda name: name.startswith("tunnel-") or name.endswith(f"-{frontend}"))
+
+    def all_log_tails(self, lines):
+        return self.processes.log_tails(lines)

@@ -1,0 +1,83 @@
+"""What runs in the cluster. Pods are bound to the node by name: no scheduler, no controllers."""
+
+import base64
+import json
+
+from . import image, wait
+
+NAMESPACE = "/api/v1/namespaces/default"
+WEB_PORT, HOOK_PORT = 8080, 8443
+FIRST_LINES = [f"line {number} of the box" for number in range(1, 101)]
+
+
+def create_pods(kubectl, node_name):
+    """Everything the checks talk to; returns when all of it is ready."""
+    for pod in _pods(node_name):
+        kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(pod))
+
+    def ready():
+        items = json.loads(kubectl.ok("get", "pods", "-o", "json"))["items"]
+        waiting = [p["metadata"]["name"] for p in items if not _is_ready(p)]
+        return [] if waiting else {p["metadata"]["name"]: p["status"]["podIP"] for p in items}
+
+    return wait.until("all pods are ready", ready, 120, pause=0.5)
+
+
+def create_service(kubectl, name, cluster_ip, port, pod_ip):
+    """A service and its endpoints, which no controller makes here. The targetRef is needed by the service proxy."""
+    target = {"kind": "Pod", "name": name, "namespace": "default"}
+    service = _object("v1", "Service", name, spec={
+        "clusterIP": cluster_ip, "ports": [{"port": 443 if port == HOOK_PORT else 80, "targetPort": port}]})
+    endpoints = _object("v1", "Endpoints", name, subsets=[
+        {"addresses": [{"ip": pod_ip, "targetRef": target}], "ports": [{"port": port}]}])
+    for item in (service, endpoints):
+        kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(item))
+
+
+def create_webhook(kubectl, authority_path):
+    """Only labelled ConfigMaps are asked about, so that nothing else of the cluster depends on the webhook."""
+    with open(authority_path, "rb") as file:
+        bundle = base64.b64encode(file.read()).decode()
+    hook = {
+        "name": "hook.tunnel.test", "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 10,
+        "admissionReviewVersions": ["v1"], "objectSelector": {"matchLabels": {"ask": "hook"}},
+        "clientConfig": {"caBundle": bundle, "service": {"namespace": "default", "name": "hook", "path": "/review"}},
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+    }
+    document = _object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "hook", webhooks=[hook])
+    kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(document))
+
+
+def config_map(name):
+    document = _object("v1", "ConfigMap", name, data={})
+    document["metadata"]["labels"] = {"ask": "hook"}
+    return json.dumps(document)
+
+
+def _pods(node_name):
+    lines = "for n in $(seq 1 100); do echo line $n of the box; done; exec pod wait"
+    answer = 'while read line; do echo "answer to $line"; done'
+    yield _pod(node_name, "box", ["/bin/busybox", "sh", "-c", lines])
+    yield _pod(node_name, "counter", ["/bin/pod", "count"])
+    yield _pod(node_name, "talker", ["/bin/busybox", "sh", "-c", answer], stdin=True)
+    yield _pod(node_name, "web", ["/bin/pod", "serve"], port=WEB_PORT)
+    yield _pod(node_name, "hook", ["/bin/pod", "webhook"], port=HOOK_PORT)
+
+
+def _pod(node_name, name, command, stdin=False, port=None):
+    container = {"name": "main", "image": image.NAME, "imagePullPolicy": "Never", "command": command, "stdin": stdin}
+    if port:
+        container["ports"] = [{"containerPort": port}]
+        container["readinessProbe"] = {"tcpSocket": {"port": port}, "periodSeconds": 1}
+    return _object("v1", "Pod", name, spec={
+        "nodeName": node_name, "containers": [container], "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False, "enableServiceLinks": False, "dnsPolicy": "Default"})
+
+
+def _is_ready(pod):
+    conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions", [])}
+    return conditions.get("Ready") == "True" and pod["status"].get("podIP")
+
+
+def _object(version, kind, name, **fields):
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **fields}

@@ -1,0 +1,75 @@
+package interop
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"tunnel.test/interop/harness"
+	"tunnel.test/interop/targets"
+)
+
+// lossLimit is how soon the server must have noticed a killed agent. The kernel
+// ends the TCP connection of a dead process; of a QUIC peer only the silence is
+// left, and the heartbeats notice that within 20 s.
+var lossLimit = map[harness.Link]time.Duration{
+	harness.H2:   5 * time.Second,
+	harness.QUIC: 25 * time.Second,
+}
+
+// A kube-apiserver keeps connections in a pool for 90 s. When the agent dies
+// they must end, or every request on one of them hangs.
+func TestKilledAgentEndsItsConnections(t *testing.T) {
+	const each = 10
+	for _, link := range harness.Links {
+		t.Run(string(link), func(t *testing.T) {
+			t.Parallel()
+			pair := harness.NewPair(t, link)
+			addr := targets.Echo(t)
+			ended := make(chan error, each*len(harness.Frontends))
+			for _, frontend := range harness.Frontends {
+				dial := pair.Server.EgressDial(t, frontend)
+				for range each {
+					conn := mustDial(t, dial, addr)
+					defer conn.Close()
+					harness.Within(t, step, "echo", func() error { return roundTrip(conn, []byte("alive")) })
+					go func() {
+						n, err := conn.Read(make([]byte, 1))
+						if err == nil {
+							ended <- fmt.Errorf("%s: read %d bytes after the agent's death", frontend, n)
+							return
+						}
+						ended <- nil
+					}()
+				}
+			}
+			pair.Agent.Kill()
+			harness.Within(t, lossLimit[link], "the end of the open connections", func() error {
+				for range cap(ended) {
+					if err := <-ended; err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			harness.Eventually(t, step, "the server's connections", pair.Server.Idle)
+			replaceAgent(t, pair, addr)
+		})
+	}
+}
+
+// replaceAgent starts an agent of the same name and uses it.
+func replaceAgent(t *testing.T, pair *harness.Pair, addr string) {
+	t.Helper()
+	agent, err := harness.StartAgent(pair.Server, pair.Link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair.Agent = agent
+	for _, frontend := range harness.Frontends {
+		conn := mustDial(t, pair.Server.EgressDial(t, frontend), addr)
+		harness.Within(t, step, "echo through the new agent", func() error { return roundTrip(conn, []byte("again")) })
+		conn.Close()
+	}
+	pair.RequireIdle(t)
+}

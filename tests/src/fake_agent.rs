@@ -1,0 +1,138 @@
+//! Agents that speak our protocol, up to a point.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tunnel::control::{Conversation, Messages, Role, control_messages, greeting};
+use tunnel::drain::Drain;
+use tunnel::stream::Stream;
+use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
+use tunnel_proto::message::{Control, Hello, MAX_DIAL, VERSION, encode_control};
+
+use crate::cluster::Cluster;
+use crate::pki::Who;
+use crate::task::{Task, spawn};
+use crate::wait::within;
+
+/// What a fake agent does with a dial, after it has read it.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Sends these bytes, and then nothing.
+    Bytes(Bytes),
+    /// Ends the stream.
+    End,
+    /// Resets the stream.
+    Reset,
+    /// Nothing.
+    Silence,
+    /// Closes the whole tunnel.
+    Die,
+}
+
+/// An agent that is admitted, lives, and answers dials in its own way.
+#[derive(Debug)]
+pub struct FakeAgent {
+    dials: Arc<AtomicU64>,
+    drain: Drain,
+    _tasks: [Task; 2],
+}
+
+/// A well-formed greeting.
+pub fn hello(id: &str, identifiers: &str) -> Hello {
+    Hello {
+        version: VERSION,
+        agent_id: id.to_owned(),
+        identifiers: identifiers.to_owned(),
+        ..Hello::default()
+    }
+}
+
+/// A tunnel and its control stream, on which nothing was said yet. The drain
+/// holds the tasks of the link.
+///
+/// # Errors
+/// When the server does not want it; some refusals show only later.
+pub async fn open_tunnel(
+    server: SocketAddr,
+    link: Link,
+    tls: Arc<ClientConfig>,
+    drain: &Drain,
+) -> Result<(Tunnel, Stream), HandshakeError> {
+    match link {
+        Link::Quic => {
+            let endpoint = quic::agent_endpoint("127.0.0.1:0".parse().unwrap()).unwrap();
+            let (tunnel, control) = Box::pin(quic::connect(&endpoint, server, "127.0.0.1", tls)).await?;
+            Ok((Tunnel::Quic(tunnel), control))
+        }
+        Link::H2 => {
+            let tcp = TcpStream::connect(server).await.unwrap();
+            let name = ServerName::try_from("127.0.0.1").unwrap();
+            let tls = TlsConnector::from(tls).connect(name, tcp).await;
+            let tls = tls.map_err(|error| HandshakeError::Tls(error.to_string()))?;
+            let (tunnel, control) = Box::pin(h2::connect(tls, server, drain)).await?;
+            Ok((Tunnel::H2(tunnel), control))
+        }
+    }
+}
+
+impl FakeAgent {
+    /// Connects to a cluster's server and is admitted.
+    pub async fn join(cluster: &Cluster, link: Link, hello: Hello, answer: Answer) -> Self {
+        let drain = Drain::new();
+        let opened = open_tunnel(cluster.server.agents, link, cluster.pki.agent(Who::Agent), &drain);
+        let (tunnel, control) = within("a tunnel", opened).await.unwrap();
+        let mut messages = control_messages(control);
+        messages.send(encode_control(Control::Hello(hello)).unwrap()).await.unwrap();
+        let welcome = within("a welcome", greeting(&mut messages)).await.unwrap();
+        assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
+        let heart = spawn(async move {
+            let (_say, mut outgoing) = mpsc::channel(1);
+            Conversation::new(messages, Role::Agent).keep(&mut outgoing, |_| {}).await;
+        });
+        let dials = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&dials);
+        let serving = spawn(async move {
+            let mut streams = JoinSet::new();
+            while let Ok(stream) = tunnel.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                streams.spawn(serve(tunnel.clone(), stream, answer.clone()));
+            }
+        });
+        Self { dials, drain, _tasks: [heart, serving] }
+    }
+
+    /// Dials that came.
+    pub fn dials(&self) -> u64 {
+        self.dials.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FakeAgent {
+    fn drop(&mut self) {
+        self.drain.kill();
+    }
+}
+
+async fn serve(tunnel: Tunnel, stream: Stream, answer: Answer) {
+    let mut messages = Messages::new(stream, MAX_DIAL);
+    if !matches!(messages.recv().await, Ok(Some(_))) {
+        return;
+    }
+    match answer {
+        // What the server does with it is for the test to see.
+        Answer::Bytes(bytes) => drop(messages.send(bytes).await),
+        Answer::End => drop(messages.finish().await),
+        Answer::Reset => return,
+        Answer::Silence => {}
+        Answer::Die => tunnel.close("dies"),
+    }
+    std::future::pending().await
+}

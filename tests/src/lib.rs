@@ -1,0 +1,49 @@
+//! Support for tests that run servers and agents in this process, over real
+//! sockets on loopback.
+//!
+//! * [`Cluster`]: servers and agents, started through their real flags, each
+//!   of which a test can drain or kill; [`Frontend`] and
+//!   [`for_each_combination`]: the four ways in and the two links;
+//! * [`Target`]: what agents connect to; [`payload`]: bytes that tell whose
+//!   they are; [`Canary`]: a connection that has to live through everything;
+//! * [`FakeAgent`], [`raw`]: peers that do not do what they should;
+//! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
+//! * [`panics`]: a panic in the product fails the test that looks.
+//!
+//! Ports are chosen by the kernel, files are in directories of their own, and
+//! the only global state is the record of panics, so tests run at the same time
+//! in any order.
+
+#![warn(missing_docs)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot set up its world has to stop, and says where it was"
+)]
+
+mod canary;
+mod cluster;
+mod fake_agent;
+mod forwarder;
+mod frontend;
+pub mod panics;
+mod parts;
+pub mod payload;
+mod pki;
+pub mod raw;
+mod scrape;
+mod target;
+mod task;
+mod wait;
+
+pub use canary::Canary;
+pub use cluster::{Builder, Cluster, node};
+pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};
+pub use forwarder::TcpOnly;
+pub use frontend::{Frontend, LINKS, for_each_combination};
+pub use parts::{Agent, AgentSpec, Server, ServerSpec};
+pub use pki::{Pki, Who};
+pub use scrape::{Metrics, get};
+pub use target::{Gate, Report, Target};
+pub use task::{Task, many, spawn};
+pub use wait::{LIMIT, wait_for, wait_within, within};

@@ -1,0 +1,129 @@
+//! Certificates: one authority, the three roles, and two that nobody may trust.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tunnel::tls::{ALPN, Identity, agent_client, load_roots};
+
+/// Whose certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// A server's, for both of its listeners.
+    Server,
+    /// An agent's.
+    Agent,
+    /// A kube-apiserver's.
+    Client,
+    /// One of another authority.
+    Stranger,
+    /// One that was good in 2020.
+    Expired,
+}
+
+impl Who {
+    const ALL: [Self; 5] = [Self::Server, Self::Agent, Self::Client, Self::Stranger, Self::Expired];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Agent => "agent",
+            Self::Client => "client",
+            Self::Stranger => "stranger",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// Certificates in a directory. Clones are the same files.
+#[derive(Debug, Clone)]
+pub struct Pki {
+    dir: PathBuf,
+}
+
+impl Pki {
+    /// Makes them all.
+    pub fn make(dir: &Path) -> Self {
+        let pki = Self { dir: dir.to_owned() };
+        let (trusted, other) = (authority("tests"), authority("somebody else"));
+        std::fs::write(pki.ca(), &trusted.0).unwrap();
+        for who in Who::ALL {
+            let issuer = if who == Who::Stranger { &other.1 } else { &trusted.1 };
+            let (cert, key) = leaf(who, issuer);
+            std::fs::write(pki.cert(who), cert).unwrap();
+            std::fs::write(pki.key(who), key).unwrap();
+        }
+        pki
+    }
+
+    /// The authority's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.join("ca.crt")
+    }
+
+    /// Somebody's certificate.
+    pub fn cert(&self, who: Who) -> PathBuf {
+        self.dir.join(format!("{}.crt", who.name()))
+    }
+
+    /// Somebody's key.
+    pub fn key(&self, who: Who) -> PathBuf {
+        self.dir.join(format!("{}.key", who.name()))
+    }
+
+    /// How a client of the TCP frontend speaks TLS.
+    pub fn client(&self, who: Who) -> ClientConfig {
+        tunnel_client::tls_config(&self.ca(), &self.cert(who), &self.key(who)).unwrap()
+    }
+
+    /// How an agent speaks TLS.
+    pub fn agent(&self, who: Who) -> Arc<ClientConfig> {
+        let identity = Identity::load(&self.cert(who), &self.key(who)).unwrap();
+        agent_client(&identity, load_roots(&self.ca()).unwrap()).unwrap()
+    }
+
+    /// How somebody without a certificate speaks TLS, to agents' listeners too.
+    pub fn nobody(&self) -> Arc<ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec(), b"h2".to_vec()];
+        Arc::new(config)
+    }
+}
+
+fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let pem = params.self_signed(&key).unwrap().pem();
+    (pem, Issuer::new(params, key))
+}
+
+fn leaf(who: Who, issuer: &Issuer<'_, KeyPair>) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, who.name());
+    params.extended_key_usages = vec![match who {
+        Who::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        Who::Agent | Who::Client | Who::Stranger | Who::Expired => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    if who == Who::Expired {
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+    }
+    (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+}

@@ -1,0 +1,159 @@
+//! Agents with a good certificate and bad manners.
+
+use bytes::Bytes;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tunnel::control::{Messages, control_messages, greeting};
+use tunnel::drain::Drain;
+use tunnel::transport::{Link, Tunnel};
+use tunnel_proto::message::{Control, Hello, Ping, RejectionKind, encode_control};
+use tunnel_tests::{LINKS, Who, hello, open_tunnel, payload, within};
+
+use crate::{AGENTS, Siege, say, say_and_leave};
+
+/// A tunnel on which nothing was said.
+struct Stranger {
+    tunnel: Tunnel,
+    messages: Messages,
+    drain: Drain,
+}
+
+impl Stranger {
+    async fn come(siege: &Siege, link: Link) -> Self {
+        let (cluster, drain) = (&siege.cluster, Drain::new());
+        let opened = open_tunnel(cluster.server.agents, link, cluster.pki.agent(Who::Agent), &drain);
+        let (tunnel, control) = within("a tunnel", opened).await.unwrap();
+        Self { tunnel, messages: control_messages(control), drain }
+    }
+
+    async fn say(&mut self, bytes: impl Into<Bytes>) {
+        // It may be cut off within it.
+        let _ = self.messages.send(bytes.into()).await;
+    }
+
+    /// Waits until the server has closed the tunnel.
+    async fn until_dropped(self) {
+        self.tunnel.closed().await;
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.drain.kill();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_does_not_greet_is_dropped() {
+    let siege = Siege::begin().await;
+    let ping = encode_control(Control::Ping(Ping { number: 1 })).unwrap();
+    let long = [&[0xff, 0xff][..], &payload::bytes(5, 65_535)].concat();
+    for link in LINKS {
+        let counter = format!("link=\"{}\",reason=\"no_hello\"", link.label());
+        for (what, bytes) in [
+            ("garbage", Bytes::from_static(&[0, 5, 0xff, 0xff, 0xff, 0xff, 0xff])),
+            ("an empty message", Bytes::from_static(&[0, 0])),
+            ("a greeting over the limit", long.clone().into()),
+            ("a heartbeat", ping.clone()),
+        ] {
+            let mut stranger = Stranger::come(&siege, link).await;
+            let dropped = async {
+                stranger.say(bytes).await;
+                stranger.until_dropped().await;
+            };
+            siege.attack(what, (AGENTS, &counter), dropped).await;
+        }
+        let mut stranger = Stranger::come(&siege, link).await;
+        stranger.say(Bytes::from_static(&[0, 9, 1])).await;
+        let dropped = async {
+            stranger.messages.finish().await.unwrap();
+            stranger.until_dropped().await;
+        };
+        siege.attack("half a greeting", (AGENTS, &counter), dropped).await;
+    }
+    assert_eq!(siege.cluster.server.metrics().await.sum("tunnel_server_tunnels", &[]), 2);
+    siege.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_greets_wrongly_is_told_why() {
+    let siege = Siege::begin().await;
+    let many = "host=a&".repeat(600);
+    let long = "a".repeat(254);
+    let of_version = |version| Hello { version, ..hello("agent", "") };
+    let cases = [
+        (of_version(0), RejectionKind::Version, "version 1 of the protocol, the agent 0"),
+        (of_version(2), RejectionKind::Version, "version 1 of the protocol, the agent 2"),
+        (of_version(u32::MAX), RejectionKind::Version, "version 1 of the protocol"),
+        (hello("", ""), RejectionKind::Identity, "an agent id is"),
+        (hello("a b", ""), RejectionKind::Identity, "an agent id is"),
+        (hello("a\nb", ""), RejectionKind::Identity, "an agent id is"),
+        (hello(&long, ""), RejectionKind::Identity, "an agent id is"),
+        (hello("agent", "host=a;host=b"), RejectionKind::Identity, "not a url query"),
+        (hello("agent", "host=%4"), RejectionKind::Identity, "not a url query"),
+        (hello("agent", "ipv4=nowhere%20at%20all"), RejectionKind::Identity, "neither an address nor a host"),
+        (hello("agent", &many), RejectionKind::Identity, "too many"),
+    ];
+    for link in LINKS {
+        let counter = format!("link=\"{}\",reason=\"rejected\"", link.label());
+        for (hello, kind, text) in &cases {
+            let mut stranger = Stranger::come(&siege, link).await;
+            let told = async {
+                stranger.say(encode_control(Control::Hello(hello.clone())).unwrap()).await;
+                let answer = greeting(&mut stranger.messages).await.unwrap();
+                stranger.messages.finish().await.unwrap();
+                stranger.until_dropped().await;
+                answer
+            };
+            let answer = siege.attack(text, (AGENTS, &counter), told).await;
+            let Control::Rejection(rejection) = answer else { panic!("{answer:?} instead of: {text}") };
+            assert_eq!(RejectionKind::from_code(rejection.code), *kind);
+            assert!(rejection.text.contains(text), "{}", rejection.text);
+        }
+    }
+    siege.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_talks_nonsense_later_is_disconnected() {
+    let siege = Siege::begin().await;
+    for link in LINKS {
+        let counter = format!("link=\"{}\"", link.label());
+        for bytes in [&[0, 5, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xff, 0xff, 1]] {
+            let mut stranger = Stranger::come(&siege, link).await;
+            let disconnected = async {
+                stranger.say(encode_control(Control::Hello(hello("turns", ""))).unwrap()).await;
+                let welcome = greeting(&mut stranger.messages).await.unwrap();
+                assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
+                siege.cluster.server.wait_for_tunnels(3).await;
+                stranger.say(bytes).await;
+                stranger.until_dropped().await;
+            };
+            let closed = ("tunnel_server_tunnels_closed_total", &counter[..]);
+            siege.attack("later nonsense", closed, disconnected).await;
+            siege.cluster.server.wait_for_tunnels(2).await;
+        }
+    }
+    siege.end().await;
+}
+
+/// Behind a good handshake, on the link where there is something under ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_does_not_speak_http2_is_dropped() {
+    let siege = Siege::begin().await;
+    let (server, pki) = (siege.cluster.server.agents, &siege.cluster.pki);
+    let open = async || {
+        let tcp = TcpStream::connect(server).await.unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        Box::new(TlsConnector::from(pki.agent(Who::Agent)).connect(name, tcp).await.unwrap())
+    };
+    let counter = (AGENTS, "link=\"h2\"");
+    let garbage = payload::bytes(6, 100_000);
+    siege.attack("garbage", counter, say(open().await, &garbage)).await;
+    siege.attack("HTTP/1", counter, say(open().await, b"GET / HTTP/1.1\r\n\r\n")).await;
+    // An agent is the HTTP/2 server here; two clients have nothing to say.
+    siege.attack("a client", counter, say_and_leave(open().await, tunnel_tests::raw::PREFACE)).await;
+    siege.attack("nothing", counter, say_and_leave(open().await, b"")).await;
+    siege.end().await;
+}

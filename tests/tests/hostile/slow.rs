@@ -1,0 +1,104 @@
+//! Peers that begin and do not go on. The limits are ten seconds and cannot be
+//! shortened, so all of them run at the same time in the one test that waits.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, interval, timeout};
+use tunnel::drain::Drain;
+use tunnel_tests::raw::{Channel, Io, Listener, PREFACE, read_to_any_end};
+use tunnel_tests::{LINKS, Task, Who, open_tunnel, spawn};
+
+use crate::{AGENTS, CLIENTS, Siege};
+
+/// Ten seconds for a handshake or a head, ten more for an agent's greeting.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Sends a beginning, then one byte of `drip` after the other, and waits for
+/// the server to have enough; gives its last words.
+fn dawdle(mut io: Box<dyn Io>, begin: &'static [u8], drip: &'static [u8]) -> Task<String> {
+    spawn(async move {
+        let (mut from, mut to) = tokio::io::split(&mut io);
+        let drips = async {
+            let mut pace = interval(Duration::from_millis(300));
+            // Once the server has gone there is nobody to send to.
+            let _ = to.write_all(begin).await;
+            for byte in drip {
+                pace.tick().await;
+                if to.write_all(&[*byte]).await.is_err() || to.flush().await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let answer = tokio::select! {
+            () = drips => Vec::new(),
+            answer = timeout(PATIENCE, read_whole(&mut from)) => answer.expect("still not cut off"),
+        };
+        String::from_utf8_lossy(&answer).into_owned()
+    })
+}
+
+async fn read_whole(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
+    read_to_any_end(from).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_and_does_not_go_on_is_cut_off() {
+    const HEAD: &[u8] =
+        b"ost: 127.0.0.1\r\nX-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let siege = Siege::begin().await;
+    let (server, pki) = (&siege.cluster.server, &siege.cluster.pki);
+    let began = Instant::now();
+
+    let mut slow_heads = Vec::new();
+    let mut silent = Vec::new();
+    let mut calls = Vec::new();
+    for listener in Listener::BOTH {
+        let open = async || listener.open(server, pki).await;
+        slow_heads.push(dawdle(open().await, b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nH", HEAD));
+        silent.push(dawdle(open().await, b"", b""));
+        silent.push(dawdle(open().await, b"PRI * HT", b""));
+        silent.push(dawdle(open().await, PREFACE, b""));
+        let channel = Channel::over(open().await).await;
+        let call = channel.call().await;
+        calls.push((channel, spawn(timeout(PATIENCE, call.end()))));
+    }
+    for addr in [server.tcp, server.agents] {
+        silent.push(dawdle(Box::new(TcpStream::connect(addr).await.unwrap()), &[22, 3, 1], b""));
+    }
+    let mut agents = Vec::new();
+    let drain = Drain::new();
+    for link in LINKS {
+        let (tunnel, control) =
+            open_tunnel(server.agents, link, pki.agent(Who::Agent), &drain).await.unwrap();
+        agents.push(spawn(async move {
+            let _control = control;
+            timeout(PATIENCE, tunnel.closed()).await.expect("an agent without a greeting is still there")
+        }));
+    }
+
+    for head in slow_heads {
+        let answer = head.join().await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    }
+    for task in silent {
+        let answer = task.join().await;
+        assert!(!answer.contains(" 200 "), "{answer:?}");
+    }
+    for (_channel, call) in calls {
+        let (packets, status, text) = call.join().await.expect("a call without a dial is still there");
+        assert_eq!((packets, status, &text[..]), (vec![], 3, "no dial request in time"));
+    }
+    for agent in agents {
+        agent.join().await;
+    }
+    println!("all gone after {:?}", began.elapsed());
+    let metrics = server.metrics().await;
+    assert_eq!(metrics.sum(CLIENTS, &["reason=\"slow_request\""]), 11, "{}", metrics.show(CLIENTS));
+    assert_eq!(metrics.sum(AGENTS, &[]), 3, "{}", metrics.show(AGENTS));
+    siege.canaries_sing().await;
+    drain.kill();
+    siege.end().await;
+}

@@ -1,0 +1,99 @@
+//! What is told of ends, and what ends with a client or a target.
+
+use tunnel::transport::Link;
+use tunnel_proto::packet::Packet;
+use tunnel_tests::raw::{Channel, Listener};
+use tunnel_tests::{
+    AgentSpec, Cluster, LINKS, Target, for_each_combination, get, node, spawn, wait_for, wait_within,
+};
+
+use crate::PROMPT;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_tells_what_is_missing() {
+    let cluster = Cluster::builder().start().await;
+    for path in ["/healthz", "/livez"] {
+        assert_eq!(get(cluster.server.health, path).await.unwrap(), (200, "ok".to_owned()), "{path}");
+    }
+    let (status, text) = cluster.server.readiness().await.unwrap();
+    assert_eq!(status, 500);
+    assert!(text.contains("[-]agent-connected failed: no connection to any proxy agent"), "{text}");
+
+    let agent = cluster.start_agent(&AgentSpec::new("agent", Link::H2, node(Link::H2)));
+    cluster.server.wait_for_tunnels(1).await;
+    assert_eq!(cluster.server.readiness().await.unwrap(), (200, "ok".to_owned()));
+    let (status, text) = get(cluster.server.health, "/readyz?verbose").await.unwrap();
+    assert_eq!((status, text.contains("[+]agent-connected ok")), (200, true), "{text}");
+    for path in ["/healthz", "/livez", "/readyz"] {
+        assert_eq!(get(agent.health, path).await.unwrap(), (200, "ok".to_owned()), "{path}");
+    }
+    agent.kill().await;
+    cluster.server.wait_for_tunnels(0).await;
+    assert_eq!(cluster.server.readiness().await.unwrap().0, 500);
+    cluster.finish().await;
+}
+
+/// The agent's own limit is five seconds, so the count of cancelled dials says
+/// that it was the client's leaving that ended them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_cancels_its_dial_at_the_agent() {
+    let cluster = Cluster::on_both_links().await;
+    for_each_combination(async |frontend, link| {
+        let hole = Target::black_hole(node(link)).await;
+        let agent = &cluster.agents[usize::from(link == Link::H2)];
+        let cancelled =
+            async || agent.metrics().await.sum("tunnel_agent_dials_total", &["outcome=\"cancelled\""]);
+        let before = cancelled().await;
+        let (endpoint, target) = (cluster.server.endpoint(frontend), hole.to_string());
+        let dial = spawn(async move {
+            tunnel_client::dial(frontend.protocol(), &endpoint, &target, &Default::default()).await.map(drop)
+        });
+        wait_for("the dial to be under way", async || {
+            let server = cluster.server.metrics().await.value("tunnel_server_pending_dials");
+            match (server, agent.connections().await) {
+                (1, 1) => Ok(()),
+                counted => Err(format!("{counted:?} dials at server and agent")),
+            }
+        })
+        .await;
+        drop(dial);
+        wait_within(PROMPT, "the dial to be over", async || {
+            let server = cluster.server.metrics().await.value("tunnel_server_pending_dials");
+            match (server, agent.connections().await, cancelled().await - before) {
+                (0, 0, 1) => Ok(()),
+                counted => Err(format!("{counted:?} dials at server and agent, and cancelled")),
+            }
+        })
+        .await;
+    })
+    .await;
+    cluster.server.wait_until_idle().await;
+    let metrics = cluster.server.metrics().await;
+    assert_eq!(metrics.sum("tunnel_server_dials_total", &["outcome=\"cancelled\""]), 8);
+    cluster.finish().await;
+}
+
+/// A gRPC client that was told of the end has nothing more to say, so nothing
+/// is to be kept for it even if it leaves the call open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_connection_is_over_as_soon_as_its_target_has_closed() {
+    for link in LINKS {
+        let cluster = Cluster::on(link).await;
+        let closes = Target::new(node(link), async |_socket| Ok(())).await;
+        let channel = Channel::over(Listener::Unix.open(&cluster.server, &cluster.pki).await).await;
+        let mut call = channel.call().await;
+        call.dial(&closes.to_string()).await;
+        assert!(matches!(call.next().await, Some(Packet::CloseResponse { .. })));
+        wait_within(PROMPT, "the connection to be over", async || {
+            let server = cluster.server.metrics().await;
+            let connections = server.sum("tunnel_server_connections", &[]);
+            match (connections, cluster.agents[0].connections().await) {
+                (0, 0) => Ok(()),
+                counted => Err(format!("{counted:?} connections at server and agent")),
+            }
+        })
+        .await;
+        assert_eq!(call.end().await.1, 0);
+        cluster.finish().await;
+    }
+}

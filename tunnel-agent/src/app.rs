@@ -1,0 +1,131 @@
+//! The agent as a whole: bind everything, then run, then drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::http::StatusCode;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tracing::{error, info};
+use tunnel::admin::{self, Check, Readiness};
+use tunnel::drain::Drain;
+use tunnel::listen::bind_tcp;
+use tunnel::process;
+
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::metrics::Metrics;
+
+/// How long tunnels may take to close once nothing is left on them.
+const TUNNELS_CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// An agent whose listeners are bound.
+#[derive(Debug)]
+pub struct App {
+    config: Arc<Config>,
+    registry: Registry,
+    metrics: Metrics,
+    health: TcpListener,
+    admin: TcpListener,
+    drain: Drain,
+}
+
+impl App {
+    /// Binds all listeners; needs a runtime.
+    ///
+    /// # Errors
+    /// When an address is not available.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry)?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let (ip, port) = config.health;
+        let health = bind_tcp(ip, port).with_context(|| format!("health listener on port {port}"))?;
+        let (ip, port) = config.admin;
+        let admin = bind_tcp(ip, port).with_context(|| format!("admin listener on port {port}"))?;
+        Ok(Self { config: Arc::new(config), registry, metrics, health, admin, drain: Drain::new() })
+    }
+
+    /// Where the metrics are.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The drain that ends this agent.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Where the health listener is.
+    ///
+    /// # Errors
+    /// When the socket does not say.
+    pub fn health_addr(&self) -> std::io::Result<SocketAddr> {
+        self.health.local_addr()
+    }
+
+    /// Runs until a signal, then drains.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub async fn run_until_signal(self) -> anyhow::Result<()> {
+        let drain = self.drain.clone();
+        self.run(async move { process::wait_for_signal(&drain).await }).await
+    }
+
+    /// Runs until `stop`, then drains: asks the servers for no more work, lets
+    /// connections end, closes the tunnels.
+    ///
+    /// # Errors
+    /// When `stop` fails.
+    pub async fn run(self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
+        let fleet = Fleet::new(Arc::clone(&self.config), self.metrics.clone(), self.drain.clone());
+        info!(
+            agent_id = self.config.agent_id,
+            servers = ?self.config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            transport = ?self.config.transport,
+            identifiers = self.config.identifiers,
+            "tunnel agent {}",
+            env!("CARGO_PKG_VERSION")
+        );
+        let readiness = readiness(&fleet, &self.drain);
+        let health = admin::health_routes(self.registry.clone(), readiness, StatusCode::SERVICE_UNAVAILABLE);
+        for (what, listener, routes) in [
+            ("health", self.health, health),
+            ("admin", self.admin, admin::admin_routes(self.registry.clone())),
+        ] {
+            let drain = self.drain.clone();
+            self.drain.spawn("admin", async move {
+                if let Err(error) = admin::serve(listener, routes, drain).await {
+                    error!(%error, "the {what} listener failed");
+                }
+            });
+        }
+        fleet.start();
+        let stopped = stop.await.context("signals");
+        let drained = self.drain.run(self.config.grace).await;
+        // Without connections the tunnels close by themselves, after the last
+        // bytes and after dials that were still on their way.
+        if drained.cut == 0 {
+            let _ = tokio::time::timeout(TUNNELS_CLOSE, fleet.all_ended()).await;
+        }
+        info!(cut = drained.cut, "drained");
+        self.drain.finish().await;
+        stopped
+    }
+}
+
+fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
+    let (fleet, drain) = (fleet.clone(), drain.clone());
+    Arc::new(move || {
+        let failure = if drain.has_started() {
+            Some("draining".to_owned())
+        } else if fleet.connected() == 0 {
+            Some("no servers connected".to_owned())
+        } else {
+            None
+        };
+        vec![Check { name: "server-connected", failure }]
+    })
+}

@@ -1,0 +1,15 @@
+//! The tunnel agent.
+//!
+//! It keeps a tunnel to every server it is told of ([`fleet`], [`connect`]),
+//! greets and listens on each ([`session`]), and for every stream that a server
+//! opens it dials a target and relays ([`serve`], [`dial`]).
+
+pub mod app;
+pub mod cli;
+pub mod config;
+mod connect;
+mod dial;
+mod fleet;
+pub mod metrics;
+mod serve;
+mod session;

@@ -1,0 +1,35 @@
+//! The `tunnel-agent` program.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tunnel::process;
+use tunnel_agent::app::App;
+use tunnel_agent::cli::Cli;
+use tunnel_agent::config::Config;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return tunnel::args::refuse(&error),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => tunnel::args::fail("tunnel-agent", &error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    process::init_logging(cli.log.log_format, &cli.log.log_level).map_err(anyhow::Error::msg)?;
+    process::raise_file_limit();
+    let config = Config::try_from(cli)?;
+    // One thread: an agent's work is one tunnel per server, and hops between
+    // threads cost more than they bring.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let app = App::bind(config).context("cannot start")?;
+        process::count_panics(app.registry())?;
+        app.run_until_signal().await
+    })
+}

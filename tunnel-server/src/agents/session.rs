@@ -1,0 +1,323 @@
+//! Taking agents in: handshake, greeting, registration, and the conversation
+//! until the tunnel is over.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
+use tunnel::control::{ControlError, Conversation, Messages, Role, control_messages, greeting};
+use tunnel::drain::Drain;
+use tunnel::listen::{ACCEPT_PAUSE, tune};
+use tunnel::stream::Stream;
+use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
+use tunnel_proto::ident::{Identifiers, UnknownKeys};
+use tunnel_proto::message::{
+    Control, Drain as DrainNotice, Hello, Ping, Rejection, RejectionKind, VERSION, Welcome, encode_control,
+};
+
+use crate::agents::{Agent, Registry};
+use crate::metrics::{GaugeGuard, Metrics};
+
+/// Limit of a handshake, TLS and link together.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to say Hello.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+
+/// Handshakes at once: enough to use all cores through a storm of agents, few
+/// enough that strangers cannot take the memory.
+const HANDSHAKES: usize = 256;
+
+/// Notices that wait for an agent's control stream.
+const NOTICES: usize = 8;
+
+/// How often a busy agent is looked at, and how long it has to answer.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long it has to answer when another process has taken its name.
+const SHORT_LOOK: Duration = Duration::from_millis(250);
+
+/// Longest agent id.
+const MAX_AGENT_ID: usize = 253;
+
+/// What it takes to serve agents. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    /// Where agents are registered.
+    pub registry: Registry,
+    /// This server's id, told to agents.
+    pub server_id: Arc<str>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The drain that ends it all.
+    pub drain: Drain,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Sessions {
+    /// Sessions for a server of this id.
+    pub fn new(registry: Registry, server_id: &str, metrics: Metrics, drain: Drain) -> Self {
+        Self {
+            registry,
+            server_id: server_id.into(),
+            metrics,
+            drain,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+        }
+    }
+
+    /// Tells all agents that this server is on its way out.
+    pub fn announce_drain(&self) {
+        for agent in self.registry.tunnels() {
+            agent.say(Control::Drain(DrainNotice { reason: "the server is draining".to_owned() }));
+        }
+    }
+
+    /// One tunnel, from the end of its handshake to its own.
+    async fn serve(
+        self,
+        established: Result<(Tunnel, Stream), HandshakeError>,
+        link: Link,
+        from: SocketAddr,
+    ) {
+        let (tunnel, control) = match established {
+            Ok(established) => established,
+            Err(error) => {
+                self.rejected(link, error.label());
+                info!(%from, link = link.label(), %error, "agent handshake failed");
+                return;
+            }
+        };
+        let mut messages = control_messages(control);
+        let hello = match timeout(GREETING_LIMIT, greeting(&mut messages)).await {
+            Ok(Ok(Control::Hello(hello))) => hello,
+            Ok(Ok(_)) => return self.drop_tunnel(&tunnel, "no_hello", "something else than a hello"),
+            Ok(Err(error)) => return self.drop_tunnel(&tunnel, "no_hello", &error.to_string()),
+            Err(_) => return self.drop_tunnel(&tunnel, "no_hello", "no hello in time"),
+        };
+        let admitted = if self.drain.has_started() {
+            Err((RejectionKind::Draining, "the server is draining".to_owned()))
+        } else {
+            admit(hello)
+        };
+        match admitted {
+            Ok((id, identifiers, software)) => {
+                Box::pin(self.converse(tunnel, messages, id, identifiers, &software)).await;
+            }
+            Err((kind, text)) => {
+                warn!(%from, link = link.label(), why = text, "agent rejected");
+                self.rejected(link, "rejected");
+                reject(messages, kind, &text).await;
+                tunnel.close(&text);
+            }
+        }
+    }
+
+    fn drop_tunnel(&self, tunnel: &Tunnel, reason: &str, why: &str) {
+        self.rejected(tunnel.link(), reason);
+        info!(from = %tunnel.remote(), link = tunnel.link().label(), why, "agent dropped");
+        tunnel.close(why);
+    }
+
+    fn rejected(&self, link: Link, reason: &str) {
+        self.metrics.rejected_agents.with_label_values(&[link.label(), reason]).inc();
+    }
+
+    async fn converse(
+        self,
+        tunnel: Tunnel,
+        mut messages: Messages,
+        id: String,
+        identifiers: Identifiers,
+        software: &str,
+    ) {
+        let link = tunnel.link().label();
+        let (say, mut outgoing) = mpsc::channel(NOTICES);
+        let agent = Arc::new(Agent::new(id, identifiers, tunnel.clone(), say));
+        if let Err(error) = self.welcome(&mut messages).await {
+            return self.drop_tunnel(&tunnel, "no_hello", &error.to_string());
+        }
+        let registration = self.registry.register(Arc::clone(&agent));
+        let counted = GaugeGuard::new(self.metrics.tunnels.with_label_values(&[link]));
+        info!(agent = agent.id, from = %tunnel.remote(), link, software, "agent connected");
+
+        let mut conversation = Conversation::new(messages, Role::Server);
+        let hear = |control| {
+            if let Control::Drain(notice) = control {
+                info!(agent = agent.id, link, reason = notice.reason, "agent drains");
+                agent.set_draining();
+                registration.drained();
+            }
+        };
+        let why = tokio::select! {
+            biased;
+            () = self.drain.killed() => "server stopped".to_owned(),
+            closed = tunnel.closed() => closed.to_string(),
+            why = conversation.keep(&mut outgoing, hear) => why.to_string(),
+            () = died(&agent, &tunnel) => "the agent's process is gone".to_owned(),
+        };
+        drop((registration, counted));
+        tunnel.close(&why);
+        self.metrics.tunnels_closed.with_label_values(&[link]).inc();
+        info!(agent = agent.id, link, why, streams = agent.streams(), "agent disconnected");
+    }
+
+    async fn welcome(&self, messages: &mut Messages) -> Result<(), ControlError> {
+        let welcome = Welcome {
+            version: VERSION,
+            server_id: self.server_id.to_string(),
+            server_count: 0,
+            software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..Welcome::default()
+        };
+        let message = encode_control(Control::Welcome(welcome))?;
+        timeout(GREETING_LIMIT, messages.send(message)).await.map_err(|_| ControlError::Silent)??;
+        Ok(())
+    }
+}
+
+/// Ready when the agent's process turns out to be gone although nobody said so;
+/// never on links where that is said.
+///
+/// Watched are agents with streams, for whom somebody waits, and those of whose
+/// id another tunnel came: a process that was killed and replaced. A silent one
+/// is asked for a sign of life, and when none comes while its host says that
+/// nobody listens on its port, it is dead. A host that does not answer says
+/// nothing: there may be a cut in the network that streams survive.
+async fn died(agent: &Agent, tunnel: &Tunnel) {
+    let Some(mut received) = tunnel.received() else { return std::future::pending().await };
+    let mut number = 0;
+    loop {
+        let patience = tokio::select! {
+            () = async { agent.busy().await; sleep(LOOK).await } => LOOK,
+            () = agent.succeeded() => {
+                received = tunnel.received().unwrap_or_default();
+                SHORT_LOOK
+            }
+        };
+        if tunnel.received() != Some(received) {
+            received = tunnel.received().unwrap_or_default();
+            continue;
+        }
+        number += 1;
+        agent.say(Control::Ping(Ping { number }));
+        sleep(patience).await;
+        // The answer to the ping may come while the host is asked.
+        if tunnel.received() == Some(received)
+            && tunnel.is_port_closed().await
+            && tunnel.received() == Some(received)
+        {
+            return;
+        }
+    }
+}
+
+/// Checks what an agent says of itself.
+fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, String)> {
+    if hello.version != VERSION {
+        let text =
+            format!("this server speaks version {VERSION} of the protocol, the agent {}", hello.version);
+        return Err((RejectionKind::Version, text));
+    }
+    let printable = hello.agent_id.chars().all(|c| c.is_ascii_graphic());
+    if hello.agent_id.is_empty() || hello.agent_id.len() > MAX_AGENT_ID || !printable {
+        let text = format!("an agent id is 1 to {MAX_AGENT_ID} printable characters without spaces");
+        return Err((RejectionKind::Identity, text));
+    }
+    let identifiers = Identifiers::parse(&hello.identifiers, UnknownKeys::Ignore)
+        .map_err(|error| (RejectionKind::Identity, error.to_string()))?;
+    let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
+    Ok((hello.agent_id, identifiers, software))
+}
+
+async fn reject(mut messages: Messages, kind: RejectionKind, text: &str) {
+    let rejection = Rejection { code: kind.code(), text: text.to_owned() };
+    let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
+    let told = async {
+        messages.send(message).await?;
+        messages.finish().await?;
+        // The agent closes once it has read why; closing first could lose it.
+        messages.recv().await
+    };
+    if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
+        debug!("the agent left before it was told why it is rejected");
+    }
+}
+
+/// Takes agents in on TCP until the drain ends the listener.
+pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    let drain = sessions.drain.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.killed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (tcp, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                sessions.metrics.accept_errors.with_label_values(&["agents"]).inc();
+                warn!(%error, "cannot accept an agent");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        tune(&tcp);
+        let (acceptor, sessions) = (acceptor.clone(), sessions.clone());
+        drain.spawn("agent on h2", async move {
+            // Boxed: a handshake is large, and the task lives as long as the tunnel.
+            let handshake = Box::pin(async {
+                let tls =
+                    acceptor.accept(tcp).await.map_err(|error| HandshakeError::Tls(error.to_string()))?;
+                let (tunnel, control) = Box::pin(h2::accept(tls, from, &sessions.drain)).await?;
+                Ok((Tunnel::H2(tunnel), control))
+            });
+            let established = limited(&sessions, handshake).await;
+            sessions.serve(established, Link::H2, from).await;
+        });
+    }
+}
+
+/// Takes agents in on UDP until the drain ends the endpoint.
+pub async fn accept_quic(endpoint: quinn::Endpoint, sessions: Sessions) {
+    let drain = sessions.drain.clone();
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = drain.killed() => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            error!("the UDP listener of agents failed");
+            break;
+        };
+        let (from, sessions) = (incoming.remote_address(), sessions.clone());
+        drain.spawn("agent on quic", async move {
+            let handshake = Box::pin(async {
+                let (tunnel, control) = quic::accept(incoming).await?;
+                Ok((Tunnel::Quic(tunnel), control))
+            });
+            let established = limited(&sessions, handshake).await;
+            sessions.serve(established, Link::Quic, from).await;
+        });
+    }
+    // Lets the close frames out.
+    let _ = timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+}
+
+/// Runs a handshake with its limits of time and number.
+async fn limited(
+    sessions: &Sessions,
+    handshake: impl Future<Output = Result<(Tunnel, Stream), HandshakeError>>,
+) -> Result<(Tunnel, Stream), HandshakeError> {
+    let limited = async {
+        let _permit = sessions.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
+        handshake.await
+    };
+    timeout(HANDSHAKE_LIMIT, limited).await.unwrap_or(Err(HandshakeError::Timeout))
+}

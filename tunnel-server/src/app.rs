@@ -1,0 +1,224 @@
+//! The server as a whole: bind everything, then run, then drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::http::StatusCode;
+use prometheus::Registry as Metering;
+use tokio::net::TcpListener;
+use tracing::{error, info};
+use tunnel::admin::{self, Check, Readiness};
+use tunnel::drain::Drain;
+use tunnel::listen::{UnixSocket, bind_both, bind_tcp, bind_unix};
+use tunnel::process;
+use tunnel::transport::quic;
+
+use crate::agents::{Registry, Sessions, accept_quic, accept_tcp};
+use crate::config::Config;
+use crate::dial::Dialer;
+use crate::frontend::Frontend;
+use crate::metrics::Metrics;
+use crate::route::Router;
+
+/// How long agents may take to close their tunnels once all streams are done.
+const TUNNELS_CLOSE: Duration = Duration::from_secs(2);
+
+/// A server whose listeners are bound.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    metering: Metering,
+    metrics: Metrics,
+    unix: Option<UnixSocket>,
+    tcp: Option<TcpListener>,
+    agents_tcp: TcpListener,
+    agents_udp: std::net::UdpSocket,
+    health: TcpListener,
+    admin: TcpListener,
+    registry: Registry,
+    drain: Drain,
+}
+
+/// Where a bound server listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// TCP frontend.
+    pub frontend: Option<SocketAddr>,
+    /// Agents, TCP and UDP.
+    pub agents: SocketAddr,
+    /// Health.
+    pub health: SocketAddr,
+}
+
+impl App {
+    /// Binds all listeners; needs a runtime.
+    ///
+    /// # Errors
+    /// When an address is not available.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let metering = Metering::new();
+        let metrics = Metrics::register(&metering)?;
+        let unix = match &config.unix {
+            Some((path, replace)) => {
+                Some(bind_unix(path, *replace).with_context(|| format!("--uds-name={}", path.display()))?)
+            }
+            None => None,
+        };
+        let on_port = |what: &str, port: u16| format!("{what} on port {port}");
+        let tcp = match &config.tcp {
+            Some(((ip, port), _)) => Some(bind_tcp(*ip, *port).with_context(|| on_port("frontend", *port))?),
+            None => None,
+        };
+        let (ip, port) = config.agents;
+        let (agents_tcp, agents_udp) =
+            bind_both(ip, port).with_context(|| on_port("listener of agents", port))?;
+        let (ip, port) = config.health;
+        let health = bind_tcp(ip, port).with_context(|| on_port("health listener", port))?;
+        let (ip, port) = config.admin;
+        let admin = bind_tcp(ip, port).with_context(|| on_port("admin listener", port))?;
+        let (registry, drain) = (Registry::default(), Drain::new());
+        Ok(Self {
+            config,
+            metering,
+            metrics,
+            unix,
+            tcp,
+            agents_tcp,
+            agents_udp,
+            health,
+            admin,
+            registry,
+            drain,
+        })
+    }
+
+    /// Where the metrics are.
+    pub fn metering(&self) -> &Metering {
+        &self.metering
+    }
+
+    /// The drain that ends this server.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Where the server listens.
+    ///
+    /// # Errors
+    /// When a socket does not say.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        Ok(Addresses {
+            frontend: self.tcp.as_ref().map(TcpListener::local_addr).transpose()?,
+            agents: self.agents_tcp.local_addr()?,
+            health: self.health.local_addr()?,
+        })
+    }
+
+    /// Runs until a signal, then drains.
+    ///
+    /// # Errors
+    /// When signals cannot be received or a listener cannot be used.
+    pub async fn run_until_signal(self) -> anyhow::Result<()> {
+        let drain = self.drain.clone();
+        self.run(async move { process::wait_for_signal(&drain).await }).await
+    }
+
+    /// Runs until `stop`, then drains: no new clients, the connections of old
+    /// ones may end, then the tunnels go.
+    ///
+    /// # Errors
+    /// When `stop` fails or a listener cannot be used.
+    pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
+        let (drain, grace) = (self.drain.clone(), self.config.grace);
+        self.announce()?;
+        let sessions = self.start()?;
+
+        let stopped = stop.await.context("signals");
+        drain.start();
+        sessions.announce_drain();
+        let drained = drain.run(grace).await;
+        info!(cut = drained.cut, "drained");
+        if drained.cut == 0 {
+            // Without streams, agents close their tunnels: after the last bytes.
+            let all_closed = async {
+                while !sessions.registry.tunnels().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let _ = tokio::time::timeout(TUNNELS_CLOSE, all_closed).await;
+        }
+        drain.finish().await;
+        stopped
+    }
+
+    fn announce(&self) -> anyhow::Result<()> {
+        let at = self.addresses()?;
+        info!(
+            server_id = self.config.server_id,
+            unix = ?self.config.unix.as_ref().map(|(path, _)| path),
+            tcp = ?at.frontend,
+            agents = %at.agents,
+            health = %at.health,
+            strategies = ?self.config.strategies,
+            mode = ?self.config.mode,
+            "tunnel server {}",
+            env!("CARGO_PKG_VERSION")
+        );
+        Ok(())
+    }
+
+    /// Starts all listeners.
+    fn start(self) -> anyhow::Result<Sessions> {
+        let Self { config, metering, metrics, registry, drain, .. } = self;
+        let router = Arc::new(Router::new(config.strategies));
+        let readiness = readiness(&registry, &router, &drain);
+        let health = admin::health_routes(metering.clone(), readiness, StatusCode::INTERNAL_SERVER_ERROR);
+        for (what, listener, routes) in
+            [("health", self.health, health), ("admin", self.admin, admin::admin_routes(metering))]
+        {
+            let until = drain.clone();
+            drain.spawn("admin", async move {
+                if let Err(error) = admin::serve(listener, routes, until).await {
+                    error!(%error, "the {what} listener failed");
+                }
+            });
+        }
+
+        let sessions = Sessions::new(registry.clone(), &config.server_id, metrics.clone(), drain.clone());
+        let endpoint =
+            quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
+                .context("agents on UDP")?;
+        drain.spawn("agents on UDP", accept_quic(endpoint, sessions.clone()));
+        drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, config.agent_tls, sessions.clone()));
+
+        let dialer = Dialer::new(registry, router, metrics.clone(), config.dial_limit);
+        let frontend = Frontend::new(dialer, metrics, drain.clone(), config.mode);
+        if let Some(socket) = self.unix {
+            drain.spawn("clients on unix", Arc::clone(&frontend).accept_unix(socket));
+        }
+        if let (Some(listener), Some((_, tls))) = (self.tcp, config.tcp) {
+            drain.spawn("clients on TCP", frontend.accept_tcp(listener, tls));
+        }
+        Ok(sessions)
+    }
+}
+
+/// Ready when the first strategy can find an agent, as with Konnectivity.
+fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readiness {
+    let (registry, router, drain) = (registry.clone(), Arc::clone(router), drain.clone());
+    Arc::new(move || {
+        let view = registry.view();
+        let usable = router.strategies().first().is_some_and(|&first| view.size(first) > 0);
+        let failure = if drain.has_started() {
+            Some("draining".to_owned())
+        } else if !usable {
+            Some("no connection to any proxy agent".to_owned())
+        } else {
+            None
+        };
+        vec![Check { name: "agent-connected", failure }]
+    })
+}

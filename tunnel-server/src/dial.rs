@@ -1,0 +1,242 @@
+//! A dial from the server's side: pick an agent, open a stream, ask, wait.
+//!
+//! All that can go wrong is decided here, once, as a [`DialError`]; frontends
+//! only say it in their protocol.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tunnel::control::Messages;
+use tunnel::duplex::Broken;
+use tunnel::stream::Stream;
+use tunnel::transport::{Link, OpenError};
+use tunnel_proto::message::{Dial, DialReply, MAX_DIAL};
+use tunnel_proto::refusal::{Refusal, RefusalKind};
+use tunnel_proto::target::Target;
+
+use crate::agents::{Agent, Registry, StreamCount};
+use crate::metrics::Metrics;
+use crate::route::Router;
+
+/// Why a client does not get its connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// No agent is connected at all. Runbooks search for this text.
+    #[error("No agent available")]
+    NoAgent,
+    /// Agents are connected, but none for this target.
+    #[error("no agent serves {host}{hint}")]
+    NoneServes {
+        /// The target's host.
+        host: String,
+        /// When one last did, if one did.
+        hint: String,
+    },
+    /// The tunnel broke before the answer came.
+    #[error("agent {agent} was lost while dialling {target}: {why}")]
+    AgentLost {
+        /// The agent's id.
+        agent: String,
+        /// What was dialled.
+        target: String,
+        /// What happened to the tunnel.
+        why: String,
+    },
+    /// The agent takes no more streams.
+    #[error("agent {agent} is at its limit of streams")]
+    AgentBusy {
+        /// The agent's id.
+        agent: String,
+    },
+    /// The agent answered "no".
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The agent did not answer.
+    #[error("agent {agent} did not answer the dial of {target} within {seconds}s: timeout")]
+    Timeout {
+        /// The agent's id.
+        agent: String,
+        /// What was dialled.
+        target: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The agent's answer made no sense.
+    #[error("agent {agent} answered the dial with nonsense: {why}")]
+    BadAnswer {
+        /// The agent's id.
+        agent: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl DialError {
+    /// The name in metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::NoAgent | Self::NoneServes { .. } => "no_agent",
+            Self::AgentLost { .. } => "agent_lost",
+            Self::AgentBusy { .. } => "agent_busy",
+            Self::Refused(refusal) => refusal.kind.label(),
+            Self::Timeout { .. } => "timeout",
+            Self::BadAnswer { .. } => "bad_answer",
+        }
+    }
+
+    /// Whether another agent may be asked: nothing reached the target.
+    const fn is_worth_another_agent(&self) -> bool {
+        match self {
+            Self::AgentLost { .. } | Self::AgentBusy { .. } => true,
+            Self::Refused(refusal) => matches!(refusal.kind, RefusalKind::Busy | RefusalKind::Draining),
+            Self::NoAgent | Self::NoneServes { .. } | Self::Timeout { .. } | Self::BadAnswer { .. } => false,
+        }
+    }
+}
+
+/// A connection that an agent has made.
+#[derive(Debug)]
+pub struct Dialed {
+    /// Its bytes.
+    pub stream: Stream,
+    /// The agent's id.
+    pub agent: String,
+    /// The link it came over.
+    pub link: Link,
+    /// Counts the stream for as long as it lives.
+    pub count: StreamCount,
+}
+
+/// Makes dials. Clones are the same dialer.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    registry: Registry,
+    router: Arc<Router>,
+    metrics: Metrics,
+    limit: Duration,
+    next_id: Arc<AtomicU64>,
+}
+
+impl Dialer {
+    /// A dialer whose dials take at most `limit`.
+    pub fn new(registry: Registry, router: Arc<Router>, metrics: Metrics, limit: Duration) -> Self {
+        Self { registry, router, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
+    }
+
+    /// A number for a new connection, never 0, unique in this process.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Asks an agent to connect to `target`; if that fails before anything
+    /// reached the target, asks one other. Cancel safe: dropping it cancels the
+    /// dial at the agent.
+    ///
+    /// # Errors
+    /// With what the person at `kubectl` should know.
+    pub async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
+        let _pending = self.metrics.pending_dial();
+        let started = Instant::now();
+        let deadline = started + self.limit;
+        let first = self.pick(target, None)?;
+        let mut result = self.ask(&first, id, target, deadline).await;
+        if let Err(error) = &result
+            && error.is_worth_another_agent()
+            && let Ok(second) = self.pick(target, Some(&first))
+        {
+            self.metrics.dial_retries.inc();
+            result = self.ask(&second, id, target, deadline).await;
+        }
+        if result.is_ok() {
+            self.metrics.dial_seconds.observe(started.elapsed().as_secs_f64());
+        }
+        result
+    }
+
+    fn pick(&self, target: &Target, not: Option<&Arc<Agent>>) -> Result<Arc<Agent>, DialError> {
+        let view = self.registry.view();
+        self.router.pick(&view, target, not).ok_or_else(|| {
+            if view.agents().is_empty() { self.no_agent(target) } else { self.none_serves(target) }
+        })
+    }
+
+    fn no_agent(&self, target: &Target) -> DialError {
+        match self.hint(target) {
+            hint if hint.is_empty() => DialError::NoAgent,
+            hint => DialError::NoneServes {
+                host: target.host().to_string(),
+                hint: format!("{hint}; No agent available"),
+            },
+        }
+    }
+
+    fn none_serves(&self, target: &Target) -> DialError {
+        DialError::NoneServes { host: target.host().to_string(), hint: self.hint(target) }
+    }
+
+    fn hint(&self, target: &Target) -> String {
+        self.registry.departed(target.host()).map_or_else(String::new, |(agent, at)| {
+            format!(": agent {agent} last seen {}s ago", at.elapsed().as_secs())
+        })
+    }
+
+    async fn ask(
+        &self,
+        agent: &Arc<Agent>,
+        id: u64,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<Dialed, DialError> {
+        let count = agent.count_stream();
+        let asked = timeout_at(deadline, self.exchange(agent, id, target, deadline)).await;
+        let (stream, link) = asked.unwrap_or_else(|_| {
+            Err(DialError::Timeout {
+                agent: agent.id.clone(),
+                target: target.to_string(),
+                seconds: self.limit.as_secs(),
+            })
+        })?;
+        Ok(Dialed { stream, agent: agent.id.clone(), link, count })
+    }
+
+    async fn exchange(
+        &self,
+        agent: &Arc<Agent>,
+        id: u64,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<(Stream, Link), DialError> {
+        let lost =
+            |why: String| DialError::AgentLost { agent: agent.id.clone(), target: target.to_string(), why };
+        let bad = |why: String| DialError::BadAnswer { agent: agent.id.clone(), why };
+        let tunnel = agent.tunnel().ok_or_else(|| lost("no tunnel".to_owned()))?;
+        let stream = tunnel.open().await.map_err(|error| match error {
+            OpenError::Busy => DialError::AgentBusy { agent: agent.id.clone() },
+            OpenError::Lost(_) | OpenError::WrongSide => {
+                self.registry.lost(agent);
+                lost(error.to_string())
+            }
+        })?;
+        let mut messages = Messages::new(stream, MAX_DIAL);
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let dial = Dial { target: target.clone(), timeout, connection_id: id };
+        let broken = |error: Broken| match error {
+            Broken::Stopped => DialError::AgentBusy { agent: agent.id.clone() },
+            Broken::Protocol(why) => bad(why),
+            Broken::Lost(_) => {
+                self.registry.lost(agent);
+                lost(error.to_string())
+            }
+            Broken::Reset | Broken::Io(_) => lost(error.to_string()),
+        };
+        messages.send(dial.encode()).await.map_err(broken)?;
+        let reply = messages.recv().await.map_err(broken)?;
+        let reply = reply.ok_or_else(|| bad("the stream ended".to_owned()))?;
+        match DialReply::decode(reply).map_err(|error| bad(error.to_string()))? {
+            DialReply::Connected { .. } => Ok((messages.into_stream(), tunnel.link())),
+            DialReply::Refused(refusal) => Err(DialError::Refused(refusal)),
+        }
+    }
+}

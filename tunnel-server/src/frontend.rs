@@ -1,0 +1,255 @@
+//! Listeners for clients, which are kube-apiservers.
+//!
+//! One listener serves both protocols: the first bytes of a connection are
+//! either HTTP/2's preface (gRPC) or an HTTP/1 request (CONNECT). Each
+//! connection has a task of its own and reads nothing beyond its limits.
+
+mod authority;
+mod connect;
+mod grpc;
+mod record;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+use tunnel::drain::Drain;
+use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
+use tunnel::listen::{ACCEPT_PAUSE, UnixSocket, tune};
+use tunnel::socket::Socket;
+
+use crate::cli::Mode;
+use crate::dial::{Dialed, Dialer};
+use crate::metrics::Metrics;
+
+/// Time for everything before the dial: TLS, the request head.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// While the dial is on its way, a target's first bytes wait for the client's,
+/// or this long: kube-apiservers fail on bytes that come with the answer.
+const HOLD: Duration = Duration::from_millis(50);
+
+/// How long an agent, which may be held up by its target, can take to accept
+/// the last bytes of a client that has left.
+const SETTLE_LIMIT: Duration = Duration::from_secs(600);
+
+/// What a client may send ahead while its dial is under way.
+const EARLY_BYTES: usize = 64 * 1024;
+
+/// Client connections at once. Each costs two files here and one at an agent.
+const MAX_CLIENTS: usize = 100_000;
+
+/// The first bytes of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What it takes to serve clients.
+#[derive(Debug)]
+pub struct Frontend {
+    /// Makes the dials.
+    pub dialer: Dialer,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The drain that ends it all.
+    pub drain: Drain,
+    /// Only this protocol.
+    pub mode: Option<Mode>,
+    clients: Arc<Semaphore>,
+}
+
+impl Frontend {
+    /// A frontend; listeners come with the `accept` functions.
+    pub fn new(dialer: Dialer, metrics: Metrics, drain: Drain, mode: Option<Mode>) -> Arc<Self> {
+        for frontend in [connect::NAME, grpc::NAME] {
+            metrics.connections.with_label_values(&[frontend]).set(0);
+        }
+        Arc::new(Self { dialer, metrics, drain, mode, clients: Arc::new(Semaphore::new(MAX_CLIENTS)) })
+    }
+
+    /// Accepts clients on a Unix socket until the drain starts.
+    pub async fn accept_unix(self: Arc<Self>, socket: UnixSocket) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.drain.started() => return,
+                accepted = socket.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => self.spawn("unix", async move { Ok(stream.into()) }),
+                Err(error) => self.accept_failed("unix", &error).await,
+            }
+        }
+    }
+
+    /// Accepts clients on TCP with TLS until the drain starts.
+    pub async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+        let acceptor = TlsAcceptor::from(tls);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.drain.started() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, _)) => self.spawn("tcp", handshake(acceptor.clone(), tcp)),
+                Err(error) => self.accept_failed("tcp", &error).await,
+            }
+        }
+    }
+
+    async fn accept_failed(&self, listener: &str, error: &io::Error) {
+        self.metrics.accept_errors.with_label_values(&[listener]).inc();
+        warn!(%error, listener, "cannot accept a client");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+
+    /// Serves a client in a task of its own, if there is room for it.
+    fn spawn(
+        self: &Arc<Self>,
+        listener: &'static str,
+        socket: impl Future<Output = io::Result<Socket>> + Send + 'static,
+    ) {
+        let Ok(permit) = Arc::clone(&self.clients).try_acquire_owned() else {
+            self.bad_client("too_many_clients", listener, "the limit of client connections is reached");
+            return;
+        };
+        let frontend = Arc::clone(self);
+        self.drain.spawn_connection("client", async move {
+            frontend.serve(listener, socket).await;
+            drop(permit);
+        });
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        listener: &'static str,
+        socket: impl Future<Output = io::Result<Socket>>,
+    ) {
+        let deadline = Instant::now() + HEAD_LIMIT;
+        let begun = async {
+            let mut socket = socket.await?;
+            let protocol = sniff(&mut socket).await?;
+            io::Result::Ok((socket, protocol))
+        };
+        let begun = tokio::select! {
+            biased;
+            () = self.drain.killed() => return,
+            begun = timeout_at(deadline, begun) => begun,
+        };
+        let (socket, protocol) = match begun {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(error)) => return self.bad_client("no_request", listener, &error.to_string()),
+            Err(_) => return self.bad_client("slow_request", listener, "no request in time"),
+        };
+        match (protocol, self.mode) {
+            (Protocol::Http1, Some(Mode::Grpc)) => {
+                self.bad_client("wrong_mode", listener, "an HTTP/1 request, but --mode=grpc");
+                connect::refuse_mode(socket).await;
+            }
+            (Protocol::Http2, Some(Mode::HttpConnect)) => {
+                self.bad_client("wrong_mode", listener, "an HTTP/2 preface, but --mode=http-connect");
+            }
+            (Protocol::Http1, _) => Box::pin(connect::serve(self, listener, socket, deadline)).await,
+            (Protocol::Http2, _) => Box::pin(grpc::serve(self, listener, socket, deadline)).await,
+        }
+    }
+
+    /// A client that did not get as far as a dial. Its own fault, so no warning.
+    fn bad_client(&self, reason: &str, listener: &str, why: &str) {
+        self.metrics.bad_clients.with_label_values(&[reason]).inc();
+        debug!(reason, listener, why, "client dropped");
+    }
+}
+
+async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<Socket> {
+    tune(&tcp);
+    Ok(acceptor.accept(tcp).await?.into())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Reads as far as it takes to tell the protocols apart, and puts it back.
+async fn sniff(socket: &mut Socket) -> io::Result<Protocol> {
+    let mut seen = BytesMut::with_capacity(1024);
+    let protocol = loop {
+        if socket.read_buf(&mut seen).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before a request"));
+        }
+        let common = seen.len().min(PREFACE.len());
+        if seen[..common] != PREFACE[..common] {
+            break Protocol::Http1;
+        }
+        if common == PREFACE.len() {
+            break Protocol::Http2;
+        }
+    };
+    socket.unread(seen.freeze());
+    Ok(protocol)
+}
+
+/// Runs a dial while watching the client: one that goes away cancels it.
+///
+/// What the client sends meanwhile is returned with the result (`Ok(None)` is
+/// the cancelled dial), at most [`EARLY_BYTES`] and one read more; beyond that
+/// the client is no longer read, and no longer watched.
+async fn watched<C: Duplex, T>(client: &mut C, dial: impl Future<Output = T>) -> (Option<T>, Bytes) {
+    let mut early = Batch::default();
+    let mut dial = pin!(dial);
+    let mut deaf = false;
+    let done = poll_fn(|cx| {
+        if let Poll::Ready(done) = dial.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        while !deaf && early.len() < EARLY_BYTES {
+            match client.poll_recv(cx, &mut early) {
+                Poll::Ready(Ok(Flow::More)) => {}
+                // It has said all it wants to say, and waits for the answer.
+                Poll::Ready(Ok(Flow::End(End::Fin))) if !early.is_empty() => deaf = true,
+                Poll::Ready(Ok(Flow::End(_)) | Err(_)) => return Poll::Ready(None),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+    let mut sent = BytesMut::with_capacity(early.len());
+    early.iter().for_each(|chunk| sent.extend_from_slice(chunk));
+    (done, sent.freeze())
+}
+
+/// Stays until the agent has all that a client sent before it left.
+async fn settle(mut dialed: Dialed, drain: &Drain) {
+    tokio::select! {
+        biased;
+        () = drain.killed() => {}
+        // One that takes nothing for so long is cut.
+        _ = timeout(SETTLE_LIMIT, dialed.stream.settle(drain.has_started())) => {}
+    }
+}
+
+/// Hands all of `bytes` over within `limit`.
+async fn send_all<C: Duplex>(client: &mut C, bytes: Bytes, deadline: Instant) -> Result<(), Broken> {
+    let mut batch = Batch::default();
+    batch.push(bytes);
+    let sent = poll_fn(|cx| {
+        if let Poll::Ready(result) = client.poll_send(cx, &mut batch) {
+            result?;
+            return client.poll_flush(cx);
+        }
+        Poll::Pending
+    });
+    timeout_at(deadline, sent).await.unwrap_or(Err(Broken::Stopped))
+}

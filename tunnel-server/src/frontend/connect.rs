@@ -1,0 +1,142 @@
+//! The HTTP CONNECT frontend: one request per connection, then raw bytes.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tunnel::duplex::{Abort, Duplex as _};
+use tunnel::relay::relay;
+use tunnel::socket::Socket;
+use tunnel_proto::connect::{ESTABLISHED, Head, HeadError, Status, parse, refusal};
+use tunnel_proto::refusal::RefusalKind;
+use tunnel_proto::target::Target;
+
+use super::record::Record;
+use super::{Frontend, HEAD_LIMIT, HOLD, send_all, settle, watched};
+use crate::dial::DialError;
+
+/// The name in metrics and logs.
+pub(super) const NAME: &str = "connect";
+
+/// After a refusal, the client's remaining bytes are read for this long, so
+/// that closing does not destroy the answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The one place that turns a failed dial into a status.
+const fn status(error: &DialError) -> Status {
+    match error {
+        DialError::NoAgent | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
+            Status::UNAVAILABLE
+        }
+        DialError::AgentLost { .. } | DialError::BadAnswer { .. } => Status::BAD_GATEWAY,
+        DialError::Timeout { .. } => Status::GATEWAY_TIMEOUT,
+        DialError::Refused(refusal) => match refusal.kind {
+            RefusalKind::Refused | RefusalKind::Unreachable | RefusalKind::Dns | RefusalKind::Failed => {
+                Status::BAD_GATEWAY
+            }
+            RefusalKind::Timeout => Status::GATEWAY_TIMEOUT,
+            RefusalKind::Forbidden => Status::FORBIDDEN,
+            RefusalKind::BadRequest => Status::BAD_REQUEST,
+            RefusalKind::Draining | RefusalKind::Busy => Status::UNAVAILABLE,
+        },
+    }
+}
+
+/// Serves one connection, of which at least one byte can be read.
+pub(super) async fn serve(
+    frontend: Arc<Frontend>,
+    listener: &'static str,
+    mut socket: Socket,
+    deadline: Instant,
+) {
+    let head = tokio::select! {
+        biased;
+        () = frontend.drain.killed() => return,
+        head = timeout_at(deadline, read_head(&mut socket)) => head,
+    };
+    let target = match head {
+        Ok(Ok(Ok(target))) => target,
+        Ok(Ok(Err(error))) => {
+            frontend.bad_client("bad_request", listener, &error.to_string());
+            return refuse(socket, error.status(), &error.to_string()).await;
+        }
+        Ok(Err(error)) => return frontend.bad_client("no_request", listener, &error.to_string()),
+        Err(_) => {
+            frontend.bad_client("slow_request", listener, "the request head did not end in time");
+            return refuse(socket, Status::REQUEST_TIMEOUT, "the request head did not end in time").await;
+        }
+    };
+    let id = frontend.dialer.next_id();
+    let record = Record::new(&frontend, NAME, listener, id, target.to_string());
+    dial_and_relay(&frontend, socket, &target, record).await;
+}
+
+async fn read_head(socket: &mut Socket) -> io::Result<Result<Target, HeadError>> {
+    let mut head = BytesMut::with_capacity(1024);
+    loop {
+        if socket.read_buf(&mut head).await? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed within the request head"));
+        }
+        match parse(&head) {
+            Ok(Head::Partial) => {}
+            Ok(Head::Complete { target, length }) => {
+                socket.unread(head.split_off(length).freeze());
+                return Ok(Ok(target));
+            }
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+}
+
+async fn dial_and_relay(frontend: &Frontend, mut socket: Socket, target: &Target, mut record: Record) {
+    let dial = frontend.dialer.dial(record.id, target);
+    let (dialed, early) = tokio::select! {
+        biased;
+        () = frontend.drain.killed() => return record.given_up("killed"),
+        watched = watched(&mut socket, dial) => watched,
+    };
+    let mut dialed = match dialed {
+        Some(Ok(dialed)) => dialed,
+        Some(Err(error)) => {
+            record.failed(&error);
+            return refuse(socket, status(&error), &error.to_string()).await;
+        }
+        None => return record.given_up("cancelled"),
+    };
+    record.connected(&dialed);
+    socket.unread(early);
+    let answer = Bytes::from_static(ESTABLISHED);
+    if send_all(&mut socket, answer, Instant::now() + HEAD_LIMIT).await.is_err() {
+        return;
+    }
+    let meter = frontend.metrics.meter();
+    let ending = tokio::select! {
+        biased;
+        () = frontend.drain.killed() => return socket.abort(Abort::Now),
+        ending = relay(&mut socket, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
+    };
+    record.ended(&ending);
+    drop((record, socket));
+    settle(dialed, &frontend.drain).await;
+}
+
+async fn refuse(mut socket: Socket, status: Status, reason: &str) {
+    let answer = refusal(status, reason);
+    let told = async {
+        socket.write_all(&answer).await?;
+        socket.shutdown().await?;
+        // A client that reads until the end closes now.
+        let mut rest = [0; 1024];
+        while socket.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // One that does not has had its time.
+    let _ = timeout(LINGER, told).await;
+}
+
+/// For `--mode=grpc`.
+pub(super) async fn refuse_mode(socket: Socket) {
+    refuse(socket, Status::BAD_REQUEST, "this listener serves only grpc (--mode=grpc)").await;
+}

@@ -1,0 +1,288 @@
+//! The client of one call as an end of a relay: packets outside, bytes inside.
+//!
+//! gRPC clients know no half-close. A target's end becomes the last packet of
+//! the connection, and the client's request to close ends both directions.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use h2::{Reason, RecvStream, SendStream};
+use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use tunnel_proto::deframe::Deframer;
+use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError, put_data_head};
+
+use super::{Code, end};
+
+/// Bytes in one data packet. Larger ones cost the Go client less, smaller ones
+/// let it be slower before it gives up (it drops connections on which eleven
+/// packets wait for ten seconds).
+const PACKET: usize = 32 * 1024;
+
+/// More than the heads of a data packet take.
+const HEADS: usize = 32;
+
+/// Answers to packets that make no sense, per call.
+const MAX_ANSWERS: u32 = 64;
+
+/// Packets of a call, received under flow control.
+#[derive(Debug)]
+pub(super) struct Packets {
+    body: RecvStream,
+    deframer: Deframer,
+    /// Bytes received and not yet given back to the client as window.
+    owed: usize,
+    /// Payload handed out and not yet consumed.
+    unconsumed: usize,
+}
+
+impl Packets {
+    pub(super) fn new(body: RecvStream) -> Self {
+        Self { body, deframer: Deframer::grpc(MAX_MESSAGE), owed: 0, unconsumed: 0 }
+    }
+
+    /// The next packet; `None` when the client ends its direction of the call.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Packet>, Broken>> {
+        loop {
+            let message = self.deframer.next().map_err(|error| Broken::Protocol(error.to_string()))?;
+            if let Some(message) = message {
+                let packet = Packet::decode(message)
+                    .map_err(|error: PacketError| Broken::Protocol(error.to_string()))?;
+                if let Packet::Data { data, .. } = &packet {
+                    self.unconsumed += data.len();
+                }
+                return Poll::Ready(Ok(Some(packet)));
+            }
+            self.give_back();
+            match ready!(self.body.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    self.owed += data.len();
+                    self.deframer.push(data);
+                }
+                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
+                None if self.deframer.is_mid_message() => {
+                    return Poll::Ready(Err(Broken::Protocol("the call ended within a message".to_owned())));
+                }
+                None => return Poll::Ready(Ok(None)),
+            }
+        }
+    }
+
+    pub(super) fn consumed(&mut self, n: usize) {
+        self.unconsumed = self.unconsumed.saturating_sub(n);
+        self.give_back();
+    }
+
+    /// Everything but unconsumed payload is window again: packet heads, and the
+    /// beginning of a message that is larger than the window.
+    fn give_back(&mut self) {
+        let n = self.owed.saturating_sub(self.unconsumed);
+        if n > 0 {
+            self.owed -= n;
+            // Fails only when the call is over.
+            let _ = self.body.flow_control().release_capacity(n);
+        }
+    }
+}
+
+pub(super) fn broken(error: &h2::Error) -> Broken {
+    if error.is_remote() && error.is_reset() {
+        Broken::Reset
+    } else if error.is_io() || error.is_go_away() {
+        Broken::Lost(error.to_string())
+    } else {
+        Broken::Protocol(error.to_string())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The client asked to close, or was told that the connection is closed.
+    Closed,
+}
+
+/// A client to which one connection was given.
+#[derive(Debug)]
+pub(super) struct Client {
+    packets: Packets,
+    send: SendStream<Bytes>,
+    connect_id: i64,
+    state: State,
+    /// Why nothing more is received; told once all before it is delivered.
+    failed: Option<Broken>,
+    answers: u32,
+}
+
+impl Client {
+    pub(super) fn new(packets: Packets, send: SendStream<Bytes>, connect_id: i64) -> Self {
+        Self { packets, send, connect_id, state: State::Open, failed: None, answers: 0 }
+    }
+
+    /// The last words of a connection.
+    fn close(&mut self, error: &str) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.state = State::Closed;
+        let packet = Packet::CloseResponse { error: error.to_owned(), connect_id: self.connect_id };
+        // Queued behind all data whatever the window, and then the call ends;
+        // both fail only when the client was faster.
+        if self.send.send_data(packet.encode(), false).is_ok() {
+            end(&mut self.send, Code::Ok, "");
+        }
+    }
+
+    /// Answers a packet that makes no sense here. Answers do not wait for the
+    /// client's window, so there are only so many.
+    fn answer(&mut self, packet: &Packet) -> Result<(), Broken> {
+        self.answers += 1;
+        if self.answers > MAX_ANSWERS {
+            return Err(Broken::Protocol("too many packets of other connections".to_owned()));
+        }
+        self.send.send_data(packet.encode(), false).map_err(|_| Broken::Reset)
+    }
+
+    /// What a packet means in the middle of a connection.
+    fn take(&mut self, packet: Packet, batch: &mut Batch) -> Result<(), Broken> {
+        match packet {
+            Packet::Data { connect_id, data } if connect_id == self.connect_id => {
+                batch.push(data);
+                Ok(())
+            }
+            Packet::CloseRequest { connect_id } if connect_id == self.connect_id => {
+                // At once: the Go client's Close() waits for it.
+                self.close("");
+                Ok(())
+            }
+            // What concerns another connection is refused for itself alone.
+            Packet::Data { connect_id, data } => {
+                self.packets.consumed(data.len());
+                self.answer(&Packet::CloseResponse { error: "unrecognized connectID".to_owned(), connect_id })
+            }
+            Packet::CloseRequest { connect_id } => {
+                self.answer(&Packet::CloseResponse { error: "Unknown connectID".to_owned(), connect_id })
+            }
+            Packet::DialRequest { random, .. } => self.answer(&Packet::DialResponse {
+                error: "this call carries a connection already: open another call for another dial"
+                    .to_owned(),
+                connect_id: 0,
+                random,
+            }),
+            // Its dial is long answered; types of the future are skipped.
+            Packet::CloseDial { .. } | Packet::Unknown(_) => Ok(()),
+            Packet::DialResponse { .. } | Packet::CloseResponse { .. } | Packet::Drain => {
+                Err(Broken::Protocol("a packet that only agents send".to_owned()))
+            }
+        }
+    }
+}
+
+impl Duplex for Client {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
+        while !batch.is_full() && self.state == State::Open && self.failed.is_none() {
+            match self.packets.poll_next(cx) {
+                Poll::Ready(Ok(Some(packet))) => self.failed = self.take(packet, batch).err(),
+                Poll::Ready(Err(error)) => self.failed = Some(error),
+                // Ends and waits come again at the next call.
+                Poll::Ready(Ok(None)) | Poll::Pending if !batch.is_empty() => break,
+                Poll::Ready(Ok(None)) => return Poll::Ready(Ok(Flow::End(End::Fin))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if !batch.is_empty() {
+            return Poll::Ready(Ok(Flow::More));
+        }
+        match self.failed.clone() {
+            Some(error) => {
+                self.close(&error.to_string());
+                Poll::Ready(Err(error))
+            }
+            None => Poll::Ready(Ok(Flow::End(End::Closed))),
+        }
+    }
+
+    fn consumed(&mut self, n: usize) {
+        self.packets.consumed(n);
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
+        while !batch.is_empty() {
+            if self.state == State::Closed {
+                return Poll::Ready(Err(Broken::Stopped));
+            }
+            let wanted = batch.len().min(PACKET) + HEADS;
+            self.send.reserve_capacity(wanted);
+            let mut room = self.send.capacity();
+            if room == 0 {
+                room = match ready!(self.send.poll_capacity(cx)) {
+                    Some(Ok(room)) => room,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Broken::Stopped)),
+                };
+            }
+            if room > 0 {
+                // A window smaller than the heads is overdrawn by them; HTTP/2
+                // then sends the packet in two frames.
+                let packet = self.packet(batch, room.saturating_sub(HEADS).clamp(1, PACKET));
+                self.send.send_data(packet, false).map_err(|_| Broken::Stopped)?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>, _: End) -> Poll<Result<(), Broken>> {
+        self.close("");
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send.poll_reset(cx).map(drop)
+    }
+
+    fn stop_receiving(&mut self) -> bool {
+        true
+    }
+
+    fn abort(&mut self, how: Abort) {
+        match how {
+            Abort::AfterData => self.close("connection reset by peer"),
+            Abort::Now if self.state == State::Closed => {}
+            Abort::Now => {
+                self.send.reserve_capacity(HEADS);
+                if self.send.capacity() == 0 {
+                    // The client reads nothing, so nothing said would arrive.
+                    self.state = State::Closed;
+                    self.send.send_reset(Reason::CANCEL);
+                } else {
+                    self.close("the tunnel server is stopping");
+                }
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Makes one data packet of at most `max` bytes from the front of `batch`.
+    fn packet(&self, batch: &mut Batch, max: usize) -> Bytes {
+        let n = batch.len().min(max);
+        let mut packet = BytesMut::with_capacity(HEADS + n);
+        put_data_head(&mut packet, self.connect_id, n);
+        let mut left = n;
+        while left > 0 {
+            let Some(chunk) = batch.take(left) else { break };
+            left -= chunk.len();
+            packet.put(chunk);
+        }
+        packet.freeze()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Old clients wait for ever when a call ends without it.
+        self.abort(Abort::Now);
+    }
+}

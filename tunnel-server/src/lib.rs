@@ -1,0 +1,15 @@
+//! The tunnel server.
+//!
+//! Agents come in through [`agents`] and are registered; clients come in
+//! through [`frontend`]; [`dial`] asks an agent that [`route`] picks, and the
+//! frontend relays between its client and the agent's stream.
+
+pub mod agents;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod dial;
+pub mod frontend;
+pub mod metrics;
+pub mod route;

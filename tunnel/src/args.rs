@@ -1,0 +1,122 @@
+//! Flag values as Go programs write them, so that existing manifests parse:
+//! `--x`, `--x=true`, `--keepalive-time=1h0m0s`.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::process::LogFormat;
+
+/// Flags for logging, the same in both programs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogArgs {
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level, or a filter such as `info,access=off`.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}
+
+/// Answers a command line that does not parse (or asks for help), and says
+/// what to exit with: 1 for errors, as Konnectivity's programs do.
+pub fn refuse(error: &clap::Error) -> ExitCode {
+    // Nothing is left to do if even this cannot be printed.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Says why the program ends.
+pub fn fail(program: &str, error: &dyn Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Reads a path; unlike clap's own reader it takes an empty one, which means
+/// "none" in existing manifests.
+///
+/// # Errors
+/// Never.
+pub fn path(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(text))
+}
+
+/// Reads a Go boolean.
+///
+/// # Errors
+/// When the text is none of the spellings of Go's `strconv.ParseBool`.
+pub fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("use true or false".to_owned()),
+    }
+}
+
+/// Reads a Go duration that is not negative: numbers with units, such as
+/// `1h30m`, `100ms`, `1.5s`, or a bare `0`.
+///
+/// # Errors
+/// When the text is not of that form.
+pub fn go_duration(text: &str) -> Result<Duration, String> {
+    let bad = || "use a duration such as 30s, 1h0m0s or 100ms".to_owned();
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.is_empty() {
+        return Err(bad());
+    }
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(number_len);
+        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_len);
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        let number: f64 = number.parse().map_err(|_| bad())?;
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
+        total = total.checked_add(part).ok_or_else(bad)?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_go_prints_and_reads_them() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("1h0m0s", 3_600_000),
+            ("100ms", 100),
+            ("1.5s", 1_500),
+            ("2h45m30.5s", 9_930_500),
+            ("10s", 10_000),
+        ] {
+            assert_eq!(go_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "10", "s", "-1s", "1x", "1..2s", "1s2", "99999999999999999999h"] {
+            assert!(go_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn booleans_as_go_reads_them() {
+        assert_eq!((go_bool("true"), go_bool("0"), go_bool("T")), (Ok(true), Ok(false), Ok(true)));
+        assert!(go_bool("yes").is_err());
+    }
+}

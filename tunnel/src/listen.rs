@@ -1,0 +1,201 @@
+//! Listening sockets: TCP, Unix, and TCP with UDP on one port number.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use crate::transport::quic::bind_udp;
+
+/// Connections that wait to be accepted; dial storms come in bursts.
+const BACKLOG: i32 = 4096;
+
+/// Pause after an accept that failed for lack of file descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who may connect to a frontend's socket: its owner and its group, as with
+/// Konnectivity (which sets the umask to 0007).
+const SOCKET_MODE: u32 = 0o770;
+
+/// Dead TCP peers are noticed after about this long without an answer.
+const TCP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads a bind address as Go programs do: nothing means every address.
+///
+/// # Errors
+/// When it is not an IP address.
+pub fn bind_ip(text: &str) -> Result<Option<IpAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map(Some).map_err(|_| format!("{text:?} is not an ip address"))
+}
+
+/// Listens on TCP; `None` is every address, of both families where there are two.
+///
+/// # Errors
+/// When the address is not available.
+pub fn bind_tcp(ip: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
+    match ip {
+        Some(ip) => tcp(SocketAddr::new(ip, port)),
+        None => tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+            .or_else(|_| tcp(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))),
+    }
+}
+
+fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() && addr.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Listens on TCP and UDP with one port number. With port 0 the kernel chooses
+/// a TCP port, and another one if that is taken on UDP.
+///
+/// # Errors
+/// When the port is not available on both.
+pub fn bind_both(ip: Option<IpAddr>, port: u16) -> io::Result<(TcpListener, std::net::UdpSocket)> {
+    const TRIES: usize = 16;
+    let mut last = None;
+    for _ in 0..if port == 0 { TRIES } else { 1 } {
+        let listener = bind_tcp(ip, port)?;
+        match bind_udp(listener.local_addr()?) {
+            Ok(socket) => return Ok((listener, socket)),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrInUse)))
+}
+
+/// A Unix socket that goes away with its listener.
+#[derive(Debug)]
+pub struct UnixSocket {
+    /// The listener.
+    pub listener: UnixListener,
+    _file: SocketFile,
+}
+
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a successor may have put its own socket there.
+    is: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours =
+            std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.is);
+        if ours {
+            // If it cannot be removed, the next server takes it over.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens on a Unix socket with mode 0770. With `replace`, a socket that
+/// exists (a killed server's) is taken over; other files never are.
+///
+/// # Errors
+/// When the path is taken or cannot be used.
+pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
+    if let Ok(existing) = std::fs::symlink_metadata(path) {
+        if !replace {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "the file exists"));
+        }
+        if !existing.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is no socket"));
+        }
+    }
+    // Bound under another name and moved into place, so that nobody sees it
+    // with the wrong mode, and clients of a predecessor never find it missing.
+    let mut staging = path.as_os_str().to_owned();
+    staging.push(format!(".{}", std::process::id()));
+    let staging = PathBuf::from(staging);
+    let _ = std::fs::remove_file(&staging);
+    let bound = std::os::unix::net::UnixListener::bind(&staging)?;
+    let placed = std::fs::set_permissions(&staging, std::fs::Permissions::from_mode(SOCKET_MODE))
+        .and_then(|()| std::fs::rename(&staging, path))
+        .and_then(|()| bound.set_nonblocking(true));
+    if let Err(error) = placed {
+        let _ = std::fs::remove_file(&staging);
+        return Err(error);
+    }
+    let file = std::fs::symlink_metadata(path)?;
+    let file = SocketFile { path: path.to_owned(), is: (file.dev(), file.ino()) };
+    Ok(UnixSocket { listener: UnixListener::from_std(bound)?, _file: file })
+}
+
+/// Options of every TCP connection: no delay for small packets, and dead peers
+/// are noticed.
+pub fn tune(tcp: &TcpStream) {
+    let socket = socket2::SockRef::from(tcp);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    // Options, not conditions: a kernel without one still carries the bytes.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("tunnel-listen-{}-{name}", std::process::id()))
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_private_replaces_a_dead_one_and_goes_away() {
+        let path = scratch("socket");
+        let first = bind_unix(&path, true).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        assert_eq!(bind_unix(&path, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        std::mem::forget(first); // As after SIGKILL: the file stays.
+        let second = bind_unix(&path, true).unwrap();
+        tokio::net::UnixStream::connect(&path).await.unwrap();
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_successor_replaced_is_left_alone() {
+        let path = scratch("successor");
+        let first = bind_unix(&path, true).unwrap();
+        let _second = bind_unix(&path, true).unwrap();
+        drop(first);
+        tokio::net::UnixStream::connect(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_never_replaced() {
+        let path = scratch("file");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(bind_unix(&path, true).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_port_number_for_both_protocols() {
+        let (tcp, udp) = bind_both(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        assert_eq!(tcp.local_addr().unwrap(), udp.local_addr().unwrap());
+    }
+}

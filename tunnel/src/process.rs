@@ -1,0 +1,85 @@
+//! What both programs do with their process: logs, limits, signals, panics.
+
+use std::io::{self, IsTerminal as _};
+
+use prometheus::{IntCounter, Registry};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::drain::Drain;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Starts logging to standard error. `level` is a level or a filter such as
+/// `info,access=off`.
+///
+/// # Errors
+/// When the filter is malformed, or logging was started before.
+pub fn init_logging(format: LogFormat, level: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level={level}: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| error.to_string())
+}
+
+/// Raises the limit of open files as far as is allowed, as Go programs do.
+pub fn raise_file_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// Logs and counts panics: they end a task, not the program.
+///
+/// # Errors
+/// When the registry has the metric already.
+pub fn count_panics(registry: &Registry) -> prometheus::Result<()> {
+    let panics = IntCounter::new("tunnel_panics_total", "Tasks that ended in a panic: always a bug.")?;
+    registry.register(Box::new(panics.clone()))?;
+    std::panic::set_hook(Box::new(move |panic| {
+        panics.inc();
+        let backtrace = std::backtrace::Backtrace::capture();
+        error!(%panic, %backtrace, "a task panicked");
+    }));
+    Ok(())
+}
+
+/// First SIGTERM or SIGINT: ready, begin to drain. A second one kills the
+/// drain. Returns at the first.
+///
+/// # Errors
+/// When signals cannot be received.
+pub async fn wait_for_signal(drain: &Drain) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: draining"),
+        _ = interrupt.recv() => info!("SIGINT: draining"),
+    }
+    let second = drain.clone();
+    drain.spawn("second signal", async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = second.killed() => return,
+        }
+        warn!("second signal: ending at once");
+        second.kill();
+    });
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! Moving bytes between two ends until both directions are over.
+//!
+//! One task polls both directions. A direction that ends in order is finished
+//! on the other end while the opposite one goes on (half-close). A sink that
+//! takes no more bytes does not stop the opposite direction: what the peer said
+//! before it went still arrives. Only a source that fails ends everything, and
+//! the other end is told after its bytes were delivered.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+
+/// How long a target may take to close after a client left that waits for
+/// nothing any more. Closing at once could destroy bytes the target has not read.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// How long an end may take to accept the last bytes before a reset.
+const FLUSH_LIMIT: Duration = Duration::from_secs(30);
+
+/// How many bytes of such a target are read and thrown away, beyond as many as
+/// were sent to it (an echo, say). A target that sends more is not about to close.
+const LINGER_BYTES: u64 = 1 << 20;
+
+/// How often a half-closed end that cannot wake us is asked whether it is gone.
+const GONE_CHECK: Duration = Duration::from_secs(5);
+
+/// Batches moved in one poll before other tasks get their turn.
+const TURNS: usize = 16;
+
+/// Which end, from the point of view of who called [`relay`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The first end: the client on a server, the tunnel on an agent.
+    Near,
+    /// The second end.
+    Far,
+}
+
+/// How a relayed connection ended. Not a `Result`: a reset is as ordinary an
+/// end as a close, and who caused it is what people want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Both directions ended in order.
+    Clean,
+    /// One end failed.
+    Broken {
+        /// Whose failure it was.
+        side: Side,
+        /// What it was.
+        why: Broken,
+    },
+    /// This end went away while the other was still sending.
+    Left(Side),
+    /// As `Left`, and the other end did not close in time and was cut.
+    Lingered(Side),
+}
+
+impl Ending {
+    /// The name in metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Broken { side: Side::Near, .. } => "near_broken",
+            Self::Broken { side: Side::Far, .. } => "far_broken",
+            Self::Left(Side::Near) => "near_left",
+            Self::Left(Side::Far) => "far_left",
+            Self::Lingered(_) => "lingered",
+        }
+    }
+}
+
+/// Counters of relayed bytes, held for the life of a connection.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// Bytes from the near to the far end.
+    pub up: IntCounter,
+    /// Bytes from the far to the near end.
+    pub down: IntCounter,
+}
+
+/// What was relayed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes from the near to the far end.
+    pub up: u64,
+    /// Bytes from the far to the near end.
+    pub down: u64,
+}
+
+/// Relays between `near` and `far` until both directions are over.
+///
+/// With `hold`, bytes of the far end wait until the near end has sent something
+/// or the time has passed.
+///
+/// Not cancel safe in the sense that bytes in flight are lost, as with a reset:
+/// dropping the future and both ends is how a connection is cut.
+pub async fn relay<N: Duplex, F: Duplex>(
+    near: &mut N,
+    far: &mut F,
+    hold: Option<Duration>,
+    meter: &Meter,
+    moved: &mut Moved,
+) -> Ending {
+    let mut state = Relay {
+        up: Direction::new(&meter.up),
+        down: Direction::new(&meter.down),
+        hold: hold.map(|time| Box::pin(sleep_until(Instant::now() + time))),
+        timer: None,
+    };
+    let ending = poll_fn(|cx| {
+        let ending = state.poll(cx, near, far);
+        *moved = Moved { up: state.up.moved, down: state.down.moved };
+        ending
+    })
+    .await;
+    match &ending {
+        Ending::Clean | Ending::Left(_) => {}
+        Ending::Broken { side: Side::Near, .. } => abort_after_data(far).await,
+        Ending::Broken { side: Side::Far, .. } => abort_after_data(near).await,
+        Ending::Lingered(_) => {
+            near.abort(Abort::Now);
+            far.abort(Abort::Now);
+        }
+    }
+    ending
+}
+
+/// What was handed to an end that buffers goes out before the bad news.
+async fn abort_after_data<D: Duplex>(end: &mut D) {
+    // One that takes nothing for so long does not get the rest.
+    let flushed = timeout(FLUSH_LIMIT, poll_fn(|cx| end.poll_flush(cx))).await;
+    end.abort(if matches!(flushed, Ok(Ok(()))) { Abort::AfterData } else { Abort::Now });
+}
+
+struct Relay<'a> {
+    up: Direction<'a>,
+    down: Direction<'a>,
+    hold: Option<Pin<Box<Sleep>>>,
+    /// For linger and gone checks: only in half-closed connections, so that
+    /// ordinary ones do not pay for it.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Relay<'_> {
+    fn poll<N: Duplex, F: Duplex>(
+        &mut self,
+        cx: &mut Context<'_>,
+        near: &mut N,
+        far: &mut F,
+    ) -> Poll<Ending> {
+        let up = self.up.poll(cx, near, far);
+        if let Poll::Ready(Err(why)) = up {
+            return Poll::Ready(Ending::Broken { side: Side::Near, why });
+        }
+        let down_was_done = self.down.done;
+        let down = if self.poll_hold(cx).is_ready() { self.down.poll(cx, far, near) } else { Poll::Pending };
+        if let Poll::Ready(Err(why)) = down {
+            return Poll::Ready(Ending::Broken { side: Side::Far, why });
+        }
+        if self.down.done && !down_was_done && !self.up.done {
+            // Finishing an end may have ended its other direction as well.
+            cx.waker().wake_by_ref();
+        }
+        match (self.up.done, self.down.done) {
+            (false, false) => Poll::Pending,
+            (true, true) => Poll::Ready(self.ending()),
+            (true, false) => {
+                Self::poll_half(cx, &self.up, &mut self.down, (near, Side::Near), far, &mut self.timer)
+            }
+            (false, true) => {
+                Self::poll_half(cx, &self.down, &mut self.up, (far, Side::Far), near, &mut self.timer)
+            }
+        }
+    }
+
+    /// Both directions are over; but if one of them could not deliver, the end
+    /// that took no more bytes broke the connection.
+    fn ending(&self) -> Ending {
+        match (&self.up.undelivered, &self.down.undelivered) {
+            (Some(why), _) => Ending::Broken { side: Side::Far, why: why.clone() },
+            (None, Some(why)) => Ending::Broken { side: Side::Near, why: why.clone() },
+            (None, None) => Ending::Clean,
+        }
+    }
+
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(hold) = &mut self.hold else { return Poll::Ready(()) };
+        if self.up.moved == 0 && !self.up.done && hold.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.hold = None;
+        Poll::Ready(())
+    }
+
+    /// One direction (`done`) is over, the one out of `source` is still open.
+    /// `quiet` sends no more; it may have gone away altogether, and then nobody
+    /// waits for the rest.
+    fn poll_half<Q: Duplex, S: Duplex>(
+        cx: &mut Context<'_>,
+        done: &Direction<'_>,
+        open: &mut Direction<'_>,
+        (quiet, by): (&mut Q, Side),
+        source: &mut S,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+    ) -> Poll<Ending> {
+        loop {
+            if open.leaving.is_none() && (done.end == Some(End::Closed) || quiet.poll_gone(cx).is_ready()) {
+                // Its own end is told at once: on some links that is how the
+                // peer learns that everything arrived.
+                let _ = quiet.poll_finish(cx, End::Fin);
+                if source.stop_receiving() {
+                    return Poll::Ready(Ending::Left(by));
+                }
+                open.leaving = Some(open.discarded);
+                open.discard = true;
+                *timer = None;
+                // What the direction holds is now to be thrown away.
+                cx.waker().wake_by_ref();
+            }
+            if open.leaving.is_some_and(|since| open.discarded - since > done.moved + LINGER_BYTES) {
+                return Poll::Ready(Ending::Lingered(by));
+            }
+            let wait = if open.leaving.is_some() { LINGER } else { GONE_CHECK };
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + wait)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if open.leaving.is_some() {
+                return Poll::Ready(Ending::Lingered(by));
+            }
+            timer.as_mut().reset(Instant::now() + GONE_CHECK);
+        }
+    }
+}
+
+struct Direction<'a> {
+    batch: Batch,
+    meter: &'a IntCounter,
+    moved: u64,
+    /// The source's end, once it came.
+    end: Option<End>,
+    /// The sink takes nothing any more: read on, and throw away.
+    discard: bool,
+    /// Bytes thrown away.
+    discarded: u64,
+    /// Set when the sink's end left: what had been thrown away by then.
+    leaving: Option<u64>,
+    /// Why, if that was not what the sink's peer meant to do.
+    undelivered: Option<Broken>,
+    done: bool,
+}
+
+impl<'a> Direction<'a> {
+    fn new(meter: &'a IntCounter) -> Self {
+        Self {
+            batch: Batch::default(),
+            meter,
+            moved: 0,
+            end: None,
+            discard: false,
+            discarded: 0,
+            leaving: None,
+            undelivered: None,
+            done: false,
+        }
+    }
+
+    /// Ready when the direction is over or its source failed.
+    fn poll<S: Duplex, D: Duplex>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+        sink: &mut D,
+    ) -> Poll<Result<(), Broken>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..TURNS {
+            if self.poll_sink(cx, source, sink).is_pending() {
+                return Poll::Pending;
+            }
+            if self.end.is_some() {
+                self.done = true;
+                self.batch.shrink();
+                return Poll::Ready(Ok(()));
+            }
+            match source.poll_recv(cx, &mut self.batch) {
+                Poll::Ready(Ok(Flow::More)) => {}
+                Poll::Ready(Ok(Flow::End(end))) => self.end = Some(end),
+                Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
+                Poll::Pending => {
+                    self.batch.shrink();
+                    return self.poll_idle(cx, sink);
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready when the batch is empty and, after the end, the sink finished.
+    fn poll_sink<S: Duplex, D: Duplex>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+        sink: &mut D,
+    ) -> Poll<()> {
+        while !self.discard && !self.batch.is_empty() {
+            let before = self.batch.len();
+            let sent = sink.poll_send(cx, &mut self.batch);
+            let n = before - self.batch.len();
+            if n > 0 {
+                self.moved += n as u64;
+                self.meter.inc_by(n as u64);
+                source.consumed(n);
+            }
+            match sent {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(why)) => self.give_up(why),
+                Poll::Pending => {
+                    self.batch.compact();
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.discard {
+            let dropped = self.batch.clear();
+            self.discarded += dropped as u64;
+            source.consumed(dropped);
+            return Poll::Ready(());
+        }
+        if let Some(end) = self.end {
+            match sink.poll_finish(cx, end) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(why)) => self.give_up(why),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// The source has nothing for now: what the sink holds back goes out.
+    fn poll_idle<D: Duplex>(&mut self, cx: &mut Context<'_>, sink: &mut D) -> Poll<Result<(), Broken>> {
+        if !self.discard
+            && self.moved > 0
+            && let Poll::Ready(Err(why)) = sink.poll_flush(cx)
+        {
+            self.give_up(why);
+        }
+        Poll::Pending
+    }
+
+    fn give_up(&mut self, why: Broken) {
+        self.discard = true;
+        self.undelivered = Some(why);
+    }
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

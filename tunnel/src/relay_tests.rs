@@ -1,0 +1,310 @@
+//! The relay against scripted ends, in virtual time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use bytes::Bytes;
+use tokio::time::advance;
+
+use super::*;
+
+/// What an end does when it is received from.
+#[derive(Debug, Clone)]
+enum Step {
+    Data(&'static str),
+    End(End),
+    Fail(Broken),
+}
+
+/// What happened to an end.
+#[derive(Debug, Default)]
+struct Seen {
+    sent: Vec<u8>,
+    finished: Option<End>,
+    aborted: Option<Abort>,
+    stopped: bool,
+    consumed: usize,
+}
+
+/// An end whose script and limits a test changes while the relay runs.
+#[derive(Debug, Clone, Default)]
+struct Scripted(Arc<Mutex<Script>>);
+
+#[derive(Debug, Default)]
+struct Script {
+    steps: VecDeque<Step>,
+    /// Bytes that it takes before it blocks; `None` is any number.
+    room: Option<usize>,
+    send_error: Option<Broken>,
+    gone: bool,
+    /// Whether `stop_receiving` works, as on streams.
+    can_stop: bool,
+    seen: Seen,
+    waker: Option<Waker>,
+}
+
+impl Scripted {
+    fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        let end = Self::default();
+        end.with(|script| script.steps.extend(steps));
+        end
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        let mut script = self.0.lock().unwrap();
+        let result = change(&mut script);
+        if let Some(waker) = script.waker.take() {
+            waker.wake();
+        }
+        result
+    }
+
+    fn sent(&self) -> String {
+        String::from_utf8(self.with(|script| script.seen.sent.clone())).unwrap()
+    }
+}
+
+impl Duplex for Scripted {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
+        let mut script = self.0.lock().unwrap();
+        match script.steps.front().cloned() {
+            Some(Step::Data(text)) => {
+                script.steps.pop_front();
+                batch.push(Bytes::from_static(text.as_bytes()));
+                Poll::Ready(Ok(Flow::More))
+            }
+            Some(Step::End(end)) => Poll::Ready(Ok(Flow::End(end))),
+            Some(Step::Fail(why)) => Poll::Ready(Err(why)),
+            None => {
+                script.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn consumed(&mut self, n: usize) {
+        self.0.lock().unwrap().seen.consumed += n;
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
+        let mut script = self.0.lock().unwrap();
+        if let Some(error) = &script.send_error {
+            return Poll::Ready(Err(error.clone()));
+        }
+        assert_eq!(script.seen.finished, None, "bytes after the end");
+        let room = script.room.unwrap_or(usize::MAX);
+        while let Some(taken) = batch.take(room - script.seen.sent.len().min(room)) {
+            if taken.is_empty() {
+                break;
+            }
+            script.seen.sent.extend_from_slice(&taken);
+        }
+        if batch.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        script.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>, end: End) -> Poll<Result<(), Broken>> {
+        self.0.lock().unwrap().seen.finished.get_or_insert(end);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut script = self.0.lock().unwrap();
+        if script.gone {
+            return Poll::Ready(());
+        }
+        script.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn stop_receiving(&mut self) -> bool {
+        let mut script = self.0.lock().unwrap();
+        script.seen.stopped = true;
+        script.can_stop
+    }
+
+    fn abort(&mut self, how: Abort) {
+        self.0.lock().unwrap().seen.aborted.get_or_insert(how);
+    }
+}
+
+fn meter() -> Meter {
+    let counter = |name: &str| IntCounter::new(name, name).unwrap();
+    Meter { up: counter("up"), down: counter("down") }
+}
+
+/// Runs a relay in the background; the result comes through the handle.
+fn start(
+    near: &Scripted,
+    far: &Scripted,
+    hold: Option<Duration>,
+) -> tokio::task::JoinHandle<(Ending, Moved)> {
+    let (mut near, mut far) = (near.clone(), far.clone());
+    #[expect(clippy::disallowed_methods, reason = "a test awaits its own task")]
+    tokio::spawn(async move {
+        let mut moved = Moved::default();
+        let ending = relay(&mut near, &mut far, hold, &meter(), &mut moved).await;
+        (ending, moved)
+    })
+}
+
+async fn settle() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+const FIN: Step = Step::End(End::Fin);
+const CLOSED: Step = Step::End(End::Closed);
+
+#[tokio::test(start_paused = true)]
+async fn both_directions_end_on_their_own() {
+    let near = Scripted::new([Step::Data("question"), FIN]);
+    let far = Scripted::new([]);
+    let relaying = start(&near, &far, None);
+    settle().await;
+    assert_eq!((far.sent().as_str(), far.with(|s| s.seen.finished)), ("question", Some(End::Fin)));
+    assert!(!relaying.is_finished(), "the answer is still to come");
+    // Hours later: a half-closed connection is not a dead one.
+    advance(Duration::from_secs(10_000)).await;
+    far.with(|s| s.steps.extend([Step::Data("answer"), FIN]));
+    let (ending, moved) = relaying.await.unwrap();
+    assert_eq!((ending, moved), (Ending::Clean, Moved { up: 8, down: 6 }));
+    assert_eq!((near.sent().as_str(), near.with(|s| s.seen.finished)), ("answer", Some(End::Fin)));
+    assert_eq!(far.with(|s| s.seen.consumed), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_before_a_failure_are_delivered_and_the_other_end_is_told_after_them() {
+    let near = Scripted::new([]);
+    near.with(|s| s.room = Some(3));
+    let far = Scripted::new([Step::Data("abcdef"), Step::Fail(Broken::Reset)]);
+    let relaying = start(&near, &far, None);
+    settle().await;
+    assert!(!relaying.is_finished(), "three bytes are not delivered yet");
+    near.with(|s| s.room = None);
+    let (ending, _) = relaying.await.unwrap();
+    assert_eq!(ending, Ending::Broken { side: Side::Far, why: Broken::Reset });
+    assert_eq!(near.sent(), "abcdef");
+    assert_eq!(near.with(|s| s.seen.aborted), Some(Abort::AfterData));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_fails_does_not_cut_what_its_end_said_before() {
+    // A server that answers early and closes without reading the rest.
+    let near = Scripted::new([Step::Data("upload")]);
+    let far = Scripted::new([Step::Data("413 too large")]);
+    far.with(|s| s.send_error = Some(Broken::Stopped));
+    let relaying = start(&near, &far, None);
+    settle().await;
+    assert_eq!(near.sent(), "413 too large");
+    assert!(!relaying.is_finished());
+    far.with(|s| s.steps.push_back(Step::Fail(Broken::Reset)));
+    let (ending, _) = relaying.await.unwrap();
+    assert_eq!(ending, Ending::Broken { side: Side::Far, why: Broken::Reset });
+    assert_eq!(near.with(|s| s.seen.consumed), 6, "discarded bytes are given back as window");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_left_stops_a_stream_at_once() {
+    let near = Scripted::new([Step::Data("bye"), CLOSED]);
+    let far = Scripted::new([]);
+    far.with(|s| s.can_stop = true);
+    let (ending, _) = start(&near, &far, None).await.unwrap();
+    assert_eq!(ending, Ending::Left(Side::Near));
+    assert_eq!((far.sent().as_str(), far.with(|s| s.seen.finished)), ("bye", Some(End::Closed)));
+    assert!(far.with(|s| s.seen.stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_is_given_time_to_read_what_a_client_that_left_has_sent() {
+    let near = Scripted::new([Step::Data("write then close"), CLOSED]);
+    let far = Scripted::new([Step::Data("unwanted")]);
+    let relaying = start(&near, &far, None);
+    advance(LINGER - Duration::from_secs(1)).await;
+    settle().await;
+    assert!(!relaying.is_finished());
+    assert_eq!(far.with(|s| s.seen.aborted), None);
+    far.with(|s| s.steps.push_back(FIN));
+    assert_eq!(relaying.await.unwrap().0, Ending::Clean);
+}
+
+#[tokio::test(start_paused = true)]
+async fn but_not_for_ever() {
+    let near = Scripted::new([CLOSED]);
+    let far = Scripted::new([]);
+    let relaying = start(&near, &far, None);
+    settle().await;
+    advance(LINGER + Duration::from_secs(1)).await;
+    assert_eq!(relaying.await.unwrap().0, Ending::Lingered(Side::Near));
+    assert_eq!(far.with(|s| s.seen.aborted), Some(Abort::Now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_for_any_amount() {
+    let near = Scripted::new([CLOSED]);
+    let far =
+        Scripted::new(std::iter::repeat_n(Step::Data("0123456789abcdef"), (LINGER_BYTES / 16) as usize + 10));
+    assert_eq!(start(&near, &far, None).await.unwrap().0, Ending::Lingered(Side::Near));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_closed_client_that_goes_away_later_is_noticed() {
+    let near = Scripted::new([FIN]);
+    let far = Scripted::new([]);
+    far.with(|s| s.can_stop = true);
+    let relaying = start(&near, &far, None);
+    settle().await;
+    // A socket cannot wake for it, so it is asked now and then.
+    near.0.lock().unwrap().gone = true;
+    advance(GONE_CHECK + Duration::from_millis(10)).await;
+    assert_eq!(relaying.await.unwrap().0, Ending::Left(Side::Near));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_speaks_first_waits_for_the_client_or_the_hold() {
+    let hold = Duration::from_millis(50);
+    let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("banner")]));
+    let _relaying = start(&near, &far, Some(hold));
+    settle().await;
+    assert_eq!(near.sent(), "");
+    advance(hold + Duration::from_millis(1)).await;
+    settle().await;
+    assert_eq!(near.sent(), "banner");
+
+    let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("banner")]));
+    let _relaying = start(&near, &far, Some(hold));
+    settle().await;
+    near.with(|s| s.steps.push_back(Step::Data("hello")));
+    settle().await;
+    assert_eq!(near.sent(), "banner", "the client has spoken");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_direction_does_not_stall_the_other() {
+    let near = Scripted::new([Step::Data("up")]);
+    near.with(|s| s.room = Some(0));
+    let far = Scripted::new([Step::Data("down")]);
+    let relaying = start(&near, &far, None);
+    settle().await;
+    assert_eq!((near.sent().as_str(), far.sent().as_str()), ("", "up"));
+    near.with(|s| s.steps.push_back(Step::Data(" and up")));
+    settle().await;
+    assert_eq!(far.sent(), "up and up");
+    assert_eq!(far.with(|s| s.seen.consumed), 0, "no window for bytes that are not delivered");
+    relaying.abort();
+}
+
+#[test]
+fn a_relay_costs_an_idle_connection_little() {
+    let size = size_of::<Relay<'_>>();
+    assert!(size <= 320, "the state of a relay has grown to {size} bytes");
+}

@@ -1,0 +1,306 @@
+//! Sockets as ends of a relayed connection: TCP, Unix, TLS over TCP.
+//!
+//! An idle socket owns no buffer: memory is taken once the kernel has bytes,
+//! and given back when it has none.
+
+use std::future::Future as _;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+use tokio_util::io::poll_read_buf;
+
+use crate::duplex::{Abort, BATCH_BYTES, Batch, Broken, Duplex, End, Flow};
+
+/// First read of a connection that was idle, in bytes.
+const SMALLEST_READ: usize = 2 * 1024;
+
+/// Largest read, in bytes: above this, loopback gains nothing per system call.
+const LARGEST_READ: usize = 64 * 1024;
+
+/// What is left of a block is used for the next read if it is at least this.
+const WORTH_KEEPING: usize = 1024;
+
+/// First byte of a TLS record with application data (RFC 8446 section 5.1).
+const RECORD: u8 = 23;
+
+/// Slices in one vectored write.
+const SLICES: usize = 32;
+
+/// A connected socket.
+#[derive(Debug)]
+pub struct Socket {
+    io: Io,
+    /// Bytes that were read before the relay began; they come first.
+    unread: Bytes,
+    block: BytesMut,
+    read_size: usize,
+}
+
+#[derive(Debug)]
+enum Io {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self::new(Io::Tcp(stream))
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self::new(Io::Unix(stream))
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Socket {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self::new(Io::Tls(Box::new(stream)))
+    }
+}
+
+impl Socket {
+    fn new(io: Io) -> Self {
+        Self { io, unread: Bytes::new(), block: BytesMut::new(), read_size: SMALLEST_READ }
+    }
+
+    /// Puts bytes back in front of what is read next.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.unread =
+            if self.unread.is_empty() { bytes } else { [&bytes[..], &self.unread[..]].concat().into() };
+    }
+
+    /// Whether the peer has gone away in both directions, as far as the kernel
+    /// knows: a Unix peer that closed, a TCP peer that reset.
+    pub fn is_hung_up(&mut self) -> bool {
+        // Looks at what the last event said; never waits, never calls the kernel.
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let ready = match &self.io {
+            Io::Tcp(tcp) => pin!(tcp.ready(Interest::WRITABLE)).poll(&mut cx),
+            Io::Unix(unix) => pin!(unix.ready(Interest::WRITABLE)).poll(&mut cx),
+            Io::Tls(tls) => pin!(tls.get_ref().0.ready(Interest::WRITABLE)).poll(&mut cx),
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.io {
+            Io::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Io::Unix(unix) => unix.poll_read_ready(cx),
+            Io::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Reads once, into a block taken only when there is something to read.
+    fn poll_read_block(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(ready) = self.poll_read_ready(cx) {
+            ready?;
+        } else {
+            self.block = BytesMut::new();
+            return Poll::Pending;
+        }
+        if self.block.capacity() < WORTH_KEEPING {
+            self.block = BytesMut::with_capacity(self.read_size);
+        }
+        let room = self.block.capacity();
+        let read = match &mut self.io {
+            Io::Tcp(tcp) => poll_read_buf(Pin::new(tcp), cx, &mut self.block),
+            Io::Unix(unix) => poll_read_buf(Pin::new(unix), cx, &mut self.block),
+            Io::Tls(tls) => poll_read_buf(Pin::new(tls), cx, &mut self.block),
+        };
+        match &read {
+            Poll::Ready(Ok(n)) if *n == room => self.read_size = (self.read_size * 4).min(LARGEST_READ),
+            Poll::Ready(Ok(n)) if *n < room / 8 => {
+                self.read_size = (self.read_size / 2).max(SMALLEST_READ);
+            }
+            Poll::Ready(_) => {}
+            Poll::Pending => self.block = BytesMut::new(),
+        }
+        read
+    }
+
+    /// TLS keeps plain text in a buffer of its own: what is there is copied out
+    /// in one exact piece, and nothing is taken while there is nothing.
+    fn poll_read_tls(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
+        let Io::Tls(tls) = &mut self.io else { return Poll::Pending };
+        let mut read = 0;
+        while read < BATCH_BYTES {
+            let plain = match Pin::new(&mut *tls).poll_fill_buf(cx) {
+                Poll::Ready(Ok([])) if read == 0 => return Poll::Ready(Ok(0)),
+                Poll::Ready(Err(error)) if read == 0 => return Poll::Ready(Err(error)),
+                Poll::Pending if read == 0 => return Poll::Pending,
+                // An end or error comes again at the next call.
+                Poll::Ready(Ok([]) | Err(_)) | Poll::Pending => break,
+                Poll::Ready(Ok(plain)) => plain,
+            };
+            let n = plain.len();
+            batch.push(Bytes::copy_from_slice(plain));
+            Pin::new(&mut *tls).consume(n);
+            read += n;
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    fn poll_write_once(&mut self, cx: &mut Context<'_>, batch: &Batch) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(batch.iter()) {
+            *slice = IoSlice::new(chunk);
+            count += 1;
+        }
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, &slices[..count]),
+            Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, &slices[..count]),
+            Io::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, &slices[..count]),
+        }
+    }
+}
+
+impl Duplex for Socket {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
+        if !self.unread.is_empty() {
+            batch.push(std::mem::take(&mut self.unread));
+            return Poll::Ready(Ok(Flow::More));
+        }
+        let read = if matches!(self.io, Io::Tls(_)) {
+            ready!(self.poll_read_tls(cx, batch))?
+        } else {
+            let read = ready!(self.poll_read_block(cx))?;
+            batch.push(self.block.split().freeze());
+            read
+        };
+        if read > 0 {
+            return Poll::Ready(Ok(Flow::More));
+        }
+        self.block = BytesMut::new();
+        Poll::Ready(Ok(Flow::End(if self.is_hung_up() { End::Closed } else { End::Fin })))
+    }
+
+    fn consumed(&mut self, _: usize) {}
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
+        while !batch.is_empty() {
+            let n = ready!(self.poll_write_once(cx, batch)).map_err(write_error)?;
+            if n == 0 {
+                return Poll::Ready(Err(Broken::Stopped));
+            }
+            batch.advance(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        match &mut self.io {
+            Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
+            Io::Tls(tls) => Pin::new(tls).poll_flush(cx).map_err(write_error),
+        }
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>, _: End) -> Poll<Result<(), Broken>> {
+        Pin::new(self).poll_shutdown(cx).map(|shut| match shut {
+            // The peer is gone already; it lacks nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            Err(error) => Err(write_error(error)),
+            Ok(()) => Ok(()),
+        })
+    }
+
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if self.is_hung_up() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn stop_receiving(&mut self) -> bool {
+        false
+    }
+
+    fn abort(&mut self, how: Abort) {
+        match (&self.io, how) {
+            // The peer sees a reset instead of an end.
+            (Io::Tcp(tcp), _) => drop(tcp.set_zero_linger()),
+            // A TLS peer sees the end without close_notify, after all data. Go
+            // lets that pass as an ordinary end, but not within a record, so
+            // the first byte of one that never comes goes before it.
+            (Io::Tls(tls), Abort::AfterData) => drop(tls.get_ref().0.try_write(&[RECORD])),
+            (Io::Tls(tls), Abort::Now) => drop(tls.get_ref().0.set_zero_linger()),
+            // Unix sockets know no reset: closing is all there is.
+            (Io::Unix(_), _) => {}
+        }
+    }
+}
+
+/// A reset that shows while writing means that no byte more is taken; what the
+/// peer sent before can still be read.
+fn write_error(error: io::Error) -> Broken {
+    let broken = Broken::from(error);
+    if broken == Broken::Reset { Broken::Stopped } else { broken }
+}
+
+/// For handshakes and protocols that run on the socket before, or instead of,
+/// a relay. Bytes put back with [`Socket::unread`] are read first.
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let n = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Io::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Io::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Io::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Io::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Io::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+            Io::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Io::Unix(unix) => Pin::new(unix).poll_flush(cx),
+            Io::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Io::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One stream of a tunnel, with one meaning on every link.
+//!
+//! | what happens | quic | h2 |
+//! | --- | --- | --- |
+//! | finish | FIN | END_STREAM |
+//! | finish, and read no more | STOP_SENDING 0, then FIN | trailers `closed` |
+//! | read no more, after finish | STOP_SENDING 0 | reset CANCEL |
+//! | give up after the data | STOP_SENDING 1, then FIN | trailers `reset` |
+//! | give up now | RESET_STREAM 1 and STOP_SENDING 1 | reset INTERNAL_ERROR |
+//! | dropped without finish | as "give up now" | as "give up now" |
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use crate::transport::{h2, quic};
+
+/// A bidirectional flow of bytes in a tunnel.
+#[derive(Debug)]
+pub struct Stream {
+    link: LinkStream,
+    /// Bytes that came behind a header; they come first.
+    unread: Bytes,
+    /// How many of the next bytes had their flow-control credit given when they
+    /// were first received.
+    credited: usize,
+}
+
+#[derive(Debug)]
+enum LinkStream {
+    H2(h2::Stream),
+    Quic(quic::Stream),
+}
+
+impl From<h2::Stream> for Stream {
+    fn from(stream: h2::Stream) -> Self {
+        Self { link: LinkStream::H2(stream), unread: Bytes::new(), credited: 0 }
+    }
+}
+
+impl From<quic::Stream> for Stream {
+    fn from(stream: quic::Stream) -> Self {
+        Self { link: LinkStream::Quic(stream), unread: Bytes::new(), credited: 0 }
+    }
+}
+
+impl Stream {
+    /// The stream's number in its tunnel, for logs.
+    pub fn id(&self) -> u64 {
+        match &self.link {
+            LinkStream::H2(stream) => stream.id(),
+            LinkStream::Quic(stream) => stream.id(),
+        }
+    }
+
+    /// Puts bytes back in front of what is received next.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.credited = bytes.len();
+        self.unread = bytes;
+    }
+
+    /// Ready when the peer has reset the stream or wants nothing from it; for
+    /// the time before anything else is received.
+    pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.poll_cancelled(cx),
+            LinkStream::Quic(stream) => stream.poll_cancelled(cx),
+        }
+    }
+
+    /// After a relay, and before the stream is dropped: makes sure that the
+    /// peer gets everything. On h2 a server has to stay until the agent's end,
+    /// or HTTP/2 would discard what is queued; on quic only a tunnel that is
+    /// about to close (`closing`) has to wait. Callers put a limit on it.
+    /// Cancel safe.
+    pub async fn settle(&mut self, closing: bool) {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.settle().await,
+            LinkStream::Quic(stream) if closing => stream.settle().await,
+            LinkStream::Quic(_) => {}
+        }
+    }
+}
+
+impl Duplex for Stream {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
+        if !self.unread.is_empty() {
+            batch.push(std::mem::take(&mut self.unread));
+            return Poll::Ready(Ok(Flow::More));
+        }
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.poll_recv(cx, batch),
+            LinkStream::Quic(stream) => stream.poll_recv(cx, batch),
+        }
+    }
+
+    fn consumed(&mut self, n: usize) {
+        let credited = n.min(self.credited);
+        self.credited -= credited;
+        let n = n - credited;
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.consumed(n),
+            // quinn gives credit when bytes are taken out of it.
+            LinkStream::Quic(_) => {}
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.poll_send(cx, batch),
+            LinkStream::Quic(stream) => stream.poll_send(cx, batch),
+        }
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>, end: End) -> Poll<Result<(), Broken>> {
+        Poll::Ready(match &mut self.link {
+            LinkStream::H2(stream) => stream.finish(end),
+            LinkStream::Quic(stream) => stream.finish(end),
+        })
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.poll_gone(cx),
+            LinkStream::Quic(stream) => stream.poll_gone(cx),
+        }
+    }
+
+    fn stop_receiving(&mut self) -> bool {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.stop_receiving(),
+            LinkStream::Quic(stream) => stream.stop_receiving(),
+        }
+        true
+    }
+
+    fn abort(&mut self, how: Abort) {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.abort(how),
+            LinkStream::Quic(stream) => stream.abort(how),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The `h2` link: HTTP/2 over TLS over TCP, with the roles flipped.
+//!
+//! The agent dials TCP and TLS, and then serves HTTP/2 on the connection it
+//! dialled; the tunnel server is its HTTP/2 client and opens one CONNECT stream
+//! per dialled connection, because in HTTP/2 only clients open streams. The
+//! first stream is the control stream.
+
+mod stream;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use h2::{Reason, client, server};
+use http::{Method, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::drain::Drain;
+use crate::stream as any;
+use crate::transport::{HandshakeError, OpenError, TunnelClosed};
+
+pub use stream::Stream;
+use stream::{Receiving, Side};
+
+/// Unread bytes that one stream may hold at its receiver.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// The largest there is: larger than any number of stalled streams can use up.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Bytes of one stream that wait for the TLS connection.
+const SEND_BUFFER: usize = 512 * 1024;
+
+/// A frame is also what another stream's bytes have to wait for.
+const FRAME: u32 = 64 * 1024;
+
+/// Streams that an agent serves at once on one tunnel.
+const MAX_STREAMS: u32 = 1 << 16;
+
+/// Streams that wait to be taken by [`Tunnel::accept`]. Its caller only spawns,
+/// so more than a few mean that the agent is drowning.
+const ACCEPT_QUEUE: usize = 256;
+
+/// Streams reset by either side whose state h2 keeps or waits for. Cancelled
+/// dials come in bursts, and the peer is authenticated.
+const RESET_STREAMS: usize = 1024;
+
+/// Unread bytes of frames smaller than 256 bytes cost more of this budget than
+/// they are long; keystrokes to stalled clients must not close the tunnel.
+const SMALL_FRAME_BUDGET: usize = 64 << 20;
+
+/// The server's side of a tunnel: opens the control stream at once.
+///
+/// Cancel safe: dropping it closes the connection. The caller limits its time.
+///
+/// # Errors
+/// When the peer does not speak HTTP/2.
+pub async fn accept<IO>(
+    io: IO,
+    remote: SocketAddr,
+    drain: &Drain,
+) -> Result<(Tunnel, any::Stream), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (requests, connection) = client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(16 * 1024)
+        .initial_max_send_streams(MAX_STREAMS as usize)
+        .max_concurrent_streams(0)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(SMALL_FRAME_BUDGET)
+        .enable_push(false)
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(|error| HandshakeError::Lost(error.to_string()))?;
+
+    let shared = Arc::new(Shared::new(remote));
+    let driver = drive_client(connection, Arc::clone(&shared));
+    drain.spawn("h2 driver", driver.in_current_span());
+    let tunnel = Tunnel { role: Role::Server(requests), shared };
+    let control = tunnel.open().await.map_err(|error| HandshakeError::Lost(error.to_string()))?;
+    Ok((tunnel, control))
+}
+
+async fn drive_client<IO>(connection: client::Connection<IO, Bytes>, shared: Arc<Shared>)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let why = tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => shared.stop_reason(),
+        result = connection => match result {
+            Ok(()) => "closed by peer".to_owned(),
+            Err(error) => error.to_string(),
+        },
+    };
+    shared.set_closed(why);
+}
+
+/// The agent's side of a tunnel: serves HTTP/2 on a connection it dialled.
+///
+/// Cancel safe: dropping it closes the connection. The caller limits its time.
+///
+/// # Errors
+/// When the server does not speak HTTP/2 or opens no control stream.
+pub async fn connect<IO>(
+    io: IO,
+    remote: SocketAddr,
+    drain: &Drain,
+) -> Result<(Tunnel, any::Stream), HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut connection = server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(16 * 1024)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(SMALL_FRAME_BUDGET)
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(|error| HandshakeError::Lost(error.to_string()))?;
+
+    let control = match connection.accept().await {
+        Some(Ok((request, respond))) => Stream::accepted(request, respond),
+        Some(Err(error)) => return Err(HandshakeError::Lost(error.to_string())),
+        None => return Err(HandshakeError::Lost("closed before the control stream".to_owned())),
+    }
+    .map_err(|error| HandshakeError::Lost(error.to_string()))?;
+
+    let shared = Arc::new(Shared::new(remote));
+    let (accepted, streams) = mpsc::channel(ACCEPT_QUEUE);
+    let driver = drive_server(connection, accepted, Arc::clone(&shared));
+    drain.spawn("h2 driver", driver.in_current_span());
+    let role = Role::Agent(Arc::new(Mutex::new(streams)));
+    Ok((Tunnel { role, shared }, control.into()))
+}
+
+async fn drive_server<IO>(
+    mut connection: server::Connection<IO, Bytes>,
+    accepted: mpsc::Sender<Stream>,
+    shared: Arc<Shared>,
+) where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let why = loop {
+        let next = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => break shared.stop_reason(),
+            next = connection.accept() => next,
+        };
+        match next {
+            Some(Ok((request, mut respond))) => match accepted.try_reserve() {
+                // A stream that died in between is nobody's loss.
+                Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
+                Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
+            },
+            Some(Err(error)) => break error.to_string(),
+            None => break "closed by peer".to_owned(),
+        }
+    };
+    shared.set_closed(why);
+}
+
+/// One HTTP/2 connection.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    role: Role,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Clone)]
+enum Role {
+    /// Opens streams.
+    Server(client::SendRequest<Bytes>),
+    /// Takes them; the lock is only there to make the tunnel `Clone`.
+    Agent(Arc<Mutex<mpsc::Receiver<Stream>>>),
+}
+
+#[derive(Debug)]
+struct Shared {
+    remote: SocketAddr,
+    stop: CancellationToken,
+    closed: CancellationToken,
+    why: OnceLock<String>,
+}
+
+impl Shared {
+    fn new(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            stop: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            why: OnceLock::new(),
+        }
+    }
+
+    fn stop_reason(&self) -> String {
+        self.why.get().cloned().unwrap_or_default()
+    }
+
+    fn set_closed(&self, why: String) {
+        // The first reason is the true one.
+        let _ = self.why.set(why);
+        self.closed.cancel();
+    }
+}
+
+impl Tunnel {
+    /// Where the peer is.
+    pub fn remote(&self) -> SocketAddr {
+        self.shared.remote
+    }
+
+    pub(crate) async fn open(&self) -> Result<any::Stream, OpenError> {
+        let Role::Server(requests) = &self.role else { return Err(OpenError::WrongSide) };
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = http::Uri::from_static("tunnel");
+        let mut requests = requests.clone().ready().await.map_err(open_error)?;
+        let (response, send) = requests.send_request(request, false).map_err(open_error)?;
+        Ok(Stream::new(Side::Server, send, Receiving::Waiting(response)).into())
+    }
+
+    pub(crate) async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
+        if let Role::Agent(streams) = &self.role
+            && let Some(stream) = streams.lock().await.recv().await
+        {
+            return Ok(stream.into());
+        }
+        Err(self.closed().await)
+    }
+
+    pub(crate) fn close(&self, why: &str) {
+        let _ = self.shared.why.set(why.to_owned());
+        self.shared.stop.cancel();
+    }
+
+    pub(crate) async fn closed(&self) -> TunnelClosed {
+        self.shared.closed.cancelled().await;
+        TunnelClosed(self.shared.stop_reason())
+    }
+}
+
+fn open_error(error: h2::Error) -> OpenError {
+    if error.reason() == Some(Reason::REFUSED_STREAM) {
+        OpenError::Busy
+    } else {
+        OpenError::Lost(error.to_string())
+    }
+}

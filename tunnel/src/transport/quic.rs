@@ -1,0 +1,270 @@
+//! The `quic` link: quinn, one bidirectional stream per dialled connection.
+//!
+//! The server opens streams and grants the agent exactly one, the control
+//! stream; the agent grants many and raises the grant as it is used, because
+//! quinn takes memory for every stream it allows.
+
+mod stream;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{IdleTimeout, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+
+use crate::stream as any;
+use crate::tls::Secret;
+use crate::transport::{HandshakeError, OpenError, TunnelClosed};
+
+pub use stream::Stream;
+
+/// Unread bytes that one stream may hold at its receiver: at 20 ms round trip
+/// this carries 50 MB/s, and a stalled reader pins no more than this.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes of one tunnel that are sent and not yet acknowledged.
+const SEND_WINDOW: u64 = 8 << 20;
+
+/// A peer that is silent for this long is gone. Heartbeats on the control
+/// stream notice sooner; this is the floor under them.
+const IDLE_TIMEOUT_MS: u32 = 30_000;
+
+/// Keeps a NAT's mapping alive; only the agent is behind one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Streams an agent allows at first.
+const FIRST_STREAMS: u32 = 256;
+
+/// Streams an agent allows at most.
+pub(crate) const MAX_STREAMS: u32 = 1 << 16;
+
+/// Wanted size of the UDP socket's buffers; the kernel may give less.
+const UDP_BUFFER: usize = 4 << 20;
+
+/// Largest datagram that is ever tried. Above about 6,550 bytes, ten segments
+/// do not fit the kernel's limit for one send and vanish without an error.
+const MAX_DATAGRAM: u16 = 1452;
+
+/// How long the answer of a peer's kernel is waited for.
+const PROBE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Binds a UDP socket with large buffers.
+///
+/// # Errors
+/// When the address is not available.
+pub fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
+    // As much as the kernel allows; less is slower, not wrong.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+fn transport_config(streams: u32, keep_alive: Option<Duration>) -> Arc<quinn::TransportConfig> {
+    let mut acks = quinn::AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(10)).max_ack_delay(Some(Duration::from_millis(5)));
+    let mut mtu = quinn::MtuDiscoveryConfig::default();
+    mtu.upper_bound(MAX_DATAGRAM);
+
+    let mut config = quinn::TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        // More than all streams together may hold, so that stalled readers
+        // cannot use it up for the others.
+        .receive_window(VarInt::MAX)
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(keep_alive)
+        .initial_rtt(Duration::from_millis(50))
+        .datagram_receive_buffer_size(None)
+        .allow_spin(false)
+        .ack_frequency_config(Some(acks))
+        .mtu_discovery_config(Some(mtu));
+    Arc::new(config)
+}
+
+/// The server's end: accepts tunnels.
+///
+/// `secret` has to stay the same when the server restarts: with it, a new
+/// process can tell the agents of its predecessor that their tunnels are gone
+/// (stateless reset, RFC 9000 section 10.3), and they come back at once.
+///
+/// # Errors
+/// When the TLS configuration is not fit for QUIC (TLS 1.3), or the socket
+/// cannot be used.
+pub fn server_endpoint(
+    socket: std::net::UdpSocket,
+    tls: Arc<rustls::ServerConfig>,
+    secret: &Secret,
+) -> io::Result<quinn::Endpoint> {
+    let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(transport_config(1, None));
+    // Strangers' first packets: bounded in number and bytes.
+    config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes());
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
+    // Connection ids of a predecessor have to look like our own, or packets
+    // for them are dropped without the reset.
+    let id_key = u64::from_be_bytes(*secret.bytes().first_chunk().unwrap_or(&[0; 8]));
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// The agent's end: a socket from which tunnels are opened.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub fn agent_endpoint(addr: SocketAddr) -> io::Result<quinn::Endpoint> {
+    quinn::Endpoint::new(
+        quinn::EndpointConfig::default(),
+        None,
+        bind_udp(addr)?,
+        Arc::new(quinn::TokioRuntime),
+    )
+}
+
+/// Dials a server and opens the control stream.
+///
+/// Cancel safe: dropping it gives the attempt up. The caller limits its time.
+///
+/// # Errors
+/// When the handshake fails.
+pub async fn connect(
+    endpoint: &quinn::Endpoint,
+    addr: SocketAddr,
+    name: &str,
+    tls: Arc<rustls::ClientConfig>,
+) -> Result<(Tunnel, any::Stream), HandshakeError> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport_config(FIRST_STREAMS, Some(KEEP_ALIVE)));
+    let connecting = endpoint
+        .connect_with(config, addr, name)
+        .map_err(|error| HandshakeError::Config(error.to_string()))?;
+    let connection = connecting.await.map_err(handshake_error)?;
+    let (send, recv) = connection.open_bi().await.map_err(handshake_error)?;
+    Ok((Tunnel::new(connection), Stream::new(send, recv).into()))
+}
+
+/// Finishes an agent's handshake and takes its control stream.
+///
+/// Cancel safe: dropping it refuses the agent. The caller limits its time.
+///
+/// # Errors
+/// When the handshake fails.
+pub async fn accept(incoming: quinn::Incoming) -> Result<(Tunnel, any::Stream), HandshakeError> {
+    let connection = incoming.await.map_err(handshake_error)?;
+    let (send, recv) = connection.accept_bi().await.map_err(handshake_error)?;
+    Ok((Tunnel::new(connection), Stream::new(send, recv).into()))
+}
+
+fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
+    // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
+    if let quinn::ConnectionError::TransportError(transport) = &error
+        && (0x100..0x200).contains(&u64::from(transport.code))
+    {
+        return HandshakeError::Tls(error.to_string());
+    }
+    HandshakeError::Lost(error.to_string())
+}
+
+/// One QUIC connection.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    connection: quinn::Connection,
+    streams: Arc<Grant>,
+}
+
+/// How many streams this end allows the peer to open.
+#[derive(Debug)]
+struct Grant {
+    granted: AtomicU32,
+    open: AtomicU32,
+}
+
+impl Tunnel {
+    fn new(connection: quinn::Connection) -> Self {
+        let streams = Grant { granted: AtomicU32::new(FIRST_STREAMS), open: AtomicU32::new(0) };
+        Self { connection, streams: Arc::new(streams) }
+    }
+
+    /// Where the peer is.
+    pub fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Datagrams received from the peer so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Asks the peer's host whether anything listens on the peer's port: a
+    /// process that was killed says no goodbye, but its kernel answers a
+    /// datagram with "port unreachable". False when nothing was learnt.
+    pub(crate) async fn is_port_closed(&self) -> bool {
+        let remote = self.remote();
+        let any: IpAddr =
+            if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let asked = async {
+            let socket = tokio::net::UdpSocket::bind((any, 0)).await?;
+            socket.connect(remote).await?;
+            // One byte is no QUIC packet; a living peer ignores it.
+            socket.send(&[0]).await?;
+            socket.recv(&mut [0; 1]).await
+        };
+        matches!(
+            tokio::time::timeout(PROBE_LIMIT, asked).await,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused
+        )
+    }
+
+    pub(crate) async fn open(&self) -> Result<any::Stream, OpenError> {
+        let (send, recv) = self.connection.open_bi().await.map_err(|e| OpenError::Lost(e.to_string()))?;
+        Ok(Stream::new(send, recv).into())
+    }
+
+    pub(crate) async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
+        let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(e.to_string()))?;
+        let open = self.streams.open.fetch_add(1, Ordering::Relaxed) + 1;
+        let granted = self.streams.granted.load(Ordering::Relaxed);
+        if open > granted / 2 && granted < MAX_STREAMS {
+            let more = (granted * 4).min(MAX_STREAMS);
+            self.streams.granted.store(more, Ordering::Relaxed);
+            self.connection.set_max_concurrent_bi_streams(more.into());
+        }
+        let mut stream = Stream::new(send, recv);
+        stream.open = Some(OpenStream(Arc::clone(&self.streams)));
+        Ok(stream.into())
+    }
+
+    pub(crate) fn close(&self, why: &str) {
+        self.connection.close(VarInt::from_u32(0), why.as_bytes());
+    }
+
+    pub(crate) async fn closed(&self) -> TunnelClosed {
+        TunnelClosed(self.connection.closed().await.to_string())
+    }
+}
+
+/// Counts an accepted stream until it is dropped.
+#[derive(Debug)]
+pub(super) struct OpenStream(Arc<Grant>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,148 @@
+//! One QUIC stream as an end of a relay.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use quinn::{ReadError, VarInt, WriteError};
+
+use super::OpenStream;
+use crate::duplex::{Abort, Batch, Broken, End, Flow};
+
+/// STOP_SENDING: "I read no more; all is well."
+const CODE_CLOSED: VarInt = VarInt::from_u32(0);
+
+/// RESET_STREAM and STOP_SENDING: "the connection behind this stream broke."
+const CODE_RESET: VarInt = VarInt::from_u32(1);
+
+type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, quinn::StoppedError>> + Send + Sync>>;
+
+/// One QUIC stream.
+pub struct Stream {
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    finished: bool,
+    /// Made only for half-closed streams: it costs an allocation.
+    stopped: Option<Stopped>,
+    /// Held for its drop.
+    pub(super) open: Option<OpenStream>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("id", &self.id())
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
+        Self { send, recv, finished: false, stopped: None, open: None }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.recv.id().index()
+    }
+
+    pub(crate) fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+    ) -> Poll<Result<Flow, Broken>> {
+        let mut chunks: [Bytes; 32] = Default::default();
+        let read = ready!(pin!(self.recv.read_chunks(&mut chunks)).poll(cx));
+        Poll::Ready(match read {
+            Ok(Some(n)) => {
+                chunks.into_iter().take(n).for_each(|chunk| batch.push(chunk));
+                Ok(Flow::More)
+            }
+            Ok(None) => match self.peer_stopped() {
+                Some(CODE_CLOSED) => Ok(Flow::End(End::Closed)),
+                Some(_) => Err(Broken::Reset),
+                None => Ok(Flow::End(End::Fin)),
+            },
+            Err(ReadError::Reset(_)) => Err(Broken::Reset),
+            Err(ReadError::ConnectionLost(error)) => Err(Broken::Lost(error.to_string())),
+            Err(error) => Err(Broken::Protocol(error.to_string())),
+        })
+    }
+
+    /// Whether, and with which code, the peer has said that it reads no more.
+    fn peer_stopped(&mut self) -> Option<VarInt> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match pin!(self.send.stopped()).poll(&mut cx) {
+            Poll::Ready(Ok(code)) => code,
+            Poll::Ready(Err(_)) => Some(CODE_RESET),
+            Poll::Pending => None,
+        }
+    }
+
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
+        while !batch.is_empty() {
+            let written = ready!(pin!(self.send.write_chunks(batch.as_mut_slice())).poll(cx));
+            batch.advance_taken(written.map_err(write_error)?.bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn finish(&mut self, end: End) -> Result<(), Broken> {
+        if end == End::Closed {
+            // First, so that the peer knows when it sees FIN.
+            self.stop_receiving();
+        }
+        self.finished = true;
+        self.send.finish().map_err(|_| Broken::Stopped)
+    }
+
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let stopped = self.stopped.get_or_insert_with(|| Box::pin(self.send.stopped()));
+        stopped.as_mut().poll(cx).map(drop)
+    }
+
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        pin!(self.recv.received_reset()).poll(cx).map(drop)
+    }
+
+    pub(crate) async fn settle(&mut self) {
+        // Every outcome means that there is nothing more to wait for.
+        let _ = self.send.stopped().await;
+    }
+
+    pub(crate) fn stop_receiving(&mut self) {
+        // Fails only when the stream has ended already.
+        let _ = self.recv.stop(CODE_CLOSED);
+    }
+
+    pub(crate) fn abort(&mut self, how: Abort) {
+        // The order matters: the peer looks at STOP_SENDING when it sees FIN.
+        let _ = self.recv.stop(CODE_RESET);
+        if how == Abort::AfterData && !self.finished {
+            let _ = self.finish(End::Fin);
+        }
+        if how == Abort::Now {
+            self.finished = true;
+            let _ = self.send.reset(CODE_RESET);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // quinn would finish the stream, and a cut connection would look whole.
+        if !self.finished {
+            self.abort(Abort::Now);
+        }
+    }
+}
+
+fn write_error(error: WriteError) -> Broken {
+    match error {
+        WriteError::Stopped(_) => Broken::Stopped,
+        WriteError::ConnectionLost(error) => Broken::Lost(error.to_string()),
+        WriteError::ClosedStream | WriteError::ZeroRttRejected => Broken::Protocol(error.to_string()),
+    }
+}
