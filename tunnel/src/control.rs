@@ -142,6 +142,17 @@ impl Conversation {
         Self { messages, role, heard: Instant::now(), number: 0 }
     }
 
+    /// Waits for the peer's first message. An agent that keeps the tunnel sends
+    /// a heartbeat at once; one that has a tunnel to this server already closes
+    /// it instead. Cancel safe but for the answer to the heartbeat.
+    ///
+    /// # Errors
+    /// When the peer leaves, or says nothing for as long as dead ones do.
+    pub async fn begin(&mut self) -> Result<(), ControlError> {
+        let first = timeout(SILENCE, self.messages.recv()).await.map_err(|_| ControlError::Silent)?;
+        self.heard(first, &mut |_| {}).await
+    }
+
     /// Keeps the conversation up until it fails: heartbeats, and messages from
     /// `outgoing`. What the peer says beyond heartbeats goes to `hear`.
     ///

@@ -141,11 +141,15 @@ impl Sessions {
         if let Err(error) = self.welcome(&mut messages).await {
             return self.drop_tunnel(&tunnel, "no_hello", &error.to_string());
         }
+        let mut conversation = Conversation::new(messages, Role::Server);
+        // Not before: a dial sent to a tunnel that the agent does not want fails.
+        if let Err(error) = conversation.begin().await {
+            return self.drop_tunnel(&tunnel, "left", &error.to_string());
+        }
         let registration = self.registry.register(Arc::clone(&agent));
         let counted = GaugeGuard::new(self.metrics.tunnels.with_label_values(&[link]));
         info!(agent = agent.id, from = %tunnel.remote(), link, software, "agent connected");
 
-        let mut conversation = Conversation::new(messages, Role::Server);
         let hear = |control| {
             if let Control::Drain(notice) = control {
                 info!(agent = agent.id, link, reason = notice.reason, "agent drains");
