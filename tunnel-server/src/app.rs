@@ -219,6 +219,6 @@ fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readin
         } else {
             None
         };
-        vec![Check { name: "agent-connected", failure }]
+        vec![Check { name: "agent-connected", failure, note: None }]
     })
 }
