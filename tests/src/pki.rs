@@ -85,7 +85,7 @@ impl Pki {
     /// How an agent speaks TLS.
     pub fn agent(&self, who: Who) -> Arc<ClientConfig> {
         let identity = Identity::load(&self.cert(who), &self.key(who)).unwrap();
-        agent_client(&identity, load_roots(&self.ca()).unwrap()).unwrap()
+        agent_client(Some(&identity), load_roots(&self.ca()).unwrap()).unwrap()
     }
 
     /// How somebody without a certificate speaks TLS, to agents' listeners too.

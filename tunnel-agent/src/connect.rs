@@ -67,6 +67,9 @@ impl Connector {
     pub(crate) async fn connect(&self) -> Result<Established, HandshakeError> {
         match self.transport {
             Transport::H2 => self.attempt(Link::H2).await,
+            Transport::Konnectivity => {
+                Err(HandshakeError::Config("this agent does not speak Konnectivity's protocol".to_owned()))
+            }
             Transport::Quic => self.attempt(Link::Quic).await,
             Transport::Auto => self.race().await,
         }

@@ -80,8 +80,7 @@ impl Fleet {
     }
 
     async fn keep(self, connector: Connector) {
-        let (first, cap) = self.config.retry;
-        let mut backoff = Backoff::new(first, cap);
+        let mut backoff = Backoff::new(self.config.sync.interval, self.config.sync.cap);
         loop {
             let started = Instant::now();
             tokio::select! {
