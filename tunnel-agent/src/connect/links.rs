@@ -92,7 +92,7 @@ impl Links {
                 Ok(Opened { tunnel: Tunnel::H2(tunnel), control })
             }
             Some(ALPN_GRPC) => {
-                Err(HandshakeError::Tls("the server speaks Konnectivity's protocol".to_owned()))
+                Err(HandshakeError::Tls("the server speaks only Konnectivity's protocol, which this agent does not".to_owned()))
             }
             Some(_) | None => Err(HandshakeError::Tls("the server does not speak this protocol".to_owned())),
         }
