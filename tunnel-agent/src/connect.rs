@@ -201,7 +201,10 @@ impl Connector {
 async fn introduce(opened: Opened, hello: Hello) -> Result<Greeted, ConnectError> {
     let Opened { tunnel, control } = opened;
     match greet::greet(control, hello).await {
-        Ok(Answer::Welcome(control, welcome)) => Ok(greeted(tunnel, control, welcome)),
+        Ok(Answer::Welcome(welcomed)) => {
+            let (control, welcome) = *welcomed;
+            Ok(greeted(tunnel, control, welcome))
+        }
         Ok(Answer::Duplicate(server_id)) => {
             tunnel.close("duplicate");
             Err(ConnectError::Duplicate(server_id))

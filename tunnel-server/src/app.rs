@@ -189,7 +189,13 @@ impl App {
             });
         }
 
-        let sessions = Sessions::new(registry.clone(), &config.server_id, config.server_count, metrics.clone(), drain.clone());
+        let sessions = Sessions::new(
+            registry.clone(),
+            &config.server_id,
+            config.server_count,
+            metrics.clone(),
+            drain.clone(),
+        );
         let endpoint =
             quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
                 .context("agents on UDP")?;

@@ -44,7 +44,7 @@ pub(crate) struct TokenError {
 /// What a server said to Hello.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Welcome(Messages, Welcome),
+    Welcome(Box<(Messages, Welcome)>),
     /// There is a tunnel to it; its id.
     Duplicate(String),
 }
@@ -79,7 +79,7 @@ pub(super) async fn greet(control: Stream, hello: Hello) -> Result<Answer, Greet
     match timeout(GREETING_LIMIT, answer).await.map_err(|_| GreetingError::Timeout)?? {
         Control::Welcome(welcome) => {
             check_id(&welcome.server_id)?;
-            Ok(Answer::Welcome(messages, welcome))
+            Ok(Answer::Welcome(Box::new((messages, welcome))))
         }
         Control::Rejection(rejection) => match RejectionKind::from_code(rejection.code) {
             RejectionKind::Duplicate => {

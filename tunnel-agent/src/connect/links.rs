@@ -91,9 +91,9 @@ impl Links {
                 let (tunnel, control) = h2::connect(tls, way.addr, &self.drain).await?;
                 Ok(Opened { tunnel: Tunnel::H2(tunnel), control })
             }
-            Some(ALPN_GRPC) => {
-                Err(HandshakeError::Tls("the server speaks only Konnectivity's protocol, which this agent does not".to_owned()))
-            }
+            Some(ALPN_GRPC) => Err(HandshakeError::Tls(
+                "the server speaks only Konnectivity's protocol, which this agent does not".to_owned(),
+            )),
             Some(_) | None => Err(HandshakeError::Tls("the server does not speak this protocol".to_owned())),
         }
     }
