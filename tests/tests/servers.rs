@@ -73,7 +73,7 @@ async fn an_agent_keeps_a_tunnel_to_every_server_of_its_list() {
 /// many servers are missing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_behind_a_random_load_balancer_one_killed_and_one_added() {
-    for transport in ["h2", "auto"] {
+    for transport in ["h2", "quic", "auto"] {
         let (cluster, [two, three]) = three_servers().await;
         let one = &cluster.server;
         let balancer = Balancer::to(&[one.agents, two.agents, three.agents]);
