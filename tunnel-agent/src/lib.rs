@@ -1,8 +1,8 @@
 //! The tunnel agent.
 //!
-//! It keeps a tunnel to every server it is told of ([`fleet`], [`connect`]),
-//! greets and listens on each ([`session`]), and for every stream that a server
-//! opens it dials a target and relays ([`serve`], [`dial`]).
+//! It keeps a tunnel to every server there is ([`fleet`], [`connect`]), listens
+//! on each ([`session`]), and for every stream that a server opens it dials a
+//! target and relays ([`serve`], [`dial`]).
 
 pub mod app;
 pub mod cli;

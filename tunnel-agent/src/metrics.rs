@@ -74,7 +74,7 @@ impl Metrics {
             ))?,
             servers_wanted: IntGauge::with_opts(opts(
                 "servers_wanted",
-                "Tunnel servers to which a tunnel should stand.",
+                "Tunnel servers to which a tunnel should stand, by addresses and counts.",
             ))?,
             tunnel_attempts: IntCounterVec::new(
                 opts("tunnel_attempts_total", "Attempts to establish a tunnel, by link and outcome."),
