@@ -1,6 +1,7 @@
 //! A load balancer in front of servers' agent ports.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -66,25 +67,29 @@ async fn forward_tcp(listener: TcpListener, servers: Servers) {
 
 async fn forward_udp(socket: UdpSocket, servers: Servers) {
     let socket = Arc::new(socket);
-    let (mut clients, mut answers) = (HashMap::<SocketAddr, Arc<UdpSocket>>::new(), JoinSet::new());
+    let (mut clients, mut answers) = (HashMap::new(), JoinSet::new());
     let mut datagram = vec![0; DATAGRAM];
     loop {
         let Ok((len, client)) = socket.recv_from(&mut datagram).await else { continue };
-        if !clients.contains_key(&client) {
-            let Some(server) = servers.pick() else { continue };
-            let onward = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
-            onward.connect(server).await.unwrap();
-            clients.insert(client, Arc::clone(&onward));
-            let back = Arc::clone(&socket);
-            answers.spawn(async move {
-                let mut datagram = vec![0; DATAGRAM];
-                // A server that is gone says so once; its clients hear nothing.
-                while let Ok(len) = onward.recv(&mut datagram).await {
-                    let _ = back.send_to(&datagram[..len], client).await;
-                }
-            });
-        }
+        let onward = match clients.entry(client) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let Some(server) = servers.pick() else { continue };
+                let onward = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+                onward.connect(server).await.unwrap();
+                answers.spawn(forward_back(Arc::clone(&onward), Arc::clone(&socket), client));
+                new.insert(onward)
+            }
+        };
         // As in any network, datagrams may be lost.
-        let _ = clients[&client].send(&datagram[..len]).await;
+        let _ = onward.send(&datagram[..len]).await;
+    }
+}
+
+async fn forward_back(from: Arc<UdpSocket>, to: Arc<UdpSocket>, client: SocketAddr) {
+    let mut datagram = vec![0; DATAGRAM];
+    // A server that is gone says so once; its clients hear nothing.
+    while let Ok(len) = from.recv(&mut datagram).await {
+        let _ = to.send_to(&datagram[..len], client).await;
     }
 }

@@ -120,6 +120,7 @@ async fn many_ways_to_one_server_are_one_tunnel() {
         let spec = AgentSpec::new("twice", link, NODE).flag("sync-forever", "true");
         let agent = Agent::start(&cluster.pki, &addrs, &spec);
         agent.wait_for_servers(1, 1).await;
+        cluster.server.wait_for_tunnels(1).await;
         let before = duplicates(&cluster.server).await;
         while agent.attempts("duplicate").await < 10 {
             for frontend in Frontend::ALL {
