@@ -78,14 +78,7 @@ pub(super) async fn publish_at(
     clock: Clock,
     until: impl Future<Output = ()>,
 ) {
-    let publisher = Publisher {
-        leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
-        requests: Requests::new(&cluster, PATIENCE, LIMIT),
-        name: publication.name(),
-        publication,
-        observe,
-        clock,
-    };
+    let publisher = Publisher::new(&cluster, publication, observe, clock);
     // Boxed: the parts are large, and there is one of them.
     let (keep, collect) = (Box::pin(publisher.keep()), Box::pin(publisher.collect()));
     tokio::select! {
@@ -97,7 +90,7 @@ pub(super) async fn publish_at(
     publisher.withdraw().await;
 }
 
-struct Publisher {
+pub(super) struct Publisher {
     leases: Api<Lease>,
     requests: Requests,
     publication: Publication,
@@ -107,6 +100,17 @@ struct Publisher {
 }
 
 impl Publisher {
+    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe, clock: Clock) -> Self {
+        Self {
+            leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
+            requests: Requests::new(cluster, PATIENCE, LIMIT),
+            name: publication.name(),
+            publication,
+            observe,
+            clock,
+        }
+    }
+
     /// Renews the Lease for ever.
     async fn keep(&self) -> Infallible {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
@@ -215,7 +219,7 @@ impl Publisher {
         }
     }
 
-    async fn cull_if_expired(&self, lease: Lease) {
+    pub(super) async fn cull_if_expired(&self, lease: Lease) {
         let name = lease.name_any();
         // Our own is renewed, however late.
         if name == self.name || is_valid(&lease, (self.clock)()) {
