@@ -6,7 +6,7 @@
 //!   [`socket::Socket`]: TCP, Unix and TLS sockets as such ends;
 //! * [`control`]: the conversation on a tunnel's first stream;
 //! * [`drain::Drain`]: how programs end, and where every task is spawned;
-//! * [`tls`], [`admin`], [`process`], [`args`], [`backoff`]: the rest.
+//! * [`tls`], [`admin`], [`process`], [`logfile`], [`args`], [`backoff`]: the rest.
 //!
 //! No task outlives its drain, and nothing here logs an error that it also
 //! returns.
@@ -20,6 +20,7 @@ pub mod control;
 pub mod drain;
 pub mod duplex;
 pub mod listen;
+pub mod logfile;
 pub mod process;
 pub mod relay;
 pub mod socket;

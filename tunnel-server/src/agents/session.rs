@@ -51,6 +51,8 @@ pub struct Sessions {
     pub registry: Registry,
     /// This server's id, told to agents.
     pub server_id: Arc<str>,
+    /// How many servers agents should be connected to, told to agents.
+    pub server_count: u32,
     /// Metrics.
     pub metrics: Metrics,
     /// The drain that ends it all.
@@ -59,11 +61,19 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions for a server of this id.
-    pub fn new(registry: Registry, server_id: &str, metrics: Metrics, drain: Drain) -> Self {
+    /// Sessions for a server of this id, which is one of so many (0 when that
+    /// is not known).
+    pub fn new(
+        registry: Registry,
+        server_id: &str,
+        server_count: u32,
+        metrics: Metrics,
+        drain: Drain,
+    ) -> Self {
         Self {
             registry,
             server_id: server_id.into(),
+            server_count,
             metrics,
             drain,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
@@ -99,6 +109,10 @@ impl Sessions {
             Ok(Err(error)) => return self.drop_tunnel(&tunnel, "no_hello", &error.to_string()),
             Err(_) => return self.drop_tunnel(&tunnel, "no_hello", "no hello in time"),
         };
+        // First of all: it is said often, and costs nothing.
+        if hello.version == VERSION && hello.connected_servers.iter().any(|id| **id == *self.server_id) {
+            return self.send_back(&tunnel, messages).await;
+        }
         let admitted = if self.drain.has_started() {
             Err((RejectionKind::Draining, "the server is draining".to_owned()))
         } else {
@@ -111,10 +125,19 @@ impl Sessions {
             Err((kind, text)) => {
                 warn!(%from, link = link.label(), why = text, "agent rejected");
                 self.rejected(link, "rejected");
-                reject(messages, kind, &text).await;
+                self.reject(messages, kind, &text).await;
                 tunnel.close(&text);
             }
         }
+    }
+
+    /// An agent has come to a server that it holds a tunnel to, and says so.
+    async fn send_back(&self, tunnel: &Tunnel, messages: Messages) {
+        debug!(from = %tunnel.remote(), link = tunnel.link().label(), "the agent has a tunnel already");
+        self.rejected(tunnel.link(), "duplicate");
+        let text = "the agent holds a tunnel to this server";
+        self.reject(messages, RejectionKind::Duplicate, text).await;
+        tunnel.close(text);
     }
 
     fn drop_tunnel(&self, tunnel: &Tunnel, reason: &str, why: &str) {
@@ -174,13 +197,36 @@ impl Sessions {
         let welcome = Welcome {
             version: VERSION,
             server_id: self.server_id.to_string(),
-            server_count: 0,
+            server_count: self.server_count,
             software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Welcome::default()
         };
         let message = encode_control(Control::Welcome(welcome))?;
         timeout(GREETING_LIMIT, messages.send(message)).await.map_err(|_| ControlError::Silent)??;
         Ok(())
+    }
+
+    async fn reject(&self, mut messages: Messages, kind: RejectionKind, text: &str) {
+        // A duplicate knows the name already; nobody else is told who rejects.
+        let server_id = match kind {
+            RejectionKind::Duplicate => self.server_id.to_string(),
+            RejectionKind::Other
+            | RejectionKind::Version
+            | RejectionKind::Identity
+            | RejectionKind::Unauthenticated
+            | RejectionKind::Draining => String::new(),
+        };
+        let rejection = Rejection { code: kind.code(), text: text.to_owned(), server_id };
+        let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
+        let told = async {
+            messages.send(message).await?;
+            messages.finish().await?;
+            // The agent closes once it has read why; closing first could lose it.
+            messages.recv().await
+        };
+        if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
+            debug!("the agent left before it was told why it is rejected");
+        }
     }
 }
 
@@ -236,20 +282,6 @@ fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, 
         .map_err(|error| (RejectionKind::Identity, error.to_string()))?;
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
     Ok((hello.agent_id, identifiers, software))
-}
-
-async fn reject(mut messages: Messages, kind: RejectionKind, text: &str) {
-    let rejection = Rejection { code: kind.code(), text: text.to_owned() };
-    let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
-    let told = async {
-        messages.send(message).await?;
-        messages.finish().await?;
-        // The agent closes once it has read why; closing first could lose it.
-        messages.recv().await
-    };
-    if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
-        debug!("the agent left before it was told why it is rejected");
-    }
 }
 
 /// Takes agents in on TCP until the drain ends the listener.
