@@ -33,6 +33,7 @@ mod hpack;
 pub mod ident;
 pub mod message;
 pub mod packet;
+pub mod packet_kind;
 pub mod refusal;
 pub mod target;
 
