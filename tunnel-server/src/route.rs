@@ -63,6 +63,16 @@ impl View {
         }
     }
 
+    /// The agents that a strategy can use for some target; one may come more
+    /// than once.
+    pub fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<Agent>> + '_> {
+        match strategy {
+            Strategy::Default => Box::new(self.all.iter()),
+            Strategy::DefaultRoute => Box::new(self.default_route.iter()),
+            Strategy::DestHost => Box::new(self.by_host.values().flatten()),
+        }
+    }
+
     fn candidates(&self, strategy: Strategy, target: &Target) -> &[Arc<Agent>] {
         match strategy {
             Strategy::Default => &self.all,
