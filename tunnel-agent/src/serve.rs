@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use prometheus::IntGauge;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use tunnel::control::Messages;
@@ -15,7 +14,7 @@ use tunnel_proto::message::{Dial, DialReply, MAX_DIAL, MessageError};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
 use crate::dial;
-use crate::metrics::Metrics;
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// A server writes the dial at once when it opens a stream.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
@@ -27,45 +26,35 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a drain waits for the server to have the last bytes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Counts a connection for as long as it lives.
-struct Counted(IntGauge);
-
-impl Counted {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// Serves one stream to its end, or until the drain kills.
 pub(crate) async fn serve(stream: Stream, metrics: Metrics, drain: Drain) {
-    let _counted = Counted::new(&metrics.connections);
+    let _counted = metrics.connection();
     let mut messages = Messages::new(stream, MAX_DIAL);
-    let Some((dial, socket)) = connect(&mut messages, &metrics, &drain).await else { return };
-    relay_connection(&dial, messages.into_stream(), socket, &metrics, &drain).await;
+    let Some(connected) = connect(&mut messages, &metrics, &drain).await else { return };
+    relay_connection(connected, messages.into_stream(), &metrics, &drain).await;
+}
+
+/// A target that has answered, and that the server knows of.
+struct Connected {
+    dial: Dial,
+    socket: Socket,
+    counted: GaugeGuard,
 }
 
 /// Everything before the relay. `None` when there is nothing to relay; the
 /// server has been told why, unless it is the one that left.
-async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> Option<(Dial, Socket)> {
-    let outcome = |label: &str| metrics.dials.with_label_values(&[label]).inc();
+async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> Option<Connected> {
     let dial = match timeout(HEADER_LIMIT, messages.recv()).await {
         Ok(Ok(Some(message))) => Dial::decode(message),
         Ok(Ok(None) | Err(_)) | Err(_) => {
-            outcome("no_header");
+            metrics.dial_ended("no_header");
             return None;
         }
     };
     let dial = match dial {
         Ok(dial) => dial,
         Err(error) => {
-            outcome(RefusalKind::BadRequest.label());
+            metrics.dial_ended(RefusalKind::BadRequest.label());
             refuse(messages, bad_request(&error)).await;
             return None;
         }
@@ -76,7 +65,7 @@ async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> O
         biased;
         () = drain.killed() => return None,
         () = messages.cancelled() => {
-            outcome("cancelled");
+            metrics.dial_ended("cancelled");
             debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
             return None;
         }
@@ -84,14 +73,13 @@ async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> O
     };
     match connected {
         Ok((tcp, addr)) => {
-            outcome("connected");
-            metrics.dial_seconds.observe(started.elapsed().as_secs_f64());
+            let counted = metrics.dialed(started.elapsed());
             let reply = DialReply::Connected { address: addr.to_string() };
             messages.send(reply.encode()).await.ok()?;
-            Some((dial, tcp.into()))
+            Some(Connected { dial, socket: tcp.into(), counted })
         }
         Err(refusal) => {
-            outcome(refusal.kind.label());
+            metrics.dial_failed(refusal.kind);
             info!(target: "access", id = dial.connection_id, target = %dial.target, error = %refusal, "refused");
             refuse(messages, refusal).await;
             None
@@ -112,14 +100,9 @@ async fn refuse(messages: &mut Messages, refusal: Refusal) {
     let _: Result<Result<(), Broken>, _> = timeout(HEADER_LIMIT, sent).await;
 }
 
-async fn relay_connection(
-    dial: &Dial,
-    mut stream: Stream,
-    mut socket: Socket,
-    metrics: &Metrics,
-    drain: &Drain,
-) {
-    let (started, meter) = (Instant::now(), metrics.meter());
+async fn relay_connection(connected: Connected, mut stream: Stream, metrics: &Metrics, drain: &Drain) {
+    let Connected { dial, mut socket, counted } = connected;
+    let (started, meter) = (Instant::now(), metrics.meter(stream.link()));
     let mut moved = Moved::default();
     let ending = tokio::select! {
         biased;
@@ -127,8 +110,7 @@ async fn relay_connection(
         ending = relay(&mut stream, &mut socket, None, &meter, &mut moved) => Some(ending),
     };
     let label = ending.as_ref().map_or("killed", Ending::label);
-    metrics.endings.with_label_values(&[label]).inc();
-    metrics.connection_seconds.observe(started.elapsed().as_secs_f64());
+    metrics.closed(stream.link(), ending.as_ref(), started.elapsed());
     info!(
         target: "access",
         id = dial.connection_id,
@@ -139,6 +121,6 @@ async fn relay_connection(
         duration_ms = started.elapsed().as_millis(),
         "closed"
     );
-    drop(socket);
+    drop((socket, counted));
     let _ = timeout(SETTLE_LIMIT, stream.settle(drain.has_started())).await;
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use axum::http::StatusCode;
 use prometheus::Registry as Metering;
+use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
 use tunnel::admin::{self, Check, Readiness};
@@ -20,7 +21,7 @@ use crate::agents::{Registry, Sessions, accept_quic, accept_tcp};
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::frontend::Frontend;
-use crate::metrics::Metrics;
+use crate::metrics::{Backends, Metrics};
 use crate::route::Router;
 
 /// How long agents may take to close their tunnels once all streams are done.
@@ -82,6 +83,8 @@ impl App {
         let (ip, port) = config.admin;
         let admin = bind_tcp(ip, port).with_context(|| on_port("admin listener", port))?;
         let (registry, drain) = (Registry::default(), Drain::new());
+        Backends::register(&metering, registry.clone(), &config.strategies)?;
+        metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             config,
             metering,

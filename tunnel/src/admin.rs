@@ -12,10 +12,11 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::drain::Drain;
+use crate::exposition;
 
 /// One thing that has to be true for the program to be of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,10 +88,6 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    let text = exposition::encode(&admin.registry.gather());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
-use crate::transport::{h2, quic};
+use crate::transport::{Link, h2, quic};
 
 /// A bidirectional flow of bytes in a tunnel.
 #[derive(Debug)]
@@ -51,6 +51,14 @@ impl Stream {
         match &self.link {
             LinkStream::H2(stream) => stream.id(),
             LinkStream::Quic(stream) => stream.id(),
+        }
+    }
+
+    /// The link that carries it.
+    pub const fn link(&self) -> Link {
+        match &self.link {
+            LinkStream::H2(_) => Link::H2,
+            LinkStream::Quic(_) => Link::Quic,
         }
     }
 

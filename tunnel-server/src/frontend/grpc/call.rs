@@ -13,11 +13,13 @@ use tunnel::relay::relay;
 use tunnel_proto::packet::Packet;
 use tunnel_proto::target::Target;
 
-use super::super::record::Record;
+use super::super::record::{GivenUp, Record};
 use super::super::{Frontend, HEAD_LIMIT, HOLD, settle};
+use super::Code;
 use super::client::{Client, Packets};
-use super::{Code, NAME, end};
+use super::sender::Sender;
 use crate::dial::{DialError, Dialed};
+use crate::metrics::ClientKind;
 
 /// The first dial of a call.
 struct Request {
@@ -30,10 +32,13 @@ struct Request {
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
-    mut send: SendStream<Bytes>,
+    send: SendStream<Bytes>,
     body: RecvStream,
 ) {
-    let mut packets = Packets::new(body);
+    let counted = &frontend.metrics.konnectivity;
+    let open = counted.proxy_call();
+    let mut send = Sender::new(send, counted.packets.to_client.clone());
+    let mut packets = Packets::new(body, counted.packets.from_client.clone());
     let first = tokio::select! {
         biased;
         () = frontend.drain.killed() => return,
@@ -43,35 +48,35 @@ pub(super) async fn serve(
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => {
             frontend.bad_client("no_request", listener, "the call ended before a dial");
-            return end(&mut send, Code::Ok, "");
+            return send.end(Code::Ok, "");
         }
         Ok(Err(error)) => {
             frontend.bad_client("bad_request", listener, &error.to_string());
-            return end(&mut send, Code::InvalidArgument, "malformed or unexpected packet");
+            return send.end(Code::InvalidArgument, "malformed or unexpected packet");
         }
         Err(_) => {
             frontend.bad_client("slow_request", listener, "no dial in time");
-            return end(&mut send, Code::InvalidArgument, "no dial request in time");
+            return send.end(Code::InvalidArgument, "no dial request in time");
         }
     };
     let id = frontend.dialer.next_id();
     let shown = request.address.chars().take(300).flat_map(char::escape_default).collect();
-    let mut record = Record::new(&frontend, NAME, listener, id, shown);
+    let mut record = Record::new(&frontend, ClientKind::Grpc, listener, id, shown, open);
     let target = match target_of(&request) {
         Ok(target) => target,
         Err(text) => {
-            record.given_up("bad_request");
+            record.given_up(GivenUp::BadRequest);
             return refuse(&mut send, text, request.random);
         }
     };
     let dialed = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return record.given_up("killed"),
+        () = frontend.drain.killed() => return record.given_up(GivenUp::Killed),
         dialed = dial(&frontend, id, &target, &mut packets, request.random) => dialed,
     };
     match dialed {
         Ok(Ok(dialed)) => {
-            record.connected(&dialed);
+            record.dialed(&dialed);
             relay_call(&frontend, packets, send, dialed, request.random, record).await;
         }
         Ok(Err(error)) => {
@@ -79,19 +84,19 @@ pub(super) async fn serve(
             refuse(&mut send, error.to_string(), request.random);
         }
         Err(Gone::Left) => {
-            record.given_up("cancelled");
-            end(&mut send, Code::Ok, "");
+            record.given_up(GivenUp::Cancelled);
+            send.end(Code::Ok, "");
         }
         Err(Gone::Broken(why)) => {
-            record.given_up("bad_request");
+            record.given_up(GivenUp::Nonsense);
             frontend.bad_client("bad_request", listener, &why.to_string());
-            end(&mut send, Code::InvalidArgument, "unexpected packet while dialling");
+            send.end(Code::InvalidArgument, "unexpected packet while dialling");
         }
     }
 }
 
 /// Reads up to the first dial. Closing what was never dialled is answered.
-async fn first_dial(packets: &mut Packets, send: &mut SendStream<Bytes>) -> Result<Option<Request>, Broken> {
+async fn first_dial(packets: &mut Packets, send: &mut Sender) -> Result<Option<Request>, Broken> {
     loop {
         let Some(packet) = poll_fn(|cx| packets.poll_next(cx)).await? else { return Ok(None) };
         let (connect_id, error) = match packet {
@@ -110,7 +115,7 @@ async fn first_dial(packets: &mut Packets, send: &mut SendStream<Bytes>) -> Resu
             }
         };
         let answer = Packet::CloseResponse { error: error.to_owned(), connect_id };
-        send.send_data(answer.encode(), false).map_err(|_| Broken::Stopped)?;
+        send.packet(&answer)?;
         // Nothing was dialled, so there is nothing to wait for.
         return Ok(None);
     }
@@ -161,19 +166,19 @@ async fn dial(
     .await
 }
 
-fn refuse(send: &mut SendStream<Bytes>, error: String, random: i64) {
+fn refuse(send: &mut Sender, error: String, random: i64) {
     let answer = Packet::DialResponse { error, connect_id: 0, random };
     // A client that went away needs no answer. Old ones leak the connection
     // unless the call is ended here.
-    if send.send_data(answer.encode(), false).is_ok() {
-        end(send, Code::Ok, "");
+    if send.packet(&answer).is_ok() {
+        send.end(Code::Ok, "");
     }
 }
 
 async fn relay_call(
     frontend: &Frontend,
     packets: Packets,
-    mut send: SendStream<Bytes>,
+    mut send: Sender,
     mut dialed: Dialed,
     random: i64,
     mut record: Record,
@@ -181,17 +186,18 @@ async fn relay_call(
     // Never 0, which clients take for "none", and never negative.
     let connect_id = i64::try_from(record.id).unwrap_or(1);
     let answer = Packet::DialResponse { error: String::new(), connect_id, random };
-    if send.send_data(answer.encode(), false).is_err() {
-        return;
+    if send.packet(&answer).is_err() {
+        return record.given_up(GivenUp::Unanswered);
     }
+    record.established();
     let mut client = Client::new(packets, send, connect_id);
-    let meter = frontend.metrics.meter();
+    let meter = frontend.metrics.meter(ClientKind::Grpc, dialed.link);
     let ending = tokio::select! {
         biased;
         () = frontend.drain.killed() => return client.abort(Abort::Now),
         ending = relay(&mut client, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
     };
-    record.ended(&ending);
+    record.ended(ending);
     drop((record, client));
     settle(dialed, &frontend.drain).await;
 }
