@@ -1,5 +1,9 @@
 //! Several connections on one gRPC call.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
+#![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "everything else fails the test")]
+
 use bytes::Bytes;
 use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
