@@ -131,5 +131,6 @@ async fn a_target_that_does_not_read_costs_only_its_own_connection() {
             other => panic!("{other:?}"),
         }
     }
+    drop(call);
     cluster.finish().await;
 }
