@@ -21,6 +21,7 @@ pub mod drain;
 pub mod duplex;
 pub mod listen;
 pub mod logfile;
+pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod socket;
