@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use prometheus::Registry as Metering;
+use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
 use tunnel::admin::{self, AdminMetrics, Check, NotReady, Readiness};
@@ -19,7 +20,7 @@ use crate::agents::{Registry, Sessions, accept_quic, accept_tcp};
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::frontend::Frontend;
-use crate::metrics::Metrics;
+use crate::metrics::{Backends, Metrics};
 use crate::route::Router;
 
 /// How long agents may take to close their tunnels once all streams are done.
@@ -81,6 +82,8 @@ impl App {
         let (ip, port) = config.admin;
         let admin = bind_tcp(ip, port).with_context(|| on_port("admin listener", port))?;
         let (registry, drain) = (Registry::default(), Drain::new());
+        Backends::register(&metering, registry.clone(), &config.strategies)?;
+        metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             config,
             metering,
@@ -187,8 +190,13 @@ impl App {
             });
         }
 
-        let sessions =
-            Sessions::new(registry.clone(), (&config.server_id, 0), metrics.clone(), drain.clone());
+        let sessions = Sessions::new(
+            registry.clone(),
+            &config.server_id,
+            config.server_count,
+            metrics.clone(),
+            drain.clone(),
+        );
         let endpoint =
             quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
                 .context("agents on UDP")?;

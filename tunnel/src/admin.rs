@@ -17,10 +17,11 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::drain::Drain;
+use crate::exposition;
 
 /// One thing that has to be true for the program to be of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,10 +152,6 @@ fn moved(headers: &HeaderMap, port: u16, path: &str) -> Response {
 }
 
 fn metrics(registry: &Registry) -> Response {
-    match TextEncoder::new().encode_to_string(&registry.gather()) {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    let text = exposition::encode(&registry.gather());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
