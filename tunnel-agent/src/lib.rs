@@ -10,6 +10,7 @@ pub mod config;
 mod connect;
 mod dial;
 mod fleet;
+mod leases;
 pub mod metrics;
 mod serve;
 mod session;

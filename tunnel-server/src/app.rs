@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use axum::http::StatusCode;
 use prometheus::Registry as Metering;
 use prometheus::process_collector::ProcessCollector;
@@ -17,7 +17,8 @@ use tunnel::listen::{UnixSocket, bind_both, bind_tcp, bind_unix};
 use tunnel::process;
 use tunnel::transport::quic;
 
-use crate::agents::{Registry, Sessions, accept_quic, accept_tcp};
+use crate::agents::{Authenticator, Registry, Sessions, accept_quic, accept_tcp};
+use crate::cluster;
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::frontend::Frontend;
@@ -60,8 +61,6 @@ impl App {
     /// # Errors
     /// When an address is not available.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
-        // Nobody asks for the tokens yet: starting would be an open door.
-        ensure!(config.tokens.is_none(), "this build does not check tokens of agents");
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         let unix = match &config.unix {
@@ -135,11 +134,13 @@ impl App {
     /// ones may end, then the tunnels go.
     ///
     /// # Errors
-    /// When `stop` fails or a listener cannot be used.
+    /// When `stop` fails, a listener cannot be used, or the Kubernetes API is
+    /// needed and there are no credentials for it.
     pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
-        let sessions = self.start()?;
+        let authenticator = cluster::join(&self.config, &self.metrics, &drain).await?;
+        let sessions = self.start(authenticator)?;
 
         let stopped = stop.await.context("signals");
         drain.start();
@@ -176,7 +177,7 @@ impl App {
     }
 
     /// Starts all listeners.
-    fn start(self) -> anyhow::Result<Sessions> {
+    fn start(self, authenticator: Authenticator) -> anyhow::Result<Sessions> {
         let Self { config, metering, metrics, registry, drain, .. } = self;
         let router = Arc::new(Router::new(config.strategies));
         let readiness = readiness(&registry, &router, &drain);
@@ -192,7 +193,14 @@ impl App {
             });
         }
 
-        let sessions = Sessions::new(registry.clone(), &config.server_id, config.server_count, metrics.clone(), drain.clone());
+        let sessions = Sessions::new(
+            registry.clone(),
+            &config.server_id,
+            config.server_count,
+            authenticator,
+            metrics.clone(),
+            drain.clone(),
+        );
         let endpoint =
             quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
                 .context("agents on UDP")?;
