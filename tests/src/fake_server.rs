@@ -45,7 +45,9 @@ impl FakeServer {
                     (acceptor.clone(), links.clone(), Arc::clone(&heard), welcome.clone());
                 tunnels.spawn(Box::pin(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let Ok((_tunnel, control)) = Box::pin(h2::accept(tls, from, &links)).await else { return };
+                    let Ok((_tunnel, control)) = Box::pin(h2::accept(tls, from, &links)).await else {
+                        return;
+                    };
                     let mut messages = control_messages(control);
                     let Ok(Control::Hello(hello)) = greeting(&mut messages).await else { return };
                     heard.lock().unwrap().push(hello);

@@ -145,9 +145,9 @@ impl Session {
     async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
         loop {
             match self.tunnel.accept().await {
-                Ok(stream) => {
+                Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
-                    let serving = serve(stream, metrics.clone(), drain.clone());
+                    let serving = serve(offered, metrics.clone(), drain.clone());
                     drain.spawn_connection("connection", async move {
                         serving.await;
                         drop(open);
@@ -178,8 +178,9 @@ impl Session {
 
     /// Asks the server for no more work.
     async fn give_notice(&self, reason: &str, say: Option<&mpsc::Sender<Control>>) {
-        // Without a control stream there is nobody to tell: such a server goes
-        // on to send work until the tunnel is closed.
+        if let Tunnel::Konnectivity(packets) = &self.tunnel {
+            packets.say_drain();
+        }
         let Some(say) = say else { return };
         if say.send(Control::Drain(DrainNotice { reason: reason.to_owned() })).await.is_err() {
             warn!("the conversation ended before the drain notice");

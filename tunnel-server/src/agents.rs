@@ -5,6 +5,7 @@
 //! registration is removed only by its own guard.
 
 mod authenticator;
+mod konnectivity;
 mod session;
 
 use std::collections::VecDeque;

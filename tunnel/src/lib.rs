@@ -25,6 +25,7 @@ pub mod listen;
 pub mod logfile;
 pub mod metering;
 pub mod packet_counters;
+pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod socket;

@@ -10,21 +10,27 @@ use tunnel::drain::Drain;
 use tunnel::listen::tune;
 use tunnel::stream::Stream;
 use tunnel::tls::ALPN;
-use tunnel::transport::{HandshakeError, Tunnel, h2, quic};
+use tunnel::transport::konnectivity::{Connected, Introduction};
+use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity, quic};
 
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::fleet::Way;
+use crate::metrics::Metrics;
 
 /// The name of gRPC in TLS, which is what a Konnectivity server speaks.
 const ALPN_GRPC: &[u8] = b"h2";
 
-/// A tunnel on which nothing was said yet.
+/// TLS over TCP to a server.
+pub(super) type Tls = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// A link on which nothing was said yet.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) tunnel: Tunnel,
-    /// Where Hello is said.
-    pub(super) control: Stream,
+pub(super) enum Opened {
+    /// A tunnel of our own kind, and the stream on which Hello is said.
+    Ours(Tunnel, Stream),
+    /// A server that speaks Konnectivity's gRPC.
+    Grpc(Box<Tls>),
 }
 
 /// What it takes to establish tunnels.
@@ -58,7 +64,7 @@ impl Links {
         let endpoint = self.endpoint(way.addr)?;
         let (tunnel, control) =
             quic::connect(&endpoint, way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
-        Ok(Opened { tunnel: Tunnel::Quic(tunnel), control })
+        Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
     }
 
     fn endpoint(&self, addr: SocketAddr) -> Result<quinn::Endpoint, HandshakeError> {
@@ -89,13 +95,26 @@ impl Links {
         match tls.get_ref().1.alpn_protocol() {
             Some(ALPN) => {
                 let (tunnel, control) = h2::connect(tls, way.addr, &self.drain).await?;
-                Ok(Opened { tunnel: Tunnel::H2(tunnel), control })
+                Ok(Opened::Ours(Tunnel::H2(tunnel), control))
             }
-            Some(ALPN_GRPC) => {
-                Err(HandshakeError::Tls("the server speaks only Konnectivity's protocol, which this agent does not".to_owned()))
-            }
+            Some(ALPN_GRPC) => Ok(Opened::Grpc(Box::new(tls))),
             Some(_) | None => Err(HandshakeError::Tls("the server does not speak this protocol".to_owned())),
         }
+    }
+
+    /// Introduces us to a Konnectivity server.
+    pub(super) async fn call(
+        &self,
+        way: &Way,
+        tls: Box<Tls>,
+        introduction: &Introduction,
+        metrics: &Metrics,
+    ) -> Result<Connected, HandshakeError> {
+        let name = &way.name;
+        let host = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
+        let authority = format!("{host}:{}", way.addr.port());
+        let counters = metrics.konnectivity.packets.counters();
+        konnectivity::connect(tls, (way.addr, &authority), introduction, counters, &self.drain).await
     }
 }
 

@@ -34,9 +34,14 @@ pub enum Rejected {
 impl Rejected {
     /// What an agent is told.
     pub const fn kind(&self) -> RejectionKind {
+        if self.is_temporary() { RejectionKind::Unavailable } else { RejectionKind::Unauthenticated }
+    }
+
+    /// Whether the same agent may be admitted a moment later.
+    pub const fn is_temporary(&self) -> bool {
         match self {
-            Self::Token(error) if error.is_temporary() => RejectionKind::Unavailable,
-            Self::NoBearer | Self::Several(_) | Self::Token(_) => RejectionKind::Unauthenticated,
+            Self::NoBearer | Self::Several(_) => false,
+            Self::Token(error) => error.is_temporary(),
         }
     }
 
