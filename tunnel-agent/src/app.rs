@@ -104,8 +104,9 @@ impl App {
     /// connections end, closes the tunnels.
     ///
     /// # Errors
-    /// When `stop` fails.
-    pub async fn run(self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
+    /// When `stop` fails, or Leases are to be counted and there are no
+    /// credentials for the Kubernetes API.
+    pub async fn run(mut self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
         info!(
             agent_id = self.config.agent_id,
             servers = ?self.config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -114,6 +115,9 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
+            self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.drain).await?);
+        }
         let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);
         let health = admin::health_routes(self.registry.clone(), readiness, NotReady::List);

@@ -11,6 +11,7 @@ pub mod config;
 mod connect;
 mod dial;
 mod fleet;
+mod leases;
 pub mod metrics;
 pub mod proxy;
 mod serve;
