@@ -208,7 +208,11 @@ impl Duplex for Client {
         }
         match self.failed.clone() {
             Some(error) => {
-                self.close(&error.to_string());
+                match &error {
+                    // Nobody is there to be told.
+                    Broken::Reset | Broken::Lost(_) => self.state = State::Closed,
+                    Broken::Stopped | Broken::Protocol(_) | Broken::Io(_) => self.close(&error.to_string()),
+                }
                 Poll::Ready(Err(error))
             }
             None => Poll::Ready(Ok(Flow::End(End::Closed))),
