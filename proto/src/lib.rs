@@ -32,6 +32,7 @@ pub mod deframe;
 mod hpack;
 pub mod ident;
 pub mod message;
+pub mod network;
 pub mod packet;
 pub mod packet_kind;
 pub mod refusal;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::http::StatusCode;
 use prometheus::Registry as Metering;
 use prometheus::process_collector::ProcessCollector;
@@ -60,6 +60,8 @@ impl App {
     /// # Errors
     /// When an address is not available.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
+        // Nobody asks for the tokens yet: starting would be an open door.
+        ensure!(config.tokens.is_none(), "this build does not check tokens of agents");
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         let unix = match &config.unix {
@@ -190,7 +192,13 @@ impl App {
             });
         }
 
-        let sessions = Sessions::new(registry.clone(), &config.server_id, metrics.clone(), drain.clone());
+        let sessions = Sessions::new(
+            registry.clone(),
+            &config.server_id,
+            config.server_count,
+            metrics.clone(),
+            drain.clone(),
+        );
         let endpoint =
             quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
                 .context("agents on UDP")?;
@@ -222,6 +230,6 @@ fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readin
         } else {
             None
         };
-        vec![Check { name: "agent-connected", failure }]
+        vec![Check { name: "agent-connected", failure, note: None }]
     })
 }

@@ -25,6 +25,8 @@ pub struct Check {
     pub name: &'static str,
     /// What is missing, if something is.
     pub failure: Option<String>,
+    /// What else is to be said of it when nothing is missing.
+    pub note: Option<String>,
 }
 
 /// Answers "is it of use?".
@@ -75,9 +77,10 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     }
     let mut text = String::from("[+]ping ok\n");
     for check in &checks {
-        match &check.failure {
-            None => text.push_str(&format!("[+]{} ok\n", check.name)),
-            Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
+        match (&check.failure, &check.note) {
+            (None, None) => text.push_str(&format!("[+]{} ok\n", check.name)),
+            (None, Some(note)) => text.push_str(&format!("[+]{} ok: {note}\n", check.name)),
+            (Some(why), _) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }
     }
     text.push_str(if failed.is_empty() { "check passed\n" } else { "check failed\n" });

@@ -7,7 +7,7 @@
 //! * [`control`]: the conversation on a tunnel's first stream;
 //! * [`drain::Drain`]: how programs end, and where every task is spawned;
 //! * [`metering`], [`packet_counters`], [`exposition`]: metrics;
-//! * [`tls`], [`admin`], [`process`], [`args`], [`backoff`]: the rest.
+//! * [`tls`], [`admin`], [`process`], [`logfile`], [`args`], [`backoff`]: the rest.
 //!
 //! No task outlives its drain, and nothing here logs an error that it also
 //! returns.
@@ -22,8 +22,10 @@ pub mod drain;
 pub mod duplex;
 pub mod exposition;
 pub mod listen;
+pub mod logfile;
 pub mod metering;
 pub mod packet_counters;
+pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod socket;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, Result};
 use tunnel::metering::Maker;
 use tunnel::packet_counters::{PacketCounters, Segment};
+use tunnel::packets::Counters;
 use tunnel_proto::refusal::RefusalKind;
 
 const LATENCY: &[f64] = &[0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
@@ -100,6 +101,11 @@ pub struct Packets {
 }
 
 impl Packets {
+    /// Of a tunnel to a Konnectivity server.
+    pub fn counters(&self) -> Counters {
+        Counters { received: self.to_agent.clone(), sent: self.from_agent.clone() }
+    }
+
     fn make(make: &mut Maker<'_>) -> Result<Self> {
         let packets = make.counters(
             "stream_packets_total",

@@ -23,7 +23,7 @@ use crate::agents::{Agent, Registry};
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// Limit of a handshake, TLS and link together.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an agent may take to say Hello.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ pub struct Sessions {
     pub registry: Registry,
     /// This server's id, told to agents.
     pub server_id: Arc<str>,
+    /// How many servers agents should be connected to, told to agents.
+    pub server_count: u32,
     /// Metrics.
     pub metrics: Metrics,
     /// The drain that ends it all.
@@ -59,11 +61,19 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions for a server of this id.
-    pub fn new(registry: Registry, server_id: &str, metrics: Metrics, drain: Drain) -> Self {
+    /// Sessions for a server of this id, which is one of so many (0 when that
+    /// is not known).
+    pub fn new(
+        registry: Registry,
+        server_id: &str,
+        server_count: u32,
+        metrics: Metrics,
+        drain: Drain,
+    ) -> Self {
         Self {
             registry,
             server_id: server_id.into(),
+            server_count,
             metrics,
             drain,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
@@ -87,9 +97,7 @@ impl Sessions {
         let (tunnel, control) = match established {
             Ok(established) => established,
             Err(error) => {
-                self.rejected(link, error.label());
-                info!(%from, link = link.label(), %error, "agent handshake failed");
-                return;
+                return self.handshake_failed(link, from, &error);
             }
         };
         let mut messages = control_messages(control);
@@ -99,6 +107,10 @@ impl Sessions {
             Ok(Err(error)) => return self.drop_tunnel(&tunnel, "no_hello", &error.to_string()),
             Err(_) => return self.drop_tunnel(&tunnel, "no_hello", "no hello in time"),
         };
+        // First of all: it is said often, and costs nothing.
+        if hello.version == VERSION && hello.connected_servers.iter().any(|id| **id == *self.server_id) {
+            return self.send_back(&tunnel, messages).await;
+        }
         let admitted = if self.drain.has_started() {
             Err((RejectionKind::Draining, "the server is draining".to_owned()))
         } else {
@@ -111,10 +123,19 @@ impl Sessions {
             Err((kind, text)) => {
                 warn!(%from, link = link.label(), why = text, "agent rejected");
                 self.rejected(link, "rejected");
-                reject(messages, kind, &text).await;
+                self.reject(messages, kind, &text).await;
                 tunnel.close(&text);
             }
         }
+    }
+
+    /// An agent has come to a server that it holds a tunnel to, and says so.
+    async fn send_back(&self, tunnel: &Tunnel, messages: Messages) {
+        debug!(from = %tunnel.remote(), link = tunnel.link().label(), "the agent has a tunnel already");
+        self.rejected(tunnel.link(), "duplicate");
+        let text = "the agent holds a tunnel to this server";
+        self.reject(messages, RejectionKind::Duplicate, text).await;
+        tunnel.close(text);
     }
 
     fn drop_tunnel(&self, tunnel: &Tunnel, reason: &str, why: &str) {
@@ -123,7 +144,12 @@ impl Sessions {
         tunnel.close(why);
     }
 
-    fn rejected(&self, link: Link, reason: &str) {
+    pub(super) fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
+        self.rejected(link, error.label());
+        info!(%from, link = link.label(), %error, "agent handshake failed");
+    }
+
+    pub(super) fn rejected(&self, link: Link, reason: &str) {
         self.metrics.rejected_agents.with_label_values(&[link.label(), reason]).inc();
     }
 
@@ -174,13 +200,36 @@ impl Sessions {
         let welcome = Welcome {
             version: VERSION,
             server_id: self.server_id.to_string(),
-            server_count: 0,
+            server_count: self.server_count,
             software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Welcome::default()
         };
         let message = encode_control(Control::Welcome(welcome))?;
         timeout(GREETING_LIMIT, messages.send(message)).await.map_err(|_| ControlError::Silent)??;
         Ok(())
+    }
+
+    async fn reject(&self, mut messages: Messages, kind: RejectionKind, text: &str) {
+        // A duplicate knows the name already; nobody else is told who rejects.
+        let server_id = match kind {
+            RejectionKind::Duplicate => self.server_id.to_string(),
+            RejectionKind::Other
+            | RejectionKind::Version
+            | RejectionKind::Identity
+            | RejectionKind::Unauthenticated
+            | RejectionKind::Draining => String::new(),
+        };
+        let rejection = Rejection { code: kind.code(), text: text.to_owned(), server_id };
+        let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
+        let told = async {
+            messages.send(message).await?;
+            messages.finish().await?;
+            // The agent closes once it has read why; closing first could lose it.
+            messages.recv().await
+        };
+        if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
+            debug!("the agent left before it was told why it is rejected");
+        }
     }
 }
 
@@ -220,6 +269,11 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
     }
 }
 
+/// Whether a name is fit for logs and metrics.
+pub(super) fn is_agent_id(id: &str) -> bool {
+    (1..=MAX_AGENT_ID).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic())
+}
+
 /// Checks what an agent says of itself.
 fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, String)> {
     if hello.version != VERSION {
@@ -227,8 +281,7 @@ fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, 
             format!("this server speaks version {VERSION} of the protocol, the agent {}", hello.version);
         return Err((RejectionKind::Version, text));
     }
-    let printable = hello.agent_id.chars().all(|c| c.is_ascii_graphic());
-    if hello.agent_id.is_empty() || hello.agent_id.len() > MAX_AGENT_ID || !printable {
+    if !is_agent_id(&hello.agent_id) {
         let text = format!("an agent id is 1 to {MAX_AGENT_ID} printable characters without spaces");
         return Err((RejectionKind::Identity, text));
     }
@@ -238,23 +291,20 @@ fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, 
     Ok((hello.agent_id, identifiers, software))
 }
 
-async fn reject(mut messages: Messages, kind: RejectionKind, text: &str) {
-    let rejection = Rejection { code: kind.code(), text: text.to_owned() };
-    let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
-    let told = async {
-        messages.send(message).await?;
-        messages.finish().await?;
-        // The agent closes once it has read why; closing first could lose it.
-        messages.recv().await
-    };
-    if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
-        debug!("the agent left before it was told why it is rejected");
-    }
+/// Who came over TCP.
+enum Taken {
+    /// An agent of ours, with its control stream.
+    Ours(Tunnel, Stream),
+    /// An agent that speaks gRPC.
+    Konnectivity(Box<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>),
 }
 
 /// Takes agents in on TCP until the drain ends the listener.
 pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    // Konnectivity's agents know only this name; ours prefer their own.
+    let mut tls = rustls::ServerConfig::clone(&tls);
+    tls.alpn_protocols.push(b"h2".to_vec());
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let drain = sessions.drain.clone();
     loop {
         let accepted = tokio::select! {
@@ -278,11 +328,19 @@ pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, s
             let handshake = Box::pin(async {
                 let tls =
                     acceptor.accept(tcp).await.map_err(|error| HandshakeError::Tls(error.to_string()))?;
+                if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    return Ok(Taken::Konnectivity(Box::new(tls)));
+                }
                 let (tunnel, control) = Box::pin(h2::accept(tls, from, &sessions.drain)).await?;
-                Ok((Tunnel::H2(tunnel), control))
+                Ok(Taken::Ours(Tunnel::H2(tunnel), control))
             });
-            let established = limited(&sessions, handshake).await;
-            sessions.serve(established, Link::H2, from).await;
+            match limited(&sessions, handshake).await {
+                Ok(Taken::Konnectivity(tls)) => Box::pin(sessions.serve_konnectivity(tls, from)).await,
+                Ok(Taken::Ours(tunnel, control)) => {
+                    sessions.serve(Ok((tunnel, control)), Link::H2, from).await;
+                }
+                Err(error) => sessions.handshake_failed(Link::H2, from, &error),
+            }
         });
     }
 }
@@ -315,10 +373,10 @@ pub async fn accept_quic(endpoint: quinn::Endpoint, sessions: Sessions) {
 }
 
 /// Runs a handshake with its limits of time and number.
-async fn limited(
+async fn limited<T>(
     sessions: &Sessions,
-    handshake: impl Future<Output = Result<(Tunnel, Stream), HandshakeError>>,
-) -> Result<(Tunnel, Stream), HandshakeError> {
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
     let limited = async {
         let _permit = sessions.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
         handshake.await

@@ -7,6 +7,7 @@
 mod call;
 mod client;
 mod sender;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;

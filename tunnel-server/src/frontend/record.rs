@@ -70,7 +70,7 @@ pub(super) struct Record {
     ending: Option<Ending>,
     server: Arc<Frontend>,
     _connection: GaugeGuard,
-    _open: GaugeGuard,
+    _open: Option<GaugeGuard>,
 }
 
 impl Record {
@@ -78,10 +78,9 @@ impl Record {
     pub(super) fn new(
         server: &Arc<Frontend>,
         kind: ClientKind,
-        listener: &'static str,
-        id: u64,
+        (listener, id): (&'static str, u64),
         target: String,
-        open: GaugeGuard,
+        open: Option<GaugeGuard>,
     ) -> Self {
         Self {
             id,

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use clap::ValueEnum as _;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, IntGaugeVec, Registry, Result};
@@ -65,9 +64,8 @@ impl Collector for Backends {
         let view = self.agents.view();
         self.all.set(count(view.agents().len()));
         for strategy in &self.strategies {
-            let Some(name) = strategy.to_possible_value() else { continue };
             let usable: HashSet<&str> = view.usable(*strategy).map(|agent| agent.id.as_str()).collect();
-            self.by_strategy.with_label_values(&[name.get_name()]).set(count(usable.len()));
+            self.by_strategy.with_label_values(&[strategy.label()]).set(count(usable.len()));
         }
         [self.all.collect(), self.by_strategy.collect()].concat()
     }

@@ -62,6 +62,11 @@ impl Sender {
         self.stream.poll_reset(cx).map(drop)
     }
 
+    /// For somebody else who sends, and counts what he sends.
+    pub(super) fn into_parts(self) -> (SendStream<Bytes>, PacketCounters) {
+        (self.stream, self.counters)
+    }
+
     /// Ends the call in order.
     pub(super) fn end(&mut self, code: Code, text: &'static str) {
         // Fails only when the client ended the call first.
