@@ -7,6 +7,7 @@
 //! * [`Target`]: what agents connect to; [`payload`]: bytes that tell whose
 //!   they are; [`Canary`]: a connection that has to live through everything;
 //! * [`FakeAgent`], [`raw`]: peers that do not do what they should;
+//! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
 //! * [`panics`]: a panic in the product fails the test that looks.
 //!
@@ -26,12 +27,14 @@ mod cluster;
 mod fake_agent;
 mod forwarder;
 mod frontend;
+pub mod grpc;
 pub mod panics;
 mod parts;
 pub mod payload;
 mod pki;
 pub mod raw;
 mod scrape;
+pub mod stock;
 mod target;
 mod task;
 mod wait;
