@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tunnel::control::{Conversation, Messages, Role, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
-use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
+use tunnel::transport::{HandshakeError, Link, Offered, Tunnel, h2, quic};
 use tunnel_proto::message::{Control, Hello, MAX_DIAL, VERSION, encode_control};
 
 use crate::cluster::Cluster;
@@ -80,6 +80,7 @@ pub async fn open_tunnel(
             let (tunnel, control) = Box::pin(h2::connect(tls, server, drain)).await?;
             Ok((Tunnel::H2(tunnel), control))
         }
+        Link::Konnectivity => panic!("this fake speaks our own protocol"),
     }
 }
 
@@ -101,7 +102,7 @@ impl FakeAgent {
         let counter = Arc::clone(&dials);
         let serving = spawn(async move {
             let mut streams = JoinSet::new();
-            while let Ok(stream) = tunnel.accept().await {
+            while let Ok(Offered::Stream(stream)) = tunnel.accept().await {
                 counter.fetch_add(1, Ordering::Relaxed);
                 streams.spawn(serve(tunnel.clone(), stream, answer.clone()));
             }

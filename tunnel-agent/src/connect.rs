@@ -157,6 +157,7 @@ impl Connector {
                 match link {
                     Link::H2 => Box::pin(self.connect_h2(addr)).await,
                     Link::Quic => Box::pin(self.connect_quic(addr)).await,
+                    Link::Konnectivity => Err(HandshakeError::Config("not chosen by any flag".to_owned())),
                 }
             };
             match timeout(share, attempt).await {
@@ -216,8 +217,9 @@ fn both(
 ) -> Result<Established, HandshakeError> {
     result.map_err(|own| match own {
         HandshakeError::Tls(text) => HandshakeError::Tls(format!("{text}; {}: {error}", other.label())),
-        own @ (HandshakeError::Config(_) | HandshakeError::Lost(_) | HandshakeError::Timeout) => {
-            HandshakeError::Lost(format!("{own}; {}: {error}", other.label()))
-        }
+        own @ (HandshakeError::Config(_)
+        | HandshakeError::Rejected(_)
+        | HandshakeError::Lost(_)
+        | HandshakeError::Timeout) => HandshakeError::Lost(format!("{own}; {}: {error}", other.label())),
     })
 }

@@ -164,9 +164,9 @@ impl Session {
     async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
         loop {
             match self.tunnel.accept().await {
-                Ok(stream) => {
+                Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
-                    let serving = serve(stream, metrics.clone(), drain.clone());
+                    let serving = serve(offered, metrics.clone(), drain.clone());
                     drain.spawn_connection("connection", async move {
                         serving.await;
                         drop(open);

@@ -4,6 +4,7 @@
 //! one finishes its streams and is used again only if the newer goes first. A
 //! registration is removed only by its own guard.
 
+mod konnectivity;
 mod session;
 
 use std::collections::VecDeque;

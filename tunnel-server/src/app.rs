@@ -187,7 +187,8 @@ impl App {
             });
         }
 
-        let sessions = Sessions::new(registry.clone(), &config.server_id, metrics.clone(), drain.clone());
+        let sessions =
+            Sessions::new(registry.clone(), (&config.server_id, 0), metrics.clone(), drain.clone());
         let endpoint =
             quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
                 .context("agents on UDP")?;

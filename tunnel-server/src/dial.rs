@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tunnel::control::Messages;
 use tunnel::duplex::Broken;
+use tunnel::packets::DialFailure;
 use tunnel::stream::Stream;
-use tunnel::transport::{Link, OpenError};
+use tunnel::transport::{Link, OpenError, Tunnel, konnectivity};
 use tunnel_proto::message::{Dial, DialReply, MAX_DIAL};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::Target;
@@ -212,6 +213,9 @@ impl Dialer {
             |why: String| DialError::AgentLost { agent: agent.id.clone(), target: target.to_string(), why };
         let bad = |why: String| DialError::BadAnswer { agent: agent.id.clone(), why };
         let tunnel = agent.tunnel().ok_or_else(|| lost("no tunnel".to_owned()))?;
+        if let Tunnel::Konnectivity(packets) = tunnel {
+            return self.ask_by_packet(agent, packets, target).await;
+        }
         let stream = tunnel.open().await.map_err(|error| match error {
             OpenError::Busy => DialError::AgentBusy { agent: agent.id.clone() },
             OpenError::Lost(_) | OpenError::WrongSide => {
@@ -229,7 +233,7 @@ impl Dialer {
                 self.registry.lost(agent);
                 lost(error.to_string())
             }
-            Broken::Reset | Broken::Io(_) => lost(error.to_string()),
+            Broken::Reset | Broken::Overflow { .. } | Broken::Io(_) => lost(error.to_string()),
         };
         messages.send(dial.encode()).await.map_err(broken)?;
         let reply = messages.recv().await.map_err(broken)?;
@@ -237,6 +241,25 @@ impl Dialer {
         match DialReply::decode(reply).map_err(|error| bad(error.to_string()))? {
             DialReply::Connected { .. } => Ok((messages.into_stream(), tunnel.link())),
             DialReply::Refused(refusal) => Err(DialError::Refused(refusal)),
+        }
+    }
+
+    async fn ask_by_packet(
+        &self,
+        agent: &Arc<Agent>,
+        packets: &konnectivity::Tunnel,
+        target: &Target,
+    ) -> Result<(Stream, Link), DialError> {
+        let agent_id = || agent.id.clone();
+        match packets.dial(target.to_string()).await {
+            Ok(member) => Ok((member.into(), Link::Konnectivity)),
+            Err(DialFailure::Refused(text)) => Err(DialError::Refused(Refusal::from_go(text))),
+            Err(DialFailure::BadAnswer(why)) => Err(DialError::BadAnswer { agent: agent_id(), why }),
+            Err(DialFailure::Busy) => Err(DialError::AgentBusy { agent: agent_id() }),
+            Err(DialFailure::Lost(why)) => {
+                self.registry.lost(agent);
+                Err(DialError::AgentLost { agent: agent_id(), target: target.to_string(), why })
+            }
         }
     }
 }

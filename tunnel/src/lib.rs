@@ -20,6 +20,7 @@ pub mod control;
 pub mod drain;
 pub mod duplex;
 pub mod listen;
+pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod socket;

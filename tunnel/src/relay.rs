@@ -30,6 +30,10 @@ const LINGER_BYTES: u64 = 1 << 20;
 /// How often a half-closed end that cannot wake us is asked whether it is gone.
 const GONE_CHECK: Duration = Duration::from_secs(5);
 
+/// How long a direction may stand still before its source is asked whether it
+/// has gone away, which it could not say while nothing is received of it.
+const STALLED: Duration = Duration::from_secs(5);
+
 /// Batches moved in one poll before other tasks get their turn.
 const TURNS: usize = 16;
 
@@ -112,6 +116,7 @@ pub async fn relay<N: Duplex, F: Duplex>(
         down: Direction::new(&meter.down),
         hold: hold.map(|time| Box::pin(sleep_until(Instant::now() + time))),
         timer: None,
+        stall: None,
     };
     let ending = poll_fn(|cx| {
         let ending = state.poll(cx, near, far);
@@ -145,6 +150,15 @@ struct Relay<'a> {
     /// For linger and gone checks: only in half-closed connections, so that
     /// ordinary ones do not pay for it.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when a direction stands still: for connections that do, only.
+    stall: Option<Stall>,
+}
+
+/// A time at which something should have moved.
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    /// Bytes moved in both directions when it was set.
+    moved: u64,
 }
 
 impl Relay<'_> {
@@ -162,6 +176,9 @@ impl Relay<'_> {
         let down = if self.poll_hold(cx).is_ready() { self.down.poll(cx, far, near) } else { Poll::Pending };
         if let Poll::Ready(Err(why)) = down {
             return Poll::Ready(Ending::Broken { side: Side::Far, why });
+        }
+        if let Poll::Ready(ending) = self.poll_stalled(cx, near, far) {
+            return Poll::Ready(ending);
         }
         if self.down.done && !down_was_done && !self.up.done {
             // Finishing an end may have ended its other direction as well.
@@ -187,6 +204,40 @@ impl Relay<'_> {
             (None, Some(why)) => Ending::Broken { side: Side::Near, why: why.clone() },
             (None, None) => Ending::Clean,
         }
+    }
+
+    /// Ready when a direction that stands still turns out to have lost its source.
+    fn poll_stalled<N: Duplex, F: Duplex>(
+        &mut self,
+        cx: &mut Context<'_>,
+        near: &mut N,
+        far: &mut F,
+    ) -> Poll<Ending> {
+        if !self.up.blocked && !self.down.blocked {
+            self.stall = None;
+            return Poll::Pending;
+        }
+        let moved = self.up.moved + self.down.moved;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Stall { timer: Box::pin(sleep_until(Instant::now() + STALLED)), moved });
+        // The timer is left alone while bytes move: setting it costs more than a look.
+        while stall.timer.as_mut().poll(cx).is_ready() {
+            if std::mem::replace(&mut stall.moved, moved) == moved {
+                if self.up.blocked
+                    && let Poll::Ready(why) = near.poll_broken(cx)
+                {
+                    return Poll::Ready(Ending::Broken { side: Side::Near, why });
+                }
+                if self.down.blocked
+                    && let Poll::Ready(why) = far.poll_broken(cx)
+                {
+                    return Poll::Ready(Ending::Broken { side: Side::Far, why });
+                }
+            }
+            stall.timer.as_mut().reset(Instant::now() + STALLED);
+        }
+        Poll::Pending
     }
 
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -251,6 +302,8 @@ struct Direction<'a> {
     discarded: u64,
     /// Set when the sink's end left: what had been thrown away by then.
     leaving: Option<u64>,
+    /// There are bytes, and the sink takes none for now.
+    blocked: bool,
     /// Why, if that was not what the sink's peer meant to do.
     undelivered: Option<Broken>,
     done: bool,
@@ -266,6 +319,7 @@ impl<'a> Direction<'a> {
             discard: false,
             discarded: 0,
             leaving: None,
+            blocked: false,
             undelivered: None,
             done: false,
         }
@@ -282,7 +336,8 @@ impl<'a> Direction<'a> {
             return Poll::Ready(Ok(()));
         }
         for _ in 0..TURNS {
-            if self.poll_sink(cx, source, sink).is_pending() {
+            self.blocked = self.poll_sink(cx, source, sink).is_pending();
+            if self.blocked {
                 return Poll::Pending;
             }
             if self.end.is_some() {

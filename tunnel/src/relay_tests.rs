@@ -125,6 +125,17 @@ impl Duplex for Scripted {
         Poll::Pending
     }
 
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        let mut script = self.0.lock().unwrap();
+        match script.steps.front() {
+            Some(Step::Fail(why)) => Poll::Ready(why.clone()),
+            Some(Step::Data(_) | Step::End(_)) | None => {
+                script.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     fn stop_receiving(&mut self) -> bool {
         let mut script = self.0.lock().unwrap();
         script.seen.stopped = true;
@@ -307,4 +318,18 @@ async fn a_stalled_direction_does_not_stall_the_other() {
 fn a_relay_costs_an_idle_connection_little() {
     let size = size_of::<Relay<'_>>();
     assert!(size <= 320, "the state of a relay has grown to {size} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_goes_away_is_noticed_while_its_sink_takes_nothing() {
+    let near = Scripted::new([Step::Data("upload")]);
+    let far = Scripted::new([]);
+    far.with(|s| s.room = Some(3));
+    let relaying = start(&near, &far, None);
+    advance(Duration::from_secs(100)).await;
+    assert!(!relaying.is_finished(), "a target may take its time");
+    near.with(|s| s.steps.push_back(Step::Fail(Broken::Reset)));
+    let (ending, moved) = relaying.await.unwrap();
+    assert_eq!(ending, Ending::Broken { side: Side::Near, why: Broken::Reset });
+    assert_eq!((moved.up, far.with(|s| s.seen.aborted)), (3, Some(Abort::AfterData)));
 }

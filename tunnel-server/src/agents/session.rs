@@ -23,7 +23,7 @@ use crate::agents::{Agent, Registry};
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// Limit of a handshake, TLS and link together.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an agent may take to say Hello.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ pub struct Sessions {
     pub registry: Registry,
     /// This server's id, told to agents.
     pub server_id: Arc<str>,
+    /// How many servers an agent should be connected to, told to agents.
+    pub server_count: u32,
     /// Metrics.
     pub metrics: Metrics,
     /// The drain that ends it all.
@@ -60,10 +62,16 @@ pub struct Sessions {
 
 impl Sessions {
     /// Sessions for a server of this id.
-    pub fn new(registry: Registry, server_id: &str, metrics: Metrics, drain: Drain) -> Self {
+    pub fn new(
+        registry: Registry,
+        (server_id, server_count): (&str, u32),
+        metrics: Metrics,
+        drain: Drain,
+    ) -> Self {
         Self {
             registry,
             server_id: server_id.into(),
+            server_count,
             metrics,
             drain,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
@@ -87,9 +95,7 @@ impl Sessions {
         let (tunnel, control) = match established {
             Ok(established) => established,
             Err(error) => {
-                self.rejected(link, error.label());
-                info!(%from, link = link.label(), %error, "agent handshake failed");
-                return;
+                return self.handshake_failed(link, from, &error);
             }
         };
         let mut messages = control_messages(control);
@@ -123,7 +129,12 @@ impl Sessions {
         tunnel.close(why);
     }
 
-    fn rejected(&self, link: Link, reason: &str) {
+    pub(super) fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
+        self.rejected(link, error.label());
+        info!(%from, link = link.label(), %error, "agent handshake failed");
+    }
+
+    pub(super) fn rejected(&self, link: Link, reason: &str) {
         self.metrics.rejected_agents.with_label_values(&[link.label(), reason]).inc();
     }
 
@@ -174,7 +185,7 @@ impl Sessions {
         let welcome = Welcome {
             version: VERSION,
             server_id: self.server_id.to_string(),
-            server_count: 0,
+            server_count: self.server_count,
             software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Welcome::default()
         };
@@ -220,6 +231,11 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
     }
 }
 
+/// Whether a name is fit for logs and metrics.
+pub(super) fn is_agent_id(id: &str) -> bool {
+    (1..=MAX_AGENT_ID).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic())
+}
+
 /// Checks what an agent says of itself.
 fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, String)> {
     if hello.version != VERSION {
@@ -227,8 +243,7 @@ fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, 
             format!("this server speaks version {VERSION} of the protocol, the agent {}", hello.version);
         return Err((RejectionKind::Version, text));
     }
-    let printable = hello.agent_id.chars().all(|c| c.is_ascii_graphic());
-    if hello.agent_id.is_empty() || hello.agent_id.len() > MAX_AGENT_ID || !printable {
+    if !is_agent_id(&hello.agent_id) {
         let text = format!("an agent id is 1 to {MAX_AGENT_ID} printable characters without spaces");
         return Err((RejectionKind::Identity, text));
     }
@@ -252,9 +267,20 @@ async fn reject(mut messages: Messages, kind: RejectionKind, text: &str) {
     }
 }
 
+/// Who came over TCP.
+enum Taken {
+    /// An agent of ours, with its control stream.
+    Ours(Tunnel, Stream),
+    /// An agent that speaks gRPC.
+    Konnectivity(Box<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>),
+}
+
 /// Takes agents in on TCP until the drain ends the listener.
 pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    // Konnectivity's agents know only this name; ours prefer their own.
+    let mut tls = rustls::ServerConfig::clone(&tls);
+    tls.alpn_protocols.push(b"h2".to_vec());
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let drain = sessions.drain.clone();
     loop {
         let accepted = tokio::select! {
@@ -278,11 +304,19 @@ pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, s
             let handshake = Box::pin(async {
                 let tls =
                     acceptor.accept(tcp).await.map_err(|error| HandshakeError::Tls(error.to_string()))?;
+                if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    return Ok(Taken::Konnectivity(Box::new(tls)));
+                }
                 let (tunnel, control) = Box::pin(h2::accept(tls, from, &sessions.drain)).await?;
-                Ok((Tunnel::H2(tunnel), control))
+                Ok(Taken::Ours(Tunnel::H2(tunnel), control))
             });
-            let established = limited(&sessions, handshake).await;
-            sessions.serve(established, Link::H2, from).await;
+            match limited(&sessions, handshake).await {
+                Ok(Taken::Konnectivity(tls)) => Box::pin(sessions.serve_konnectivity(tls, from)).await,
+                Ok(Taken::Ours(tunnel, control)) => {
+                    sessions.serve(Ok((tunnel, control)), Link::H2, from).await;
+                }
+                Err(error) => sessions.handshake_failed(Link::H2, from, &error),
+            }
         });
     }
 }
@@ -315,10 +349,10 @@ pub async fn accept_quic(endpoint: quinn::Endpoint, sessions: Sessions) {
 }
 
 /// Runs a handshake with its limits of time and number.
-async fn limited(
+async fn limited<T>(
     sessions: &Sessions,
-    handshake: impl Future<Output = Result<(Tunnel, Stream), HandshakeError>>,
-) -> Result<(Tunnel, Stream), HandshakeError> {
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
     let limited = async {
         let _permit = sessions.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
         handshake.await

@@ -242,6 +242,10 @@ impl Duplex for Client {
         self.send.poll_reset(cx).map(drop)
     }
 
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        self.send.poll_reset(cx).map(|_| Broken::Reset)
+    }
+
     fn stop_receiving(&mut self) -> bool {
         true
     }
