@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::{Ping, PingPong};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -76,6 +77,7 @@ pub struct StockAgent {
 #[derive(Debug)]
 pub(super) struct Connection {
     requests: SendRequest<Bytes>,
+    pings: PingPong,
     driver: Task<Result<(), h2::Error>>,
 }
 
@@ -119,7 +121,9 @@ impl StockAgent {
         if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(NotServed::Connection(io::Error::other("the server did not choose ALPN h2")));
         }
-        let (requests, connection) = h2::client::handshake(tls).await.map_err(NotServed::Cut)?;
+        let (requests, mut connection) = h2::client::handshake(tls).await.map_err(NotServed::Cut)?;
+        let pings = connection.ping_pong().ok_or_else(|| io::Error::other("no pings"));
+        let pings = pings.map_err(NotServed::Connection)?;
         let driver = spawn(connection);
         let mut request = Request::post(format!("https://{server}{CONNECT_PATH}"))
             .header("content-type", "application/grpc")
@@ -133,7 +137,7 @@ impl StockAgent {
         let response = response.await.map_err(NotServed::Cut)?;
         let (server_id, server_count) = welcome(&response)?;
         let call = Call::new(send, response.into_body());
-        Ok(Self { server_id, server_count, call, connection: Connection { requests, driver } })
+        Ok(Self { server_id, server_count, call, connection: Connection { requests, pings, driver } })
     }
 
     /// The packets and the connection, apart.
@@ -182,6 +186,14 @@ impl StockAgent {
     /// Reads so many bytes of a connection, of which nothing else may come.
     pub async fn read(&mut self, connect_id: i64, len: usize) -> Vec<u8> {
         read_data(&mut self.call, connect_id, len).await
+    }
+
+    /// A ping and its answer, without the half minute that should be between two.
+    ///
+    /// # Errors
+    /// When the server has hung up.
+    pub async fn ping(&mut self) -> Result<(), h2::Error> {
+        self.connection.pings.ping(Ping::opaque()).await.map(drop)
     }
 
     /// Whether the server has said GOAWAY or cut the connection. The real

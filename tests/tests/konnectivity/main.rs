@@ -9,9 +9,14 @@
 //! * [`peers`]: the scripted agents and servers themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
+#![allow(clippy::print_stdout, reason = "what was checked last is shown when a test fails")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 mod peers;
+mod server;
+mod ways;
+mod weaknesses;
+mod whole;
 
 use std::net::Ipv4Addr;
 
