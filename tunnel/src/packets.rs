@@ -20,6 +20,7 @@ mod table;
 pub use conn::Member;
 pub use dial::{Asked, DialFailure};
 pub use driver::Halves;
+pub use tunnel_proto::deframe::Deframer;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
@@ -30,7 +31,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tunnel_proto::packet::Packet;
+use tunnel_proto::packet::{MAX_MESSAGE, Packet};
 
 use crate::drain::Drain;
 use conn::Conn;
@@ -59,6 +60,17 @@ pub struct Limits {
     pub connection: usize,
     /// The same for all connections of the stream together.
     pub stream: usize,
+}
+
+/// A stream in the middle of its first connection.
+#[derive(Debug)]
+pub struct Begun {
+    /// What was received and not looked at yet.
+    pub deframer: Deframer,
+    /// The number of the connection.
+    pub connect_id: i64,
+    /// The packet that is not about it.
+    pub next: Packet,
 }
 
 /// One stream of packets. Clones are the same stream.
@@ -96,7 +108,34 @@ impl Mux {
     /// Begins to serve a stream. Dials of the peer come out of the receiver.
     pub fn start(halves: Halves, role: Role, limits: Limits, drain: &Drain) -> (Self, mpsc::Receiver<Asked>) {
         let (asked, dials) = mpsc::channel(MAX_ASKED);
-        let mux = Self {
+        let mux = Self::new(role, limits);
+        let deframer = Deframer::grpc(MAX_MESSAGE);
+        drain.spawn("packet stream", driver::drive(mux.clone(), halves, deframer, asked));
+        (mux, dials)
+    }
+
+    /// Goes on with a stream that carried one connection so far, as that of an
+    /// [`Role::Answerer`], now that its peer wants more of them.
+    pub fn take_over(
+        halves: Halves,
+        limits: Limits,
+        drain: &Drain,
+        begun: Begun,
+    ) -> (Self, mpsc::Receiver<Asked>, Member) {
+        let (asked, dials) = mpsc::channel(MAX_ASKED);
+        let mux = Self::new(Role::Answerer, limits);
+        let conn = mux.table().begin_with(begun.connect_id);
+        if let Ok(Some(second)) = mux.take(begun.next) {
+            // The channel is empty.
+            let _ = asked.try_send(second);
+        }
+        drain.spawn("packet stream", driver::drive(mux.clone(), halves, begun.deframer, asked));
+        let member = Member::new(mux.clone(), conn);
+        (mux, dials, member)
+    }
+
+    fn new(role: Role, limits: Limits) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 role,
                 limits,
@@ -107,9 +146,12 @@ impl Mux {
                 stop: CancellationToken::new(),
                 closed: CancellationToken::new(),
             }),
-        };
-        drain.spawn("packet stream", driver::drive(mux.clone(), halves, asked));
-        (mux, dials)
+        }
+    }
+
+    /// Connections that are open or being dialled.
+    pub fn connections(&self) -> usize {
+        self.table().connections()
     }
 
     /// Tells the peer that this side wants no more dials.

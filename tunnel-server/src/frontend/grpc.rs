@@ -6,6 +6,7 @@
 
 mod call;
 mod client;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;

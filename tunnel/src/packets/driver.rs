@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, debug, debug_span};
 use tunnel_proto::deframe::Deframer;
-use tunnel_proto::packet::{MAX_MESSAGE, Packet, put_data_head};
+use tunnel_proto::packet::{Packet, put_data_head};
 
 use super::conn::{Conn, Turn};
 use super::{Asked, Mux, Role};
@@ -47,13 +47,13 @@ pub struct Halves {
 }
 
 /// Serves the stream until it ends, and then tells everybody.
-pub(super) async fn drive(mux: Mux, halves: Halves, asked: mpsc::Sender<Asked>) {
+pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: mpsc::Sender<Asked>) {
     let called = halves.called;
     let mut driver = Driver {
         mux: mux.clone(),
         send: halves.send,
         body: halves.body,
-        deframer: Deframer::grpc(MAX_MESSAGE),
+        deframer,
         asked,
         nonsense: 0,
         delayed: VecDeque::new(),

@@ -7,7 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
+use tokio::sync::mpsc;
+use tunnel::drain::Drain;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use tunnel::packets::{Asked, Begun, Halves, Limits, Member, Mux};
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError, put_data_head};
 
@@ -72,6 +75,14 @@ impl Packets {
         self.give_back();
     }
 
+    /// For somebody who goes on without flow control of the connection: all of
+    /// what is owed is window again.
+    fn into_parts(mut self) -> (RecvStream, Deframer) {
+        self.unconsumed = 0;
+        self.give_back();
+        (self.body, self.deframer)
+    }
+
     /// Everything but unconsumed payload is window again: packet heads, and the
     /// beginning of a message that is larger than the window.
     fn give_back(&mut self) {
@@ -101,7 +112,8 @@ enum State {
     Closed,
 }
 
-/// A client to which one connection was given.
+/// A client to which one connection was given. Abort it before it is dropped:
+/// old clients wait for ever when a call ends without a word.
 #[derive(Debug)]
 pub(super) struct Client {
     packets: Packets,
@@ -111,11 +123,38 @@ pub(super) struct Client {
     /// Why nothing more is received; told once all before it is delivered.
     failed: Option<Broken>,
     answers: u32,
+    /// A second dial on the call, which this client cannot carry.
+    second: Option<Packet>,
 }
 
 impl Client {
-    pub(super) fn new(packets: Packets, send: SendStream<Bytes>, connect_id: i64) -> Self {
-        Self { packets, send, connect_id, state: State::Open, failed: None, answers: 0 }
+    /// A client; `second` is a dial that it asked for while this one was made.
+    pub(super) fn new(
+        packets: Packets,
+        send: SendStream<Bytes>,
+        connect_id: i64,
+        second: Option<Packet>,
+    ) -> Self {
+        Self { packets, send, connect_id, state: State::Open, failed: None, answers: 0, second }
+    }
+
+    /// Whether the client wants another connection on this call. Nothing more
+    /// is received until [`Client::into_shared`].
+    pub(super) const fn wants_another(&self) -> bool {
+        self.second.is_some()
+    }
+
+    /// Lets the call carry several connections, of which this is one. `None`
+    /// when no other was asked for.
+    pub(super) fn into_shared(
+        self,
+        limits: Limits,
+        drain: &Drain,
+    ) -> Option<(Mux, mpsc::Receiver<Asked>, Member)> {
+        let next = self.second?;
+        let (body, deframer) = self.packets.into_parts();
+        let halves = Halves { send: self.send, body, called: true };
+        Some(Mux::take_over(halves, limits, drain, Begun { deframer, connect_id: self.connect_id, next }))
     }
 
     /// The last words of a connection.
@@ -162,12 +201,10 @@ impl Client {
             Packet::CloseRequest { connect_id } => {
                 self.answer(&Packet::CloseResponse { error: "Unknown connectID".to_owned(), connect_id })
             }
-            Packet::DialRequest { random, .. } => self.answer(&Packet::DialResponse {
-                error: "this call carries a connection already: open another call for another dial"
-                    .to_owned(),
-                connect_id: 0,
-                random,
-            }),
+            dial @ Packet::DialRequest { .. } => {
+                self.second = Some(dial);
+                Ok(())
+            }
             // Its dial is long answered; types of the future are skipped.
             Packet::CloseDial { .. } | Packet::Unknown(_) => Ok(()),
             Packet::DialResponse { .. } | Packet::CloseResponse { .. } | Packet::Drain => {
@@ -179,7 +216,8 @@ impl Client {
 
 impl Duplex for Client {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
-        while !batch.is_full() && self.state == State::Open && self.failed.is_none() {
+        while !batch.is_full() && self.state == State::Open && self.failed.is_none() && self.second.is_none()
+        {
             match self.packets.poll_next(cx) {
                 Poll::Ready(Ok(Some(packet))) => self.failed = self.take(packet, batch).err(),
                 Poll::Ready(Err(error)) => self.failed = Some(error),
@@ -191,6 +229,9 @@ impl Duplex for Client {
         }
         if !batch.is_empty() {
             return Poll::Ready(Ok(Flow::More));
+        }
+        if self.second.is_some() {
+            return Poll::Pending;
         }
         match self.failed.clone() {
             Some(error) => {
@@ -281,12 +322,5 @@ impl Client {
             packet.put(chunk);
         }
         packet.freeze()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Old clients wait for ever when a call ends without it.
-        self.abort(Abort::Now);
     }
 }
