@@ -22,6 +22,7 @@
     reason = "a test that cannot set up its world has to stop, and says where it was"
 )]
 
+mod balancer;
 mod canary;
 mod cluster;
 mod fake_agent;
@@ -39,6 +40,7 @@ mod target;
 mod task;
 mod wait;
 
+pub use balancer::Balancer;
 pub use canary::Canary;
 pub use cluster::{Builder, Cluster, node};
 pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};

@@ -405,7 +405,7 @@ async fn a_stock_agent_is_not_sent_away_for_its_pings_nor_by_a_drain() {
     for _ in 0..20 {
         within("a pong", agent.ping()).await.unwrap();
     }
-    let mut kept = connected(&cluster, Frontend::ConnectUnix, &mut agent, 1).await;
+    let mut kept = connected(&cluster, Frontend::GrpcUnix, &mut agent, 1).await;
     cluster.server.drain();
     wait_for("the server to drain", async || match cluster.server.readiness().await.unwrap() {
         (500, text) if text.contains("draining") => Ok(()),
