@@ -1,6 +1,7 @@
 //! What an agent says it serves, in Konnectivity's form: a URL query with the
 //! keys `host`, `ipv4`, `ipv6`, `cidr` (each repeatable) and `default-route`.
 
+use crate::network::Network;
 use crate::target::Host;
 
 /// Longest identifier text accepted, in bytes.
@@ -14,10 +15,14 @@ pub const MAX_COUNT: usize = 512;
 pub struct Identifiers {
     /// Hosts and addresses for which the agent is the right one.
     pub hosts: Vec<Host>,
-    /// Networks, as written; no strategy uses them yet.
-    pub cidrs: Vec<String>,
+    /// Networks for which it is.
+    pub cidrs: Vec<Network>,
     /// Whether the agent takes what no other agent is named for.
     pub default_route: bool,
+    /// What was named and is neither address, host name nor network, as
+    /// `key=value`. Konnectivity takes any text for a host, and nobody ever
+    /// asks for these, so they are no reason to refuse an agent.
+    pub unusable: Vec<String>,
 }
 
 /// What to do with a key that has no meaning here.
@@ -41,14 +46,6 @@ pub enum IdentifiersError {
     /// A key that [`UnknownKeys::Refuse`] refuses.
     #[error("unknown identifier kind {0:?}: use host, ipv4, ipv6, cidr or default-route")]
     UnknownKey(String),
-    /// A value that is neither an address nor a host name.
-    #[error("identifier {key}={value:?} is neither an address nor a host name")]
-    InvalidHost {
-        /// The key.
-        key: String,
-        /// The value.
-        value: String,
-    },
 }
 
 impl Identifiers {
@@ -70,8 +67,14 @@ impl Identifiers {
                 return Err(IdentifiersError::TooLarge);
             }
             match key.as_ref() {
-                "host" | "ipv4" | "ipv6" => parsed.hosts.push(host(&key, &value)?),
-                "cidr" => parsed.cidrs.push(value.into_owned()),
+                "host" | "ipv4" | "ipv6" => match Host::parse(&value) {
+                    Some(host) => parsed.hosts.push(host),
+                    None => parsed.unusable.push(format!("{key}={value}")),
+                },
+                "cidr" => match value.parse() {
+                    Ok(network) => parsed.cidrs.push(network),
+                    Err(_) => parsed.unusable.push(format!("{key}={value}")),
+                },
                 // The first value wins, and what is no boolean is false.
                 "default-route" => default_route = default_route.or(Some(is_true(&value))),
                 // Konnectivity names the agent's own id so; it is sent apart.
@@ -85,11 +88,6 @@ impl Identifiers {
         parsed.default_route = default_route.unwrap_or(false);
         Ok(parsed)
     }
-}
-
-fn host(key: &str, value: &str) -> Result<Host, IdentifiersError> {
-    Host::parse(value)
-        .ok_or_else(|| IdentifiersError::InvalidHost { key: key.to_owned(), value: value.to_owned() })
 }
 
 /// The spellings of Go's `strconv.ParseBool`.
@@ -117,7 +115,8 @@ mod tests {
         let ids = parse("host=Node-1&ipv4=10.0.0.7&ipv4=10.0.0.8&ipv6=fd00:0::7&cidr=10.1.0.0/16").unwrap();
         let hosts: Vec<String> = ids.hosts.iter().map(ToString::to_string).collect();
         assert_eq!(hosts, ["node-1", "10.0.0.7", "10.0.0.8", "fd00::7"]);
-        assert_eq!(ids.cidrs, ["10.1.0.0/16"]);
+        assert_eq!(ids.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.0/16"]);
+        assert!(ids.unusable.is_empty());
         assert!(!ids.default_route);
         assert!(parse("default-route=true").unwrap().default_route);
         assert!(!parse("default-route=maybe&default-route=true").unwrap().default_route);
@@ -133,7 +132,14 @@ mod tests {
         assert_eq!(parse("host=%4"), Err(IdentifiersError::Malformed));
         assert_eq!(parse(&"a".repeat(MAX_LENGTH + 1)), Err(IdentifiersError::TooLarge));
         assert_eq!(parse(&"host=a&".repeat(MAX_COUNT + 1)), Err(IdentifiersError::TooLarge));
-        assert!(matches!(parse("host=a%20b"), Err(IdentifiersError::InvalidHost { .. })));
+    }
+
+    #[test]
+    fn values_that_name_nothing_are_kept_apart() {
+        // The last one is a variable that nobody expanded.
+        let ids = parse("host=a%20b&ipv4=10.0.0.1&cidr=10.0.0.0&ipv6=&ipv4=${HOST_IP}").unwrap();
+        assert_eq!(ids.hosts.len(), 1);
+        assert_eq!(ids.unusable, ["host=a b", "cidr=10.0.0.0", "ipv6=", "ipv4=${HOST_IP}"]);
     }
 
     #[test]

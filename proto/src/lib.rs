@@ -32,7 +32,9 @@ pub mod deframe;
 mod hpack;
 pub mod ident;
 pub mod message;
+pub mod network;
 pub mod packet;
+pub mod packet_kind;
 pub mod refusal;
 pub mod target;
 

@@ -61,6 +61,8 @@ pub enum RejectionKind {
     Unauthenticated,
     /// The server is on its way out.
     Draining,
+    /// The agent says itself that it holds a tunnel to this server.
+    Duplicate,
 }
 
 impl RejectionKind {
@@ -72,6 +74,7 @@ impl RejectionKind {
             Self::Identity => 3,
             Self::Unauthenticated => 4,
             Self::Draining => 5,
+            Self::Duplicate => 6,
         }
     }
 
@@ -82,6 +85,7 @@ impl RejectionKind {
             3 => Self::Identity,
             4 => Self::Unauthenticated,
             5 => Self::Draining,
+            6 => Self::Duplicate,
             _ => Self::Other,
         }
     }
@@ -271,6 +275,16 @@ mod tests {
     fn control_messages_of_the_future_are_skipped() {
         // Field 99, a string: no body that this version knows.
         assert_eq!(decode_control(Bytes::from_static(&[0x9a, 0x06, 0x01, b'x'])).unwrap(), None);
+    }
+
+    #[test]
+    fn kinds_of_rejection_survive_the_wire_and_unknown_ones_have_a_name() {
+        use RejectionKind::{Draining, Duplicate, Identity, Other, Unauthenticated, Version};
+        for kind in [Other, Version, Identity, Unauthenticated, Draining, Duplicate] {
+            assert_eq!(RejectionKind::from_code(kind.code()), kind);
+        }
+        assert_eq!(RejectionKind::from_code(0), Other);
+        assert_eq!(RejectionKind::from_code(u32::MAX), Other);
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! A load balancer that knows nothing of what it balances.
+//! A load balancer in front of servers' agent ports.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tunnel::listen::bind_both;
 
 use crate::task::{Task, spawn};
 
-/// Forwards each TCP connection to one of its servers, taken at random.
+/// Forwards each TCP connection to a server that it picks at random, and
+/// swallows all UDP of the same port.
 #[derive(Debug)]
 pub struct Balancer {
     /// Where it listens.
@@ -21,41 +23,29 @@ pub struct Balancer {
 
 impl Balancer {
     /// Forwards to these servers.
-    pub async fn over(servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    pub fn to(servers: &[SocketAddr]) -> Self {
+        let (listener, swallows) = bind_both(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
         let addr = listener.local_addr().unwrap();
-        let servers = Arc::new(Mutex::new(servers.into_iter().collect::<Vec<_>>()));
-        let choice = Arc::clone(&servers);
+        let servers = Arc::new(Mutex::new(servers.to_vec()));
+        let picks = Arc::clone(&servers);
         let task = spawn(async move {
+            let _swallows = swallows;
             let mut connections = JoinSet::new();
             while let Ok((mut from, _)) = listener.accept().await {
-                let server = {
-                    let servers = choice.lock().unwrap();
-                    // Without a server the connection is closed at once.
-                    if servers.is_empty() {
-                        continue;
-                    }
-                    servers[rand::rng().random_range(0..servers.len())]
-                };
+                let Some(server) = picks.lock().unwrap().choose(&mut rand::rng()).copied() else { continue };
                 connections.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(server).await {
                         // How it ends concerns only its two ends.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
-                while connections.try_join_next().is_some() {}
             }
         });
         Self { addr, servers, _task: task }
     }
 
-    /// One more server for new connections.
-    pub fn add(&self, server: SocketAddr) {
-        self.servers.lock().unwrap().push(server);
-    }
-
-    /// No new connections for a server; those it has stay.
-    pub fn remove(&self, server: SocketAddr) {
-        self.servers.lock().unwrap().retain(|known| *known != server);
+    /// From now on it picks one of these. Connections that stand are left alone.
+    pub fn set(&self, servers: &[SocketAddr]) {
+        *self.servers.lock().unwrap() = servers.to_vec();
     }
 }

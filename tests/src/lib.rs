@@ -6,7 +6,8 @@
 //!   [`for_each_combination`]: the four ways in and the two links;
 //! * [`Target`]: what agents connect to; [`payload`]: bytes that tell whose
 //!   they are; [`Canary`]: a connection that has to live through everything;
-//! * [`FakeAgent`], [`raw`]: peers that do not do what they should;
+//! * [`TcpOnly`], [`Balancer`]: what may be in between;
+//! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that do not do what they should;
 //! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
 //! * [`panics`]: a panic in the product fails the test that looks.
@@ -26,6 +27,7 @@ mod balancer;
 mod canary;
 mod cluster;
 mod fake_agent;
+mod fake_server;
 mod forwarder;
 mod frontend;
 pub mod grpc;
@@ -44,6 +46,7 @@ pub use balancer::Balancer;
 pub use canary::Canary;
 pub use cluster::{Builder, Cluster, node};
 pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};
+pub use fake_server::FakeServer;
 pub use forwarder::TcpOnly;
 pub use frontend::{Frontend, LINKS, for_each_combination};
 pub use parts::{Agent, AgentSpec, Server, ServerSpec};

@@ -294,6 +294,16 @@ pub struct Agent {
 impl Agent {
     /// Starts one through its flags; it may not be connected yet.
     pub fn start(pki: &Pki, servers: &[SocketAddr], spec: &AgentSpec) -> Self {
+        Self::start_with(pki, servers, spec, |app| app)
+    }
+
+    /// As [`Agent::start`], with something that flags cannot give.
+    pub fn start_with(
+        pki: &Pki,
+        servers: &[SocketAddr],
+        spec: &AgentSpec,
+        with: impl FnOnce(tunnel_agent::app::App) -> tunnel_agent::app::App,
+    ) -> Self {
         let servers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let shown = |path: PathBuf| path.display().to_string();
         let mut flags: Flags = [
@@ -314,7 +324,7 @@ impl Agent {
         flags.extend(spec.flags.clone());
         let cli = tunnel_agent::cli::Cli::try_parse_from(command_line("tunnel-agent", &flags)).unwrap();
         let config = tunnel_agent::config::Config::try_from(cli).unwrap();
-        let app = tunnel_agent::app::App::bind(config).unwrap();
+        let app = with(tunnel_agent::app::App::bind(config).unwrap());
         let health = app.health_addr().unwrap();
         let running = Running::start(app.drain().clone(), |stop| async move {
             app.run(stop.wait()).await.unwrap();
@@ -355,6 +365,25 @@ impl Agent {
     /// When the health listener is gone.
     pub async fn readiness(&self) -> std::io::Result<(u16, String)> {
         get(self.health, "/readyz").await
+    }
+
+    /// Waits until it has tunnels to so many servers of so many.
+    pub async fn wait_for_servers(&self, connected: i64, wanted: i64) {
+        wait_for(&format!("{connected} of {wanted} servers at {}", self.id), async || {
+            let metrics = self.metrics().await;
+            let value = |name| metrics.value(name);
+            match (value("tunnel_agent_servers_connected"), value("tunnel_agent_servers_wanted")) {
+                found if found == (connected, wanted) => Ok(()),
+                _ => Err(metrics.show("tunnel_agent")),
+            }
+        })
+        .await;
+    }
+
+    /// Attempts to connect that ended so.
+    pub async fn attempts(&self, outcome: &str) -> i64 {
+        let label = format!("outcome=\"{outcome}\"");
+        self.metrics().await.sum("tunnel_agent_tunnel_attempts_total", &[&label])
     }
 
     /// SIGTERM.

@@ -7,10 +7,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
-use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tunnel::tls::{ALPN, Identity, agent_client, load_roots};
+use rustls::{ClientConfig, ServerConfig};
+use tunnel::tls::{ALPN, Identity, Offer, agent_client, agent_listener, load_roots};
 
 /// Whose certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,13 @@ impl Pki {
     /// How an agent speaks TLS.
     pub fn agent(&self, who: Who) -> Arc<ClientConfig> {
         let identity = Identity::load(&self.cert(who), &self.key(who)).unwrap();
-        agent_client(&identity, load_roots(&self.ca()).unwrap()).unwrap()
+        agent_client(Some(&identity), load_roots(&self.ca()).unwrap()).unwrap()
+    }
+
+    /// How a listener for agents speaks TLS.
+    pub fn agent_listener(&self) -> Arc<ServerConfig> {
+        let identity = Identity::load(&self.cert(Who::Server), &self.key(Who::Server)).unwrap();
+        agent_listener(&identity, Some(load_roots(&self.ca()).unwrap()), &Offer::default()).unwrap()
     }
 
     /// How somebody without a certificate speaks TLS, to agents' listeners too.

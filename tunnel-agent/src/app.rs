@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use axum::http::StatusCode;
 use prometheus::Registry;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing::{error, info};
 use tunnel::admin::{self, Check, Readiness};
 use tunnel::drain::Drain;
@@ -14,8 +15,10 @@ use tunnel::listen::bind_tcp;
 use tunnel::process;
 
 use crate::config::Config;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Sources};
 use crate::metrics::Metrics;
+
+pub use crate::fleet::Lookup;
 
 /// How long tunnels may take to close once nothing is left on them.
 const TUNNELS_CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -29,6 +32,7 @@ pub struct App {
     health: TcpListener,
     admin: TcpListener,
     drain: Drain,
+    sources: Sources,
 }
 
 impl App {
@@ -44,7 +48,30 @@ impl App {
         let health = bind_tcp(ip, port).with_context(|| format!("health listener on port {port}"))?;
         let (ip, port) = config.admin;
         let admin = bind_tcp(ip, port).with_context(|| format!("admin listener on port {port}"))?;
-        Ok(Self { config: Arc::new(config), registry, metrics, health, admin, drain: Drain::new() })
+        Ok(Self {
+            config: Arc::new(config),
+            registry,
+            metrics,
+            health,
+            admin,
+            drain: Drain::new(),
+            sources: Sources::default(),
+        })
+    }
+
+    /// Counts servers also by Leases: how many are valid, or `None` while that
+    /// is not known.
+    #[must_use]
+    pub fn counting_leases(mut self, count: watch::Receiver<Option<u32>>) -> Self {
+        self.sources.leases = Some(count);
+        self
+    }
+
+    /// Resolves the servers' names in another way than the system does.
+    #[must_use]
+    pub fn resolving_with(mut self, lookup: Lookup) -> Self {
+        self.sources.lookup = Some(lookup);
+        self
     }
 
     /// Where the metrics are.
@@ -80,7 +107,6 @@ impl App {
     /// # Errors
     /// When `stop` fails.
     pub async fn run(self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
-        let fleet = Fleet::new(Arc::clone(&self.config), self.metrics.clone(), self.drain.clone());
         info!(
             agent_id = self.config.agent_id,
             servers = ?self.config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -89,6 +115,7 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);
         let health = admin::health_routes(self.registry.clone(), readiness, StatusCode::SERVICE_UNAVAILABLE);
         for (what, listener, routes) in [
@@ -102,7 +129,6 @@ impl App {
                 }
             });
         }
-        fleet.start();
         let stopped = stop.await.context("signals");
         let drained = self.drain.run(self.config.grace).await;
         // Without connections the tunnels close by themselves, after the last
@@ -117,15 +143,16 @@ impl App {
 }
 
 fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
-    let (fleet, drain) = (fleet.clone(), drain.clone());
+    let (servers, drain) = (fleet.servers(), drain.clone());
     Arc::new(move || {
+        let servers = servers.borrow();
         let failure = if drain.has_started() {
             Some("draining".to_owned())
-        } else if fleet.connected() == 0 {
+        } else if servers.connected == 0 {
             Some("no servers connected".to_owned())
         } else {
             None
         };
-        vec![Check { name: "server-connected", failure }]
+        vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }]
     })
 }

@@ -3,24 +3,37 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use tunnel::args::{LogArgs, go_duration, path};
+use clap::{Args, Parser, ValueEnum};
+use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
+
+use crate::config::CountSource;
 
 /// Connects this node to the tunnel servers beside the kube-apiservers.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "tunnel-agent", version, disable_help_subcommand = true)]
+#[command(
+    name = "tunnel-agent",
+    version,
+    disable_help_subcommand = true,
+    // As with Go: of a flag that is given twice, the last value counts.
+    args_override_self = true
+)]
 pub struct Cli {
     /// CA certificates that tunnel servers are checked against.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
     pub ca_cert: PathBuf,
 
-    /// Client certificate of this agent.
+    /// Client certificate of this agent, for servers that ask for one.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
     pub agent_cert: PathBuf,
 
     /// Private key of --agent-cert.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
     pub agent_key: PathBuf,
+
+    /// File with the token that proves to servers who this agent is. It is read
+    /// anew for every tunnel.
+    #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
+    pub service_account_token_path: PathBuf,
 
     /// Tunnel servers: host names or addresses, separated by commas, each
     /// with an optional :port. The agent keeps a tunnel to every one of them.
@@ -34,6 +47,11 @@ pub struct Cli {
     /// Link to the servers. `auto` races QUIC and HTTP/2, QUIC a little ahead.
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     pub transport: Transport,
+
+    /// More names to offer in TLS (ALPN) in front of our own, for load balancers
+    /// that tell connections apart by them.
+    #[arg(long, value_name = "LIST", default_value = "[]")]
+    pub alpn_proto: Vec<List>,
 
     /// Name of this agent; a random one if empty.
     #[arg(long, value_name = "ID", env = "PROXY_AGENT_ID", default_value = "")]
@@ -60,21 +78,106 @@ pub struct Cli {
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub admin_server_port: u16,
 
-    /// First bound of the random wait before a server is dialled again.
-    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
-    pub sync_interval: Duration,
+    /// Which tunnels to keep, and when to try again.
+    #[command(flatten)]
+    pub sync: SyncArgs,
 
-    /// Largest bound of that wait; the bound doubles with every failure.
-    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "10s")]
-    pub sync_interval_cap: Duration,
+    /// How servers are counted.
+    #[command(flatten)]
+    pub count: CountArgs,
 
     /// How long connections may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
     pub graceful_shutdown_timeout: Duration,
 
+    /// Answer under /debug/pprof/ on the admin port.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub enable_profiling: bool,
+
+    /// No effect, but needs --enable-profiling: there is no lock profile.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    pub enable_contention_profiling: bool,
+
+    /// No effect: what waits for a slow peer is bounded in bytes, not packets.
+    #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "150", hide_short_help = true)]
+    xfr_channel_size: u32,
+
+    /// No effect.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    warn_on_channel_limit: bool,
+
     /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Flags about finding servers and keeping tunnels to them.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Keeping tunnels")]
+pub struct SyncArgs {
+    /// How often servers that are missing are looked for, and the first bound
+    /// of the random wait before a server is dialled again.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
+    pub sync_interval: Duration,
+
+    /// Largest bound of that wait; the bound grows with every failure.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "10s")]
+    pub sync_interval_cap: Duration,
+
+    /// How often tunnels to Konnectivity's servers are looked at.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
+    pub probe_interval: Duration,
+
+    /// Go on looking for servers when there is a tunnel to as many as there
+    /// should be.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub sync_forever: bool,
+
+    /// A Konnectivity server that was silent this long is asked whether it is
+    /// there. Servers of our own are asked every few seconds.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
+    pub keepalive_time: Duration,
+}
+
+/// Flags about the number of servers.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Counting servers")]
+pub struct CountArgs {
+    /// Count servers by their Leases, besides by what they say.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub count_server_leases: bool,
+
+    /// Namespace of the Leases.
+    #[arg(long, value_name = "NAME", default_value = "kube-system")]
+    pub lease_namespace: String,
+
+    /// Which Leases are servers', as a label selector. Also --lease-label.
+    #[arg(long, value_name = "SELECTOR", value_parser = tunnel::args::selector, alias = "lease-label",
+          default_value = "k8s-app=konnectivity-server")]
+    pub lease_label_selector: String,
+
+    /// Which count holds: `default`, that of the Leases if they are counted;
+    /// `max`, the larger one.
+    #[arg(long, value_name = "SOURCE", default_value = "default")]
+    pub server_count_source: CountSource,
+
+    /// Kubeconfig for counting Leases; the pod's service account if empty.
+    #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
+    pub kubeconfig: PathBuf,
+
+    /// No effect: requests are JSON.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "application/vnd.kubernetes.protobuf",
+        hide_short_help = true
+    )]
+    kube_api_content_type: String,
 }
 
 /// Choice of link.
@@ -84,6 +187,8 @@ pub enum Transport {
     Auto,
     /// HTTP/2 over TLS over TCP only.
     H2,
+    /// Konnectivity's own protocol only, for its servers.
+    Konnectivity,
     /// QUIC only.
     Quic,
 }

@@ -1,15 +1,27 @@
 //! Flags made into values: after this nothing is a string that should not be.
 
+#[cfg(test)]
+mod manifests;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use tracing::warn;
+use tunnel::args::List;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
-use crate::cli::{Cli, Transport};
+use crate::cli::{Cli, CountArgs, SyncArgs, Transport};
+
+/// An address and a port to listen on; no address is every address.
+pub type Bind = (Option<IpAddr>, u16);
 
 /// Everything an agent needs to know.
 #[derive(Debug, Clone)]
@@ -18,6 +30,10 @@ pub struct Config {
     pub servers: Vec<ServerAddr>,
     /// How to authenticate to them, and they to us.
     pub tls: Arc<rustls::ClientConfig>,
+    /// More ALPN names, to be offered in front of our own.
+    pub alpn: Vec<String>,
+    /// File with the token that is presented to servers; read for every tunnel.
+    pub token_path: Option<PathBuf>,
     /// Which links to try.
     pub transport: Transport,
     /// This agent's name.
@@ -25,13 +41,67 @@ pub struct Config {
     /// What it serves, in the form that goes over the wire.
     pub identifiers: String,
     /// Health listener.
-    pub health: (Option<IpAddr>, u16),
+    pub health: Bind,
     /// Admin listener.
-    pub admin: (Option<IpAddr>, u16),
-    /// First and largest bound of the wait between attempts.
-    pub retry: (Duration, Duration),
+    pub admin: Bind,
+    /// Whether `/debug/pprof/` answers on the admin listener.
+    pub profiling: bool,
+    /// When to look for servers, and when again.
+    pub sync: Sync,
+    /// Silence after which a Konnectivity server is asked for a sign of life.
+    pub keepalive: Duration,
+    /// The Leases that servers are counted by, if they are.
+    pub leases: Option<LeaseCount>,
+    /// Which count of servers holds.
+    pub count_source: CountSource,
     /// Limit of a drain.
     pub grace: Duration,
+}
+
+/// When to look for servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sync {
+    /// How often, and the first bound of the wait after a failure.
+    pub interval: Duration,
+    /// The largest bound of that wait, never less than `interval`.
+    pub cap: Duration,
+    /// How often tunnels to Konnectivity's servers are looked at.
+    pub probe: Duration,
+    /// Also when there is a tunnel to as many servers as there should be.
+    pub forever: bool,
+}
+
+/// The Leases of servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseCount {
+    /// Their namespace.
+    pub namespace: String,
+    /// Their label selector, as Kubernetes reads it.
+    pub selector: String,
+    /// How to reach the kube-apiserver; the pod's service account if `None`.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Which count of servers holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CountSource {
+    /// That of the Leases if they are counted, otherwise what servers say.
+    #[default]
+    Default,
+    /// The larger one.
+    Max,
+}
+
+impl FromStr for CountSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "default" => Ok(Self::Default),
+            "max" => Ok(Self::Max),
+            _ => Err("use default or max".to_owned()),
+        }
+    }
 }
 
 /// Where a server is, as the operator wrote it.
@@ -57,42 +127,105 @@ impl TryFrom<Cli> for Config {
     type Error = anyhow::Error;
 
     fn try_from(cli: Cli) -> anyhow::Result<Self> {
-        ensure!(!cli.ca_cert.as_os_str().is_empty(), "--ca-cert is needed to check the tunnel servers");
+        ensure!(given(&cli.ca_cert).is_some(), "--ca-cert is needed to check the tunnel servers");
         ensure!(
-            !cli.agent_cert.as_os_str().is_empty() && !cli.agent_key.as_os_str().is_empty(),
-            "--agent-cert and --agent-key are needed to authenticate to the tunnel servers"
+            cli.enable_profiling || !cli.enable_contention_profiling,
+            "--enable-contention-profiling needs --enable-profiling"
         );
-        ensure!(
-            cli.sync_interval <= cli.sync_interval_cap,
-            "--sync-interval must not be larger than --sync-interval-cap"
-        );
-        let identity = Identity::load(&cli.agent_cert, &cli.agent_key)?;
-        Identifiers::parse(&cli.agent_identifiers, UnknownKeys::Refuse).context("--agent-identifiers")?;
+        let token_path = existing("--service-account-token-path", &cli.service_account_token_path)?;
+        let identity = identity(&cli, token_path.is_some())?;
+        check_identifiers(&cli.agent_identifiers)?;
         Ok(Self {
             servers: servers(&cli.proxy_server_host, cli.proxy_server_port)?,
-            tls: tls::agent_client(&identity, tls::load_roots(&cli.ca_cert)?)?,
+            tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert)?)?,
+            alpn: alpn(cli.alpn_proto)?,
+            token_path,
             transport: cli.transport,
             agent_id: match cli.agent_id {
                 id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
                 id => id,
             },
             identifiers: cli.agent_identifiers,
-            health: (
-                bind_ip(&cli.health_server_host)
-                    .map_err(anyhow::Error::msg)
-                    .context("--health-server-host")?,
-                cli.health_server_port,
-            ),
-            admin: (
-                bind_ip(&cli.admin_bind_address)
-                    .map_err(anyhow::Error::msg)
-                    .context("--admin-bind-address")?,
-                cli.admin_server_port,
-            ),
-            retry: (cli.sync_interval, cli.sync_interval_cap),
+            health: bind("--health-server-host", &cli.health_server_host, cli.health_server_port)?,
+            admin: bind("--admin-bind-address", &cli.admin_bind_address, cli.admin_server_port)?,
+            profiling: cli.enable_profiling,
+            sync: sync(&cli.sync)?,
+            keepalive: cli.sync.keepalive_time,
+            count_source: cli.count.server_count_source,
+            leases: lease_count(cli.count)?,
             grace: cli.graceful_shutdown_timeout,
         })
     }
+}
+
+fn given(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
+/// A file that has to be there if it is named.
+fn existing(flag: &str, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let path = given(path);
+    if let Some(path) = &path {
+        std::fs::metadata(path).with_context(|| format!("{flag}={}", path.display()))?;
+    }
+    Ok(path)
+}
+
+fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
+    Ok((bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?, port))
+}
+
+/// The client certificate, which an agent with a token can do without.
+fn identity(cli: &Cli, has_token: bool) -> anyhow::Result<Option<Identity>> {
+    match (given(&cli.agent_cert), given(&cli.agent_key)) {
+        (Some(cert), Some(key)) => Ok(Some(Identity::load(&cert, &key)?)),
+        (Some(_), None) => bail!("--agent-cert needs --agent-key"),
+        (None, Some(_)) => bail!("--agent-key needs --agent-cert"),
+        (None, None) if has_token => Ok(None),
+        (None, None) => bail!(
+            "nothing tells the tunnel servers who this agent is: give --agent-cert and --agent-key, or \
+             --service-account-token-path, or all of them"
+        ),
+    }
+}
+
+fn check_identifiers(text: &str) -> anyhow::Result<()> {
+    let identifiers = Identifiers::parse(text, UnknownKeys::Refuse).context("--agent-identifiers")?;
+    if !identifiers.unusable.is_empty() {
+        warn!(unusable = ?identifiers.unusable, "--agent-identifiers: these name nothing that is ever dialled");
+    }
+    Ok(())
+}
+
+/// Extra names for TLS. One has to fit into a byte's worth of length.
+fn alpn(lists: Vec<List>) -> anyhow::Result<Vec<String>> {
+    let names = List::flatten(lists);
+    if let Some(long) = names.iter().find(|name| name.len() > usize::from(u8::MAX)) {
+        bail!("--alpn-proto: {long:?} is longer than {} bytes", u8::MAX);
+    }
+    Ok(names)
+}
+
+fn sync(args: &SyncArgs) -> anyhow::Result<Sync> {
+    ensure!(
+        args.sync_interval <= args.sync_interval_cap,
+        "--sync-interval must not be larger than --sync-interval-cap"
+    );
+    Ok(Sync {
+        interval: args.sync_interval,
+        cap: args.sync_interval_cap,
+        probe: args.probe_interval,
+        forever: args.sync_forever,
+    })
+}
+
+fn lease_count(args: CountArgs) -> anyhow::Result<Option<LeaseCount>> {
+    let kubeconfig = existing("--kubeconfig", &args.kubeconfig)?;
+    if !args.count_server_leases {
+        return Ok(None);
+    }
+    ensure!(!args.lease_namespace.is_empty(), "--count-server-leases needs --lease-namespace");
+    Ok(Some(LeaseCount { namespace: args.lease_namespace, selector: args.lease_label_selector, kubeconfig }))
 }
 
 /// Splits `a,b:9000,[::1]:9000,::1` into hosts with ports.
@@ -119,22 +252,4 @@ fn servers(list: &str, default_port: u16) -> anyhow::Result<Vec<ServerAddr>> {
         bail!("--proxy-server-host names no server");
     }
     Ok(servers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn server_lists() {
-        let shown = |list: &str| {
-            servers(list, 8091).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(shown("10.0.0.1"), "10.0.0.1:8091");
-        assert_eq!(shown("a, b:9000,a"), "a:8091 b:9000");
-        assert_eq!(shown("::1,[::2],[::3]:9000"), "[::1]:8091 [::2]:8091 [::3]:9000");
-        for bad in ["", ",", "a:x", "a:0", ":80"] {
-            assert!(servers(bad, 8091).is_err(), "{bad:?}");
-        }
-    }
 }

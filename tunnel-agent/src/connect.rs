@@ -1,21 +1,27 @@
-//! Establishing a tunnel to one server: resolve, choose a link, race.
+//! Establishing a tunnel on one way: choose a link, race, greet.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod greet;
+mod links;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tunnel::control::Messages;
 use tunnel::drain::Drain;
-use tunnel::listen::tune;
 use tunnel::stream::Stream;
-use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
+use tunnel::transport::konnectivity::{Connected, Introduction};
+use tunnel::transport::{HandshakeError, Link, Tunnel};
+use tunnel_proto::message::{Hello, Welcome};
 
 use crate::cli::Transport;
-use crate::config::ServerAddr;
+use crate::config::Config;
+use crate::fleet::Way;
 use crate::metrics::Metrics;
+
+use greet::{Answer, GreetingError, TokenError};
+use links::{Links, Opened, Tls};
 
 /// Head start of the preferred link: longer than a handshake takes where it
 /// works, too short to be noticed where it does not.
@@ -27,194 +33,234 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// For how long it is remembered that QUIC lost.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// An established tunnel and its control stream.
-pub(crate) type Established = (Tunnel, Stream);
+/// A tunnel to a server that has admitted us.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) tunnel: Tunnel,
+    pub(crate) server_id: String,
+    /// How many servers there are, if this one says so.
+    pub(crate) server_count: Option<u32>,
+    /// Where servers are (host:port), if this one knows. Not checked yet.
+    pub(crate) addresses: Vec<String>,
+    /// Name and version of the server program, for people.
+    pub(crate) software: String,
+    /// The control stream, on links that have one.
+    pub(crate) control: Option<Messages>,
+}
 
-/// Dials one server.
+/// Why there is no new tunnel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("there is a tunnel to server {0} already")]
+    Duplicate(String),
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// What is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// What the flags allow.
+    Any,
+    /// QUIC alone, to replace a tunnel on h2.
+    Quic,
+}
+
+/// Ids of the servers to which there are tunnels, as they are when Hello is said.
+pub(crate) type Held = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Dials servers.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    pub(crate) server: ServerAddr,
-    pub(crate) transport: Transport,
-    pub(crate) tls: Arc<rustls::ClientConfig>,
-    pub(crate) metrics: Metrics,
-    pub(crate) drain: Drain,
-    /// UDP sockets, one per address family, made when first needed.
-    endpoints: [OnceLock<quinn::Endpoint>; 2],
-    quic_lost: Mutex<Option<Instant>>,
+    config: Arc<Config>,
+    metrics: Metrics,
+    links: Links,
+    /// Where QUIC lost the race, and when.
+    quic_lost: Mutex<HashMap<Way, Instant>>,
 }
 
 impl Connector {
-    pub(crate) fn new(
-        server: ServerAddr,
-        transport: Transport,
-        tls: Arc<rustls::ClientConfig>,
-        metrics: Metrics,
-        drain: Drain,
-    ) -> Self {
-        Self {
-            server,
-            transport,
-            tls,
-            metrics,
-            drain,
-            endpoints: [OnceLock::new(), OnceLock::new()],
-            quic_lost: Mutex::new(None),
+    pub(crate) fn new(config: Arc<Config>, metrics: Metrics, drain: Drain) -> Self {
+        Self { links: Links::new(&config, drain), config, metrics, quic_lost: Mutex::default() }
+    }
+
+    /// Establishes a tunnel and introduces us. Cancel safe: dropping it gives
+    /// the attempt up.
+    ///
+    /// # Errors
+    /// When no link works, or the server does not admit us.
+    pub(crate) async fn connect(
+        &self,
+        way: &Way,
+        choice: Choice,
+        held: &Held,
+    ) -> Result<Greeted, ConnectError> {
+        let token = match &self.config.token_path {
+            Some(path) => greet::read_token(path)?,
+            None => String::new(),
+        };
+        // Boxed: handshakes are large, and only a few run at a time.
+        let opened = match (choice, self.config.transport) {
+            (Choice::Quic, _) | (Choice::Any, Transport::Quic) => {
+                Box::pin(self.attempt(way, Link::Quic)).await
+            }
+            (Choice::Any, Transport::H2 | Transport::Konnectivity) => {
+                Box::pin(self.attempt(way, Link::H2)).await
+            }
+            (Choice::Any, Transport::Auto) => Box::pin(self.race(way)).await,
+        }?;
+        let (link, greeted) = match opened {
+            Opened::Ours(tunnel, control) => {
+                (tunnel.link(), self.introduce(tunnel, control, token, held()).await)
+            }
+            Opened::Grpc(tls) => (Link::Konnectivity, self.call(way, tls, token).await),
+        };
+        let outcome = match &greeted {
+            Ok(_) => "connected",
+            Err(ConnectError::Duplicate(_)) => "duplicate",
+            Err(ConnectError::Greeting(GreetingError::Rejected { .. })) => "rejected",
+            Err(ConnectError::Handshake(error)) => error.label(),
+            Err(ConnectError::Greeting(_) | ConnectError::Token(_)) => "greeting_failed",
+        };
+        self.count(link, outcome);
+        greeted
+    }
+
+    /// Says Hello on a tunnel, and closes it where that leads to nothing.
+    async fn introduce(
+        &self,
+        tunnel: Tunnel,
+        control: Stream,
+        token: String,
+        connected_servers: Vec<String>,
+    ) -> Result<Greeted, ConnectError> {
+        let hello = Hello {
+            agent_id: self.config.agent_id.clone(),
+            identifiers: self.config.identifiers.clone(),
+            token,
+            connected_servers,
+            ..Hello::default()
+        };
+        match greet::greet(control, hello).await {
+            Ok(Answer::Welcome(control, welcome)) => Ok(greeted(tunnel, control, welcome)),
+            Ok(Answer::Duplicate(server_id)) => {
+                tunnel.close("duplicate");
+                Err(ConnectError::Duplicate(server_id))
+            }
+            Err(error) => {
+                tunnel.close("greeting failed");
+                Err(error.into())
+            }
         }
     }
 
-    /// Establishes a tunnel on the chosen link, or on the first that works.
-    /// Cancel safe.
-    pub(crate) async fn connect(&self) -> Result<Established, HandshakeError> {
-        match self.transport {
-            Transport::H2 => self.attempt(Link::H2).await,
-            Transport::Quic => self.attempt(Link::Quic).await,
-            Transport::Auto => self.race().await,
-        }
+    /// Introduces us to a server that speaks Konnectivity's gRPC only.
+    async fn call(&self, way: &Way, tls: Box<Tls>, token: String) -> Result<Greeted, ConnectError> {
+        let introduction = Introduction {
+            agent_id: self.config.agent_id.clone(),
+            identifiers: self.config.identifiers.clone(),
+            token: (!token.is_empty()).then_some(token),
+        };
+        let calling = self.links.call(way, tls, &introduction, &self.metrics);
+        let Connected { tunnel, server_id, server_count } =
+            timeout(ATTEMPT_LIMIT, calling).await.unwrap_or(Err(HandshakeError::Timeout))?;
+        Ok(Greeted {
+            tunnel: Tunnel::Konnectivity(tunnel),
+            server_id,
+            server_count: (server_count > 0).then_some(server_count),
+            addresses: Vec::new(),
+            software: "konnectivity".to_owned(),
+            control: None,
+        })
     }
 
-    /// Whether a tunnel on h2 should be replaced once QUIC works.
-    pub(crate) fn prefers_quic(&self) -> bool {
-        self.transport == Transport::Auto
+    fn count(&self, link: Link, outcome: &str) {
+        self.metrics.tunnel_attempts.with_label_values(&[link.label(), outcome]).inc();
     }
 
-    async fn race(&self) -> Result<Established, HandshakeError> {
+    async fn race(&self, way: &Way) -> Result<Opened, HandshakeError> {
         let (first, second) =
-            if self.quic_lost_lately() { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
-        let mut ahead = Box::pin(self.attempt(first));
+            if self.quic_lost_lately(way) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
+        let mut ahead = Box::pin(self.attempt(way, first));
         let early = tokio::select! {
             result = &mut ahead => Some(result),
             () = sleep(HEAD_START) => None,
         };
-        let (won, lost) = match early {
-            Some(Ok(established)) => (first, Ok(established)),
-            Some(Err(error)) => self.second(second, first, error).await,
-            None => {
-                let mut behind = Box::pin(self.attempt(second));
-                tokio::select! {
-                    biased;
-                    result = &mut ahead => match result {
-                        Ok(established) => (first, Ok(established)),
-                        Err(error) => (second, both(behind.await, first, error)),
-                    },
-                    result = &mut behind => match result {
-                        Ok(established) => (second, Ok(established)),
-                        Err(error) => (first, both(ahead.await, second, error)),
-                    },
-                }
-            }
+        let mut behind = Box::pin(self.attempt(way, second));
+        let (won, result) = match early {
+            Some(Ok(opened)) => (first, Ok(opened)),
+            Some(Err(error)) => (second, both(behind.await, first, error)),
+            None => tokio::select! {
+                biased;
+                result = &mut ahead => match result {
+                    Ok(opened) => (first, Ok(opened)),
+                    Err(error) => (second, both(behind.await, first, error)),
+                },
+                result = &mut behind => match result {
+                    Ok(opened) => (second, Ok(opened)),
+                    Err(error) => (first, both(ahead.await, second, error)),
+                },
+            },
         };
-        if lost.is_ok() {
-            self.remember(won);
+        if result.is_ok() {
+            self.remember(way, won);
         }
-        lost
-    }
-
-    async fn second(
-        &self,
-        link: Link,
-        failed: Link,
-        error: HandshakeError,
-    ) -> (Link, Result<Established, HandshakeError>) {
-        (link, both(self.attempt(link).await, failed, error))
-    }
-
-    fn quic_lost_lately(&self) -> bool {
-        let lost = *self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.is_some_and(|at| at.elapsed() < MEMORY)
-    }
-
-    fn remember(&self, won: Link) {
-        let lost = (won == Link::H2).then(Instant::now);
-        let mut memory = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        // A later win of h2 does not prolong the memory: QUIC gets its chance.
-        if lost.is_none() || memory.is_none_or(|at| at.elapsed() >= MEMORY) {
-            *memory = lost;
-        }
-    }
-
-    /// One attempt on one link, at every address in turn.
-    pub(crate) async fn attempt(&self, link: Link) -> Result<Established, HandshakeError> {
-        let result = match timeout(ATTEMPT_LIMIT, self.try_addresses(link)).await {
-            Ok(result) => result,
-            Err(_) => Err(HandshakeError::Timeout),
-        };
-        let outcome = result.as_ref().map_or_else(HandshakeError::label, |_| "connected");
-        self.metrics.tunnel_attempts.with_label_values(&[link.label(), outcome]).inc();
         result
     }
 
-    async fn try_addresses(&self, link: Link) -> Result<Established, HandshakeError> {
-        let ServerAddr { host, port } = &self.server;
-        let addrs: Vec<SocketAddr> = lookup_host((host.as_str(), *port))
-            .await
-            .map_err(|error| HandshakeError::Lost(format!("lookup {host}: {error}")))?
-            .collect();
-        let share = ATTEMPT_LIMIT / u32::try_from(addrs.len().max(1)).unwrap_or(u32::MAX);
-        let mut last = HandshakeError::Lost(format!("lookup {host}: no address"));
-        for addr in addrs {
-            // Boxed: handshakes are large, and only a few run at a time.
-            let attempt = async {
-                match link {
-                    Link::H2 => Box::pin(self.connect_h2(addr)).await,
-                    Link::Quic => Box::pin(self.connect_quic(addr)).await,
-                    Link::Konnectivity => Err(HandshakeError::Config("not chosen by any flag".to_owned())),
-                }
-            };
-            match timeout(share, attempt).await {
-                Ok(Ok(established)) => return Ok(established),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = HandshakeError::Timeout,
+    fn quic_lost_lately(&self, way: &Way) -> bool {
+        let lost = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.get(way).is_some_and(|at| at.elapsed() < MEMORY)
+    }
+
+    fn remember(&self, way: &Way, won: Link) {
+        let mut memory = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.retain(|_, at| at.elapsed() < MEMORY);
+        match won {
+            Link::Quic => drop(memory.remove(way)),
+            // A later win of h2 does not prolong the memory: QUIC gets its chance.
+            Link::H2 | Link::Konnectivity => drop(memory.entry(way.clone()).or_insert_with(Instant::now)),
+        }
+    }
+
+    /// One attempt on one link, below the greeting.
+    async fn attempt(&self, way: &Way, link: Link) -> Result<Opened, HandshakeError> {
+        let opening = async {
+            match link {
+                // Which of the two it is, the server says.
+                Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(way)).await,
+                Link::Quic => Box::pin(self.links.quic(way)).await,
             }
-            debug!(server = %self.server, %addr, link = link.label(), error = %last, "attempt failed");
-        }
-        Err(last)
-    }
-
-    async fn connect_quic(&self, addr: SocketAddr) -> Result<Established, HandshakeError> {
-        let endpoint = self.endpoint(addr)?;
-        let (tunnel, control) =
-            quic::connect(&endpoint, addr, &self.server.host, Arc::clone(&self.tls)).await?;
-        Ok((Tunnel::Quic(tunnel), control))
-    }
-
-    fn endpoint(&self, addr: SocketAddr) -> Result<quinn::Endpoint, HandshakeError> {
-        let (slot, local) = if addr.is_ipv4() {
-            (&self.endpoints[0], SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-        } else {
-            (&self.endpoints[1], SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
         };
-        if let Some(endpoint) = slot.get() {
-            return Ok(endpoint.clone());
+        let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));
+        if let Err(error) = &result {
+            self.count(link, error.label());
         }
-        let endpoint =
-            quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?;
-        Ok(slot.get_or_init(|| endpoint).clone())
+        result
     }
+}
 
-    async fn connect_h2(&self, addr: SocketAddr) -> Result<Established, HandshakeError> {
-        let lost = |error: std::io::Error| HandshakeError::Lost(error.to_string());
-        let tcp = TcpStream::connect(addr).await.map_err(lost)?;
-        tune(&tcp);
-        let name = ServerName::try_from(self.server.host.clone())
-            .map_err(|error| HandshakeError::Config(error.to_string()))?;
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, tcp)
-            .await
-            .map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        if tls.get_ref().1.alpn_protocol() != Some(tunnel::tls::ALPN) {
-            return Err(HandshakeError::Tls("the server does not speak this protocol".to_owned()));
-        }
-        let (tunnel, control) = h2::connect(tls, addr, &self.drain).await?;
-        Ok((Tunnel::H2(tunnel), control))
+fn greeted(tunnel: Tunnel, control: Messages, welcome: Welcome) -> Greeted {
+    Greeted {
+        tunnel,
+        server_id: welcome.server_id,
+        server_count: (welcome.server_count > 0).then_some(welcome.server_count),
+        addresses: welcome.server_addresses,
+        software: welcome.software,
+        control: Some(control),
     }
 }
 
 /// When both links fail, people need both reasons.
 fn both(
-    result: Result<Established, HandshakeError>,
+    result: Result<Opened, HandshakeError>,
     other: Link,
     error: HandshakeError,
-) -> Result<Established, HandshakeError> {
+) -> Result<Opened, HandshakeError> {
     result.map_err(|own| match own {
         HandshakeError::Tls(text) => HandshakeError::Tls(format!("{text}; {}: {error}", other.label())),
         own @ (HandshakeError::Config(_)

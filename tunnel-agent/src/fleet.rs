@@ -1,75 +1,116 @@
-//! A tunnel to every server of the list, kept up for ever.
+//! Tunnels to all servers, kept up for ever.
+//!
+//! One task owns the [`Plan`], which decides, and the sessions. Attempts,
+//! lookups and watches of sessions are tasks of their own that report to it.
+
+mod demand;
+mod entries;
+mod pace;
+mod plan;
+mod standing;
+mod tasks;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use tokio::time::{Instant, sleep};
+use rand::RngExt as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
-use tunnel::backoff::Backoff;
+use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
-use tunnel::transport::Link;
 
+use crate::cli::Transport;
 use crate::config::{Config, ServerAddr};
-use crate::connect::{Connector, Established};
+use crate::connect::{ConnectError, Connector, Greeted};
 use crate::metrics::Metrics;
-use crate::session::{Session, greet};
+use crate::session::Session;
 
-/// While on h2, QUIC is tried again this often (with `--transport=auto`).
-const PROBE: Duration = Duration::from_secs(600);
+pub(crate) use entries::Way;
+pub(crate) use standing::Servers;
+pub use tasks::Lookup;
 
-/// A tunnel that lasted this long was a success: the next wait is short again.
-const LASTED: Duration = Duration::from_secs(10);
+use demand::Demand;
+use pace::Pace;
+use plan::{Action, Manner, News, Plan, Purpose, Verdict};
+use standing::Standing;
+use tasks::{Tasks, system_lookup};
 
-/// What all servers' keepers share. Clones are the same fleet.
+/// Reports that wait for the fleet's task: more than there are attempts,
+/// lookups and sessions, so that none waits long.
+const REPORTS: usize = 1024;
+
+/// What the tasks report.
+#[derive(Debug)]
+enum Report {
+    /// A name was resolved, or why not.
+    Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
+    /// An attempt is over; `None` if it vanished.
+    Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
+    /// The server of a session drains.
+    Drains(String, u64),
+    /// A session is over.
+    Ended(String, u64),
+}
+
+/// What a fleet takes from outside.
+#[derive(Default)]
+pub(crate) struct Sources {
+    /// How many Leases of servers are valid; `None` while that is not known.
+    pub(crate) leases: Option<watch::Receiver<Option<u32>>>,
+    /// How names are resolved; by the system if absent.
+    pub(crate) lookup: Option<Lookup>,
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").field("leases", &self.leases).finish_non_exhaustive()
+    }
+}
+
+/// The fleet, seen from outside. Clones are the same fleet.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
-    config: Arc<Config>,
-    metrics: Metrics,
-    drain: Drain,
-    /// Which list entry holds the tunnel to which server id: two entries may
-    /// lead to one server, through a load balancer.
-    held: Arc<Mutex<HashMap<String, ServerAddr>>>,
+    servers: watch::Receiver<Servers>,
     sessions: TaskTracker,
 }
 
-/// Holds a server id, and counts as a connected server, until dropped.
-struct Held {
-    fleet: Fleet,
-    server_id: String,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.fleet.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.server_id);
-        self.fleet.metrics.servers_connected.dec();
-    }
-}
-
 impl Fleet {
-    pub(crate) fn new(config: Arc<Config>, metrics: Metrics, drain: Drain) -> Self {
-        Self { config, metrics, drain, held: Arc::default(), sessions: TaskTracker::new() }
-    }
-
-    /// Begins to keep tunnels to all servers.
-    pub(crate) fn start(&self) {
-        self.metrics.servers_wanted.set(i64::try_from(self.config.servers.len()).unwrap_or(i64::MAX));
-        for server in &self.config.servers {
-            let connector = Connector::new(
-                server.clone(),
-                self.config.transport,
-                Arc::clone(&self.config.tls),
-                self.metrics.clone(),
-                self.drain.clone(),
-            );
-            self.drain.spawn("server keeper", self.clone().keep(connector));
+    /// Begins to keep tunnels to all servers, until the drain starts.
+    pub(crate) fn start(config: &Arc<Config>, metrics: &Metrics, drain: &Drain, sources: Sources) -> Self {
+        let (reports, inbox) = mpsc::channel(REPORTS);
+        let (standing, servers) = Standing::new(metrics);
+        let sessions = TaskTracker::new();
+        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone());
+        let tasks = Tasks {
+            connector: Arc::new(connector),
+            lookup: sources.lookup.unwrap_or_else(system_lookup),
+            servers: servers.clone(),
+            reports,
+            drain: drain.clone(),
+        };
+        let mut keeper = Keeper {
+            plan: plan_of(config),
+            standing,
+            tasks,
+            running: HashMap::new(),
+            tracker: sessions.clone(),
+            metrics: metrics.clone(),
+            drain: drain.clone(),
+        };
+        let mut leases = sources.leases;
+        if let Some(counter) = &mut leases {
+            keeper.plan.leased(*counter.borrow_and_update(), Instant::now());
         }
+        keeper.publish();
+        drain.spawn("fleet", keeper.keep(inbox, leases));
+        Self { servers, sessions }
     }
 
-    /// Servers to which a tunnel stands.
-    pub(crate) fn connected(&self) -> usize {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// Servers connected and wanted, now and when that changes.
+    pub(crate) fn servers(&self) -> watch::Receiver<Servers> {
+        self.servers.clone()
     }
 
     /// Waits until all tunnels are over, which they are by themselves once the
@@ -78,98 +119,152 @@ impl Fleet {
         self.sessions.close();
         self.sessions.wait().await;
     }
+}
 
-    async fn keep(self, connector: Connector) {
-        let (first, cap) = self.config.retry;
-        let mut backoff = Backoff::new(first, cap);
+fn plan_of(config: &Config) -> Plan {
+    let manner = Manner {
+        pace: Pace::new(config.sync.interval, config.sync.cap),
+        forever: config.sync.forever,
+        upgrades: config.transport == Transport::Auto,
+    };
+    let demand = Demand::new(config.count_source);
+    let random = Box::new(|| rand::rng().random());
+    Plan::new(&config.servers, demand, manner, random, Instant::now())
+}
+
+/// The task that owns it all.
+struct Keeper {
+    plan: Plan,
+    standing: Standing,
+    tasks: Tasks,
+    /// Sessions by serial number, retired ones included.
+    running: HashMap<u64, Session>,
+    tracker: TaskTracker,
+    metrics: Metrics,
+    drain: Drain,
+}
+
+impl Keeper {
+    async fn keep(
+        mut self,
+        mut inbox: mpsc::Receiver<Report>,
+        mut leases: Option<watch::Receiver<Option<u32>>>,
+    ) {
         loop {
-            let started = Instant::now();
+            for action in self.plan.due(Instant::now()) {
+                match action {
+                    Action::Resolve(server) => self.tasks.resolve(server),
+                    Action::Dial(way, purpose) => self.tasks.dial(way, purpose),
+                }
+            }
+            self.publish();
+            let wake = self.plan.wake();
             tokio::select! {
                 biased;
-                () = self.drain.started() => return,
-                () = self.connect_and_stay(&connector) => {}
-            }
-            if started.elapsed() >= LASTED {
-                backoff.reset();
-            }
-            tokio::select! {
-                biased;
-                () = self.drain.started() => return,
-                () = sleep(backoff.next_wait()) => {}
+                () = self.drain.killed() => return,
+                () = self.drain.started(), if !self.plan.is_stopped() => self.plan.stop(),
+                // Never closed: the tasks' own end of it is in `self`.
+                Some(report) = inbox.recv() => self.take(report),
+                count = changed(&mut leases) => self.plan.leased(count, Instant::now()),
+                () = until(wake) => {}
             }
         }
     }
 
-    /// Returns when there is no tunnel to this server any more.
-    async fn connect_and_stay(&self, connector: &Connector) {
-        let mut next = match connector.connect().await {
-            Ok(established) => Some(established),
-            Err(error) => {
-                warn!(server = %connector.server, %error, "cannot reach the server");
-                None
+    fn publish(&mut self) {
+        let (connected, wanted) = self.plan.numbers();
+        self.standing.publish(connected, wanted, self.plan.held());
+    }
+
+    fn take(&mut self, report: Report) {
+        let now = Instant::now();
+        match report {
+            Report::Resolved(server, result) => {
+                if let Err(error) = &result {
+                    warn!(%server, error, "cannot resolve the servers' name");
+                }
+                self.plan.resolved(&server, result.ok().as_deref(), now);
             }
-        };
-        while let Some(established) = next.take() {
-            next = self.stay(connector, established).await;
+            Report::Attempted(way, purpose, Some(Ok(greeted))) => {
+                self.connected(&way, &purpose, *greeted, now)
+            }
+            Report::Attempted(way, purpose, Some(Err(ConnectError::Duplicate(id)))) => {
+                self.duplicate(&way, &purpose, &id, now);
+            }
+            Report::Attempted(way, purpose, Some(Err(error))) => {
+                if let Purpose::Upgrade(_) = purpose {
+                    debug!(server = %way, %error, "quic does not work yet");
+                } else {
+                    warn!(server = %way, %error, "cannot connect");
+                }
+                self.plan.failed(&way, &purpose, now);
+            }
+            Report::Attempted(way, purpose, None) => self.plan.failed(&way, &purpose, now),
+            Report::Drains(id, serial) => {
+                info!(id, "the server is draining");
+                self.plan.draining(&id, serial, now);
+            }
+            Report::Ended(id, serial) => {
+                self.running.remove(&serial);
+                if self.plan.ended(&id, serial, now) {
+                    warn!(id, "disconnected");
+                }
+            }
         }
     }
 
-    /// Uses one tunnel until it ends, or until a better one is there, which is
-    /// then returned.
-    async fn stay(&self, connector: &Connector, (tunnel, control): Established) -> Option<Established> {
-        let (server, link) = (&connector.server, tunnel.link());
-        let (messages, welcome) = match greet(control, &self.config.agent_id, &self.config.identifiers).await
-        {
-            Ok(greeted) => greeted,
-            Err(error) => {
-                warn!(%server, link = link.label(), %error, "the server does not take us");
-                tunnel.close("greeting failed");
-                return None;
-            }
-        };
-        let Some(held) = self.hold(&welcome.server_id, server) else {
-            info!(%server, id = welcome.server_id, "there is a tunnel to this server already");
-            tunnel.close("duplicate");
-            return None;
-        };
-        info!(%server, id = welcome.server_id, link = link.label(), software = welcome.software, "connected");
-        let session = Session::start(tunnel, messages, &self.sessions, &self.metrics, &self.drain);
-        let better = tokio::select! {
-            () = session.ended() => None,
-            better = Self::better(connector, link) => Some(better),
-        };
-        match &better {
-            Some(_) => {
-                info!(%server, "moving from h2 to quic");
-                session.retire();
-            }
-            None => warn!(%server, id = welcome.server_id, link = link.label(), "disconnected"),
+    fn connected(&mut self, way: &Way, purpose: &Purpose, greeted: Greeted, now: Instant) {
+        if self.plan.is_stopped() {
+            return greeted.tunnel.close("the agent is draining");
         }
-        drop(held);
-        better
+        let news = News {
+            server_id: greeted.server_id,
+            link: greeted.tunnel.link(),
+            server_count: greeted.server_count,
+            addresses: greeted.addresses,
+        };
+        let id = news.server_id.as_str();
+        let Verdict::Keep { serial, replaces } = self.plan.connected(way, purpose, &news, now) else {
+            // Two attempts at a time led to one server. It has not registered
+            // this tunnel, because it has not heard a heartbeat on it.
+            info!(server = %way, id, "there is a tunnel to this server already");
+            return greeted.tunnel.close("duplicate");
+        };
+        info!(server = %way, id, link = news.link.label(), software = greeted.software, "connected");
+        let session =
+            Session::start(greeted.tunnel, greeted.control, &self.tracker, &self.metrics, &self.drain);
+        self.tasks.watch(session.clone(), id.to_owned(), serial);
+        self.running.insert(serial, session);
+        if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
+            info!(server = %way, id, "moved from h2 to quic");
+            old.retire();
+        }
     }
 
-    fn hold(&self, server_id: &str, server: &ServerAddr) -> Option<Held> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.contains_key(server_id) {
-            return None;
+    fn duplicate(&mut self, way: &Way, purpose: &Purpose, id: &str, now: Instant) {
+        if self.plan.duplicate(way, purpose, id, now) {
+            info!(server = %way, id, "this is a server to which there is a tunnel already");
+        } else {
+            debug!(server = %way, id, "still the same server");
         }
-        held.insert(server_id.to_owned(), server.clone());
-        self.metrics.servers_connected.inc();
-        Some(Held { fleet: self.clone(), server_id: server_id.to_owned() })
     }
+}
 
-    /// A tunnel on QUIC, once one can be had, for an agent that had to fall
-    /// back to h2. Never ready for others.
-    async fn better(connector: &Connector, link: Link) -> Established {
-        if link != Link::H2 || !connector.prefers_quic() {
-            return std::future::pending().await;
+/// The next number of Leases. Cancel safe.
+async fn changed(leases: &mut Option<watch::Receiver<Option<u32>>>) -> Option<u32> {
+    if let Some(counter) = leases {
+        if counter.changed().await.is_ok() {
+            return *counter.borrow_and_update();
         }
-        loop {
-            sleep(PROBE).await;
-            if let Ok(established) = connector.attempt(Link::Quic).await {
-                return established;
-            }
-        }
+        // Nobody counts any more; the last count stays.
+        *leases = None;
+    }
+    std::future::pending().await
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    process::init_logging(cli.log.log_format, &cli.log.log_level).map_err(anyhow::Error::msg)?;
+    process::init_logging(&cli.log, "info").map_err(anyhow::Error::msg)?;
     process::raise_file_limit();
     let config = Config::try_from(cli)?;
     // One thread: an agent's work is one tunnel per server, and hops between

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use prometheus::IntGauge;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use tunnel::control::Messages;
@@ -18,7 +17,7 @@ use tunnel_proto::message::{Dial, DialReply, MAX_DIAL, MessageError};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
 use crate::dial;
-use crate::metrics::Metrics;
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// A server writes the dial at once when it opens a stream.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
@@ -30,31 +29,15 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a drain waits for the server to have the last bytes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Counts a connection for as long as it lives.
-struct Counted(IntGauge);
-
-impl Counted {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 /// Serves one connection to its end, or until the drain kills.
 pub(crate) async fn serve(offered: Offered, metrics: Metrics, drain: Drain) {
-    let _counted = Counted::new(&metrics.connections);
+    let _counted = metrics.connection();
     let asker = match offered {
         Offered::Stream(stream) => Asker::Stream(Messages::new(stream, MAX_DIAL)),
         Offered::Dial(asked) => Asker::Packets(asked),
     };
-    let Some((dial, stream, socket)) = connect(asker, &metrics, &drain).await else { return };
-    relay_connection(&dial, stream, socket, &metrics, &drain).await;
+    let Some(connected) = connect(asker, &metrics, &drain).await else { return };
+    relay_connection(connected, &metrics, &drain).await;
 }
 
 /// Who wants a connection: a stream with the dial in front, or a packet.
@@ -120,19 +103,26 @@ fn asked_dial(asked: &Asked) -> Result<Dial, Refusal> {
     Ok(Dial { target, timeout: DIAL_LIMIT, connection_id: asked.connect_id().unsigned_abs() })
 }
 
+/// A target that has answered, and that the server knows of.
+struct Connected {
+    dial: Dial,
+    stream: Stream,
+    socket: Socket,
+    counted: GaugeGuard,
+}
+
 /// Everything before the relay. `None` when there is nothing to relay; the
 /// server has been told why, unless it is the one that left.
-async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<(Dial, Stream, Socket)> {
-    let outcome = |label: &str| metrics.dials.with_label_values(&[label]).inc();
+async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<Connected> {
     let dial = match asker.dial().await {
         Some(Ok(dial)) => dial,
         Some(Err(refusal)) => {
-            outcome(refusal.kind.label());
+            metrics.dial_ended(refusal.kind.label());
             asker.refuse(refusal).await;
             return None;
         }
         None => {
-            outcome("no_header");
+            metrics.dial_ended("no_header");
             return None;
         }
     };
@@ -142,7 +132,7 @@ async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<(
         biased;
         () = drain.killed() => return None,
         () = asker.cancelled() => {
-            outcome("cancelled");
+            metrics.dial_ended("cancelled");
             debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
             return None;
         }
@@ -150,13 +140,12 @@ async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<(
     };
     match connected {
         Ok((tcp, addr)) => {
-            outcome("connected");
-            metrics.dial_seconds.observe(started.elapsed().as_secs_f64());
+            let counted = metrics.dialed(started.elapsed());
             let stream = asker.accept(addr).await?;
-            Some((dial, stream, tcp.into()))
+            Some(Connected { dial, stream, socket: tcp.into(), counted })
         }
         Err(refusal) => {
-            outcome(refusal.kind.label());
+            metrics.dial_failed(refusal.kind);
             info!(target: "access", id = dial.connection_id, target = %dial.target, error = %refusal, "refused");
             asker.refuse(refusal).await;
             None
@@ -168,14 +157,9 @@ fn bad_request(error: &MessageError) -> Refusal {
     Refusal { kind: RefusalKind::BadRequest, text: error.to_string() }
 }
 
-async fn relay_connection(
-    dial: &Dial,
-    mut stream: Stream,
-    mut socket: Socket,
-    metrics: &Metrics,
-    drain: &Drain,
-) {
-    let (started, meter) = (Instant::now(), metrics.meter());
+async fn relay_connection(connected: Connected, metrics: &Metrics, drain: &Drain) {
+    let Connected { dial, mut stream, mut socket, counted } = connected;
+    let (started, meter) = (Instant::now(), metrics.meter(stream.link()));
     let mut moved = Moved::default();
     let ending = tokio::select! {
         biased;
@@ -183,8 +167,7 @@ async fn relay_connection(
         ending = relay(&mut stream, &mut socket, None, &meter, &mut moved) => Some(ending),
     };
     let label = ending.as_ref().map_or("killed", Ending::label);
-    metrics.endings.with_label_values(&[label]).inc();
-    metrics.connection_seconds.observe(started.elapsed().as_secs_f64());
+    metrics.closed(stream.link(), ending.as_ref(), started.elapsed());
     info!(
         target: "access",
         id = dial.connection_id,
@@ -195,6 +178,6 @@ async fn relay_connection(
         duration_ms = started.elapsed().as_millis(),
         "closed"
     );
-    drop(socket);
+    drop((socket, counted));
     let _ = timeout(SETTLE_LIMIT, stream.settle(drain.has_started())).await;
 }

@@ -1,78 +1,34 @@
-//! One tunnel: greet, keep the conversation, serve streams, and know when it
-//! is time to go.
+//! One tunnel in use: keep the conversation, serve streams, and know when it is
+//! time to go.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use tunnel::control::{Conversation, Messages, Role, control_messages, greeting};
+use tunnel::control::{Conversation, Messages, Role};
 use tunnel::drain::Drain;
-use tunnel::stream::Stream;
 use tunnel::transport::Tunnel;
-use tunnel_proto::message::{
-    Control, Drain as DrainNotice, Hello, RejectionKind, VERSION, Welcome, encode_control,
-};
+use tunnel_proto::message::{Control, Drain as DrainNotice};
 
 use crate::metrics::Metrics;
 use crate::serve::serve;
 
-/// How long the server may take to answer Hello.
-const GREETING_LIMIT: Duration = Duration::from_secs(10);
+/// Longer than a round trip between node and control plane takes.
+const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum GreetingError {
-    #[error("{0}")]
-    Control(#[from] tunnel::control::ControlError),
-    #[error("the server did not answer the greeting in time")]
-    Timeout,
-    #[error("rejected by the server ({kind:?}): {text}")]
-    Rejected { kind: RejectionKind, text: String },
-    #[error("the server answered the greeting with something else")]
-    Unexpected,
-}
-
-/// Says Hello and waits for Welcome.
-pub(crate) async fn greet(
-    control: Stream,
-    agent_id: &str,
-    identifiers: &str,
-) -> Result<(Messages, Welcome), GreetingError> {
-    let mut messages = control_messages(control);
-    let hello = Hello {
-        version: VERSION,
-        agent_id: agent_id.to_owned(),
-        identifiers: identifiers.to_owned(),
-        software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
-        ..Hello::default()
-    };
-    let hello = encode_control(Control::Hello(hello)).map_err(tunnel::control::ControlError::from)?;
-    let answer = async {
-        messages.send(hello).await.map_err(tunnel::control::ControlError::from)?;
-        greeting(&mut messages).await
-    };
-    match timeout(GREETING_LIMIT, answer).await.map_err(|_| GreetingError::Timeout)?? {
-        Control::Welcome(welcome) => Ok((messages, welcome)),
-        Control::Rejection(rejection) => Err(GreetingError::Rejected {
-            kind: RejectionKind::from_code(rejection.code),
-            text: rejection.text,
-        }),
-        Control::Hello(_) | Control::Ping(_) | Control::Pong(_) | Control::Drain(_) => {
-            Err(GreetingError::Unexpected)
-        }
-    }
-}
+/// Notices that wait for the control stream; there is one.
+const NOTICES: usize = 4;
 
 /// A tunnel in use. Clones are the same session.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     tunnel: Tunnel,
     retired: CancellationToken,
+    server_drains: CancellationToken,
     ended: CancellationToken,
     streams: Arc<Streams>,
 }
@@ -101,11 +57,18 @@ impl Drop for OpenStream {
     }
 }
 
+/// How the server is spoken to, on links that have a control stream.
+struct Talk {
+    messages: Messages,
+    outgoing: mpsc::Receiver<Control>,
+}
+
 impl Session {
-    /// Begins to serve.
+    /// Begins to serve. A link without a control stream has no conversation:
+    /// then the end of the tunnel is all that is heard of the server.
     pub(crate) fn start(
         tunnel: Tunnel,
-        messages: Messages,
+        control: Option<Messages>,
         sessions: &TaskTracker,
         metrics: &Metrics,
         drain: &Drain,
@@ -113,11 +76,18 @@ impl Session {
         let session = Self {
             tunnel,
             retired: CancellationToken::new(),
+            server_drains: CancellationToken::new(),
             ended: CancellationToken::new(),
             streams: Arc::default(),
         };
-        let (say, outgoing) = mpsc::channel(4);
-        let run = session.clone().run(messages, say, outgoing, metrics.clone(), drain.clone());
+        let (say, talk) = match control {
+            Some(messages) => {
+                let (say, outgoing) = mpsc::channel(NOTICES);
+                (Some(say), Some(Talk { messages, outgoing }))
+            }
+            None => (None, None),
+        };
+        let run = session.clone().run(talk, say, metrics.clone(), drain.clone());
         drain.spawn("session", sessions.track_future(run));
         session
     }
@@ -127,6 +97,11 @@ impl Session {
         self.retired.cancel();
     }
 
+    /// Waits until the server says that it drains. Cancel safe.
+    pub(crate) async fn server_drains(&self) {
+        self.server_drains.cancelled().await;
+    }
+
     /// Waits until the tunnel is over. Cancel safe.
     pub(crate) async fn ended(&self) {
         self.ended.cancelled().await;
@@ -134,31 +109,37 @@ impl Session {
 
     async fn run(
         self,
-        messages: Messages,
-        say: mpsc::Sender<Control>,
-        mut outgoing: mpsc::Receiver<Control>,
+        talk: Option<Talk>,
+        say: Option<mpsc::Sender<Control>>,
         metrics: Metrics,
         drain: Drain,
     ) {
-        let mut conversation = Conversation::new(messages, Role::Agent);
-        let server_drains = CancellationToken::new();
-        let hear = |control| {
-            if let Control::Drain(notice) = control {
-                debug!(remote = %self.tunnel.remote(), reason = notice.reason, "the server is draining");
-                server_drains.cancel();
-            }
-        };
+        // Also when this task panics.
+        let _ended = self.ended.clone().drop_guard();
         let why = tokio::select! {
             biased;
             () = drain.killed() => "agent stopped".to_owned(),
-            why = conversation.keep(&mut outgoing, hear) => why.to_string(),
+            why = self.converse(talk) => why,
             why = self.accept(&metrics, &drain) => why,
-            () = self.leave(&drain, &say, &server_drains) => "drained".to_owned(),
+            () = self.leave(&drain, say) => "drained".to_owned(),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
         metrics.tunnels_closed.with_label_values(&[self.tunnel.link().label()]).inc();
-        self.ended.cancel();
+    }
+
+    /// Ready with the reason when the server is not there any more.
+    async fn converse(&self, talk: Option<Talk>) -> String {
+        let Some(Talk { messages, mut outgoing }) = talk else {
+            return self.tunnel.closed().await.to_string();
+        };
+        let hear = |control| {
+            if let Control::Drain(notice) = control {
+                debug!(remote = %self.tunnel.remote(), reason = notice.reason, "the server is draining");
+                self.server_drains.cancel();
+            }
+        };
+        Conversation::new(messages, Role::Agent).keep(&mut outgoing, hear).await.to_string()
     }
 
     async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
@@ -178,17 +159,15 @@ impl Session {
     }
 
     /// Ready when somebody wants this tunnel to end and its streams have ended.
-    async fn leave(&self, drain: &Drain, say: &mpsc::Sender<Control>, server_drains: &CancellationToken) {
+    async fn leave(&self, drain: &Drain, say: Option<mpsc::Sender<Control>>) {
         let reason = tokio::select! {
             () = drain.started() => Some("the agent is draining"),
             () = self.retired.cancelled() => Some("replaced by another tunnel"),
             // The server knows, and sends no more work.
-            () = server_drains.cancelled() => None,
+            () = self.server_drains() => None,
         };
-        if let Some(reason) = reason
-            && say.send(Control::Drain(DrainNotice { reason: reason.to_owned() })).await.is_err()
-        {
-            warn!("the conversation ended before the drain notice");
+        if let Some(reason) = reason {
+            self.give_notice(reason, say.as_ref()).await;
         }
         // Dials that were on their way when the notice went still come.
         tokio::time::sleep(NOTICE_TRAVELS).await;
@@ -196,7 +175,15 @@ impl Session {
             self.streams.none_left.notified().await;
         }
     }
-}
 
-/// Longer than a round trip between node and control plane takes.
-const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
+    /// Asks the server for no more work.
+    async fn give_notice(&self, reason: &str, say: Option<&mpsc::Sender<Control>>) {
+        if let Tunnel::Konnectivity(packets) = &self.tunnel {
+            packets.say_drain();
+        }
+        let Some(say) = say else { return };
+        if say.send(Control::Drain(DrainNotice { reason: reason.to_owned() })).await.is_err() {
+            warn!("the conversation ended before the drain notice");
+        }
+    }
+}

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::http::StatusCode;
 use prometheus::Registry as Metering;
+use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
 use tunnel::admin::{self, Check, Readiness};
@@ -20,7 +21,7 @@ use crate::agents::{Registry, Sessions, accept_quic, accept_tcp};
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::frontend::Frontend;
-use crate::metrics::Metrics;
+use crate::metrics::{Backends, Metrics};
 use crate::route::Router;
 
 /// How long agents may take to close their tunnels once all streams are done.
@@ -59,6 +60,8 @@ impl App {
     /// # Errors
     /// When an address is not available.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
+        // Nobody asks for the tokens yet: starting would be an open door.
+        ensure!(config.tokens.is_none(), "this build does not check tokens of agents");
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         let unix = match &config.unix {
@@ -80,6 +83,8 @@ impl App {
         let (ip, port) = config.admin;
         let admin = bind_tcp(ip, port).with_context(|| on_port("admin listener", port))?;
         let (registry, drain) = (Registry::default(), Drain::new());
+        Backends::register(&metering, registry.clone(), &config.strategies)?;
+        metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             config,
             metering,
@@ -187,8 +192,13 @@ impl App {
             });
         }
 
-        let sessions =
-            Sessions::new(registry.clone(), (&config.server_id, 0), metrics.clone(), drain.clone());
+        let sessions = Sessions::new(
+            registry.clone(),
+            &config.server_id,
+            config.server_count,
+            metrics.clone(),
+            drain.clone(),
+        );
         let endpoint =
             quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
                 .context("agents on UDP")?;
@@ -220,6 +230,6 @@ fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readin
         } else {
             None
         };
-        vec![Check { name: "agent-connected", failure }]
+        vec![Check { name: "agent-connected", failure, note: None }]
     })
 }

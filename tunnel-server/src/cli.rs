@@ -4,14 +4,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tunnel::args::{LogArgs, go_bool, go_duration, path};
+use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
+use tunnel::tls::MinVersion;
 
-use crate::route::Strategy;
+use crate::route::Strategies;
 
 /// Lets the kube-apiserver reach nodes, pods and services through agents that
 /// dial out.
 #[derive(Debug, Parser)]
-#[command(name = "tunnel-server", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "tunnel-server",
+    version,
+    args_conflicts_with_subcommands = true,
+    // As with Go: of a flag that is given twice, the last value counts.
+    args_override_self = true
+)]
 pub struct Cli {
     /// Something else than running the server.
     #[command(subcommand)]
@@ -114,9 +121,14 @@ pub struct ServerArgs {
     #[arg(long, value_name = "ID", env = "PROXY_SERVER_ID", default_value = "")]
     pub server_id: String,
 
-    /// How to find the agent for a target, in this order.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "default")]
-    pub proxy_strategies: Vec<Strategy>,
+    /// How many servers there are. Agents keep a tunnel to so many.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub server_count: u32,
+
+    /// How to find the agent for a target: default, destHost, destCIDR and
+    /// defaultRoute, separated by commas, asked in this order.
+    #[arg(long, value_name = "LIST", default_value = "default")]
+    pub proxy_strategies: Strategies,
 
     /// Limit of one dial, all agents tried included.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "30s")]
@@ -130,9 +142,137 @@ pub struct ServerArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub worker_threads: usize,
 
+    /// Authentication of agents by token.
+    #[command(flatten)]
+    pub tokens: TokenArgs,
+
+    /// How the kube-apiserver is reached.
+    #[command(flatten)]
+    pub kube: KubeArgs,
+
+    /// Publishing of this server.
+    #[command(flatten)]
+    pub leases: LeaseArgs,
+
+    /// Protocols of the listeners.
+    #[command(flatten)]
+    pub wire: WireArgs,
+
     /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Flags about agents that present a service account's token.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authentication of agents by token")]
+pub struct TokenArgs {
+    /// Namespace of the agents' service account. Together with
+    /// --agent-service-account and --authentication-audience: agents must
+    /// present a token of it.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub agent_namespace: String,
+
+    /// The agents' service account.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub agent_service_account: String,
+
+    /// Audience of the agents' tokens.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub authentication_audience: String,
+
+    /// Take everybody who reaches the agents' port for an agent. Whoever is
+    /// taken for one gets the control plane's traffic.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub insecure_allow_anonymous_agents: bool,
+}
+
+/// Flags about the server's own use of the Kubernetes API.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access to the Kubernetes API")]
+pub struct KubeArgs {
+    /// Kubeconfig for reviewing tokens and publishing leases; the pod's service
+    /// account if empty.
+    #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
+    pub kubeconfig: PathBuf,
+
+    /// Requests per second to the kube-apiserver; 0 is 5.
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    pub kubeconfig_qps: f32,
+
+    /// Requests to the kube-apiserver that may come at once; 0 is 10.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub kubeconfig_burst: u32,
+
+    /// No effect: requests are JSON.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = "application/vnd.kubernetes.protobuf",
+        hide_short_help = true
+    )]
+    kube_api_content_type: String,
+}
+
+/// Flags about Leases, by which agents count servers.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Leases")]
+pub struct LeaseArgs {
+    /// Keep a Lease for this server, and delete those of servers that are gone.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub enable_lease_controller: bool,
+
+    /// Namespace of the Leases.
+    #[arg(long, value_name = "NAME", default_value = "kube-system")]
+    pub lease_namespace: String,
+
+    /// Labels of the Leases: key=value, several separated by commas.
+    #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server")]
+    pub lease_label: String,
+}
+
+/// Flags about how the listeners speak.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Protocols and profiling")]
+pub struct WireArgs {
+    /// Suites of TLS 1.2, by Go's names; all if none. Those of TLS 1.3 are
+    /// always offered.
+    #[arg(long, value_name = "LIST", default_value = "[]")]
+    pub cipher_suites: Vec<List>,
+
+    /// Lowest version of TLS: VersionTLS12 (also if empty) or VersionTLS13.
+    #[arg(long, value_name = "VERSION", default_value = "")]
+    pub tls_min_version: MinVersion,
+
+    /// A Konnectivity agent that was silent this long is asked whether it is
+    /// there. Agents of our own are asked every few seconds.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
+    pub keepalive_time: Duration,
+
+    /// A gRPC client that was silent this long is asked whether it is there.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
+    pub frontend_keepalive_time: Duration,
+
+    /// Answer under /debug/pprof/ on the admin port.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    pub enable_profiling: bool,
+
+    /// No effect, but needs --enable-profiling: there is no lock profile.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    pub enable_contention_profiling: bool,
+
+    /// No effect: what waits for a slow peer is bounded in bytes, not packets.
+    #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "10", hide_short_help = true)]
+    xfr_channel_size: u32,
+
+    /// No effect.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "true",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    warn_on_channel_limit: bool,
 }
 
 /// Protocols of the frontends.

@@ -1,17 +1,26 @@
 //! Flags made into values. What would leave a door open is refused here, with
 //! the flags that close it.
 
+mod auth;
+#[cfg(test)]
+mod manifests;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use tracing::warn;
 use tunnel::listen::bind_ip;
-use tunnel::tls::{self, Identity, Secret};
+use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 
-use crate::cli::{Mode, ServerArgs};
+use crate::cli::{KubeArgs, LeaseArgs, Mode, ServerArgs, WireArgs};
 use crate::route::Strategy;
+
+pub use auth::TokenAuth;
 
 /// Port of the TCP frontend when neither it nor a Unix socket is asked for.
 const DEFAULT_SERVER_PORT: u16 = 8090;
@@ -19,6 +28,12 @@ const DEFAULT_SERVER_PORT: u16 = 8090;
 /// Limit of a dial when `--backend-dial-timeout=0`, which means "no limit" in
 /// Konnectivity; here every wait has one.
 const LONGEST_DIAL: Duration = Duration::from_secs(30);
+
+/// What Kubernetes' own client library takes 0 for.
+const DEFAULT_QPS: f32 = 5.0;
+
+/// The same, for requests at once.
+const DEFAULT_BURST: u32 = 10;
 
 /// An address and a port to listen on; no address is every address.
 pub type Bind = (Option<IpAddr>, u16);
@@ -34,16 +49,32 @@ pub struct Config {
     pub mode: Option<Mode>,
     /// Listener of agents, TCP and UDP.
     pub agents: Bind,
-    /// How agents are authenticated.
+    /// How agents are authenticated by certificate, if they are.
     pub agent_tls: Arc<rustls::ServerConfig>,
+    /// How agents are authenticated by token, if they are.
+    pub tokens: Option<TokenAuth>,
+    /// There is no authentication of agents, and the operator said so.
+    pub insecure_anonymous_agents: bool,
     /// Lets a restarted server say on QUIC that its predecessor's tunnels are gone.
     pub reset_secret: Secret,
     /// Admin listener.
     pub admin: Bind,
     /// Health listener.
     pub health: Bind,
+    /// Whether `/debug/pprof/` answers on the admin listener.
+    pub profiling: bool,
     /// This server's name.
     pub server_id: String,
+    /// How many servers there are, told to agents.
+    pub server_count: u32,
+    /// Access to the kube-apiserver, for tokens and leases.
+    pub kube: KubeAccess,
+    /// The Lease that says that this server is there, if one is kept.
+    pub leases: Option<LeasePublishing>,
+    /// Silence after which a Konnectivity agent is asked for a sign of life.
+    pub keepalive: Duration,
+    /// Silence after which a gRPC client is.
+    pub frontend_keepalive: Duration,
     /// Routing.
     pub strategies: Vec<Strategy>,
     /// Limit of a dial.
@@ -52,21 +83,49 @@ pub struct Config {
     pub grace: Duration,
 }
 
+/// How to reach the kube-apiserver.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KubeAccess {
+    /// The kubeconfig; the pod's service account if there is none.
+    pub kubeconfig: Option<PathBuf>,
+    /// Requests per second.
+    pub qps: f32,
+    /// Requests that may come at once.
+    pub burst: u32,
+}
+
+/// The Lease that a server keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeasePublishing {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels, at least one.
+    pub labels: Vec<(String, String)>,
+}
+
 impl TryFrom<ServerArgs> for Config {
     type Error = anyhow::Error;
 
     fn try_from(args: ServerArgs) -> anyhow::Result<Self> {
+        ensure!(
+            args.wire.enable_profiling || !args.wire.enable_contention_profiling,
+            "--enable-contention-profiling needs --enable-profiling"
+        );
+        let offer = offer(&args.wire)?;
         let unix = given(&args.uds_name).map(|path| (path, args.delete_existing_uds_file));
         let port = args.server_port.unwrap_or(if unix.is_some() { 0 } else { DEFAULT_SERVER_PORT });
-        let tcp = if port == 0 { None } else { Some(tcp_frontend(&args, port)?) };
+        let tcp = if port == 0 { no_tcp_frontend(&args)? } else { Some(tcp_frontend(&args, port, &offer)?) };
         ensure!(unix.is_some() || tcp.is_some(), "no frontend: give --uds-name, --server-port, or both");
-        let (agent_tls, reset_secret) = agent_tls(&args)?;
+        let agents = auth::of_agents(&args, &offer)?;
         Ok(Self {
-            agent_tls,
-            reset_secret,
+            agent_tls: agents.tls,
+            reset_secret: agents.reset_secret,
+            tokens: agents.tokens,
+            insecure_anonymous_agents: args.tokens.insecure_allow_anonymous_agents,
             agents: bind("--agent-bind-address", &args.agent_bind_address, args.agent_port)?,
             admin: bind("--admin-bind-address", &args.admin_bind_address, args.admin_port)?,
             health: bind("--health-bind-address", &args.health_bind_address, args.health_port)?,
+            profiling: args.wire.enable_profiling,
             unix,
             tcp,
             mode: args.mode,
@@ -74,7 +133,12 @@ impl TryFrom<ServerArgs> for Config {
                 id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
                 id => id,
             },
-            strategies: args.proxy_strategies,
+            server_count: args.server_count,
+            kube: kube_access(&args.kube)?,
+            leases: lease_publishing(args.leases)?,
+            keepalive: args.wire.keepalive_time,
+            frontend_keepalive: args.wire.frontend_keepalive_time,
+            strategies: args.proxy_strategies.into(),
             dial_limit: match args.backend_dial_timeout {
                 Duration::ZERO => LONGEST_DIAL,
                 limit => limit,
@@ -92,9 +156,42 @@ fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
     Ok((bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?, port))
 }
 
+/// What both TLS listeners offer.
+fn offer(args: &WireArgs) -> anyhow::Result<Offer> {
+    let suites = Suites::parse(args.cipher_suites.clone()).context("--cipher-suites")?;
+    if !suites.absent().is_empty() {
+        warn!(suites = ?suites.absent(), "--cipher-suites: these are not implemented and not offered");
+    }
+    if args.tls_min_version == MinVersion::Obsolete {
+        warn!("--tls-min-version: TLS before 1.2 is insecure (RFC 8996) and not offered");
+    }
+    Ok(Offer { min_version: args.tls_min_version, suites })
+}
+
+/// Certificates without a frontend that shows them are a mistake: somebody
+/// expects a port that is not there.
+fn no_tcp_frontend<T>(args: &ServerArgs) -> anyhow::Result<Option<T>> {
+    let useless = [
+        ("--server-cert", &args.server_cert),
+        ("--server-key", &args.server_key),
+        ("--server-ca-cert", &args.server_ca_cert),
+    ];
+    for (flag, path) in useless {
+        ensure!(
+            given(path).is_none(),
+            "{flag} is for the frontend on TCP, and there is none: give --server-port, or leave {flag} out"
+        );
+    }
+    Ok(None)
+}
+
 /// Whoever may open the TCP frontend may reach every node, so there is none
 /// without client certificates.
-fn tcp_frontend(args: &ServerArgs, port: u16) -> anyhow::Result<(Bind, Arc<rustls::ServerConfig>)> {
+fn tcp_frontend(
+    args: &ServerArgs,
+    port: u16,
+    offer: &Offer,
+) -> anyhow::Result<(Bind, Arc<rustls::ServerConfig>)> {
     ensure!(
         given(&args.server_ca_cert).is_some(),
         "the frontend on TCP port {port} would let anybody reach every node: give --server-ca-cert, the CA \
@@ -105,71 +202,27 @@ fn tcp_frontend(args: &ServerArgs, port: u16) -> anyhow::Result<(Bind, Arc<rustl
         "the frontend on TCP port {port} needs --server-cert and --server-key"
     );
     let identity = Identity::load(&args.server_cert, &args.server_key)?;
-    let tls = tls::frontend_listener(&identity, tls::load_roots(&args.server_ca_cert)?)?;
+    let tls = tls::frontend_listener(&identity, tls::load_roots(&args.server_ca_cert)?, offer)?;
     Ok((bind("--server-bind-address", &args.server_bind_address, port)?, tls))
 }
 
-/// Whoever is taken for an agent gets the control plane's traffic, so there is
-/// no listener without a way to authenticate agents.
-fn agent_tls(args: &ServerArgs) -> anyhow::Result<(Arc<rustls::ServerConfig>, Secret)> {
-    ensure!(
-        given(&args.cluster_ca_cert).is_some(),
-        "there is no way to authenticate agents: give --cluster-ca-cert, the CA of the agents' client \
-         certificates"
-    );
-    ensure!(
-        given(&args.cluster_cert).is_some() && given(&args.cluster_key).is_some(),
-        "the listener of agents needs --cluster-cert and --cluster-key"
-    );
-    let identity = Identity::load(&args.cluster_cert, &args.cluster_key)?;
-    let tls = tls::agent_listener(&identity, tls::load_roots(&args.cluster_ca_cert)?)?;
-    Ok((tls, identity.derived_secret("quic stateless reset")))
+fn kube_access(args: &KubeArgs) -> anyhow::Result<KubeAccess> {
+    let kubeconfig = given(&args.kubeconfig);
+    if let Some(path) = &kubeconfig {
+        std::fs::metadata(path).with_context(|| format!("--kubeconfig={}", path.display()))?;
+    }
+    Ok(KubeAccess {
+        kubeconfig,
+        qps: if args.kubeconfig_qps > 0.0 { args.kubeconfig_qps } else { DEFAULT_QPS },
+        burst: if args.kubeconfig_burst > 0 { args.kubeconfig_burst } else { DEFAULT_BURST },
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::Cli;
-    use clap::Parser as _;
-
-    fn refused(flags: &[&str]) -> String {
-        let cli = Cli::try_parse_from([&["tunnel-server"], flags].concat()).unwrap();
-        format!("{:#}", Config::try_from(cli.server).unwrap_err())
+fn lease_publishing(args: LeaseArgs) -> anyhow::Result<Option<LeasePublishing>> {
+    if !args.enable_lease_controller {
+        return Ok(None);
     }
-
-    #[test]
-    fn a_server_that_would_leave_a_door_open_names_the_flags_that_close_it() {
-        assert!(
-            refused(&["--uds-name=/x", "--cluster-cert=c", "--cluster-key=k"]).contains("--cluster-ca-cert")
-        );
-        assert!(refused(&[]).contains("--server-ca-cert"));
-        assert!(refused(&["--uds-name=/x", "--server-port=8090"]).contains("--server-ca-cert"));
-        assert!(refused(&["--server-port=0"]).contains("--uds-name"));
-        assert!(refused(&["--uds-name=/x", "--cluster-ca-cert=c"]).contains("--cluster-cert"));
-        assert!(refused(&["--uds-name=/x", "--health-bind-address=nowhere"]).contains("--cluster-ca-cert"));
-    }
-
-    #[test]
-    fn empty_values_mean_none() {
-        assert!(refused(&["--uds-name=", "--server-port=0"]).contains("no frontend"));
-        assert!(refused(&[]).contains("--server-ca-cert"));
-    }
-
-    #[test]
-    fn go_style_values_parse() {
-        let cli = Cli::try_parse_from([
-            "tunnel-server",
-            "--delete-existing-uds-file",
-            "--mode=http-connect",
-            "--proxy-strategies=destHost,defaultRoute,default",
-            "--graceful-shutdown-timeout=1m30s",
-        ])
-        .unwrap();
-        assert!(cli.server.delete_existing_uds_file);
-        assert_eq!(cli.server.mode, Some(Mode::HttpConnect));
-        assert_eq!(cli.server.proxy_strategies.len(), 3);
-        assert_eq!(cli.server.graceful_shutdown_timeout, Duration::from_secs(90));
-        let cli = Cli::try_parse_from(["tunnel-server", "--delete-existing-uds-file=false"]).unwrap();
-        assert!(!cli.server.delete_existing_uds_file);
-    }
+    ensure!(!args.lease_namespace.is_empty(), "--enable-lease-controller needs --lease-namespace");
+    let labels = tunnel::args::labels(&args.lease_label).context("--lease-label")?;
+    Ok(Some(LeasePublishing { namespace: args.lease_namespace, labels }))
 }

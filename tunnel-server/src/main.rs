@@ -27,21 +27,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: ServerArgs) -> anyhow::Result<()> {
-    process::init_logging(args.log.log_format, &args.log.log_level).map_err(anyhow::Error::msg)?;
+    process::init_logging(&args.log, "info").map_err(anyhow::Error::msg)?;
     process::raise_file_limit();
     let runtime = runtime(args.worker_threads)?;
     let config = Config::try_from(args)?;
     runtime.block_on(async {
         let app = App::bind(config).context("cannot start")?;
         process::count_panics(app.metering())?;
-        app.run_until_signal().await
+        Box::pin(app.run_until_signal()).await
     })
 }
 
 fn demo(args: &DemoArgs, log: &LogArgs) -> anyhow::Result<()> {
     // The demo speaks for itself; what servers and agents log is for trouble.
-    let level = if log.log_level == "info" { "warn" } else { &log.log_level };
-    process::init_logging(log.log_format, level).map_err(anyhow::Error::msg)?;
+    process::init_logging(log, "warn").map_err(anyhow::Error::msg)?;
     runtime(0)?.block_on(tunnel_server::demo::run(args.once))
 }
 

@@ -2,35 +2,88 @@
 //! of the registered agents and the target.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use rand::RngExt as _;
+use tunnel_proto::network::Network;
 use tunnel_proto::target::{Host, Target};
 
 use crate::agents::Agent;
 
 /// One way to find an agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Strategy {
     /// Any agent.
-    #[value(name = "default")]
     Default,
     /// Agents that named themselves as the default route.
-    #[value(name = "defaultRoute")]
     DefaultRoute,
+    /// Agents that named a network with the target's address in it.
+    DestCidr,
     /// Agents that named the target's host among their identifiers.
-    #[value(name = "destHost")]
     DestHost,
+}
+
+impl Strategy {
+    /// The name in flags, metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::DefaultRoute => "defaultRoute",
+            Self::DestCidr => "destCIDR",
+            Self::DestHost => "destHost",
+        }
+    }
+}
+
+/// Strategies in order, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strategies(Vec<Strategy>);
+
+impl FromStr for Strategies {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Strategy::Default, Strategy::DefaultRoute, Strategy::DestCidr, Strategy::DestHost];
+        let named = text.split(',').filter(|name| !name.is_empty());
+        let strategies = named.map(|name| {
+            let found = known.into_iter().find(|strategy| strategy.label() == name);
+            found.ok_or_else(|| {
+                format!("no strategy {name:?}: use default, destHost, destCIDR or defaultRoute")
+            })
+        });
+        match strategies.collect::<Result<Vec<_>, _>>()? {
+            none if none.is_empty() => Err("name at least one strategy".to_owned()),
+            strategies => Ok(Self(strategies)),
+        }
+    }
+}
+
+impl From<Strategies> for Vec<Strategy> {
+    fn from(strategies: Strategies) -> Self {
+        strategies.0
+    }
+}
+
+/// Agents that are equally right for a target: those that drain stand last.
+#[derive(Debug, Default)]
+struct Group {
+    agents: Vec<Arc<Agent>>,
+    /// How many of them, from the front, do not drain.
+    ready: usize,
 }
 
 /// The agents at one moment, indexed for the strategies. Per agent id only the
 /// newest tunnel is in it.
 #[derive(Debug, Default)]
 pub struct View {
-    all: Vec<Arc<Agent>>,
-    default_route: Vec<Arc<Agent>>,
-    by_host: HashMap<Host, Vec<Arc<Agent>>>,
+    all: Group,
+    default_route: Group,
+    by_host: HashMap<Host, Group>,
+    by_network: HashMap<Network, Group>,
+    /// The lengths of the networks' prefixes, longest first: looking a target
+    /// up takes as many steps, however many networks there are.
+    prefixes: Vec<u8>,
 }
 
 impl View {
@@ -39,36 +92,90 @@ impl View {
         let mut view = Self::default();
         for agent in agents {
             if agent.identifiers.default_route {
-                view.default_route.push(Arc::clone(&agent));
+                view.default_route.add(&agent);
             }
             for host in &agent.identifiers.hosts {
-                view.by_host.entry(host.clone()).or_default().push(Arc::clone(&agent));
+                view.by_host.entry(host.clone()).or_default().add(&agent);
             }
-            view.all.push(agent);
+            for network in &agent.identifiers.cidrs {
+                view.by_network.entry(*network).or_default().add(&agent);
+            }
+            view.all.add(&agent);
         }
+        view.prefixes = view.by_network.keys().map(Network::bits).collect();
+        view.prefixes.sort_unstable_by(|a, b| b.cmp(a));
+        view.prefixes.dedup();
         view
     }
 
     /// All agents.
     pub fn agents(&self) -> &[Arc<Agent>] {
-        &self.all
+        &self.all.agents
     }
 
-    /// How many agents (or, for `destHost`, identifiers) a strategy can use.
+    /// How many entries a strategy's table has: agents, or, where agents name
+    /// what they serve, names.
     pub fn size(&self, strategy: Strategy) -> usize {
         match strategy {
-            Strategy::Default => self.all.len(),
-            Strategy::DefaultRoute => self.default_route.len(),
+            Strategy::Default => self.all.agents.len(),
+            Strategy::DefaultRoute => self.default_route.agents.len(),
+            Strategy::DestCidr => self.by_network.len(),
             Strategy::DestHost => self.by_host.len(),
         }
     }
 
-    fn candidates(&self, strategy: Strategy, target: &Target) -> &[Arc<Agent>] {
+    /// The agents that a strategy can use for some target; one may come more
+    /// than once.
+    pub fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<Agent>> + '_> {
         match strategy {
-            Strategy::Default => &self.all,
-            Strategy::DefaultRoute => &self.default_route,
-            Strategy::DestHost => self.by_host.get(target.host()).map_or(&[], Vec::as_slice),
+            Strategy::Default => Box::new(self.all.agents.iter()),
+            Strategy::DefaultRoute => Box::new(self.default_route.agents.iter()),
+            Strategy::DestCidr => Box::new(self.by_network.values().flat_map(|group| &group.agents)),
+            Strategy::DestHost => Box::new(self.by_host.values().flat_map(|group| &group.agents)),
         }
+    }
+
+    /// A usable agent for a target, chosen by one strategy.
+    fn pick(
+        &self,
+        strategy: Strategy,
+        target: &Target,
+        usable: impl Fn(&Arc<Agent>) -> bool,
+    ) -> Option<&Arc<Agent>> {
+        match (strategy, target.host()) {
+            (Strategy::Default, _) => self.all.pick(usable),
+            (Strategy::DefaultRoute, _) => self.default_route.pick(usable),
+            (Strategy::DestHost, host) => self.by_host.get(host)?.pick(usable),
+            (Strategy::DestCidr, Host::Name(_)) => None,
+            (Strategy::DestCidr, Host::Ip(ip)) => self
+                .prefixes
+                .iter()
+                .filter_map(|&bits| self.by_network.get(&Network::of(*ip, bits)?))
+                .find_map(|group| group.pick(&usable)),
+        }
+    }
+}
+
+impl Group {
+    fn add(&mut self, agent: &Arc<Agent>) {
+        // An agent that names a host twice is there once. What was added last
+        // is the last of all or the last of those that do not drain.
+        let last = [self.agents.len().checked_sub(1), self.ready.checked_sub(1)];
+        if last.into_iter().flatten().any(|at| Arc::ptr_eq(&self.agents[at], agent)) {
+            return;
+        }
+        self.agents.push(Arc::clone(agent));
+        if !agent.is_draining() {
+            let last = self.agents.len() - 1;
+            self.agents.swap(self.ready, last);
+            self.ready += 1;
+        }
+    }
+
+    /// One that does not drain, or else one that does.
+    fn pick(&self, usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
+        let (ready, draining) = self.agents.split_at(self.ready);
+        pick_of(ready, &usable).or_else(|| pick_of(draining, &usable))
     }
 }
 
@@ -90,101 +197,29 @@ impl Router {
     }
 
     /// The agent for a target, or `None`. The first strategy that knows a
-    /// usable agent decides; among its agents, of two taken at random the one
-    /// with fewer streams. Draining agents are used only when there is no
-    /// other, and `not` never.
+    /// usable agent decides, even if all it knows drain: they can reach the
+    /// target, and agents of a later strategy possibly not. Among equals, of
+    /// two taken at random the one with fewer streams; `not` never.
     pub fn pick(&self, view: &View, target: &Target, not: Option<&Arc<Agent>>) -> Option<Arc<Agent>> {
         let usable = |agent: &Arc<Agent>| not.is_none_or(|not| !Arc::ptr_eq(agent, not));
-        let by = |accept: &dyn Fn(&Arc<Agent>) -> bool| {
-            self.strategies.iter().find_map(|&strategy| pick_of(view.candidates(strategy, target), accept))
-        };
-        by(&|agent| usable(agent) && !agent.is_draining()).or_else(|| by(&usable))
+        self.strategies.iter().find_map(|&strategy| view.pick(strategy, target, usable)).map(Arc::clone)
     }
 }
 
-/// Power of two choices. With many candidates that do not qualify, a few
-/// random tries are followed by a scan, so one is found if there is one.
-fn pick_of(agents: &[Arc<Agent>], accept: &dyn Fn(&Arc<Agent>) -> bool) -> Option<Arc<Agent>> {
-    let mut rng = rand::rng();
-    let mut try_one = || {
-        let start = rng.random_range(0..agents.len());
-        agents.iter().cycle().skip(start).take(agents.len()).find(|agent| accept(agent))
-    };
+/// Power of two choices. What is not usable (at most one agent, in practice)
+/// is stepped over.
+fn pick_of(agents: &[Arc<Agent>], usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
     if agents.is_empty() {
         return None;
     }
+    let mut rng = rand::rng();
+    let mut try_one = || {
+        let (before, from) = agents.split_at(rng.random_range(0..agents.len()));
+        from.iter().chain(before).find(|agent| usable(agent))
+    };
     let (first, second) = (try_one()?, try_one()?);
-    let fewer = if second.streams() < first.streams() { second } else { first };
-    Some(Arc::clone(fewer))
+    Some(if second.streams() < first.streams() { second } else { first })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tunnel_proto::ident::{Identifiers, UnknownKeys};
-
-    fn agent(id: &str, identifiers: &str) -> Arc<Agent> {
-        let identifiers = Identifiers::parse(identifiers, UnknownKeys::Ignore).unwrap();
-        Arc::new(Agent::detached(id, identifiers))
-    }
-
-    fn picked(strategies: &[Strategy], agents: &[Arc<Agent>], target: &str) -> Vec<String> {
-        let view = View::new(agents.iter().cloned());
-        let router = Router::new(strategies.to_vec());
-        let target = target.parse().unwrap();
-        let mut ids: Vec<String> = (0..100)
-            .filter_map(|_| router.pick(&view, &target, None))
-            .map(|agent| agent.id.clone())
-            .collect();
-        ids.sort();
-        ids.dedup();
-        ids
-    }
-
-    #[test]
-    fn strategies_are_asked_in_order_and_the_first_that_knows_an_agent_decides() {
-        use Strategy::{Default, DefaultRoute, DestHost};
-        let agents = [
-            agent("a", "host=node-a&ipv4=10.0.0.1"),
-            agent("b", "ipv6=fd00::1"),
-            agent("r", "default-route=true"),
-        ];
-        assert_eq!(picked(&[DestHost, Default], &agents, "10.0.0.1:80"), ["a"]);
-        assert_eq!(picked(&[DestHost, Default], &agents, "NODE-A:80"), ["a"]);
-        assert_eq!(picked(&[DestHost, Default], &agents, "[fd00:0::1]:80"), ["b"]);
-        assert_eq!(picked(&[DestHost, DefaultRoute, Default], &agents, "10.9.9.9:80"), ["r"]);
-        assert_eq!(picked(&[DestHost, Default], &agents, "10.9.9.9:80"), ["a", "b", "r"]);
-        assert_eq!(picked(&[DestHost], &agents, "10.9.9.9:80"), [""; 0]);
-        assert_eq!(picked(&[DefaultRoute], &agents[..2], "10.0.0.1:80"), [""; 0]);
-        assert_eq!(picked(&[Default], &[], "10.0.0.1:80"), [""; 0]);
-    }
-
-    #[test]
-    fn draining_agents_come_last_even_before_the_next_strategy() {
-        use Strategy::{Default, DestHost};
-        let agents = [agent("a", "ipv4=10.0.0.1"), agent("b", "ipv4=10.0.0.1"), agent("c", "")];
-        agents[0].set_draining();
-        assert_eq!(picked(&[DestHost, Default], &agents, "10.0.0.1:80"), ["b"]);
-        agents[1].set_draining();
-        assert_eq!(picked(&[DestHost, Default], &agents, "10.0.0.1:80"), ["c"]);
-        agents[2].set_draining();
-        assert_eq!(picked(&[DestHost, Default], &agents, "10.0.0.1:80"), ["a", "b"]);
-    }
-
-    #[test]
-    fn the_excluded_agent_is_never_picked_and_load_decides() {
-        let agents = [agent("a", ""), agent("b", "")];
-        let view = View::new(agents.iter().cloned());
-        let router = Router::new(vec![Strategy::Default]);
-        let target = "10.0.0.1:80".parse().unwrap();
-        for _ in 0..50 {
-            assert_eq!(router.pick(&view, &target, Some(&agents[0])).unwrap().id, "b");
-        }
-        let only = View::new(agents[..1].iter().cloned());
-        assert!(router.pick(&only, &target, Some(&agents[0])).is_none());
-
-        let _streams: Vec<_> = (0..10).map(|_| agents[0].count_stream()).collect();
-        let chosen = (0..1000).filter(|_| router.pick(&view, &target, None).unwrap().id == "b").count();
-        assert!(chosen > 600, "the idle agent was chosen only {chosen} times of 1000");
-    }
-}
+mod tests;

@@ -12,10 +12,11 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::drain::Drain;
+use crate::exposition;
 
 /// One thing that has to be true for the program to be of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Check {
     pub name: &'static str,
     /// What is missing, if something is.
     pub failure: Option<String>,
+    /// What else is to be said of it when nothing is missing.
+    pub note: Option<String>,
 }
 
 /// Answers "is it of use?".
@@ -74,9 +77,10 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     }
     let mut text = String::from("[+]ping ok\n");
     for check in &checks {
-        match &check.failure {
-            None => text.push_str(&format!("[+]{} ok\n", check.name)),
-            Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
+        match (&check.failure, &check.note) {
+            (None, None) => text.push_str(&format!("[+]{} ok\n", check.name)),
+            (None, Some(note)) => text.push_str(&format!("[+]{} ok: {note}\n", check.name)),
+            (Some(why), _) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }
     }
     text.push_str(if failed.is_empty() { "check passed\n" } else { "check failed\n" });
@@ -84,10 +88,6 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    let text = exposition::encode(&admin.registry.gather());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

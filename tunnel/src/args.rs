@@ -1,5 +1,9 @@
 //! Flag values as Go programs write them, so that existing manifests parse:
-//! `--x`, `--x=true`, `--keepalive-time=1h0m0s`.
+//! `--x`, `--x=true`, `--keepalive-time=1h0m0s`, `--cipher-suites=[]`.
+
+mod klog;
+mod labels;
+mod list;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -7,19 +11,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::process::LogFormat;
-
-/// Flags for logging, the same in both programs.
-#[derive(Debug, Clone, clap::Args)]
-pub struct LogArgs {
-    /// How log lines look.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-
-    /// What is logged: a level, or a filter such as `info,access=off`.
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log_level: String,
-}
+pub use klog::{KlogArgs, LogArgs, Severity, Sink};
+pub use labels::{LabelError, labels, selector};
+pub use list::List;
 
 /// Answers a command line that does not parse (or asks for help), and says
 /// what to exit with: 1 for errors, as Konnectivity's programs do.
@@ -63,6 +57,13 @@ pub fn go_bool(text: &str) -> Result<bool, String> {
 /// When the text is not of that form.
 pub fn go_duration(text: &str) -> Result<Duration, String> {
     let bad = || "use a duration such as 30s, 1h0m0s or 100ms".to_owned();
+    if let Some(rest) = text.strip_prefix('-') {
+        return match go_duration(rest)? {
+            Duration::ZERO => Ok(Duration::ZERO),
+            _ => Err("must not be negative".to_owned()),
+        };
+    }
+    let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -92,6 +93,18 @@ pub fn go_duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Reads a number that counts something there has to be at least one of.
+///
+/// # Errors
+/// When it is no number, or smaller than one.
+pub fn at_least_one(text: &str) -> Result<u32, String> {
+    match text.parse::<i64>().map(u32::try_from) {
+        Ok(Ok(number)) if number > 0 => Ok(number),
+        Ok(_) => Err("must be greater than 0".to_owned()),
+        Err(_) => Err("use a whole number".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +114,9 @@ mod tests {
         for (text, millis) in [
             ("0", 0),
             ("0s", 0),
+            ("-0s", 0),
+            ("+1s", 1_000),
+            (".5s", 500),
             ("1h0m0s", 3_600_000),
             ("100ms", 100),
             ("1.5s", 1_500),
@@ -109,14 +125,25 @@ mod tests {
         ] {
             assert_eq!(go_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "10", "s", "-1s", "1x", "1..2s", "1s2", "99999999999999999999h"] {
+        assert_eq!(go_duration("1ns"), Ok(Duration::from_nanos(1)));
+        for text in ["", "10", "s", "--1s", "1x", "1..2s", "1s2", "99999999999999999999h", "-", "+"] {
             assert!(go_duration(text).is_err(), "{text}");
         }
+        assert_eq!(go_duration("-1s"), Err("must not be negative".to_owned()));
     }
 
     #[test]
     fn booleans_as_go_reads_them() {
         assert_eq!((go_bool("true"), go_bool("0"), go_bool("T")), (Ok(true), Ok(false), Ok(true)));
         assert!(go_bool("yes").is_err());
+    }
+
+    #[test]
+    fn counts_are_positive() {
+        assert_eq!(at_least_one("10"), Ok(10));
+        for text in ["0", "-10", "4294967296"] {
+            assert_eq!(at_least_one(text), Err("must be greater than 0".to_owned()), "{text}");
+        }
+        assert!(at_least_one("ten").is_err());
     }
 }

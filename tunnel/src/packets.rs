@@ -19,7 +19,7 @@ mod table;
 
 pub use conn::Member;
 pub use dial::{Asked, DialFailure};
-pub use driver::Halves;
+pub use driver::{Counters, Halves};
 pub use tunnel_proto::deframe::Deframer;
 
 use std::collections::VecDeque;
@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet};
+use tunnel_proto::packet_kind::PacketKind;
 
 use crate::drain::Drain;
 use conn::Conn;
@@ -96,7 +97,7 @@ struct Shared {
 /// What the driver is to send.
 #[derive(Debug, Default)]
 struct Outgoing {
-    control: VecDeque<Bytes>,
+    control: VecDeque<(PacketKind, Bytes)>,
     /// Connections that have something to send, each at most once.
     ready: VecDeque<Arc<Conn>>,
     /// Connections that are to be closed later.
@@ -182,7 +183,7 @@ impl Mux {
         if outgoing.control.len() >= MAX_CONTROL {
             return false;
         }
-        outgoing.control.push_back(packet.encode());
+        outgoing.control.push_back((packet.kind(), packet.encode()));
         outgoing.wake();
         true
     }

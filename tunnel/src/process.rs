@@ -6,8 +6,11 @@ use prometheus::{IntCounter, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
 
+use crate::args::{LogArgs, Sink};
 use crate::drain::Drain;
+use crate::logfile::LogFile;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -19,18 +22,25 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to standard error. `level` is a level or a filter such as
-/// `info,access=off`.
+/// Starts logging as the flags say, at `level` where they say nothing. A level
+/// may be a filter such as `info,access=off`.
 ///
 /// # Errors
-/// When the filter is malformed, or logging was started before.
-pub fn init_logging(format: LogFormat, level: &str) -> Result<(), String> {
+/// When the filter is malformed, the log file cannot be written, or logging was
+/// started before.
+pub fn init_logging(log: &LogArgs, level: &str) -> Result<(), String> {
+    let level = log.filter(level);
     let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level={level}: {error}"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match format {
+    let (writer, ansi) = match log.sink() {
+        Sink::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+        Sink::File { path, limit, stderr } => {
+            let failed = |error| format!("--log-file={}: {error}", path.display());
+            let file = LogFile::open(path.clone(), limit).map_err(failed)?;
+            (BoxMakeWriter::new(file.and(io::stderr.with_max_level(stderr.level()))), false)
+        }
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(ansi);
+    match log.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }

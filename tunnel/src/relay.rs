@@ -6,15 +6,18 @@
 //! before it went still arrives. Only a source that fails ends everything, and
 //! the other end is told after its bytes were delivered.
 
+mod watch;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use watch::Watch;
+pub use watch::{Lane, STALL};
 
 /// How long a target may take to close after a client left that waits for
 /// nothing any more. Closing at once could destroy bytes the target has not read.
@@ -77,15 +80,23 @@ impl Ending {
             Self::Lingered(_) => "lingered",
         }
     }
+
+    /// What broke, for metrics; "none" if nothing did.
+    pub const fn why(&self) -> &'static str {
+        match self {
+            Self::Broken { why, .. } => why.label(),
+            Self::Clean | Self::Left(_) | Self::Lingered(_) => "none",
+        }
+    }
 }
 
-/// Counters of relayed bytes, held for the life of a connection.
+/// The metrics of both directions.
 #[derive(Debug, Clone)]
 pub struct Meter {
-    /// Bytes from the near to the far end.
-    pub up: IntCounter,
-    /// Bytes from the far to the near end.
-    pub down: IntCounter,
+    /// From the near to the far end.
+    pub up: Lane,
+    /// From the far to the near end.
+    pub down: Lane,
 }
 
 /// What was relayed.
@@ -292,7 +303,7 @@ impl Relay<'_> {
 
 struct Direction<'a> {
     batch: Batch,
-    meter: &'a IntCounter,
+    watch: Watch<'a>,
     moved: u64,
     /// The source's end, once it came.
     end: Option<End>,
@@ -310,10 +321,10 @@ struct Direction<'a> {
 }
 
 impl<'a> Direction<'a> {
-    fn new(meter: &'a IntCounter) -> Self {
+    fn new(lane: &'a Lane) -> Self {
         Self {
             batch: Batch::default(),
-            meter,
+            watch: Watch::new(lane),
             moved: 0,
             end: None,
             discard: false,
@@ -351,6 +362,7 @@ impl<'a> Direction<'a> {
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
                 Poll::Pending => {
                     self.batch.shrink();
+                    self.watch.rests();
                     return self.poll_idle(cx, sink);
                 }
             }
@@ -372,19 +384,21 @@ impl<'a> Direction<'a> {
             let n = before - self.batch.len();
             if n > 0 {
                 self.moved += n as u64;
-                self.meter.inc_by(n as u64);
+                self.watch.took(n);
                 source.consumed(n);
             }
             match sent {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.watch.ends(),
                 Poll::Ready(Err(why)) => self.give_up(why),
                 Poll::Pending => {
+                    self.watch.waits(cx, n > 0);
                     self.batch.compact();
                     return Poll::Pending;
                 }
             }
         }
         if self.discard {
+            self.watch.ends();
             let dropped = self.batch.clear();
             self.discarded += dropped as u64;
             source.consumed(dropped);

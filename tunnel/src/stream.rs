@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 use crate::packets::Member;
-use crate::transport::{h2, quic};
+use crate::transport::{Link, h2, quic};
 
 /// A bidirectional flow of bytes in a tunnel.
 #[derive(Debug)]
@@ -63,6 +63,15 @@ impl Stream {
             LinkStream::H2(stream) => stream.id(),
             LinkStream::Quic(stream) => stream.id(),
             LinkStream::Packets(member) => member.id().unsigned_abs(),
+        }
+    }
+
+    /// The link that carries it.
+    pub const fn link(&self) -> Link {
+        match &self.link {
+            LinkStream::H2(_) => Link::H2,
+            LinkStream::Quic(_) => Link::Quic,
+            LinkStream::Packets(_) => Link::Konnectivity,
         }
     }
 

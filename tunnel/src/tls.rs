@@ -3,15 +3,18 @@
 //! ring is the only provider. AES-128 comes first: it is as safe here, and a
 //! tenth cheaper per byte.
 
+mod options;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::ring::hmac;
 use rustls::RootCertStore;
-use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+
+pub use options::{MinVersion, Offer, Suites, UnknownSuite};
 
 /// Names our protocol in TLS, on TCP and on QUIC alike.
 pub const ALPN: &[u8] = b"tunnel/1";
@@ -117,22 +120,17 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     Ok(found)
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    let mut provider = ring::default_provider();
-    // A stable sort: AES-128 in front, the rest as it was.
-    provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
-    Arc::new(provider)
-}
-
-/// For listeners of agents: TLS 1.3, our ALPN, client certificates required.
+/// For listeners of agents: our ALPN. Client certificates are required where
+/// there are authorities to check them against, and not asked for otherwise.
 ///
 /// # Errors
 /// When the parts do not fit together.
 pub fn agent_listener(
     identity: &Identity,
-    agents: Arc<RootCertStore>,
+    agents: Option<Arc<RootCertStore>>,
+    offer: &Offer,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let mut config = server(identity, agents, &[&rustls::version::TLS13])?;
+    let mut config = server(identity, agents, offer)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }
@@ -145,41 +143,51 @@ pub fn agent_listener(
 pub fn frontend_listener(
     identity: &Identity,
     clients: Arc<RootCertStore>,
+    offer: &Offer,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let mut config = server(identity, clients, rustls::ALL_VERSIONS)?;
+    let mut config = server(identity, Some(clients), offer)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
 fn server(
     identity: &Identity,
-    roots: Arc<RootCertStore>,
-    versions: &[&'static rustls::SupportedProtocolVersion],
+    clients: Option<Arc<RootCertStore>>,
+    offer: &Offer,
 ) -> Result<rustls::ServerConfig, TlsError> {
-    let provider = provider();
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
-        .build()
-        .map_err(|error| TlsError::Config(error.to_string()))?;
+    let provider = Arc::new(offer.provider());
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(offer.versions())?;
+    let builder = match clients {
+        Some(roots) => builder.with_client_cert_verifier(
+            WebPkiClientVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|error| TlsError::Config(error.to_string()))?,
+        ),
+        None => builder.with_no_client_auth(),
+    };
     let (chain, key) = identity.parts();
-    Ok(rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?)
+    Ok(builder.with_single_cert(chain, key)?)
 }
 
-/// For agents: TLS 1.3, our ALPN, with a client certificate.
+/// For agents: TLS 1.3, our ALPN, with a client certificate if there is one.
 ///
 /// # Errors
 /// When the parts do not fit together.
 pub fn agent_client(
-    identity: &Identity,
+    identity: Option<&Identity>,
     servers: Arc<RootCertStore>,
 ) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-    let (chain, key) = identity.parts();
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(Offer::default().provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(servers)
-        .with_client_auth_cert(chain, key)?;
+        .with_root_certificates(servers);
+    let mut config = match identity {
+        Some(identity) => {
+            let (chain, key) = identity.parts();
+            builder.with_client_auth_cert(chain, key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Arc::new(config))
 }

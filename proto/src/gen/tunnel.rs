@@ -41,6 +41,11 @@ pub struct Hello {
     /// Bearer token, where agents authenticate by token.
     #[prost(string, tag = "6")]
     pub token: ::prost::alloc::string::String,
+    /// Ids of the servers to which this agent holds a tunnel. A server that finds
+    /// its own id here rejects the agent as a duplicate, before it looks at
+    /// anything that costs: behind a load balancer most attempts end so.
+    #[prost(string, repeated, tag = "7")]
+    pub connected_servers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The server's answer when the agent is admitted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -67,6 +72,9 @@ pub struct Rejection {
     pub code: u32,
     #[prost(string, tag = "2")]
     pub text: ::prost::alloc::string::String,
+    /// Who rejects; said to duplicates only, who know it.
+    #[prost(string, tag = "3")]
+    pub server_id: ::prost::alloc::string::String,
 }
 /// Heartbeat, either way. The answer carries the same number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

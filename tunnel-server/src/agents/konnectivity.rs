@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::info;
+use tunnel::packets::Counters;
 use tunnel::transport::konnectivity::{self, Call, Status};
 use tunnel::transport::{Link, Tunnel};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
@@ -57,7 +58,9 @@ impl Sessions {
                 return call.refuse(status, &text);
             }
         };
-        let tunnel = match call.admit(&self.server_id, self.server_count, &self.drain) {
+        let packets = &self.metrics.konnectivity.packets;
+        let counters = Counters { received: packets.from_agent.clone(), sent: packets.to_agent.clone() };
+        let tunnel = match call.admit(&self.server_id, self.server_count, counters, &self.drain) {
             Ok(tunnel) => tunnel,
             Err(error) => return self.handshake_failed(Link::Konnectivity, from, &error),
         };
@@ -71,6 +74,7 @@ impl Sessions {
         let (say, _) = mpsc::channel(1);
         let agent = Arc::new(Agent::new(id, identifiers, tunnel.clone(), say));
         let registration = self.registry.register(Arc::clone(&agent));
+        let _open = self.metrics.konnectivity.connect_call();
         let counted = GaugeGuard::new(self.metrics.tunnels.with_label_values(&[link]));
         info!(agent = agent.id, from = %tunnel.remote(), link, "agent connected");
         let drains = async {

@@ -51,7 +51,7 @@ pub struct Sessions {
     pub registry: Registry,
     /// This server's id, told to agents.
     pub server_id: Arc<str>,
-    /// How many servers an agent should be connected to, told to agents.
+    /// How many servers agents should be connected to, told to agents.
     pub server_count: u32,
     /// Metrics.
     pub metrics: Metrics,
@@ -61,10 +61,12 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Sessions for a server of this id.
+    /// Sessions for a server of this id, which is one of so many (0 when that
+    /// is not known).
     pub fn new(
         registry: Registry,
-        (server_id, server_count): (&str, u32),
+        server_id: &str,
+        server_count: u32,
         metrics: Metrics,
         drain: Drain,
     ) -> Self {
@@ -105,6 +107,10 @@ impl Sessions {
             Ok(Err(error)) => return self.drop_tunnel(&tunnel, "no_hello", &error.to_string()),
             Err(_) => return self.drop_tunnel(&tunnel, "no_hello", "no hello in time"),
         };
+        // First of all: it is said often, and costs nothing.
+        if hello.version == VERSION && hello.connected_servers.iter().any(|id| **id == *self.server_id) {
+            return self.send_back(&tunnel, messages).await;
+        }
         let admitted = if self.drain.has_started() {
             Err((RejectionKind::Draining, "the server is draining".to_owned()))
         } else {
@@ -117,10 +123,19 @@ impl Sessions {
             Err((kind, text)) => {
                 warn!(%from, link = link.label(), why = text, "agent rejected");
                 self.rejected(link, "rejected");
-                reject(messages, kind, &text).await;
+                self.reject(messages, kind, &text).await;
                 tunnel.close(&text);
             }
         }
+    }
+
+    /// An agent has come to a server that it holds a tunnel to, and says so.
+    async fn send_back(&self, tunnel: &Tunnel, messages: Messages) {
+        debug!(from = %tunnel.remote(), link = tunnel.link().label(), "the agent has a tunnel already");
+        self.rejected(tunnel.link(), "duplicate");
+        let text = "the agent holds a tunnel to this server";
+        self.reject(messages, RejectionKind::Duplicate, text).await;
+        tunnel.close(text);
     }
 
     fn drop_tunnel(&self, tunnel: &Tunnel, reason: &str, why: &str) {
@@ -193,6 +208,29 @@ impl Sessions {
         timeout(GREETING_LIMIT, messages.send(message)).await.map_err(|_| ControlError::Silent)??;
         Ok(())
     }
+
+    async fn reject(&self, mut messages: Messages, kind: RejectionKind, text: &str) {
+        // A duplicate knows the name already; nobody else is told who rejects.
+        let server_id = match kind {
+            RejectionKind::Duplicate => self.server_id.to_string(),
+            RejectionKind::Other
+            | RejectionKind::Version
+            | RejectionKind::Identity
+            | RejectionKind::Unauthenticated
+            | RejectionKind::Draining => String::new(),
+        };
+        let rejection = Rejection { code: kind.code(), text: text.to_owned(), server_id };
+        let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
+        let told = async {
+            messages.send(message).await?;
+            messages.finish().await?;
+            // The agent closes once it has read why; closing first could lose it.
+            messages.recv().await
+        };
+        if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
+            debug!("the agent left before it was told why it is rejected");
+        }
+    }
 }
 
 /// Ready when the agent's process turns out to be gone although nobody said so;
@@ -251,20 +289,6 @@ fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, 
         .map_err(|error| (RejectionKind::Identity, error.to_string()))?;
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
     Ok((hello.agent_id, identifiers, software))
-}
-
-async fn reject(mut messages: Messages, kind: RejectionKind, text: &str) {
-    let rejection = Rejection { code: kind.code(), text: text.to_owned() };
-    let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
-    let told = async {
-        messages.send(message).await?;
-        messages.finish().await?;
-        // The agent closes once it has read why; closing first could lose it.
-        messages.recv().await
-    };
-    if !matches!(timeout(GREETING_LIMIT, told).await, Ok(Ok(_))) {
-        debug!("the agent left before it was told why it is rejected");
-    }
 }
 
 /// Who came over TCP.

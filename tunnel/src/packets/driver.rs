@@ -14,10 +14,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, debug, debug_span};
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{Packet, put_data_head};
+use tunnel_proto::packet_kind::PacketKind;
 
 use super::conn::{Conn, Turn};
 use super::{Asked, Mux, Role};
 use crate::duplex::{Batch, Broken};
+use crate::packet_counters::{PacketCounters, StreamError};
 
 /// Bytes in one data packet, as Konnectivity's server reads them.
 const PACKET: usize = 32 * 1024;
@@ -35,6 +37,15 @@ const MAX_NONSENSE: u32 = 64;
 /// How often a time of several is looked at; they need not be exact.
 const TICK: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// Counters of the packets of both directions.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    /// From the peer.
+    pub received: PacketCounters,
+    /// To the peer.
+    pub sent: PacketCounters,
+}
+
 /// The two directions of a gRPC call.
 #[derive(Debug)]
 pub struct Halves {
@@ -44,6 +55,8 @@ pub struct Halves {
     pub body: RecvStream,
     /// Whether the peer called, so that our end is said in trailers.
     pub called: bool,
+    /// Counts both directions.
+    pub counters: Counters,
 }
 
 /// Serves the stream until it ends, and then tells everybody.
@@ -53,6 +66,7 @@ pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: m
         mux: mux.clone(),
         send: halves.send,
         body: halves.body,
+        counters: halves.counters,
         deframer,
         asked,
         nonsense: 0,
@@ -102,6 +116,7 @@ struct Driver {
     mux: Mux,
     send: SendStream<Bytes>,
     body: RecvStream,
+    counters: Counters,
     deframer: Deframer,
     asked: mpsc::Sender<Asked>,
     nonsense: u32,
@@ -140,7 +155,10 @@ impl Driver {
                     let _ = self.body.flow_control().release_capacity(data.len());
                     self.deframer.push(data);
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(error.to_string()),
+                Poll::Ready(Some(Err(error))) => {
+                    self.counters.received.failed(StreamError::from(&error), None);
+                    return Poll::Ready(error.to_string());
+                }
                 Poll::Ready(None) => return self.poll_status(cx),
                 Poll::Pending => return Poll::Pending,
             }
@@ -167,15 +185,18 @@ impl Driver {
 
     fn take(&mut self, message: Bytes) -> Result<(), String> {
         let problem = match Packet::decode(message) {
-            Ok(packet) => match self.mux.take(packet) {
-                Ok(None) => return Ok(()),
-                Ok(Some(asked)) => {
-                    // Refused by being dropped when too many wait.
-                    let _ = self.asked.try_send(asked);
-                    return Ok(());
+            Ok(packet) => {
+                self.counters.received.count(packet.kind());
+                match self.mux.take(packet) {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(asked)) => {
+                        // Refused by being dropped when too many wait.
+                        let _ = self.asked.try_send(asked);
+                        return Ok(());
+                    }
+                    Err(_) => "a packet that this side never gets".to_owned(),
                 }
-                Err(_) => "a packet that this side never gets".to_owned(),
-            },
+            }
             Err(error) => error.to_string(),
         };
         self.nonsense += 1;
@@ -275,9 +296,9 @@ impl Driver {
     /// Control packets first, then connections in turn.
     fn send_one(&mut self, room: usize) -> Result<(), String> {
         let mut outgoing = self.mux.outgoing();
-        if let Some(control) = outgoing.control.pop_front() {
+        if let Some((kind, control)) = outgoing.control.pop_front() {
             drop(outgoing);
-            return self.put(control);
+            return self.put(kind, control);
         }
         let Some(conn) = outgoing.ready.pop_front() else { return Ok(()) };
         drop(outgoing);
@@ -287,20 +308,24 @@ impl Driver {
                 if more {
                     self.mux.outgoing().ready.push_back(conn);
                 }
-                self.put(packet)
+                self.put(PacketKind::Data, packet)
             }
             Turn::Close(packet) => {
                 if self.mux.shared.role == Role::Answerer {
                     self.mux.table().remove(conn.id);
                 }
-                self.put(packet.encode())
+                self.put(packet.kind(), packet.encode())
             }
             Turn::Nothing => Ok(()),
         }
     }
 
-    fn put(&mut self, packet: Bytes) -> Result<(), String> {
-        self.send.send_data(packet, false).map_err(|error| error.to_string())
+    fn put(&mut self, kind: PacketKind, packet: Bytes) -> Result<(), String> {
+        self.counters.sent.count(kind);
+        self.send.send_data(packet, false).map_err(|error| {
+            self.counters.sent.failed(StreamError::from(&error), Some(kind));
+            error.to_string()
+        })
     }
 }
 

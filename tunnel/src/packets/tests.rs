@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client, server};
 use http::{Request, Response};
+use prometheus::{IntCounterVec, Opts};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tunnel_proto::deframe::Deframer;
@@ -14,6 +15,7 @@ use tunnel_proto::packet::{MAX_MESSAGE, Packet};
 
 use super::*;
 use crate::duplex::{Abort, Batch, Broken, Duplex as _, End, Flow};
+use crate::packet_counters::{PacketCounters, Segment};
 
 const LIMITS: Limits = Limits { connection: 1 << 20, stream: 4 << 20 };
 
@@ -62,6 +64,15 @@ impl Peer {
     }
 }
 
+fn counters() -> Counters {
+    let make = |labels: &[&str]| IntCounterVec::new(Opts::new("packets", "packets"), labels).unwrap();
+    let (packets, errors) = (make(&["segment", "packet_type"]), make(&["segment", "code", "packet_type"]));
+    Counters {
+        received: PacketCounters::new(Segment::FromAgent, &packets, &errors),
+        sent: PacketCounters::new(Segment::ToAgent, &packets, &errors),
+    }
+}
+
 async fn pair(role: Role, limits: Limits) -> (Mux, mpsc::Receiver<Asked>, Peer) {
     let drain = Drain::new();
     let (near, far) = tokio::io::duplex(1 << 20);
@@ -75,7 +86,7 @@ async fn pair(role: Role, limits: Limits) -> (Mux, mpsc::Receiver<Asked>, Peer) 
         let (request, mut respond) = connection.accept().await.unwrap().unwrap();
         let send = respond.send_response(Response::new(()), false).unwrap();
         drain.spawn("server", async move { while connection.accept().await.is_some() {} });
-        Halves { send, body: request.into_body(), called: true }
+        Halves { send, body: request.into_body(), called: true, counters: counters() }
     };
     let calling = async {
         let (requests, connection) = client::Builder::new()

@@ -22,7 +22,7 @@ use tracing::debug;
 
 use super::{HandshakeError, TunnelClosed};
 use crate::drain::Drain;
-use crate::packets::{Asked, DialFailure, Halves, Limits, Member, Mux, Role};
+use crate::packets::{Asked, Counters, DialFailure, Halves, Limits, Member, Mux, Role};
 
 /// The gRPC path of the agents' one method.
 pub const CONNECT_PATH: &str = "/AgentService/Connect";
@@ -281,6 +281,7 @@ impl Call {
         mut self,
         server_id: &str,
         server_count: u32,
+        counters: Counters,
         drain: &Drain,
     ) -> Result<Tunnel, HandshakeError> {
         let mut response = Response::new(());
@@ -295,7 +296,7 @@ impl Call {
             .respond
             .send_response(response, false)
             .map_err(|error| HandshakeError::Lost(error.to_string()))?;
-        let halves = Halves { send, body: self.body, called: true };
+        let halves = Halves { send, body: self.body, called: true, counters };
         Ok(Tunnel::start(halves, Role::Dialer, SERVER_LIMITS, self.remote, drain))
     }
 }
@@ -342,9 +343,9 @@ pub struct Connected {
 /// When the server does not speak this, or does not take the agent.
 pub async fn connect<IO>(
     io: IO,
-    remote: SocketAddr,
-    authority: &str,
+    (remote, authority): (SocketAddr, &str),
     introduction: &Introduction,
+    counters: Counters,
     drain: &Drain,
 ) -> Result<Connected, HandshakeError>
 where
@@ -382,7 +383,7 @@ where
     }
     let server_count = text("servercount").parse().unwrap_or(0);
     given_up.disarm();
-    let halves = Halves { send, body, called: false };
+    let halves = Halves { send, body, called: false, counters };
     let tunnel = Tunnel::start(halves, Role::Answerer, AGENT_LIMITS, remote, drain);
     let mux = tunnel.mux.clone();
     drain.spawn("konnectivity end", async move {

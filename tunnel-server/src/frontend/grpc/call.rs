@@ -14,12 +14,14 @@ use tunnel::relay::relay;
 use tunnel_proto::packet::Packet;
 use tunnel_proto::target::Target;
 
-use super::super::record::Record;
+use super::super::record::{GivenUp, Record};
 use super::super::{Frontend, HEAD_LIMIT, HOLD, settle};
+use super::Code;
 use super::client::{Client, Packets};
+use super::sender::Sender;
 use super::shared::Party;
-use super::{Code, NAME, end};
 use crate::dial::{DialError, Dialed};
+use crate::metrics::{ClientKind, GaugeGuard};
 
 /// The first dial of a call.
 struct Request {
@@ -38,10 +40,13 @@ impl Request {
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
-    mut send: SendStream<Bytes>,
+    send: SendStream<Bytes>,
     body: RecvStream,
 ) {
-    let mut packets = Packets::new(body);
+    let counted = &frontend.metrics.konnectivity;
+    let mut open = Some(counted.proxy_call());
+    let mut send = Sender::new(send, counted.packets.to_client.clone());
+    let mut packets = Packets::new(body, counted.packets.from_client.clone());
     let first = tokio::select! {
         biased;
         () = frontend.drain.killed() => return,
@@ -51,21 +56,21 @@ pub(super) async fn serve(
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => {
             frontend.bad_client("no_request", listener, "the call ended before a dial");
-            return end(&mut send, Code::Ok, "");
+            return send.end(Code::Ok, "");
         }
         Ok(Err(error)) => {
             frontend.bad_client("bad_request", listener, &error.to_string());
-            return end(&mut send, Code::InvalidArgument, "malformed or unexpected packet");
+            return send.end(Code::InvalidArgument, "malformed or unexpected packet");
         }
         Err(_) => {
             frontend.bad_client("slow_request", listener, "no dial in time");
-            return end(&mut send, Code::InvalidArgument, "no dial request in time");
+            return send.end(Code::InvalidArgument, "no dial request in time");
         }
     };
     // Again only for clients that asked for another connection before the
     // first one failed; the answers do not wait for each other then.
     loop {
-        let carrying = Carrying { frontend: &frontend, listener, packets, send };
+        let carrying = Carrying { frontend: &frontend, listener, packets, send, open: open.take() };
         match carrying.serve(request).await {
             Some((rest, next)) => ((packets, send), request) = (rest, next),
             None => return,
@@ -78,20 +83,28 @@ struct Carrying<'a> {
     frontend: &'a Arc<Frontend>,
     listener: &'static str,
     packets: Packets,
-    send: SendStream<Bytes>,
+    send: Sender,
+    /// Konnectivity's count of the call, for the first of its connections.
+    open: Option<GaugeGuard>,
 }
 
 impl Carrying<'_> {
     /// Serves a connection. Gives the call back when there was none and the
     /// client has asked for another one in the meantime.
-    async fn serve(mut self, request: Request) -> Option<((Packets, SendStream<Bytes>), Request)> {
+    async fn serve(mut self, request: Request) -> Option<((Packets, Sender), Request)> {
         let (frontend, listener) = (self.frontend, self.listener);
         let id = frontend.dialer.next_id();
-        let mut record = Record::new(frontend, NAME, listener, id, shown(&request.address));
+        let mut record = Record::new(
+            frontend,
+            ClientKind::Grpc,
+            (listener, id),
+            shown(&request.address),
+            self.open.take(),
+        );
         let target = match target_of(&request.protocol, &request.address) {
             Ok(target) => target,
             Err(text) => {
-                record.given_up("bad_request");
+                record.given_up(GivenUp::BadRequest);
                 return self.refuse(text, &request, None);
             }
         };
@@ -99,14 +112,14 @@ impl Carrying<'_> {
         let dialed = tokio::select! {
             biased;
             () = frontend.drain.killed() => {
-                record.given_up("killed");
+                record.given_up(GivenUp::Killed);
                 return None;
             }
             dialed = dial(frontend, id, &target, (&mut self.packets, &mut next), request.random) => dialed,
         };
         match dialed {
             Ok(Ok(dialed)) => {
-                record.connected(&dialed);
+                record.dialed(&dialed);
                 self.relay(dialed, request.random, next, record).await;
                 None
             }
@@ -115,16 +128,16 @@ impl Carrying<'_> {
                 self.refuse(error.to_string(), &request, next)
             }
             Err(Gone::Left) => {
-                record.given_up("cancelled");
+                record.given_up(GivenUp::Cancelled);
                 if next.is_none() {
-                    end(&mut self.send, Code::Ok, "");
+                    self.send.end(Code::Ok, "");
                 }
                 next.map(|next| ((self.packets, self.send), next))
             }
             Err(Gone::Broken(why)) => {
-                record.given_up("bad_request");
+                record.given_up(GivenUp::Nonsense);
                 frontend.bad_client("bad_request", listener, &why.to_string());
-                end(&mut self.send, Code::InvalidArgument, "unexpected packet while dialling");
+                self.send.end(Code::InvalidArgument, "unexpected packet while dialling");
                 None
             }
         }
@@ -135,13 +148,13 @@ impl Carrying<'_> {
         error: String,
         request: &Request,
         next: Option<Request>,
-    ) -> Option<((Packets, SendStream<Bytes>), Request)> {
+    ) -> Option<((Packets, Sender), Request)> {
         let answer = Packet::DialResponse { error, connect_id: 0, random: request.random };
         // A client that went away needs no answer.
-        self.send.send_data(answer.encode(), false).ok()?;
+        self.send.packet(&answer).ok()?;
         if next.is_none() {
             // Old clients leak the connection unless the call is ended here.
-            end(&mut self.send, Code::Ok, "");
+            self.send.end(Code::Ok, "");
         }
         next.map(|next| ((self.packets, self.send), next))
     }
@@ -150,26 +163,27 @@ impl Carrying<'_> {
         // Never 0, which clients take for "none", and never negative.
         let connect_id = i64::try_from(record.id).unwrap_or(1);
         let answer = Packet::DialResponse { error: String::new(), connect_id, random };
-        if self.send.send_data(answer.encode(), false).is_err() {
-            return;
+        if self.send.packet(&answer).is_err() {
+            return record.given_up(GivenUp::Unanswered);
         }
+        record.established();
         let frontend = self.frontend;
         let client = Client::new(self.packets, self.send, connect_id, next.map(Request::into_packet));
         let mut client = Party::new(client, Arc::clone(frontend), self.listener);
-        let meter = frontend.metrics.meter();
+        let meter = frontend.metrics.meter(ClientKind::Grpc, dialed.link);
         let ending = tokio::select! {
             biased;
             () = frontend.drain.killed() => return client.abort(Abort::Now),
             ending = relay(&mut client, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
         };
-        record.ended(&ending);
+        record.ended(ending);
         drop((record, client));
         settle(dialed, &frontend.drain).await;
     }
 }
 
 /// Reads up to the first dial. Closing what was never dialled is answered.
-async fn first_dial(packets: &mut Packets, send: &mut SendStream<Bytes>) -> Result<Option<Request>, Broken> {
+async fn first_dial(packets: &mut Packets, send: &mut Sender) -> Result<Option<Request>, Broken> {
     loop {
         let Some(packet) = poll_fn(|cx| packets.poll_next(cx)).await? else { return Ok(None) };
         let (connect_id, error) = match packet {
@@ -188,7 +202,7 @@ async fn first_dial(packets: &mut Packets, send: &mut SendStream<Bytes>) -> Resu
             }
         };
         let answer = Packet::CloseResponse { error: error.to_owned(), connect_id };
-        send.send_data(answer.encode(), false).map_err(|_| Broken::Stopped)?;
+        send.packet(&answer)?;
         // Nothing was dialled, so there is nothing to wait for.
         return Ok(None);
     }
@@ -253,18 +267,18 @@ async fn dial(
 /// Serves one more dial of a call that carries others already.
 pub(super) async fn serve_asked(frontend: Arc<Frontend>, listener: &'static str, asked: Asked) {
     let id = frontend.dialer.next_id();
-    let mut record = Record::new(&frontend, NAME, listener, id, shown(&asked.address));
+    let mut record = Record::new(&frontend, ClientKind::Grpc, (listener, id), shown(&asked.address), None);
     let target = match target_of(&asked.protocol, &asked.address) {
         Ok(target) => target,
         Err(text) => {
-            record.given_up("bad_request");
+            record.given_up(GivenUp::BadRequest);
             return asked.refuse(text);
         }
     };
     let dialed = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return record.given_up("killed"),
-        () = asked.cancelled() => return record.given_up("cancelled"),
+        () = frontend.drain.killed() => return record.given_up(GivenUp::Killed),
+        () = asked.cancelled() => return record.given_up(GivenUp::Cancelled),
         dialed = frontend.dialer.dial(id, &target) => dialed,
     };
     let mut dialed = match dialed {
@@ -274,15 +288,16 @@ pub(super) async fn serve_asked(frontend: Arc<Frontend>, listener: &'static str,
             return asked.refuse(error.to_string());
         }
     };
-    record.connected(&dialed);
+    record.dialed(&dialed);
     let mut client = asked.accept();
-    let meter = frontend.metrics.meter();
+    record.established();
+    let meter = frontend.metrics.meter(ClientKind::Grpc, dialed.link);
     let ending = tokio::select! {
         biased;
         () = frontend.drain.killed() => return,
         ending = relay(&mut client, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
     };
-    record.ended(&ending);
+    record.ended(ending);
     drop((record, client));
     settle(dialed, &frontend.drain).await;
 }

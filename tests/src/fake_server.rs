@@ -1,0 +1,73 @@
+//! A server that admits agents and tells them what a test wants it to.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tunnel::control::{Conversation, Role, control_messages, greeting};
+use tunnel::drain::Drain;
+use tunnel::listen::bind_tcp;
+use tunnel::transport::h2;
+use tunnel_proto::message::{Control, Hello, VERSION, Welcome, encode_control};
+
+use crate::pki::Pki;
+use crate::task::{Task, spawn};
+
+/// A server on the h2 link that opens no streams.
+#[derive(Debug)]
+pub struct FakeServer {
+    /// Where agents connect.
+    pub addr: SocketAddr,
+    hellos: Arc<Mutex<Vec<Hello>>>,
+    drain: Drain,
+    _task: Task,
+}
+
+impl FakeServer {
+    /// A server of this id that tells these addresses of servers.
+    pub fn start(pki: &Pki, id: &str, addresses: &[SocketAddr]) -> Self {
+        let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(pki.agent_listener());
+        let (hellos, drain) = (Arc::<Mutex<Vec<Hello>>>::default(), Drain::new());
+        let welcome = Welcome {
+            version: VERSION,
+            server_id: id.to_owned(),
+            server_addresses: addresses.iter().map(ToString::to_string).collect(),
+            ..Welcome::default()
+        };
+        let (heard, links) = (Arc::clone(&hellos), drain.clone());
+        let task = spawn(async move {
+            let mut tunnels = JoinSet::new();
+            while let Ok((tcp, from)) = listener.accept().await {
+                let (acceptor, links, heard, welcome) =
+                    (acceptor.clone(), links.clone(), Arc::clone(&heard), welcome.clone());
+                tunnels.spawn(Box::pin(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    let Ok((_tunnel, control)) = Box::pin(h2::accept(tls, from, &links)).await else {
+                        return;
+                    };
+                    let mut messages = control_messages(control);
+                    let Ok(Control::Hello(hello)) = greeting(&mut messages).await else { return };
+                    heard.lock().unwrap().push(hello);
+                    messages.send(encode_control(Control::Welcome(welcome)).unwrap()).await.unwrap();
+                    let (_say, mut outgoing) = tokio::sync::mpsc::channel(1);
+                    Conversation::new(messages, Role::Server).keep(&mut outgoing, |_| {}).await;
+                }));
+            }
+        });
+        Self { addr, hellos, drain, _task: task }
+    }
+
+    /// What agents said so far.
+    pub fn hellos(&self) -> Vec<Hello> {
+        self.hellos.lock().unwrap().clone()
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.drain.kill();
+    }
+}

@@ -1,0 +1,150 @@
+//! One attempt on one link at one address: everything below the greeting.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tunnel::drain::Drain;
+use tunnel::listen::tune;
+use tunnel::stream::Stream;
+use tunnel::tls::ALPN;
+use tunnel::transport::konnectivity::{Connected, Introduction};
+use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity, quic};
+
+use crate::cli::Transport;
+use crate::config::Config;
+use crate::fleet::Way;
+use crate::metrics::Metrics;
+
+/// The name of gRPC in TLS, which is what a Konnectivity server speaks.
+const ALPN_GRPC: &[u8] = b"h2";
+
+/// TLS over TCP to a server.
+pub(super) type Tls = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// A link on which nothing was said yet.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// A tunnel of our own kind, and the stream on which Hello is said.
+    Ours(Tunnel, Stream),
+    /// A server that speaks Konnectivity's gRPC.
+    Grpc(Box<Tls>),
+}
+
+/// What it takes to establish tunnels.
+#[derive(Debug)]
+pub(super) struct Links {
+    /// On UDP only our own protocol.
+    quic_tls: Arc<rustls::ClientConfig>,
+    /// On TCP the server chooses by ALPN.
+    tcp_tls: Arc<rustls::ClientConfig>,
+    /// UDP sockets, one per address family, made when first needed.
+    endpoints: [OnceLock<quinn::Endpoint>; 2],
+    drain: Drain,
+}
+
+impl Links {
+    pub(super) fn new(config: &Config, drain: Drain) -> Self {
+        let with_alpn = |alpn: Vec<Vec<u8>>| {
+            let mut tls = (*config.tls).clone();
+            tls.alpn_protocols = alpn;
+            Arc::new(tls)
+        };
+        Self {
+            quic_tls: with_alpn(vec![ALPN.to_vec()]),
+            tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
+            endpoints: [OnceLock::new(), OnceLock::new()],
+            drain,
+        }
+    }
+
+    pub(super) async fn quic(&self, way: &Way) -> Result<Opened, HandshakeError> {
+        let endpoint = self.endpoint(way.addr)?;
+        let (tunnel, control) =
+            quic::connect(&endpoint, way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
+        Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
+    }
+
+    fn endpoint(&self, addr: SocketAddr) -> Result<quinn::Endpoint, HandshakeError> {
+        let (slot, local) = if addr.is_ipv4() {
+            (&self.endpoints[0], SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+        } else {
+            (&self.endpoints[1], SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
+        };
+        if let Some(endpoint) = slot.get() {
+            return Ok(endpoint.clone());
+        }
+        let endpoint =
+            quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?;
+        Ok(slot.get_or_init(|| endpoint).clone())
+    }
+
+    /// TCP and TLS, and then the protocol that the server has chosen.
+    pub(super) async fn tcp(&self, way: &Way) -> Result<Opened, HandshakeError> {
+        let lost = |error: std::io::Error| HandshakeError::Lost(error.to_string());
+        let tcp = TcpStream::connect(way.addr).await.map_err(lost)?;
+        tune(&tcp);
+        let name = ServerName::try_from(way.name.to_string())
+            .map_err(|error| HandshakeError::Config(error.to_string()))?;
+        let tls = TlsConnector::from(Arc::clone(&self.tcp_tls))
+            .connect(name, tcp)
+            .await
+            .map_err(|error| HandshakeError::Tls(error.to_string()))?;
+        match tls.get_ref().1.alpn_protocol() {
+            Some(ALPN) => {
+                let (tunnel, control) = h2::connect(tls, way.addr, &self.drain).await?;
+                Ok(Opened::Ours(Tunnel::H2(tunnel), control))
+            }
+            Some(ALPN_GRPC) => Ok(Opened::Grpc(Box::new(tls))),
+            Some(_) | None => Err(HandshakeError::Tls("the server does not speak this protocol".to_owned())),
+        }
+    }
+
+    /// Introduces us to a Konnectivity server.
+    pub(super) async fn call(
+        &self,
+        way: &Way,
+        tls: Box<Tls>,
+        introduction: &Introduction,
+        metrics: &Metrics,
+    ) -> Result<Connected, HandshakeError> {
+        let name = &way.name;
+        let host = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
+        let authority = format!("{host}:{}", way.addr.port());
+        let counters = metrics.konnectivity.packets.counters();
+        konnectivity::connect(tls, (way.addr, &authority), introduction, counters, &self.drain).await
+    }
+}
+
+/// What is offered on TCP, best first: names that the operator wants load
+/// balancers to see, our own, and gRPC's for servers that know no other.
+fn tcp_alpn(extra: &[String], transport: Transport) -> Vec<Vec<u8>> {
+    let mut offered: Vec<Vec<u8>> = extra.iter().map(|name| name.clone().into_bytes()).collect();
+    let own: &[&[u8]] = match transport {
+        Transport::Auto => &[ALPN, ALPN_GRPC],
+        Transport::H2 | Transport::Quic => &[ALPN],
+        Transport::Konnectivity => &[ALPN_GRPC],
+    };
+    offered.extend(own.iter().map(|name| name.to_vec()));
+    offered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_offered_on_tcp() {
+        let shown = |extra: &[&str], transport| {
+            let extra: Vec<String> = extra.iter().map(|name| (*name).to_owned()).collect();
+            let names = tcp_alpn(&extra, transport).into_iter().map(|name| String::from_utf8(name).unwrap());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(&[], Transport::Auto), "tunnel/1 h2");
+        assert_eq!(shown(&[], Transport::H2), "tunnel/1");
+        assert_eq!(shown(&[], Transport::Konnectivity), "h2");
+        assert_eq!(shown(&["proxy"], Transport::Auto), "proxy tunnel/1 h2");
+    }
+}

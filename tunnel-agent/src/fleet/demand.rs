@@ -1,0 +1,78 @@
+//! How many servers there are said to be: by the servers, and by Leases.
+
+use crate::config::CountSource;
+
+/// Nobody runs more servers beside one control plane, and each is a tunnel.
+const MOST: u32 = 256;
+
+/// What was said so far.
+#[derive(Debug)]
+pub(super) struct Demand {
+    source: CountSource,
+    told: Option<u32>,
+    leased: Option<u32>,
+}
+
+impl Demand {
+    pub(super) const fn new(source: CountSource) -> Self {
+        Self { source, told: None, leased: None }
+    }
+
+    /// A server said how many there are; 0 is not an answer.
+    pub(super) fn tell(&mut self, count: Option<u32>) {
+        self.told = count.filter(|count| *count > 0).or(self.told);
+    }
+
+    /// So many Leases are valid; `None` is "not counted (yet)".
+    pub(super) const fn lease(&mut self, count: Option<u32>) {
+        self.leased = count;
+    }
+
+    /// How many servers to look for, at least one.
+    pub(super) fn count(&self) -> usize {
+        let count = match (self.source, self.leased) {
+            (CountSource::Default, Some(leased)) => leased,
+            (CountSource::Max, Some(leased)) => leased.max(self.told.unwrap_or(0)),
+            (CountSource::Default | CountSource::Max, None) => self.told.unwrap_or(0),
+        };
+        count.clamp(1, MOST) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn count_aggregation() {
+        use CountSource::{Default, Max};
+        for (source, told, leased, count) in [
+            (Default, None, None, 1),
+            (Default, Some(0), None, 1),
+            (Default, Some(3), None, 3),
+            // Leases are preferred, also when they are fewer, or none.
+            (Default, Some(3), Some(2), 2),
+            (Default, Some(3), Some(0), 1),
+            (Default, None, Some(5), 5),
+            (Max, Some(3), Some(2), 3),
+            (Max, Some(2), Some(3), 3),
+            (Max, None, Some(0), 1),
+            (Max, Some(3), None, 3),
+            (Default, Some(u32::MAX), None, 256),
+        ] {
+            let mut demand = Demand::new(source);
+            demand.tell(told);
+            demand.lease(leased);
+            assert_eq!(demand.count(), count, "{source:?} {told:?} {leased:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_server_that_said_a_number_is_believed() {
+        let mut demand = Demand::new(CountSource::Default);
+        for (told, count) in [(Some(3), 3), (None, 3), (Some(0), 3), (Some(2), 2)] {
+            demand.tell(told);
+            assert_eq!(demand.count(), count);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Where servers may be: what the operator listed and what servers told, and
+//! the addresses behind each.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tunnel_proto::target::{Host, Target};
+
+use super::pace::Pace;
+use crate::config::ServerAddr;
+
+/// A name is resolved again this often, give or take a fifth. The resolver of
+/// the system does not say for how long an answer holds.
+const RESOLVE: Duration = Duration::from_secs(30);
+
+/// After an attempt failed, a name is resolved again at once, but not sooner
+/// than this after the last time.
+const RESOLVE_LEAST: Duration = Duration::from_secs(1);
+
+/// Addresses of one name that are dialled.
+const MOST_ADDRESSES: usize = 64;
+
+/// Addresses that one server may tell.
+const MOST_TOLD: usize = 64;
+
+/// One address of a server, and the name that its certificate has to be for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Way {
+    pub(crate) addr: SocketAddr,
+    pub(crate) name: Arc<str>,
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.addr.ip().to_string() == *self.name {
+            write!(f, "{}", self.addr)
+        } else {
+            write!(f, "{} ({})", self.addr, self.name)
+        }
+    }
+}
+
+/// One place where servers may be.
+#[derive(Debug)]
+pub(super) struct Entry {
+    server: ServerAddr,
+    name: Arc<str>,
+    /// Whether the operator listed it.
+    listed: bool,
+    /// Connected servers that told of it.
+    tellers: BTreeSet<String>,
+    addrs: BTreeSet<SocketAddr>,
+    /// For names; addresses need none.
+    lookup: Option<Lookup>,
+}
+
+#[derive(Debug)]
+struct Lookup {
+    next: Instant,
+    began: Option<Instant>,
+    in_flight: bool,
+    failures: u32,
+}
+
+impl Entry {
+    fn new(server: ServerAddr, name: Arc<str>, now: Instant) -> Self {
+        let ip: Option<IpAddr> = server.host.parse().ok();
+        Self {
+            listed: false,
+            tellers: BTreeSet::new(),
+            addrs: ip.map(|ip| SocketAddr::new(ip, server.port)).into_iter().collect(),
+            lookup: ip.is_none().then_some(Lookup { next: now, began: None, in_flight: false, failures: 0 }),
+            server,
+            name,
+        }
+    }
+
+    /// Whether a way belongs to this entry.
+    pub(super) fn has(&self, way: &Way) -> bool {
+        self.name == way.name && self.addrs.contains(&way.addr)
+    }
+
+    /// Whether the operator listed it.
+    pub(super) const fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Whether no address of it is known.
+    pub(super) fn is_unresolved(&self) -> bool {
+        self.addrs.is_empty()
+    }
+
+    /// The ways of this entry.
+    pub(super) fn ways(&self) -> impl Iterator<Item = Way> {
+        self.addrs.iter().map(|addr| Way { addr: *addr, name: Arc::clone(&self.name) })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.lookup.as_ref().filter(|lookup| !lookup.in_flight).map(|lookup| lookup.next)
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Entries(Vec<Entry>);
+
+impl Entries {
+    /// What the operator listed.
+    pub(super) fn new(servers: &[ServerAddr], now: Instant) -> Self {
+        let mut entries = Self(Vec::new());
+        for server in servers {
+            let name = server.host.as_str().into();
+            entries.find_or_add(server.clone(), name, now).listed = true;
+        }
+        entries
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+
+    fn find_or_add(&mut self, server: ServerAddr, name: Arc<str>, now: Instant) -> &mut Entry {
+        let found = self.0.iter().position(|entry| entry.server == server && entry.name == name);
+        let at = found.unwrap_or_else(|| {
+            self.0.push(Entry::new(server, name, now));
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+
+    /// A connected server told where servers are; what it told before is
+    /// forgotten. Texts that are no address are passed over.
+    ///
+    /// A name that the operator wrote stays the one to which certificates are
+    /// held, so that a server can tell where, but not who. Where the operator
+    /// wrote addresses, there is no such name, and each is held to its own.
+    pub(super) fn tell(&mut self, teller: &str, way: &Way, told: &[String], now: Instant) {
+        self.forget(teller);
+        let named = way.name.parse::<IpAddr>().is_err();
+        for target in told.iter().take(MOST_TOLD).filter_map(|text| text.parse::<Target>().ok()) {
+            let host = match target.host() {
+                Host::Ip(ip) => ip.to_string(),
+                Host::Name(name) => name.clone(),
+            };
+            let name = if named { Arc::clone(&way.name) } else { host.as_str().into() };
+            let server = ServerAddr { host, port: target.port() };
+            self.find_or_add(server, name, now).tellers.insert(teller.to_owned());
+        }
+    }
+
+    /// A server that told is gone, and with it what only it told.
+    pub(super) fn forget(&mut self, teller: &str) {
+        self.0.retain_mut(|entry| {
+            entry.tellers.remove(teller);
+            entry.listed || !entry.tellers.is_empty()
+        });
+    }
+
+    /// Names to be resolved now; each is in flight until [`Self::resolved`].
+    pub(super) fn lookups(&mut self, now: Instant) -> Vec<ServerAddr> {
+        let mut due: Vec<ServerAddr> = Vec::new();
+        for entry in &self.0 {
+            if entry.due().is_some_and(|next| next <= now) && !due.contains(&entry.server) {
+                due.push(entry.server.clone());
+            }
+        }
+        for entry in self.0.iter_mut().filter(|entry| due.contains(&entry.server)) {
+            if let Some(lookup) = &mut entry.lookup {
+                lookup.in_flight = true;
+                lookup.began = Some(now);
+            }
+        }
+        due
+    }
+
+    /// When the next name is to be resolved.
+    pub(super) fn next_lookup(&self) -> Option<Instant> {
+        self.0.iter().filter_map(Entry::due).min()
+    }
+
+    /// The answer for a name; `None` when there was none, which changes nothing
+    /// but the time of the next try.
+    pub(super) fn resolved(
+        &mut self,
+        server: &ServerAddr,
+        addrs: Option<&[SocketAddr]>,
+        pace: Pace,
+        random: f64,
+        now: Instant,
+    ) {
+        for entry in self.0.iter_mut().filter(|entry| entry.server == *server) {
+            let Some(lookup) = &mut entry.lookup else { continue };
+            lookup.in_flight = false;
+            match addrs.filter(|addrs| !addrs.is_empty()) {
+                Some(addrs) => {
+                    lookup.failures = 0;
+                    lookup.next = now + RESOLVE.mul_f64(0.8 + 0.4 * random);
+                    entry.addrs = addrs.iter().copied().take(MOST_ADDRESSES).collect();
+                }
+                None => {
+                    lookup.failures = lookup.failures.saturating_add(1);
+                    lookup.next = now + pace.backoff(lookup.failures, random);
+                }
+            }
+        }
+    }
+
+    /// A way does not lead anywhere: its name may have moved.
+    pub(super) fn doubt(&mut self, way: &Way) {
+        for entry in self.0.iter_mut().filter(|entry| entry.has(way)) {
+            if let Some(lookup) = &mut entry.lookup
+                && let Some(began) = lookup.began
+            {
+                lookup.next = lookup.next.min(began + RESOLVE_LEAST);
+            }
+        }
+    }
+}

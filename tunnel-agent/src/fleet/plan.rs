@@ -1,0 +1,455 @@
+//! What to dial next, and when: the decisions of the fleet, without sockets,
+//! timers or tasks. Events go in, [`Action`]s come out, time is an argument.
+//!
+//! There are three reasons to dial a way (an address and a name):
+//!
+//! * **need**: it holds no tunnel. One that failed backs off; one that led to a
+//!   server to which another way holds a tunnel is looked at only rarely;
+//! * **search**: fewer servers are held than there are said to be, and a load
+//!   balancer may lead somewhere else the next time. One attempt at a time, on
+//!   all ways in turn;
+//! * **upgrade**: a tunnel had to fall back to h2, and QUIC may work by now.
+//!
+//! Whatever the reason, an attempt that finds another server is welcome, and one
+//! that finds a server that is held already costs nothing but itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tunnel::transport::Link;
+
+use super::demand::Demand;
+use super::entries::{Entries, Way};
+use super::pace::Pace;
+use crate::config::ServerAddr;
+
+#[cfg(test)]
+mod tests;
+mod ways;
+
+use ways::{Standing, Ways};
+
+/// Attempts at once. Each is a handshake or two, and lasts ten seconds where
+/// nobody answers.
+const AT_ONCE: usize = 16;
+
+/// Tunnels at once, whatever a load balancer brings.
+const MOST_HELD: usize = 256;
+
+/// Searches that lead to servers already held slow down when there were this
+/// many in a row per server wanted: behind a load balancer that picks at random
+/// the last server is all but sure to be found by then.
+const PATIENCE: u32 = 8;
+
+/// While on h2, QUIC is tried again this often (with `--transport=auto`).
+const UPGRADE: Duration = Duration::from_secs(600);
+
+/// A tunnel that lasted this long was a success: the next wait is short again.
+const LASTED: Duration = Duration::from_secs(10);
+
+/// Gives numbers from 0 up to 1.
+pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
+
+/// Why a way is dialled.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// It holds no tunnel.
+    Need,
+    /// It may lead to one more server.
+    Search,
+    /// The tunnel to this server should move to QUIC.
+    Upgrade(String),
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Resolve a name; [`Plan::resolved`] follows.
+    Resolve(ServerAddr),
+    /// Dial; [`Plan::connected`], [`Plan::duplicate`] or [`Plan::failed`] follows.
+    Dial(Way, Purpose),
+}
+
+/// What a server said when it took us.
+#[derive(Debug, Clone)]
+pub(super) struct News {
+    pub(super) server_id: String,
+    pub(super) link: Link,
+    pub(super) server_count: Option<u32>,
+    pub(super) addresses: Vec<String>,
+}
+
+/// What becomes of a tunnel that was established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is used, under this number, in place of another one if so said.
+    Keep { serial: u64, replaces: Option<u64> },
+    /// There is one to this server already.
+    Duplicate,
+}
+
+/// How an agent behaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) pace: Pace,
+    /// Search also when all servers are held.
+    pub(super) forever: bool,
+    /// Try to move from h2 to QUIC.
+    pub(super) upgrades: bool,
+}
+
+/// See the module.
+pub(super) struct Plan {
+    manner: Manner,
+    demand: Demand,
+    entries: Entries,
+    ways: Ways,
+    held: BTreeMap<String, Held>,
+    search: Search,
+    serial: u64,
+    stopped: bool,
+    random: Random,
+}
+
+/// A tunnel.
+#[derive(Debug)]
+struct Held {
+    way: Way,
+    serial: u64,
+    since: Instant,
+    draining: bool,
+    upgrade: Option<Instant>,
+}
+
+/// The state of the search.
+#[derive(Debug)]
+struct Search {
+    in_flight: bool,
+    /// When the wait for the next one began, and how it is spread.
+    since: Instant,
+    random: f64,
+    /// A tunnel was lost: the next one is quick.
+    quick: bool,
+    failures: u32,
+    /// Searches in a row that found nothing new.
+    fruitless: u32,
+}
+
+/// A dial that may be made from a moment on.
+type Candidate = (Instant, Purpose, Way);
+
+impl Plan {
+    pub(super) fn new(
+        servers: &[ServerAddr],
+        demand: Demand,
+        manner: Manner,
+        random: Random,
+        now: Instant,
+    ) -> Self {
+        let search =
+            Search { in_flight: false, since: now, random: 0.0, quick: false, failures: 0, fruitless: 0 };
+        let mut plan = Self {
+            manner,
+            demand,
+            entries: Entries::new(servers, now),
+            ways: Ways::default(),
+            held: BTreeMap::new(),
+            search,
+            serial: 0,
+            stopped: false,
+            random,
+        };
+        plan.ways.list(&plan.entries, now);
+        plan
+    }
+
+    /// What is to be done at `now`. Each dial is in flight until its outcome is
+    /// reported, and there is never more than one on a way.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Action> {
+        if self.stopped {
+            return Vec::new();
+        }
+        let mut actions: Vec<Action> = self.entries.lookups(now).into_iter().map(Action::Resolve).collect();
+        let mut due = self.candidates();
+        due.retain(|(at, _, _)| *at <= now);
+        due.sort();
+        for (_, purpose, way) in due {
+            if self.ways.in_flight() < AT_ONCE && self.ways.begin(&way, now) {
+                self.search.in_flight |= purpose == Purpose::Search;
+                actions.push(Action::Dial(way, purpose));
+            }
+        }
+        actions
+    }
+
+    /// When [`Self::due`] will have something next; `None` is "not before an event".
+    pub(super) fn wake(&self) -> Option<Instant> {
+        if self.stopped {
+            return None;
+        }
+        let dials = self.candidates().into_iter().map(|(at, _, _)| at);
+        let dial = dials.min().filter(|_| self.ways.in_flight() < AT_ONCE);
+        dial.into_iter().chain(self.entries.next_lookup()).min()
+    }
+
+    /// No more work is begun.
+    pub(super) const fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Whether no more work is begun.
+    pub(super) const fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Servers held, and how many there should be: as many as are said to be, or
+    /// as the addresses lead to, whichever is more.
+    pub(super) fn numbers(&self) -> (usize, usize) {
+        let unresolved = self.entries.iter().filter(|entry| entry.is_listed() && entry.is_unresolved());
+        let expected = self.expected_behind_ways() + unresolved.count();
+        (self.held.len(), expected.max(self.demand.count()))
+    }
+
+    /// Ids of the servers held.
+    pub(super) fn held(&self) -> impl Iterator<Item = &str> {
+        self.held.keys().map(String::as_str)
+    }
+
+    /// A name was resolved; `None` if it could not be.
+    pub(super) fn resolved(&mut self, server: &ServerAddr, addrs: Option<&[SocketAddr]>, now: Instant) {
+        let random = (self.random)();
+        self.entries.resolved(server, addrs, self.manner.pace, random, now);
+        self.ways.list(&self.entries, now);
+    }
+
+    /// So many Leases are valid.
+    pub(super) fn leased(&mut self, count: Option<u32>, now: Instant) {
+        let before = self.demand.count();
+        self.demand.lease(count);
+        if self.demand.count() != before {
+            // All agents learn of it in one moment.
+            self.hurry(now);
+        }
+    }
+
+    /// An attempt led to a server that took us.
+    pub(super) fn connected(&mut self, way: &Way, purpose: &Purpose, news: &News, now: Instant) -> Verdict {
+        let replaces = self.held.get(&news.server_id).map(|held| held.serial);
+        let upgrades = *purpose == Purpose::Upgrade(news.server_id.clone()) && news.link == Link::Quic;
+        if replaces.is_some() && !upgrades {
+            self.duplicate(way, purpose, &news.server_id, now);
+            return Verdict::Duplicate;
+        }
+        self.settle(way, purpose);
+        if let Purpose::Upgrade(id) = purpose {
+            // A load balancer led to another server.
+            self.postpone_upgrade(id, now);
+        }
+        self.demand.tell(news.server_count);
+        self.serial += 1;
+        let upgrade = self.next_upgrade(news.link, now);
+        let (serial, id) = (self.serial, news.server_id.clone());
+        let held = Held { way: way.clone(), serial, since: now, draining: false, upgrade };
+        if let Some(old) = self.held.insert(id, held) {
+            self.ways.lost(&old.way);
+        }
+        self.ways.gained(way, &news.server_id);
+        self.entries.tell(&news.server_id, way, &news.addresses, now);
+        self.ways.list(&self.entries, now);
+        self.search_again(now);
+        self.search.fruitless = 0;
+        Verdict::Keep { serial, replaces }
+    }
+
+    /// An attempt led to a server to which there is a tunnel. Whether that was
+    /// not known of this way.
+    pub(super) fn duplicate(&mut self, way: &Way, purpose: &Purpose, server_id: &str, now: Instant) -> bool {
+        self.settle(way, purpose);
+        let random = (self.random)();
+        let held = self.held.contains_key(server_id);
+        let new = self.ways.is_new(way, server_id);
+        self.ways.looked(way, server_id, |looks| {
+            now + if held { self.manner.pace.rare(looks, random) } else { self.manner.pace.steady(random) }
+        });
+        match purpose {
+            Purpose::Need => {}
+            Purpose::Search => {
+                self.search_again(now);
+                self.search.fruitless = self.search.fruitless.saturating_add(1);
+                // A name may be the load balancer.
+                self.entries.doubt(way);
+            }
+            Purpose::Upgrade(id) => self.postpone_upgrade(id, now),
+        }
+        self.ways.list(&self.entries, now);
+        new
+    }
+
+    /// An attempt failed, or led to a server that did not take us.
+    pub(super) fn failed(&mut self, way: &Way, purpose: &Purpose, now: Instant) {
+        self.settle(way, purpose);
+        let random = (self.random)();
+        match purpose {
+            Purpose::Need => {
+                self.entries.doubt(way);
+                let pace = self.manner.pace;
+                if self.standing(way) == Standing::Missing {
+                    self.ways.failed(way, |failures| now + pace.backoff(failures, random));
+                } else {
+                    self.ways.unchanged(way, |looks| now + pace.rare(looks, random));
+                }
+            }
+            Purpose::Search => {
+                let failures = self.search.failures.saturating_add(1);
+                self.search_again(now);
+                self.search.failures = failures;
+            }
+            Purpose::Upgrade(id) => self.postpone_upgrade(id, now),
+        }
+        self.ways.list(&self.entries, now);
+    }
+
+    /// A server said that it is on its way out: another one is wanted for it,
+    /// although the tunnel still stands.
+    pub(super) fn draining(&mut self, server_id: &str, serial: u64, now: Instant) {
+        if let Some(held) = self.held.get_mut(server_id)
+            && held.serial == serial
+        {
+            held.draining = true;
+            self.hurry(now);
+        }
+    }
+
+    /// A tunnel is over. False if another one has taken its place.
+    pub(super) fn ended(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
+        if self.held.get(server_id).is_none_or(|held| held.serial != serial) {
+            return false;
+        }
+        let Some(held) = self.held.remove(server_id) else { return false };
+        let lasted = now.saturating_duration_since(held.since) >= LASTED;
+        self.entries.forget(server_id);
+        self.entries.doubt(&held.way);
+        self.ways.lost(&held.way);
+        let (pace, random) = (self.manner.pace, &mut self.random);
+        self.ways.unheld(server_id, &held.way, lasted, |failures| now + pace.backoff(failures, random()));
+        self.ways.list(&self.entries, now);
+        self.hurry(now);
+        true
+    }
+
+    /// The bookkeeping of every outcome.
+    fn settle(&mut self, way: &Way, purpose: &Purpose) {
+        self.ways.end(way);
+        if *purpose == Purpose::Search {
+            self.search.in_flight = false;
+        }
+    }
+
+    fn next_upgrade(&mut self, link: Link, now: Instant) -> Option<Instant> {
+        let wanted = self.manner.upgrades && link == Link::H2;
+        wanted.then(|| now + UPGRADE.mul_f64(0.9 + 0.2 * (self.random)()))
+    }
+
+    fn postpone_upgrade(&mut self, server_id: &str, now: Instant) {
+        let next = self.next_upgrade(Link::H2, now);
+        if let Some(held) = self.held.get_mut(server_id) {
+            held.upgrade = next;
+        }
+    }
+
+    /// The wait for the next search begins, after one that reached a server.
+    fn search_again(&mut self, now: Instant) {
+        self.search.since = now;
+        self.search.random = (self.random)();
+        self.search.quick = false;
+        self.search.failures = 0;
+    }
+
+    /// A tunnel was lost: something may have taken its place.
+    fn hurry(&mut self, now: Instant) {
+        self.search_again(now);
+        self.search.quick = true;
+        self.search.fruitless = 0;
+    }
+
+    /// All dials that are not in flight, with the time from which they are due.
+    fn candidates(&self) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for (way, next) in self.ways.idle() {
+            match self.standing(way) {
+                Standing::Missing | Standing::Doubtful | Standing::Alias => {
+                    candidates.push((next, Purpose::Need, way.clone()));
+                }
+                Standing::Holds | Standing::Gone => {}
+            }
+        }
+        for (id, held) in &self.held {
+            if let Some(at) = held.upgrade
+                && !held.draining
+                && self.ways.is_idle(&held.way)
+            {
+                candidates.push((at, Purpose::Upgrade(id.clone()), held.way.clone()));
+            }
+        }
+        if let Some(at) = self.next_search()
+            && let Some(way) = self.searchable()
+        {
+            candidates.push((at, Purpose::Search, way));
+        }
+        candidates
+    }
+
+    /// The way to search on: one that leads to a server, tried longest ago.
+    fn searchable(&self) -> Option<Way> {
+        let leads = |way: &&Way| matches!(self.standing(way), Standing::Holds | Standing::Alias);
+        self.ways.by_last_try().find(leads).cloned()
+    }
+
+    /// From when on to search; `None` when all servers are held.
+    fn next_search(&self) -> Option<Instant> {
+        let (wanted, search, pace) = (self.demand.count(), &self.search, self.manner.pace);
+        let active = self.held.values().filter(|held| !held.draining).count();
+        let enough = active >= wanted && !self.manner.forever;
+        if search.in_flight || enough || self.held.len() >= MOST_HELD {
+            return None;
+        }
+        let wait = if search.failures > 0 || search.quick {
+            pace.backoff(search.failures, search.random)
+        } else if self.manner.forever {
+            pace.steady(search.random)
+        } else if active + self.missing() >= wanted {
+            // Those missing have an address, which is dialled for itself.
+            pace.slowed(u32::MAX, search.random)
+        } else {
+            let patience = PATIENCE.saturating_mul(u32::try_from(wanted).unwrap_or(u32::MAX));
+            pace.slowed(search.fruitless.saturating_sub(patience), search.random)
+        };
+        Some(search.since + wait)
+    }
+
+    fn missing(&self) -> usize {
+        self.ways.iter().filter(|way| self.standing(way) == Standing::Missing).count()
+    }
+
+    /// Servers that the known addresses lead to, as far as one knows.
+    fn expected_behind_ways(&self) -> usize {
+        let mut servers = BTreeSet::new();
+        let mut unknown = 0;
+        for way in self.ways.iter() {
+            match (self.standing(way), self.ways.leads(way)) {
+                (Standing::Gone | Standing::Doubtful, _) => {}
+                (Standing::Holds | Standing::Alias | Standing::Missing, Some(id)) => {
+                    servers.insert(id);
+                }
+                (Standing::Holds | Standing::Alias | Standing::Missing, None) => unknown += 1,
+            }
+        }
+        servers.len() + unknown
+    }
+
+    fn standing(&self, way: &Way) -> Standing {
+        self.ways.standing(way, &self.entries, |id| self.held.contains_key(id))
+    }
+}

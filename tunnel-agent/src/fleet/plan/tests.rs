@@ -1,0 +1,251 @@
+//! The plan in small worlds of servers, load balancers and names, in which
+//! time is a number.
+
+mod properties;
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::Instant;
+use tunnel::transport::Link;
+
+use super::{AT_ONCE, Action, Demand, Manner, News, Plan, Purpose, Verdict, Way};
+use crate::config::{CountSource, ServerAddr};
+use crate::fleet::pace::Pace;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const CAP: Duration = Duration::from_secs(10);
+
+/// How long an attempt takes where somebody answers, and where nobody does.
+const QUICK: Duration = Duration::from_millis(20);
+const NEVER: Duration = Duration::from_secs(10);
+
+/// What an address leads to.
+#[derive(Debug, Clone)]
+enum Behind {
+    /// A load balancer that picks at random; with one server, that server.
+    Servers(Vec<&'static str>),
+    /// Nobody listens.
+    Refuses,
+    /// Nobody answers.
+    Silent,
+}
+
+/// A dial that was made.
+#[derive(Debug, Clone)]
+struct Dialled {
+    at: Instant,
+    addr: SocketAddr,
+    purpose: Purpose,
+    /// What it found: a server, or nobody.
+    found: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Pending {
+    Dial(Way, Purpose),
+    Lookup(ServerAddr),
+}
+
+/// A world, and an agent's plan in it.
+struct World {
+    plan: Plan,
+    now: Instant,
+    random: StdRng,
+    behind: BTreeMap<SocketAddr, Behind>,
+    /// What names resolve to; those absent do not.
+    names: BTreeMap<String, Vec<SocketAddr>>,
+    /// What every server says of the number of servers.
+    count: Option<u32>,
+    /// What servers tell of other addresses.
+    told: Vec<String>,
+    link: Link,
+    pending: Vec<(Instant, Pending)>,
+    tunnels: BTreeMap<u64, String>,
+    dialled: Vec<Dialled>,
+    lookups: usize,
+}
+
+fn addr(n: u8) -> SocketAddr {
+    (Ipv4Addr::new(10, 0, 0, n), 8091).into()
+}
+
+fn listed(host: &str) -> ServerAddr {
+    ServerAddr { host: host.to_owned(), port: 8091 }
+}
+
+fn one(server: &'static str) -> Behind {
+    Behind::Servers(vec![server])
+}
+
+/// How most agents behave.
+fn manner() -> Manner {
+    Manner { pace: Pace::new(INTERVAL, CAP), forever: false, upgrades: false }
+}
+
+impl World {
+    fn new(hosts: &[&str], seed: u64) -> Self {
+        Self::of(hosts, manner(), CountSource::Default, seed)
+    }
+
+    fn of(hosts: &[&str], manner: Manner, source: CountSource, seed: u64) -> Self {
+        let servers: Vec<_> = hosts.iter().map(|host| listed(host)).collect();
+        let now = Instant::now();
+        let mut random = StdRng::seed_from_u64(seed);
+        let random_of_plan = Box::new(move || random.random());
+        Self {
+            plan: Plan::new(&servers, Demand::new(source), manner, random_of_plan, now),
+            now,
+            random: StdRng::seed_from_u64(!seed),
+            behind: BTreeMap::new(),
+            names: BTreeMap::new(),
+            count: None,
+            told: Vec::new(),
+            link: Link::Quic,
+            pending: Vec::new(),
+            tunnels: BTreeMap::new(),
+            dialled: Vec::new(),
+            lookups: 0,
+        }
+    }
+
+    /// What is behind address 10.0.0.n.
+    fn put(&mut self, n: u8, behind: Behind) {
+        self.behind.insert(addr(n), behind);
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            self.act();
+            let next = self.pending.iter().map(|(at, _)| *at).chain(self.plan.wake()).min();
+            match next {
+                Some(next) if next <= until => self.now = next.max(self.now),
+                Some(_) | None => break,
+            }
+            self.report();
+        }
+        self.now = until;
+    }
+
+    fn act(&mut self) {
+        for action in self.plan.due(self.now) {
+            let (delay, pending) = match action {
+                Action::Resolve(server) => (QUICK, Pending::Lookup(server)),
+                Action::Dial(way, purpose) => {
+                    let answers = !matches!(self.behind.get(&way.addr), Some(Behind::Silent));
+                    (if answers { QUICK } else { NEVER }, Pending::Dial(way, purpose))
+                }
+            };
+            self.pending.push((self.now + delay, pending));
+        }
+        assert_eq!(self.plan.due(self.now), [], "nothing is due twice");
+        assert!(self.plan.wake().is_none_or(|at| at > self.now), "a plan that wakes has something to do");
+        let mut dialling = BTreeSet::new();
+        for (_, pending) in &self.pending {
+            if let Pending::Dial(way, _) = pending {
+                assert!(dialling.insert(way.clone()), "two attempts at {way}");
+            }
+        }
+        assert!(dialling.len() <= AT_ONCE);
+    }
+
+    fn report(&mut self) {
+        let now = self.now;
+        let (due, later) = std::mem::take(&mut self.pending).into_iter().partition(|(at, _)| *at <= now);
+        self.pending = later;
+        for (_, pending) in due {
+            match pending {
+                Pending::Lookup(server) => {
+                    self.lookups += 1;
+                    let addrs = self.names.get(&server.host).cloned();
+                    self.plan.resolved(&server, addrs.as_deref(), now);
+                }
+                Pending::Dial(way, purpose) => self.dialled(way, purpose),
+            }
+        }
+    }
+
+    fn dialled(&mut self, way: Way, purpose: Purpose) {
+        let found = match self.behind.get(&way.addr) {
+            Some(Behind::Servers(servers)) => {
+                Some(servers[self.random.random_range(0..servers.len())].to_owned())
+            }
+            Some(Behind::Refuses | Behind::Silent) | None => None,
+        };
+        self.dialled.push(Dialled {
+            at: self.now,
+            addr: way.addr,
+            purpose: purpose.clone(),
+            found: found.clone(),
+        });
+        let Some(id) = found else { return self.plan.failed(&way, &purpose, self.now) };
+        let known = self.plan.held().any(|held| held == id) && purpose != Purpose::Upgrade(id.clone());
+        // Half of the servers notice a duplicate themselves, the others leave it to us.
+        if known && self.random.random() {
+            self.plan.duplicate(&way, &purpose, &id, self.now);
+            return;
+        }
+        let news = News {
+            server_id: id.clone(),
+            link: if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link },
+            server_count: self.count,
+            addresses: self.told.clone(),
+        };
+        match self.plan.connected(&way, &purpose, &news, self.now) {
+            Verdict::Duplicate => assert!(known, "{id} is not held"),
+            Verdict::Keep { serial, replaces } => {
+                assert!(!known, "{id} is held already");
+                assert_eq!(replaces.is_some(), purpose == Purpose::Upgrade(id.clone()));
+                if let Some(old) = replaces {
+                    assert_eq!(self.tunnels.remove(&old).as_ref(), Some(&id));
+                }
+                self.tunnels.insert(serial, id);
+            }
+        }
+    }
+
+    /// A server dies: its tunnels end. What is behind the addresses stays.
+    fn lose(&mut self, id: &str) {
+        let (lost, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
+        self.tunnels = left;
+        let lost: BTreeMap<u64, String> = lost;
+        assert!(!lost.is_empty(), "there is no tunnel to {id}");
+        for serial in lost.into_keys() {
+            self.plan.ended(id, serial, self.now);
+        }
+    }
+
+    /// A server says that it drains.
+    fn drain(&mut self, id: &str) {
+        for (serial, of) in &self.tunnels {
+            if of == id {
+                self.plan.draining(id, *serial, self.now);
+            }
+        }
+    }
+
+    /// Servers to which there is a tunnel.
+    fn held(&self) -> BTreeSet<&str> {
+        let held: BTreeSet<&str> = self.tunnels.values().map(String::as_str).collect();
+        assert_eq!(held, self.plan.held().collect());
+        assert_eq!(held.len(), self.tunnels.len(), "one tunnel per server");
+        held
+    }
+
+    fn numbers(&self) -> (usize, usize) {
+        self.plan.numbers()
+    }
+
+    /// Dials from now on.
+    fn count_dials(&mut self, time: Duration) -> usize {
+        self.dialled.clear();
+        self.pass(time);
+        self.dialled.len()
+    }
+}

@@ -1,0 +1,128 @@
+//! What holds in every world, whatever happens in it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Something that happens.
+#[derive(Debug, Clone)]
+enum Happens {
+    Time(u64),
+    Behind(u8, Behind),
+    Name(usize, Vec<u8>),
+    NameFails(usize),
+    Dies(usize),
+    Drains(usize),
+    Count(Option<u32>),
+    Leases(Option<u32>),
+    Told(Vec<u8>),
+}
+
+fn behind() -> impl Strategy<Value = Behind> {
+    prop_oneof![
+        3 => prop::sample::subsequence(IDS.to_vec(), 1..=4).prop_map(Behind::Servers),
+        1 => Just(Behind::Refuses),
+        1 => Just(Behind::Silent),
+    ]
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let addrs = || prop::collection::vec(1..=6_u8, 0..5);
+    prop_oneof![
+        4 => (0..100_000_u64).prop_map(Happens::Time),
+        3 => (1..=6_u8, behind()).prop_map(|(n, behind)| Happens::Behind(n, behind)),
+        1 => (0..2_usize, addrs()).prop_map(|(n, addrs)| Happens::Name(n, addrs)),
+        1 => (0..2_usize).prop_map(Happens::NameFails),
+        2 => (0..IDS.len()).prop_map(Happens::Dies),
+        1 => (0..IDS.len()).prop_map(Happens::Drains),
+        1 => prop::option::of(0..7_u32).prop_map(Happens::Count),
+        1 => prop::option::of(0..7_u32).prop_map(Happens::Leases),
+        1 => addrs().prop_map(Happens::Told),
+    ]
+}
+
+fn let_happen(world: &mut World, happens: Happens) {
+    match happens {
+        Happens::Time(ms) => world.pass(Duration::from_millis(ms)),
+        Happens::Behind(n, behind) => world.put(n, behind),
+        Happens::Name(n, addrs) => {
+            world.names.insert(format!("name-{n}"), addrs.into_iter().map(addr).collect());
+        }
+        Happens::NameFails(n) => drop(world.names.remove(&format!("name-{n}"))),
+        Happens::Dies(n) => {
+            if world.held().contains(IDS[n]) {
+                world.lose(IDS[n]);
+            }
+        }
+        Happens::Drains(n) => world.drain(IDS[n]),
+        Happens::Count(count) => world.count = count,
+        Happens::Leases(count) => world.plan.leased(count, world.now),
+        Happens::Told(addrs) => world.told = addrs.into_iter().map(|n| addr(n).to_string()).collect(),
+    }
+    let (connected, wanted) = world.numbers();
+    assert_eq!(connected, world.held().len());
+    assert!(wanted >= 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// [`World::act`] and [`World::held`] check what holds at every moment. In
+    /// the end all servers that can be reached are held, and it is quiet.
+    #[test]
+    fn an_agent_settles_after_whatever_happened(
+        seed in any::<u64>(),
+        forever in any::<bool>(),
+        upgrades in any::<bool>(),
+        link in prop_oneof![Just(Link::H2), Just(Link::Quic)],
+        story in prop::collection::vec(happens(), 0..40),
+    ) {
+        let hosts = ["10.0.0.1", "name-0", "10.0.0.2", "name-1"];
+        let mut world = World::of(&hosts, Manner { forever, upgrades, ..manner() }, CountSource::Max, seed);
+        world.link = link;
+        for happens in story {
+            let_happen(&mut world, happens);
+        }
+
+        // Everything becomes well, and nobody drains any more.
+        world.told = Vec::new();
+        world.names = [("name-0", vec![addr(2), addr(3)]), ("name-1", vec![addr(4)])]
+            .map(|(name, addrs)| (name.to_owned(), addrs)).into();
+        for (n, id) in (1..=3).zip(IDS) {
+            world.put(n, one(id));
+        }
+        world.put(4, Behind::Servers(vec!["c", "d", "e"]));
+        world.put(5, Behind::Refuses);
+        world.put(6, Behind::Refuses);
+        for id in IDS {
+            if world.held().contains(id) {
+                world.lose(id);
+            }
+        }
+        world.plan.leased(Some(5), world.now);
+        world.count = Some(4);
+        world.pass(Duration::from_secs(1_500));
+        prop_assert_eq!(world.held(), BTreeSet::from(IDS));
+        prop_assert_eq!(world.numbers(), (5, 5));
+
+        let hour = world.count_dials(Duration::from_secs(3_600));
+        let quiet = if forever { 4_100 } else { 60 };
+        prop_assert!(hour <= quiet, "{} dials in a quiet hour: {:?}", hour, &world.dialled[hour - 20..]);
+    }
+
+    /// The number of handshakes that an agent can cost, in the worst of worlds.
+    #[test]
+    fn an_agent_never_dials_faster_than_its_pace(seed in any::<u64>(), worlds in prop::collection::vec(behind(), 6)) {
+        let mut world = World::new(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], seed);
+        world.count = Some(5);
+        for (n, behind) in (1..).zip(worlds) {
+            world.put(n, behind);
+        }
+        world.pass(Duration::from_secs(60));
+        let dials = world.count_dials(Duration::from_secs(100));
+        // A search per interval, and per dead address one per half of the cap.
+        prop_assert!(dials <= 112 + 3 * 45, "{} dials in 100 s", dials);
+    }
+}

@@ -1,0 +1,435 @@
+//! One rule each.
+
+use super::*;
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn set(ids: &[&'static str]) -> BTreeSet<&'static str> {
+    ids.iter().copied().collect()
+}
+
+#[test]
+fn every_entry_of_a_list_is_dialled_at_once_and_then_left_alone() {
+    let mut world = World::new(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], 1);
+    for (n, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        world.put(n, one(id));
+    }
+    assert_eq!(world.numbers(), (0, 3));
+    world.pass(QUICK);
+    assert_eq!(world.held(), set(&["a", "b", "c"]));
+    assert_eq!(world.numbers(), (3, 3));
+    assert_eq!(world.count_dials(s(3600)), 0);
+}
+
+#[test]
+fn a_dead_entry_does_not_delay_the_others_and_is_tried_ever_more_slowly() {
+    for behind in [Behind::Refuses, Behind::Silent] {
+        let mut world = World::new(&["10.0.0.1", "10.0.0.2"], 2);
+        world.put(1, behind);
+        world.put(2, one("b"));
+        world.pass(QUICK);
+        assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 2)));
+        world.pass(s(60));
+        let dials = world.count_dials(s(600));
+        assert!((30..=250).contains(&dials), "{dials} dials in ten minutes at a cap of ten seconds");
+        assert!(world.dialled.iter().all(|dial| dial.addr == addr(1)));
+        // And found within the cap once it is there.
+        world.put(1, one("a"));
+        world.pass(NEVER + CAP + QUICK);
+        assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
+    }
+}
+
+#[test]
+fn addresses_of_one_server_are_one_tunnel_and_are_looked_at_rarely() {
+    let mut world = World::new(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], 3);
+    for n in 1..=3 {
+        world.put(n, one("a"));
+    }
+    world.pass(s(1));
+    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
+    world.dialled.clear();
+    world.pass(s(26));
+    assert_eq!(world.dialled.len(), 0, "not before half a minute");
+    let first_hour = world.count_dials(s(3600));
+    let second_hour = world.count_dials(s(3600));
+    assert!(first_hour <= 26 && second_hour <= 14, "{first_hour} and {second_hour} dials");
+    // One of them becomes another server.
+    world.put(3, one("c"));
+    world.pass(s(700));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "c"]), (2, 2)));
+}
+
+#[test]
+fn when_a_server_goes_all_its_addresses_are_tried() {
+    let mut world = World::new(&["10.0.0.1", "10.0.0.2"], 4);
+    world.put(1, one("a"));
+    world.put(2, one("a"));
+    world.pass(s(100));
+    world.put(1, Behind::Refuses);
+    world.lose("a");
+    world.pass(INTERVAL + QUICK);
+    assert_eq!(world.held(), set(&["a"]), "on the other address");
+    assert_eq!(world.numbers(), (1, 1));
+}
+
+#[test]
+fn a_server_that_restarts_under_a_new_id_replaces_the_old_one() {
+    let mut world = World::new(&["10.0.0.1"], 5);
+    world.put(1, one("old"));
+    world.pass(s(60));
+    world.put(1, Behind::Refuses);
+    world.lose("old");
+    assert_eq!(world.numbers(), (0, 1));
+    world.pass(s(1));
+    world.put(1, one("new"));
+    world.pass(s(3));
+    assert_eq!((world.held(), world.numbers()), (set(&["new"]), (1, 1)));
+}
+
+#[test]
+fn a_thousand_agents_come_back_soon_and_not_in_one_moment() {
+    let mut back = Vec::new();
+    for seed in 0..1000 {
+        let mut world = World::new(&["10.0.0.1"], seed);
+        world.put(1, one("a"));
+        world.pass(s(60));
+        let lost_at = world.now;
+        world.put(1, Behind::Refuses);
+        world.lose("a");
+        world.pass(Duration::from_millis(500));
+        world.put(1, one("a"));
+        world.pass(s(30));
+        let back_at = world.dialled.iter().find(|dial| dial.at > lost_at && dial.found.is_some());
+        back.push(back_at.unwrap().at - lost_at);
+    }
+    back.sort();
+    assert!(back[990] < s(3), "99 of 100 after {:?}", back[990]);
+    let in_the_fullest_tenth =
+        (0..30).map(|tenth| back.iter().filter(|at| at.as_millis() / 100 == tenth).count()).max();
+    assert!(in_the_fullest_tenth < Some(250), "{in_the_fullest_tenth:?} in a tenth of a second");
+}
+
+#[test]
+fn a_tunnel_that_does_not_last_counts_as_a_failure() {
+    let mut world = World::new(&["10.0.0.1"], 6);
+    world.put(1, one("a"));
+    world.pass(QUICK);
+    let start = world.now;
+    for _ in 0..30 {
+        world.lose("a");
+        world.pass(CAP + QUICK);
+    }
+    // Each of the waits was random below a bound that has reached the cap.
+    let waits: Vec<_> = world.dialled.windows(2).map(|two| two[1].at - two[0].at).collect();
+    assert!(waits[20..].iter().any(|wait| *wait > 5 * INTERVAL), "{waits:?} since {start:?}");
+}
+
+#[test]
+fn behind_a_load_balancer_as_many_servers_are_found_as_there_are_said_to_be() {
+    let mut world = World::new(&["10.0.0.1"], 7);
+    world.put(1, Behind::Servers(vec!["a", "b", "c"]));
+    world.count = Some(3);
+    world.pass(s(30));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b", "c"]), (3, 3)));
+    assert_eq!(world.count_dials(s(3600)), 0);
+    // One goes, and another one comes.
+    world.put(1, Behind::Servers(vec!["a", "c"]));
+    world.lose("b");
+    world.pass(s(20));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "c"]), (2, 3)));
+    world.put(1, Behind::Servers(vec!["a", "c", "d"]));
+    world.pass(s(60));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "c", "d"]), (3, 3)));
+}
+
+#[test]
+fn a_search_goes_at_the_interval_and_slows_down_when_it_is_in_vain() {
+    let mut world = World::new(&["10.0.0.1"], 8);
+    world.put(1, one("a"));
+    world.count = Some(2);
+    let dials = world.count_dials(s(10));
+    assert!((9..=12).contains(&dials), "{dials} dials in ten seconds");
+    let steady: Vec<_> = world.dialled.windows(2).map(|two| two[1].at - two[0].at).collect();
+    let of = (INTERVAL.mul_f64(0.9) + QUICK, INTERVAL.mul_f64(1.1) + QUICK);
+    assert!(steady.iter().all(|wait| *wait >= of.0 && *wait <= of.1), "{steady:?}");
+    world.pass(s(120));
+    let dials = world.count_dials(s(100));
+    assert!((9..=12).contains(&dials), "{dials} dials in a hundred seconds");
+    // Whatever changes makes it quick again.
+    world.put(1, Behind::Servers(vec!["a", "b"]));
+    world.pass(s(100));
+    assert_eq!(world.held(), set(&["a", "b"]));
+    world.put(1, one("b"));
+    world.lose("a");
+    let dials = world.count_dials(s(10));
+    assert!((9..=13).contains(&dials), "{dials} dials in ten seconds");
+}
+
+#[test]
+fn a_search_is_slow_where_those_missing_have_an_address() {
+    let mut world = World::new(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], 9);
+    world.put(1, one("a"));
+    world.put(2, one("b"));
+    world.put(3, Behind::Refuses);
+    world.count = Some(3);
+    world.pass(s(60));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 3)));
+    world.count_dials(s(600));
+    let searches = world.dialled.iter().filter(|dial| dial.purpose == Purpose::Search).count();
+    assert!((50..=70).contains(&searches), "{searches} searches in ten minutes");
+    // They are there for the case that another address is a load balancer.
+    world.put(1, Behind::Servers(vec!["a", "c"]));
+    world.pass(s(300));
+    assert_eq!(world.held(), set(&["a", "b", "c"]));
+}
+
+#[test]
+fn forever_means_at_the_interval_for_ever() {
+    let forever = Manner { forever: true, ..manner() };
+    let mut world = World::of(&["10.0.0.1"], forever, CountSource::Default, 10);
+    world.put(1, one("a"));
+    world.pass(s(600));
+    let dials = world.count_dials(s(100));
+    assert!((90..=110).contains(&dials), "{dials} dials in a hundred seconds");
+    assert_eq!(world.held(), set(&["a"]));
+    // More than there are said to be are kept.
+    world.put(1, Behind::Servers(vec!["a", "b"]));
+    world.pass(s(60));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 1)));
+}
+
+#[test]
+fn failing_searches_back_off_and_harm_no_tunnel() {
+    let mut world = World::new(&["10.0.0.1"], 11);
+    world.put(1, one("a"));
+    world.count = Some(2);
+    world.pass(s(1));
+    world.put(1, Behind::Refuses);
+    world.pass(s(60));
+    let dials = world.count_dials(s(600));
+    assert!((60..=250).contains(&dials), "{dials} dials in ten minutes at a cap of ten seconds");
+    assert_eq!(world.held(), set(&["a"]));
+}
+
+#[test]
+fn leases_are_counted_as_the_flags_say() {
+    for (source, leases, wanted) in [
+        (CountSource::Default, Some(2), 2),
+        (CountSource::Default, None, 3),
+        (CountSource::Default, Some(0), 1),
+        (CountSource::Max, Some(2), 3),
+        (CountSource::Max, Some(5), 5),
+    ] {
+        let mut world = World::of(&["10.0.0.1"], manner(), source, 12);
+        world.put(1, Behind::Servers(vec!["a", "b", "c", "d", "e"]));
+        world.count = Some(3);
+        world.plan.leased(leases, world.now);
+        world.pass(s(120));
+        assert_eq!(world.numbers(), (wanted, wanted), "{source:?} {leases:?}");
+    }
+    // More leases, more servers.
+    let mut world = World::new(&["10.0.0.1"], 13);
+    world.put(1, Behind::Servers(vec!["a", "b", "c"]));
+    world.plan.leased(Some(1), world.now);
+    world.pass(s(60));
+    assert_eq!(world.numbers(), (1, 1));
+    world.plan.leased(Some(3), world.now);
+    world.pass(s(60));
+    assert_eq!(world.numbers(), (3, 3));
+    // Fewer do not cut what works.
+    world.plan.leased(Some(2), world.now);
+    world.pass(s(60));
+    assert_eq!(world.numbers(), (3, 2));
+}
+
+#[test]
+fn every_address_of_a_name_is_dialled() {
+    let mut world = World::new(&["servers"], 14);
+    assert_eq!(world.numbers(), (0, 1), "at least one is behind the name");
+    world.pass(s(30));
+    assert!((3..=60).contains(&world.lookups), "{} lookups of a name that does not resolve", world.lookups);
+    world.names.insert("servers".into(), vec![addr(1), addr(2), addr(3)]);
+    for (n, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        world.put(n, one(id));
+    }
+    world.pass(CAP + 3 * QUICK);
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b", "c"]), (3, 3)));
+    // A new one is found at the next look.
+    world.put(4, one("d"));
+    world.names.insert("servers".into(), vec![addr(1), addr(2), addr(3), addr(4)]);
+    world.pass(s(37));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b", "c", "d"]), (4, 4)));
+}
+
+#[test]
+fn an_address_that_vanished_keeps_its_tunnel_and_is_not_dialled_again() {
+    let mut world = World::new(&["servers"], 15);
+    world.names.insert("servers".into(), vec![addr(1), addr(2)]);
+    world.put(1, one("a"));
+    world.put(2, one("b"));
+    world.pass(s(5));
+    assert_eq!(world.numbers(), (2, 2));
+    world.names.insert("servers".into(), vec![addr(1)]);
+    world.pass(s(100));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 1)));
+    world.lose("b");
+    assert_eq!(world.count_dials(s(600)), 0);
+    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
+    // The resolver failing is no reason to forget what it said.
+    world.names.clear();
+    world.lose("a");
+    world.pass(s(100));
+    assert_eq!(world.held(), set(&["a"]));
+}
+
+#[test]
+fn a_name_that_moved_is_followed_as_soon_as_its_old_address_fails() {
+    let mut world = World::new(&["server"], 16);
+    world.names.insert("server".into(), vec![addr(1)]);
+    world.put(1, one("a"));
+    world.pass(s(2));
+    world.names.insert("server".into(), vec![addr(2)]);
+    world.put(1, Behind::Silent);
+    world.put(2, one("b"));
+    world.lose("a");
+    world.pass(s(2));
+    assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 1)));
+}
+
+#[test]
+fn the_other_family_of_a_name_is_not_missed() {
+    let v6 = SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 1], 8091));
+    let mut world = World::new(&["server"], 17);
+    world.names.insert("server".into(), vec![v6, addr(1)]);
+    world.put(1, one("a"));
+    world.pass(s(60));
+    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
+    let dials = world.count_dials(s(3600));
+    assert!(dials <= 14, "{dials} dials to what does not answer");
+    // Where it does lead to another server, it is taken.
+    world.behind.insert(v6, one("b"));
+    world.pass(s(700));
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
+}
+
+#[test]
+fn what_servers_tell_of_others_is_followed_while_they_are_connected() {
+    let mut world = World::new(&["10.0.0.1"], 18);
+    world.put(1, one("a"));
+    world.put(2, one("b"));
+    world.told =
+        ["10.0.0.1:8091", "10.0.0.2:8091", "10.0.0.3:8091", "nonsense", ""].map(str::to_owned).into();
+    world.pass(s(1));
+    // The third does not answer, and nobody but a server says that it is there.
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
+    world.count_dials(s(3600));
+    assert!(world.dialled.len() <= 14, "{} dials", world.dialled.len());
+    assert!(world.dialled.iter().all(|dial| dial.addr == addr(3)));
+    // Both go: what only they told is forgotten.
+    world.put(1, Behind::Refuses);
+    world.put(2, Behind::Refuses);
+    world.lose("a");
+    world.lose("b");
+    world.count_dials(s(60));
+    assert!(world.dialled.iter().all(|dial| dial.addr == addr(1)));
+    assert_eq!(world.numbers(), (0, 1));
+}
+
+#[test]
+fn what_is_told_cannot_change_whose_certificate_is_accepted() {
+    for (host, told, name) in [
+        ("servers", "10.0.0.2:8091", "servers"),
+        ("servers", "other:8091", "servers"),
+        ("10.0.0.1", "10.0.0.2:8091", "10.0.0.2"),
+    ] {
+        let mut world = World::new(&[host], 19);
+        world.names.insert("servers".into(), vec![addr(1)]);
+        world.names.insert("other".into(), vec![addr(2)]);
+        world.put(1, one("a"));
+        world.put(2, one("b"));
+        world.told = vec![told.to_owned()];
+        world.pass(s(5));
+        assert_eq!(world.held(), set(&["a", "b"]), "{host} {told}");
+        let ways: Vec<_> = world.plan.ways.iter().filter(|way| way.addr == addr(2)).collect();
+        assert_eq!(ways.iter().map(|way| &*way.name).collect::<Vec<_>>(), [name]);
+    }
+}
+
+#[test]
+fn for_a_draining_server_another_one_is_looked_for() {
+    let mut world = World::new(&["10.0.0.1"], 20);
+    world.put(1, one("a"));
+    world.pass(s(60));
+    world.put(1, Behind::Servers(vec!["a", "b"]));
+    world.drain("a");
+    world.pass(s(20));
+    // The tunnel to the old one stands until its last stream ends.
+    assert_eq!(world.held(), set(&["a", "b"]));
+    world.lose("a");
+    assert_eq!(world.count_dials(s(600)), 0);
+    assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 1)));
+}
+
+#[test]
+fn a_tunnel_on_h2_is_moved_to_quic_once_that_works() {
+    for upgrades in [true, false] {
+        let mut world = World::of(&["10.0.0.1"], Manner { upgrades, ..manner() }, CountSource::Default, 21);
+        world.put(1, one("a"));
+        world.link = Link::H2;
+        world.pass(s(1));
+        assert_eq!(world.count_dials(s(530)), 0);
+        world.pass(s(140));
+        let moved = world.dialled.iter().any(|dial| dial.purpose == Purpose::Upgrade("a".into()));
+        assert_eq!(moved, upgrades);
+        assert_eq!(world.held(), set(&["a"]));
+        // Once is enough, and the end of the old tunnel means nothing.
+        world.plan.ended("a", 1, world.now);
+        assert_eq!(world.plan.held().count(), usize::from(upgrades));
+        if upgrades {
+            assert_eq!(world.count_dials(s(3600)), 0);
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_that_fails_or_leads_elsewhere_leaves_the_tunnel_alone() {
+    let mut world = World::of(&["10.0.0.1"], Manner { upgrades: true, ..manner() }, CountSource::Default, 22);
+    world.put(1, one("a"));
+    world.link = Link::H2;
+    world.pass(s(1));
+    world.put(1, Behind::Refuses);
+    let dials = world.count_dials(s(3600));
+    assert!((5..=7).contains(&dials), "{dials} tries in an hour");
+    assert_eq!(world.held(), set(&["a"]));
+    world.put(1, one("b"));
+    world.pass(s(700));
+    assert_eq!(world.held(), set(&["a", "b"]), "one more is welcome");
+}
+
+#[test]
+fn no_more_attempts_are_made_at_once_than_there_may_be() {
+    let hosts: Vec<String> = (1..=60).map(|n| format!("10.0.0.{n}")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let mut world = World::new(&hosts, 23);
+    for n in 1..=60 {
+        world.put(n, Behind::Silent);
+    }
+    world.put(60, one("z"));
+    // World::act checks the number; the living one has its turn in the end.
+    world.pass(s(60));
+    assert_eq!((world.held(), world.numbers()), (set(&["z"]), (1, 60)));
+}
+
+#[test]
+fn a_plan_that_was_stopped_begins_nothing_and_still_counts() {
+    let mut world = World::new(&["10.0.0.1", "servers"], 24);
+    world.put(1, one("a"));
+    world.pass(s(1));
+    world.plan.stop();
+    world.lose("a");
+    assert_eq!(world.count_dials(s(3600)), 0);
+    assert_eq!((world.plan.wake(), world.numbers()), (None, (0, 2)));
+}

@@ -1,0 +1,228 @@
+//! What is known of each way, and what follows from it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use crate::fleet::entries::{Entries, Entry, Way};
+
+/// Ways at once, whatever names resolve to and servers tell.
+const MOST_WAYS: usize = 256;
+
+/// What is to be expected of a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It last led to a server to which another way holds a tunnel.
+    Alias,
+    /// It never led anywhere, and may well lead nowhere: only a server told of
+    /// it, or it is of the other family of a name whose first family works, and
+    /// then most likely another address of the same servers.
+    Doubtful,
+    /// No entry has it any more; a tunnel on it goes on.
+    Gone,
+    /// It holds a tunnel.
+    Holds,
+    /// It should hold one.
+    Missing,
+}
+
+#[derive(Debug)]
+struct State {
+    listed: bool,
+    in_flight: bool,
+    /// A load balancer leads to several servers.
+    tunnels: usize,
+    /// The server to which it led the last time.
+    leads: Option<String>,
+    /// When it is dialled for need.
+    next: Instant,
+    tried: Option<Instant>,
+    failures: u32,
+    /// Looks in a row that found nothing new.
+    looks: u32,
+}
+
+/// All ways.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    ways: BTreeMap<Way, State>,
+    in_flight: usize,
+}
+
+impl Ways {
+    /// Takes over what the entries have: new ways are dialled at once, others
+    /// end with their tunnels.
+    pub(super) fn list(&mut self, entries: &Entries, now: Instant) {
+        for state in self.ways.values_mut() {
+            state.listed = false;
+        }
+        for way in entries.iter().flat_map(Entry::ways) {
+            if let Some(state) = self.ways.get_mut(&way) {
+                state.listed = true;
+            } else if self.ways.len() < MOST_WAYS {
+                self.ways.insert(way, State::new(now));
+            }
+        }
+        self.ways.retain(|_, state| state.listed || state.in_flight || state.tunnels > 0);
+    }
+
+    /// Begins an attempt, unless there is one.
+    pub(super) fn begin(&mut self, way: &Way, now: Instant) -> bool {
+        let Some(state) = self.ways.get_mut(way).filter(|state| !state.in_flight) else { return false };
+        state.in_flight = true;
+        state.tried = Some(now);
+        self.in_flight += 1;
+        true
+    }
+
+    /// Ends an attempt.
+    pub(super) fn end(&mut self, way: &Way) {
+        if let Some(state) = self.ways.get_mut(way).filter(|state| state.in_flight) {
+            state.in_flight = false;
+            self.in_flight -= 1;
+        }
+    }
+
+    /// Attempts under way.
+    pub(super) const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// It holds one tunnel more, to this server.
+    pub(super) fn gained(&mut self, way: &Way, server_id: &str) {
+        if let Some(state) = self.ways.get_mut(way) {
+            state.tunnels += 1;
+            state.leads = Some(server_id.to_owned());
+            state.looks = 0;
+        }
+    }
+
+    /// It holds one tunnel less.
+    pub(super) fn lost(&mut self, way: &Way) {
+        if let Some(state) = self.ways.get_mut(way) {
+            state.tunnels = state.tunnels.saturating_sub(1);
+        }
+    }
+
+    /// Nobody holds a tunnel to this server any more, the last one of which was
+    /// on `last`: all ways to it are needed.
+    pub(super) fn unheld(
+        &mut self,
+        server_id: &str,
+        last: &Way,
+        lasted: bool,
+        mut next: impl FnMut(u32) -> Instant,
+    ) {
+        for (way, state) in &mut self.ways {
+            if state.tunnels == 0 && (way == last || state.leads.as_deref() == Some(server_id)) {
+                state.failures = if lasted { 0 } else { state.failures.saturating_add(1) };
+                state.looks = 0;
+                state.next = next(state.failures);
+            }
+        }
+    }
+
+    /// It led to a server to which there is a tunnel.
+    pub(super) fn looked(&mut self, way: &Way, server_id: &str, next: impl FnOnce(u32) -> Instant) {
+        let Some(state) = self.ways.get_mut(way) else { return };
+        if state.leads.as_deref() != Some(server_id) {
+            state.leads = Some(server_id.to_owned());
+            state.looks = 0;
+        }
+        state.failures = 0;
+        self.unchanged(way, next);
+    }
+
+    /// It led nowhere, and should have.
+    pub(super) fn failed(&mut self, way: &Way, next: impl FnOnce(u32) -> Instant) {
+        let Some(state) = self.ways.get_mut(way) else { return };
+        state.failures = state.failures.saturating_add(1);
+        state.next = next(state.failures);
+    }
+
+    /// It led nowhere, as was to be expected.
+    pub(super) fn unchanged(&mut self, way: &Way, next: impl FnOnce(u32) -> Instant) {
+        let Some(state) = self.ways.get_mut(way) else { return };
+        state.next = next(state.looks);
+        state.looks = state.looks.saturating_add(1);
+    }
+
+    /// Whether it is not known to lead to this server.
+    pub(super) fn is_new(&self, way: &Way, server_id: &str) -> bool {
+        self.leads(way) != Some(server_id)
+    }
+
+    /// The server to which it led the last time.
+    pub(super) fn leads(&self, way: &Way) -> Option<&str> {
+        self.ways.get(way)?.leads.as_deref()
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Way> {
+        self.ways.keys()
+    }
+
+    /// Those without an attempt under way, and when they are dialled for need.
+    pub(super) fn idle(&self) -> impl Iterator<Item = (&Way, Instant)> {
+        self.ways.iter().filter(|(_, state)| !state.in_flight).map(|(way, state)| (way, state.next))
+    }
+
+    /// Whether it may be dialled for another reason than need.
+    pub(super) fn is_idle(&self, way: &Way) -> bool {
+        self.ways.get(way).is_some_and(|state| state.listed && !state.in_flight)
+    }
+
+    /// Those that may be dialled, tried longest ago first.
+    pub(super) fn by_last_try(&self) -> impl Iterator<Item = &Way> {
+        let mut ways: Vec<_> = self.ways.iter().filter(|(_, state)| !state.in_flight).collect();
+        ways.sort_by_key(|(_, state)| state.tried);
+        ways.into_iter().map(|(way, _)| way)
+    }
+
+    /// See [`Standing`].
+    pub(super) fn standing(&self, way: &Way, entries: &Entries, held: impl Fn(&str) -> bool) -> Standing {
+        let Some(state) = self.ways.get(way).filter(|state| state.listed) else { return Standing::Gone };
+        if state.tunnels > 0 {
+            return Standing::Holds;
+        }
+        match &state.leads {
+            Some(id) if held(id) => Standing::Alias,
+            Some(_) => Standing::Missing,
+            None if self.is_doubtful(way, entries) => Standing::Doubtful,
+            None => Standing::Missing,
+        }
+    }
+
+    fn is_doubtful(&self, way: &Way, entries: &Entries) -> bool {
+        let mut of: Vec<&Entry> = entries.iter().filter(|entry| entry.has(way)).collect();
+        of.retain(|entry| entry.is_listed());
+        if of.is_empty() {
+            return true;
+        }
+        let reached = |v4: bool| {
+            let mut others = of.iter().flat_map(|entry| entry.ways());
+            others.any(|other| is_v4(other.addr) == v4 && self.leads(&other).is_some())
+        };
+        !reached(is_v4(way.addr)) && reached(!is_v4(way.addr))
+    }
+}
+
+impl State {
+    const fn new(now: Instant) -> Self {
+        Self {
+            listed: true,
+            in_flight: false,
+            tunnels: 0,
+            leads: None,
+            next: now,
+            tried: None,
+            failures: 0,
+            looks: 0,
+        }
+    }
+}
+
+fn is_v4(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_ipv4()
+}

@@ -1,0 +1,86 @@
+//! Who is taken for an agent.
+
+use std::sync::Arc;
+
+use anyhow::{bail, ensure};
+use tracing::warn;
+use tunnel::tls::{self, Identity, Offer, Secret};
+
+use crate::cli::{ServerArgs, TokenArgs};
+use crate::config::given;
+
+/// Whose tokens make an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenAuth {
+    /// Namespace of the service account.
+    pub namespace: String,
+    /// Name of the service account.
+    pub service_account: String,
+    /// Audience that tokens have to be for.
+    pub audience: String,
+}
+
+/// What the flags say about agents.
+pub(super) struct OfAgents {
+    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) reset_secret: Secret,
+    pub(super) tokens: Option<TokenAuth>,
+}
+
+/// Whoever is taken for an agent gets the control plane's traffic, so there is
+/// no listener without a way to authenticate agents, unless that is asked for
+/// in as many words. With a CA *and* tokens, agents need both.
+pub(super) fn of_agents(args: &ServerArgs, offer: &Offer) -> anyhow::Result<OfAgents> {
+    let tokens = token_auth(&args.tokens)?;
+    let authorities = given(&args.cluster_ca_cert);
+    match (authorities.is_some() || tokens.is_some(), args.tokens.insecure_allow_anonymous_agents) {
+        (true, false) => {}
+        (true, true) => bail!(
+            "--insecure-allow-anonymous-agents contradicts --cluster-ca-cert and --agent-service-account: \
+             leave it out, or them"
+        ),
+        (false, true) => {
+            warn!("--insecure-allow-anonymous-agents: whoever reaches the agents' port gets traffic");
+        }
+        (false, false) => bail!(
+            "there is no way to authenticate agents: give --cluster-ca-cert, the CA of the agents' client \
+             certificates, or --agent-namespace, --agent-service-account and --authentication-audience, \
+             whose tokens they present, or all of them (or, where nobody else can reach the agents' port, \
+             --insecure-allow-anonymous-agents)"
+        ),
+    }
+    ensure!(
+        given(&args.cluster_cert).is_some() && given(&args.cluster_key).is_some(),
+        "the listener of agents needs --cluster-cert and --cluster-key"
+    );
+    let identity = Identity::load(&args.cluster_cert, &args.cluster_key)?;
+    let authorities = authorities.as_deref().map(tls::load_roots).transpose()?;
+    Ok(OfAgents {
+        tls: tls::agent_listener(&identity, authorities, offer)?,
+        reset_secret: identity.derived_secret("quic stateless reset"),
+        tokens,
+    })
+}
+
+fn token_auth(args: &TokenArgs) -> anyhow::Result<Option<TokenAuth>> {
+    let flags = [
+        ("--agent-namespace", &args.agent_namespace),
+        ("--agent-service-account", &args.agent_service_account),
+        ("--authentication-audience", &args.authentication_audience),
+    ];
+    if flags.iter().all(|(_, value)| value.is_empty()) {
+        return Ok(None);
+    }
+    for (flag, value) in flags {
+        ensure!(
+            !value.is_empty(),
+            "authentication of agents by token needs --agent-namespace, --agent-service-account and \
+             --authentication-audience: {flag} is missing"
+        );
+    }
+    Ok(Some(TokenAuth {
+        namespace: args.agent_namespace.clone(),
+        service_account: args.agent_service_account.clone(),
+        audience: args.authentication_audience.clone(),
+    }))
+}

@@ -1,0 +1,106 @@
+//! A log file that does not grow without end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// An open log file. Lines that would take it over its limit begin it anew;
+/// what was in it is then in `FILE.1`.
+#[derive(Debug)]
+pub struct LogFile(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    path: PathBuf,
+    written: u64,
+    limit: Option<u64>,
+}
+
+impl LogFile {
+    /// Opens the file, at its end.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn open(path: PathBuf, limit: Option<u64>) -> io::Result<Self> {
+        let file = appending(&path)?;
+        let written = file.metadata()?.len();
+        Ok(Self(Mutex::new(Inner { file, path, written, limit })))
+    }
+}
+
+fn appending(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+impl Inner {
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".1");
+        let moved = std::fs::rename(&self.path, aside).and_then(|()| appending(&self.path));
+        match moved {
+            Ok(file) => self.file = file,
+            // A file that is mounted into a container cannot be moved.
+            Err(_) => self.file.set_len(0)?,
+        }
+        self.written = 0;
+        Ok(())
+    }
+}
+
+/// The file while a line is written.
+#[derive(Debug)]
+pub struct Writing<'a>(MutexGuard<'a, Inner>);
+
+impl<'a> MakeWriter<'a> for LogFile {
+    type Writer = Writing<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Writing(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Writing<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let inner = &mut *self.0;
+        let after = inner.written.saturating_add(line.len() as u64);
+        if inner.written > 0 && inner.limit.is_some_and(|limit| after > limit) {
+            inner.begin_anew()?;
+        }
+        let wrote = inner.file.write(line)?;
+        inner.written = inner.written.saturating_add(wrote as u64);
+        Ok(wrote)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_is_moved_aside_and_no_line_is_lost() {
+        let path = std::env::temp_dir().join(format!("tunnel-logfile-{}", std::process::id()));
+        let aside = PathBuf::from(format!("{}.1", path.display()));
+        std::fs::write(&path, "before\n").unwrap();
+        let log = LogFile::open(path.clone(), Some(14)).unwrap();
+        for line in ["one___\n", "two___\n", "a line that is longer than the limit\n"] {
+            log.make_writer().write_all(line.as_bytes()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a line that is longer than the limit\n");
+        assert_eq!(std::fs::read_to_string(&aside).unwrap(), "two___\n");
+        std::fs::remove_file(path).unwrap();
+        std::fs::remove_file(aside).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_an_error() {
+        assert!(LogFile::open(PathBuf::from("/proc/no/such/file"), None).is_err());
+    }
+}
