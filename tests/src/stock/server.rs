@@ -19,7 +19,7 @@ use super::CONNECT_PATH;
 use super::agent::read_data;
 use super::keepalive::{Pings, Watched};
 use crate::grpc::Call;
-use crate::pki::{Pki, Who};
+use crate::pki::Pki;
 use crate::task::{Task, spawn};
 use crate::wait::within;
 
@@ -179,10 +179,9 @@ impl AgentCall {
     }
 }
 
+/// Agents need a certificate; no name but gRPC's is known.
 fn tls(pki: &Pki) -> Arc<ServerConfig> {
-    let identity = tunnel::tls::Identity::load(&pki.cert(Who::Server), &pki.key(Who::Server)).unwrap();
-    let roots = tunnel::tls::load_roots(&pki.ca()).unwrap();
-    let mut config = ServerConfig::clone(&tunnel::tls::agent_listener(&identity, roots).unwrap());
+    let mut config = ServerConfig::clone(&pki.agent_listener());
     config.alpn_protocols = vec![b"h2".to_vec()];
     Arc::new(config)
 }

@@ -12,6 +12,7 @@
 #![allow(clippy::print_stdout, reason = "what was checked last is shown when a test fails")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
+mod agent;
 mod peers;
 mod server;
 mod ways;
