@@ -7,7 +7,8 @@
 use bytes::Bytes;
 use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
-use tunnel_tests::raw::{Call, Channel, Listener};
+use tunnel_tests::grpc::Call;
+use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{Cluster, Target, node, within};
 
 /// A call, and what has to live as long.
