@@ -19,6 +19,7 @@ use tunnel_proto::message::{Control, Hello, MAX_DIAL, VERSION, encode_control};
 
 use crate::cluster::Cluster;
 use crate::pki::Who;
+use crate::target::Gate;
 use crate::task::{Task, spawn};
 use crate::wait::within;
 
@@ -35,6 +36,8 @@ pub enum Answer {
     Silence,
     /// Closes the whole tunnel.
     Die,
+    /// Sends these bytes when the gate is opened, and then nothing.
+    When(Gate, Bytes),
 }
 
 /// An agent that is admitted, lives, and answers dials in its own way.
@@ -134,6 +137,10 @@ async fn serve(tunnel: Tunnel, stream: Stream, answer: Answer) {
         Answer::Reset => return,
         Answer::Silence => {}
         Answer::Die => tunnel.close("dies"),
+        Answer::When(gate, bytes) => {
+            gate.wait().await;
+            drop(messages.send(bytes).await);
+        }
     }
     std::future::pending().await
 }

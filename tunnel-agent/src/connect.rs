@@ -146,7 +146,10 @@ impl Connector {
             ..Hello::default()
         };
         match greet::greet(control, hello).await {
-            Ok(Answer::Welcome(control, welcome)) => Ok(greeted(tunnel, control, welcome)),
+            Ok(Answer::Welcome(welcomed)) => {
+                let (control, welcome) = *welcomed;
+                Ok(greeted(tunnel, control, welcome))
+            }
             Ok(Answer::Duplicate(server_id)) => {
                 tunnel.close("duplicate");
                 Err(ConnectError::Duplicate(server_id))

@@ -70,6 +70,15 @@ impl Metrics {
         self.servers_wanted.set(i64::try_from(wanted).unwrap_or(i64::MAX));
     }
 
+    /// A tunnel is over; `broken` is one that the server ended, or that was lost.
+    pub fn tunnel_ended(&self, link: Link, broken: bool) {
+        self.tunnels_closed.with_label_values(&[link.label()]).inc();
+        if broken {
+            // That it is over shows while receiving, also when a send failed first.
+            self.konnectivity.server_failed(Direction::FromServer);
+        }
+    }
+
     /// Counts a connection, its dial included, until the guard is dropped.
     pub fn connection(&self) -> GaugeGuard {
         GaugeGuard::new(self.traffic.connections.clone())

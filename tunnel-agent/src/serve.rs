@@ -117,7 +117,7 @@ async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<C
     let dial = match asker.dial().await {
         Some(Ok(dial)) => dial,
         Some(Err(refusal)) => {
-            metrics.dial_ended(refusal.kind.label());
+            metrics.dial_failed(refusal.kind);
             asker.refuse(refusal).await;
             return None;
         }

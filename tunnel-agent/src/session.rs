@@ -116,16 +116,16 @@ impl Session {
     ) {
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
-        let why = tokio::select! {
+        let (why, broken) = tokio::select! {
             biased;
-            () = drain.killed() => "agent stopped".to_owned(),
-            why = self.converse(talk) => why,
-            why = self.accept(&metrics, &drain) => why,
-            () = self.leave(&drain, say) => "drained".to_owned(),
+            () = drain.killed() => ("agent stopped".to_owned(), false),
+            why = self.converse(talk) => (why, true),
+            why = self.accept(&metrics, &drain) => (why, true),
+            () = self.leave(&drain, say) => ("drained".to_owned(), false),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
-        metrics.tunnels_closed.with_label_values(&[self.tunnel.link().label()]).inc();
+        metrics.tunnel_ended(self.tunnel.link(), broken);
     }
 
     /// Ready with the reason when the server is not there any more.

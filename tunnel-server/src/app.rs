@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use axum::http::StatusCode;
+use anyhow::{Context as _, ensure};
 use prometheus::Registry as Metering;
 use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
-use tunnel::admin::{self, Check, Readiness};
+use tunnel::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel::drain::Drain;
 use tunnel::listen::{UnixSocket, bind_both, bind_tcp, bind_unix};
 use tunnel::process;
@@ -181,10 +180,9 @@ impl App {
         let Self { config, metering, metrics, registry, drain, .. } = self;
         let router = Arc::new(Router::new(config.strategies));
         let readiness = readiness(&registry, &router, &drain);
-        let health = admin::health_routes(metering.clone(), readiness, StatusCode::INTERNAL_SERVER_ERROR);
-        for (what, listener, routes) in
-            [("health", self.health, health), ("admin", self.admin, admin::admin_routes(metering))]
-        {
+        let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
+        let admin = admin::admin_routes(AdminMetrics::Here(metering), config.profiling);
+        for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
             let until = drain.clone();
             drain.spawn("admin", async move {
                 if let Err(error) = admin::serve(listener, routes, until).await {

@@ -70,6 +70,12 @@ impl StreamError {
         }
     }
 
+    /// What an error means on a call that the peer made. To a gRPC server, a
+    /// client that is gone has cancelled its calls.
+    pub fn of_caller(error: &h2::Error) -> Self {
+        if error.is_io() || error.is_go_away() { Self::Canceled } else { Self::from(error) }
+    }
+
     /// What a status in gRPC's trailers means; `None` for 0, which is no error.
     pub const fn of_status(status: u16) -> Option<Self> {
         Some(match status {

@@ -33,8 +33,9 @@ const LINGER_BYTES: u64 = 1 << 20;
 /// How often a half-closed end that cannot wake us is asked whether it is gone.
 const GONE_CHECK: Duration = Duration::from_secs(5);
 
-/// How long a direction may stand still before its source is asked whether it
-/// has gone away, which it could not say while nothing is received of it.
+/// How often a direction that stands still is looked at. Its source is asked
+/// whether it has gone away, which it could not say while nothing is received of
+/// it; and its wait may have become a stall ([`STALL`]).
 const STALLED: Duration = Duration::from_secs(5);
 
 /// Batches moved in one poll before other tasks get their turn.
@@ -137,6 +138,9 @@ pub async fn relay<N: Duplex, F: Duplex>(
     .await;
     match &ending {
         Ending::Clean | Ending::Left(_) => {}
+        // It was given up because the other end does not read.
+        Ending::Broken { side: Side::Near, why: Broken::Overflow { .. } } => far.abort(Abort::Now),
+        Ending::Broken { side: Side::Far, why: Broken::Overflow { .. } } => near.abort(Abort::Now),
         Ending::Broken { side: Side::Near, .. } => abort_after_data(far).await,
         Ending::Broken { side: Side::Far, .. } => abort_after_data(near).await,
         Ending::Lingered(_) => {
@@ -225,7 +229,11 @@ impl Relay<'_> {
         far: &mut F,
     ) -> Poll<Ending> {
         if !self.up.blocked && !self.down.blocked {
-            self.stall = None;
+            // Kept until it fires, so that a connection that is blocked now and
+            // then does not set a timer each time.
+            if self.stall.as_ref().is_some_and(|stall| stall.timer.is_elapsed()) {
+                self.stall = None;
+            }
             return Poll::Pending;
         }
         let moved = self.up.moved + self.down.moved;
@@ -234,6 +242,9 @@ impl Relay<'_> {
             .get_or_insert_with(|| Stall { timer: Box::pin(sleep_until(Instant::now() + STALLED)), moved });
         // The timer is left alone while bytes move: setting it costs more than a look.
         while stall.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.up.watch.look(now);
+            self.down.watch.look(now);
             if std::mem::replace(&mut stall.moved, moved) == moved {
                 if self.up.blocked
                     && let Poll::Ready(why) = near.poll_broken(cx)
@@ -246,7 +257,7 @@ impl Relay<'_> {
                     return Poll::Ready(Ending::Broken { side: Side::Far, why });
                 }
             }
-            stall.timer.as_mut().reset(Instant::now() + STALLED);
+            stall.timer.as_mut().reset(now + STALLED);
         }
         Poll::Pending
     }
@@ -362,7 +373,6 @@ impl<'a> Direction<'a> {
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
                 Poll::Pending => {
                     self.batch.shrink();
-                    self.watch.rests();
                     return self.poll_idle(cx, sink);
                 }
             }
@@ -391,7 +401,7 @@ impl<'a> Direction<'a> {
                 Poll::Ready(Ok(())) => self.watch.ends(),
                 Poll::Ready(Err(why)) => self.give_up(why),
                 Poll::Pending => {
-                    self.watch.waits(cx, n > 0);
+                    self.watch.waits(n > 0);
                     self.batch.compact();
                     return Poll::Pending;
                 }

@@ -365,9 +365,9 @@ async fn a_sink_that_takes_nothing_is_waited_for_and_then_stalled() {
     assert_eq!(
         told(&meter.down),
         (4, 1, 1, 9, 0, 0),
-        "the timer of the first wait is over, the second goes on"
+        "the time of the first wait is over, not of the second"
     );
-    advance(STALL).await;
+    advance(STALL + STALLED).await;
     settle().await;
     assert_eq!(told(&meter.down), (4, 1, 1, 9, 1, 1));
     advance(STALL * 10).await;
@@ -375,7 +375,7 @@ async fn a_sink_that_takes_nothing_is_waited_for_and_then_stalled() {
     assert_eq!(told(&meter.down), (4, 1, 1, 9, 1, 1), "one stall");
     near.with(|s| s.room = None);
     settle().await;
-    assert_eq!(told(&meter.down), (6, 0, 2, 9 + 112, 0, 1));
+    assert_eq!(told(&meter.down), (6, 0, 2, 9 + 117, 0, 1));
     assert_eq!(told(&meter.up), (0, 0, 0, 0, 0, 0), "the other direction did not wait");
     relaying.abort();
 }

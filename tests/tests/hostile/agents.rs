@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 use tunnel::control::{Messages, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::transport::{Link, Tunnel};
-use tunnel_proto::message::{Control, Hello, Ping, RejectionKind, encode_control};
+use tunnel_proto::message::{Control, Ping, Hello, Ping, RejectionKind, encode_control};
 use tunnel_tests::{LINKS, Who, hello, open_tunnel, payload, within};
 
 use crate::{AGENTS, Siege, say, say_and_leave};
@@ -126,6 +126,8 @@ async fn an_agent_that_talks_nonsense_later_is_disconnected() {
                 stranger.say(encode_control(Control::Hello(hello("turns", ""))).unwrap()).await;
                 let welcome = greeting(&mut stranger.messages).await.unwrap();
                 assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
+                // The first heartbeat says that the agent keeps the tunnel.
+                stranger.say(encode_control(Control::Ping(Ping { number: 1 })).unwrap()).await;
                 siege.cluster.server.wait_for_tunnels(3).await;
                 stranger.say(bytes).await;
                 stranger.until_dropped().await;

@@ -67,8 +67,7 @@ pub(super) async fn serve(
         }
     };
     let id = frontend.dialer.next_id();
-    let open = frontend.metrics.konnectivity.http_connection();
-    let record = Record::new(&frontend, ClientKind::Connect, (listener, id), target.to_string(), Some(open));
+    let record = Record::new(&frontend, ClientKind::Connect, (listener, id), target.to_string());
     dial_and_relay(&frontend, socket, &target, record).await;
 }
 

@@ -70,18 +70,18 @@ pub(super) struct Record {
     ending: Option<Ending>,
     server: Arc<Frontend>,
     _connection: GaugeGuard,
-    _open: Option<GaugeGuard>,
+    _request: Option<GaugeGuard>,
 }
 
 impl Record {
-    /// A connection whose target is known; `open` is Konnectivity's count of it.
+    /// A connection that a client asked for.
     pub(super) fn new(
         server: &Arc<Frontend>,
         kind: ClientKind,
         (listener, id): (&'static str, u64),
         target: String,
-        open: Option<GaugeGuard>,
     ) -> Self {
+        let metrics = &server.metrics;
         Self {
             id,
             moved: Moved::default(),
@@ -96,8 +96,9 @@ impl Record {
             error: None,
             ending: None,
             server: Arc::clone(server),
-            _connection: server.metrics.connection(kind),
-            _open: open,
+            _connection: metrics.connection(kind),
+            // Calls of gRPC count for themselves, from their beginning.
+            _request: (kind == ClientKind::Connect).then(|| metrics.konnectivity.http_connection()),
         }
     }
 

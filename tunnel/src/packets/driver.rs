@@ -66,6 +66,7 @@ pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: m
         mux: mux.clone(),
         send: halves.send,
         body: halves.body,
+        called,
         counters: halves.counters,
         deframer,
         asked,
@@ -116,6 +117,7 @@ struct Driver {
     mux: Mux,
     send: SendStream<Bytes>,
     body: RecvStream,
+    called: bool,
     counters: Counters,
     deframer: Deframer,
     asked: mpsc::Sender<Asked>,
@@ -147,7 +149,10 @@ impl Driver {
                     continue;
                 }
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(error.to_string()),
+                Err(error) => {
+                    self.counters.received.failed(StreamError::Internal, None);
+                    return Poll::Ready(error.to_string());
+                }
             }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
@@ -155,16 +160,20 @@ impl Driver {
                     let _ = self.body.flow_control().release_capacity(data.len());
                     self.deframer.push(data);
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    self.counters.received.failed(StreamError::from(&error), None);
-                    return Poll::Ready(error.to_string());
-                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.failed(&error)),
                 Poll::Ready(None) => return self.poll_status(cx),
                 Poll::Pending => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The call broke while it was received from.
+    fn failed(&self, error: &h2::Error) -> String {
+        let code = if self.called { StreamError::of_caller(error) } else { StreamError::from(error) };
+        self.counters.received.failed(code, None);
+        error.to_string()
     }
 
     /// The peer's last words.
@@ -175,10 +184,13 @@ impl Driver {
             };
             match trailers {
                 Ok(Some(trailers)) if field(&trailers, "grpc-status") != "0" => {
+                    let status = field(&trailers, "grpc-status").parse().ok();
+                    let code = status.and_then(StreamError::of_status).unwrap_or(StreamError::Unknown);
+                    self.counters.received.failed(code, None);
                     format!("the peer ended the call: {}", field(&trailers, "grpc-message"))
                 }
                 Ok(_) => "the peer ended the call".to_owned(),
-                Err(error) => error.to_string(),
+                Err(error) => self.failed(&error),
             }
         })
     }

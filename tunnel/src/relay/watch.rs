@@ -1,15 +1,13 @@
 //! How long the bytes of a direction wait for their sink.
 //!
-//! A write that is taken at once costs nothing here. A wait costs two looks at
-//! the clock, and a timer at most once in [`STALL`]: it is not set back when
-//! the wait is over, but looks, when it fires, for how long bytes have waited.
+//! A write that is taken at once costs nothing here, and a wait costs two looks
+//! at the clock. That a wait has become a stall is noticed when the relay looks
+//! at what stands still, which it does every few seconds.
 
-use std::pin::Pin;
-use std::task::Context;
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 /// A sink that takes nothing for this long is stalled. Konnectivity's clients
 /// give a connection up after as long, so it is where trouble begins.
@@ -37,13 +35,13 @@ pub(super) struct Watch<'a> {
     lane: &'a Lane,
     /// The wait that goes on.
     since: Option<Instant>,
-    /// Without it, a wait that goes on is a stall.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// It has become a stall.
+    stalled: bool,
 }
 
 impl<'a> Watch<'a> {
     pub(super) const fn new(lane: &'a Lane) -> Self {
-        Self { lane, since: None, timer: None }
+        Self { lane, since: None, stalled: false }
     }
 
     /// The sink took `n` bytes.
@@ -52,39 +50,25 @@ impl<'a> Watch<'a> {
     }
 
     /// The sink takes no more for now; `took` whether it took some just before.
-    /// Wakes the task when that has become a stall.
-    pub(super) fn waits(&mut self, cx: &mut Context<'_>, took: bool) {
+    pub(super) fn waits(&mut self, took: bool) {
         if took {
             self.ends();
         }
-        let since = match self.since {
-            Some(since) => since,
-            None => self.begins(),
-        };
-        while let Some(timer) = &mut self.timer {
-            if timer.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            let due = since + STALL;
-            if due <= Instant::now() {
-                self.timer = None;
-                self.lane.stalled.inc();
-                self.lane.stalls.inc();
-            } else {
-                // It was set for an earlier wait.
-                timer.as_mut().reset(due);
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            if let Some(waiting) = &self.lane.waiting {
+                waiting.inc();
             }
         }
     }
 
-    fn begins(&mut self) -> Instant {
-        let now = Instant::now();
-        self.since = Some(now);
-        if let Some(waiting) = &self.lane.waiting {
-            waiting.inc();
+    /// Sees whether the wait has become a stall by now.
+    pub(super) fn look(&mut self, now: Instant) {
+        if !self.stalled && self.since.is_some_and(|since| now - since >= STALL) {
+            self.stalled = true;
+            self.lane.stalled.inc();
+            self.lane.stalls.inc();
         }
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(now + STALL)));
-        now
     }
 
     /// The sink takes bytes again, or nobody waits for it any more.
@@ -96,16 +80,8 @@ impl<'a> Watch<'a> {
         if let Some(waits) = &self.lane.waits {
             waits.observe(since.elapsed().as_secs_f64());
         }
-        if self.timer.is_none() {
+        if std::mem::take(&mut self.stalled) {
             self.lane.stalled.dec();
-        }
-    }
-
-    /// There is nothing to wait for: an idle connection keeps no timer for
-    /// longer than it takes to fire.
-    pub(super) fn rests(&mut self) {
-        if self.timer.as_ref().is_some_and(|timer| timer.is_elapsed()) {
-            self.timer = None;
         }
     }
 }

@@ -21,7 +21,7 @@ use super::client::{Client, Packets};
 use super::sender::Sender;
 use super::shared::Party;
 use crate::dial::{DialError, Dialed};
-use crate::metrics::{ClientKind, GaugeGuard};
+use crate::metrics::ClientKind;
 
 /// The first dial of a call.
 struct Request {
@@ -44,8 +44,7 @@ pub(super) async fn serve(
     body: RecvStream,
 ) {
     let counted = &frontend.metrics.konnectivity;
-    let mut open = Some(counted.proxy_call());
-    let mut send = Sender::new(send, counted.packets.to_client.clone());
+    let mut send = Sender::new(send, counted.packets.to_client.clone(), counted.proxy_call());
     let mut packets = Packets::new(body, counted.packets.from_client.clone());
     let first = tokio::select! {
         biased;
@@ -70,7 +69,7 @@ pub(super) async fn serve(
     // Again only for clients that asked for another connection before the
     // first one failed; the answers do not wait for each other then.
     loop {
-        let carrying = Carrying { frontend: &frontend, listener, packets, send, open: open.take() };
+        let carrying = Carrying { frontend: &frontend, listener, packets, send };
         match carrying.serve(request).await {
             Some((rest, next)) => ((packets, send), request) = (rest, next),
             None => return,
@@ -84,8 +83,6 @@ struct Carrying<'a> {
     listener: &'static str,
     packets: Packets,
     send: Sender,
-    /// Konnectivity's count of the call, for the first of its connections.
-    open: Option<GaugeGuard>,
 }
 
 impl Carrying<'_> {
@@ -94,13 +91,7 @@ impl Carrying<'_> {
     async fn serve(mut self, request: Request) -> Option<((Packets, Sender), Request)> {
         let (frontend, listener) = (self.frontend, self.listener);
         let id = frontend.dialer.next_id();
-        let mut record = Record::new(
-            frontend,
-            ClientKind::Grpc,
-            (listener, id),
-            shown(&request.address),
-            self.open.take(),
-        );
+        let mut record = Record::new(frontend, ClientKind::Grpc, (listener, id), shown(&request.address));
         let target = match target_of(&request.protocol, &request.address) {
             Ok(target) => target,
             Err(text) => {
@@ -267,7 +258,7 @@ async fn dial(
 /// Serves one more dial of a call that carries others already.
 pub(super) async fn serve_asked(frontend: Arc<Frontend>, listener: &'static str, asked: Asked) {
     let id = frontend.dialer.next_id();
-    let mut record = Record::new(&frontend, ClientKind::Grpc, (listener, id), shown(&asked.address), None);
+    let mut record = Record::new(&frontend, ClientKind::Grpc, (listener, id), shown(&asked.address));
     let target = match target_of(&asked.protocol, &asked.address) {
         Ok(target) => target,
         Err(text) => {

@@ -19,6 +19,7 @@ use tunnel_proto::packet_kind::PacketKind;
 
 use super::Code;
 use super::sender::Sender;
+use crate::metrics::GaugeGuard;
 
 /// Bytes in one data packet. Larger ones cost the Go client less, smaller ones
 /// let it be slower before it gives up (it drops connections on which eleven
@@ -126,6 +127,16 @@ enum State {
     Closed,
 }
 
+/// A call that carries several connections.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) mux: Mux,
+    /// Dials beyond the first.
+    pub(super) asked: mpsc::Receiver<Asked>,
+    /// Counts the call.
+    pub(super) open: GaugeGuard,
+}
+
 /// A client to which one connection was given. Abort it before it is dropped:
 /// old clients wait for ever when a call ends without a word.
 #[derive(Debug)]
@@ -155,16 +166,14 @@ impl Client {
 
     /// Lets the call carry several connections, of which this is one. `None`
     /// when no other was asked for.
-    pub(super) fn into_shared(
-        self,
-        limits: Limits,
-        drain: &Drain,
-    ) -> Option<(Mux, mpsc::Receiver<Asked>, Member)> {
+    pub(super) fn into_shared(self, limits: Limits, drain: &Drain) -> Option<(Shared, Member)> {
         let next = self.second?;
         let (body, deframer, received) = self.packets.into_parts();
-        let (send, sent) = self.send.into_parts();
+        let (send, sent, open) = self.send.into_parts();
         let halves = Halves { send, body, called: true, counters: Counters { received, sent } };
-        Some(Mux::take_over(halves, limits, drain, Begun { deframer, connect_id: self.connect_id, next }))
+        let begun = Begun { deframer, connect_id: self.connect_id, next };
+        let (mux, asked, member) = Mux::take_over(halves, limits, drain, begun);
+        Some((Shared { mux, asked, open }, member))
     }
 
     /// The last words of a connection.
@@ -245,7 +254,13 @@ impl Duplex for Client {
         }
         match self.failed.clone() {
             Some(error) => {
-                self.close(&error.to_string());
+                match &error {
+                    // Nobody is there to be told.
+                    Broken::Reset | Broken::Lost(_) => self.state = State::Closed,
+                    Broken::Io(_) | Broken::Overflow { .. } | Broken::Protocol(_) | Broken::Stopped => {
+                        self.close(&error.to_string());
+                    }
+                }
                 Poll::Ready(Err(error))
             }
             None => Poll::Ready(Ok(Flow::End(End::Closed))),

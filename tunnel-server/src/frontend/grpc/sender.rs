@@ -10,17 +10,19 @@ use tunnel_proto::packet::Packet;
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::{Code, trailers};
+use crate::metrics::GaugeGuard;
 
-/// Sends packets, and ends the call.
+/// Sends packets, and ends the call. Counts the call while it lives.
 #[derive(Debug)]
 pub(super) struct Sender {
     stream: SendStream<Bytes>,
     counters: PacketCounters,
+    open: GaugeGuard,
 }
 
 impl Sender {
-    pub(super) const fn new(stream: SendStream<Bytes>, counters: PacketCounters) -> Self {
-        Self { stream, counters }
+    pub(super) const fn new(stream: SendStream<Bytes>, counters: PacketCounters, open: GaugeGuard) -> Self {
+        Self { stream, counters, open }
     }
 
     /// Queues a packet, whatever the client's window. Fails when the client has
@@ -62,9 +64,10 @@ impl Sender {
         self.stream.poll_reset(cx).map(drop)
     }
 
-    /// For somebody else who sends, and counts what he sends.
-    pub(super) fn into_parts(self) -> (SendStream<Bytes>, PacketCounters) {
-        (self.stream, self.counters)
+    /// For somebody else who sends, and counts what he sends. The call is
+    /// counted until the guard is dropped.
+    pub(super) fn into_parts(self) -> (SendStream<Bytes>, PacketCounters, GaugeGuard) {
+        (self.stream, self.counters, self.open)
     }
 
     /// Ends the call in order.

@@ -15,7 +15,7 @@ use tunnel::packets::{Asked, Limits, Member, Mux};
 
 use super::super::Frontend;
 use super::call;
-use super::client::Client;
+use super::client::{Client, Shared};
 
 /// What may wait for the targets of one call. Clients are told the reason when
 /// a connection has to be closed for it.
@@ -50,10 +50,13 @@ impl Party {
     fn share(&mut self) {
         let Carrier::Alone(client) = std::mem::replace(&mut self.carrier, Carrier::Gone) else { return };
         let drain = &self.frontend.drain;
-        if let Some((mux, asked, member)) = client.into_shared(LIMITS, drain) {
+        if let Some((Shared { mux, asked, open }, member)) = client.into_shared(LIMITS, drain) {
             self.carrier = Carrier::Among(member);
             let serving = serve(Arc::clone(&self.frontend), self.listener, mux, asked);
-            drain.spawn("shared call", serving);
+            drain.spawn("shared call", async move {
+                serving.await;
+                drop(open);
+            });
         }
     }
 
