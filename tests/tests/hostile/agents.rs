@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 use tunnel::control::{Messages, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::transport::{Link, Tunnel};
-use tunnel_proto::message::{Control, Ping, Hello, Ping, RejectionKind, encode_control};
+use tunnel_proto::message::{Control, Hello, Ping, RejectionKind, encode_control};
 use tunnel_tests::{LINKS, Who, hello, open_tunnel, payload, within};
 
 use crate::{AGENTS, Siege, say, say_and_leave};
