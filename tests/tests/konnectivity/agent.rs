@@ -428,6 +428,34 @@ async fn b11_an_agent_finds_a_restarted_server() {
     world.finish().await;
 }
 
+/// While nobody listens, TCP is refused at once and QUIC just not answered: that
+/// must not keep an agent from looking again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b11_an_agent_that_takes_any_link_finds_a_restarted_server_as_soon() {
+    let certificates = Certificates::make();
+    let mut server = StockServer::start(&certificates.pki, Manners::of("server-a")).await;
+    let any = spec().flag("transport", "auto");
+    let agent = Agent::start(&certificates.pki, &[server.addr], &any);
+    server.agent().await;
+    wait_for_servers(&agent, 1).await;
+    let port = server.addr.port();
+    drop(server);
+    wait_for_servers(&agent, 0).await;
+    // It has tried again, in vain.
+    wait_for("a failed attempt", async || {
+        let metrics = agent.metrics().await;
+        let lost = ["link=\"h2\"", "outcome=\"lost\""];
+        match metrics.sum("tunnel_agent_tunnel_attempts_total", &lost) {
+            0 => Err(metrics.show("tunnel_agent_tunnel_attempts")),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let mut server = StockServer::on(&certificates.pki, Manners::of("server-b"), port).await;
+    tokio::time::timeout(Duration::from_secs(5), server.agent()).await.expect("the agent's call");
+    panics::assert_none();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b12_behind_a_load_balancer_an_agent_finds_every_server() {
     panics::record();
