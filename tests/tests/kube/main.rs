@@ -2,6 +2,7 @@
 //! Leases by which servers are counted.
 
 mod leases;
+mod stock;
 mod tokens;
 
 use std::path::PathBuf;

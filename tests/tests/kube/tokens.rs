@@ -18,21 +18,21 @@ use tunnel_tests::{
 
 use crate::World;
 
-const AUDIENCE: &str = "system:konnectivity-server";
+pub(crate) const AUDIENCE: &str = "system:konnectivity-server";
 const AGENT: &str = "system:serviceaccount:kube-system:konnectivity-agent";
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-fn good(id: &str) -> String {
+pub(crate) fn good(id: &str) -> String {
     token(id, AUDIENCE, HOUR)
 }
 
-fn holder() -> Holder {
+pub(crate) fn holder() -> Holder {
     Holder { username: AGENT.to_owned(), audiences: vec![AUDIENCE.to_owned()], ..Holder::default() }
 }
 
 impl World {
     /// A server that admits agents by their token, without certificates.
-    fn server(&self, flags: &[(&str, &str)]) -> Server {
+    pub(crate) fn server(&self, flags: &[(&str, &str)]) -> Server {
         let kubeconfig = self.shown("kubeconfig");
         let spec = ServerSpec::new("server")
             .flag("cluster-ca-cert", "")

@@ -79,7 +79,8 @@ impl Sessions {
         match self.authenticator.check_metadata(&call.values("authorization")).await {
             Ok(_) => Ok(introduced),
             Err(rejected) => {
-                let status = if rejected.is_temporary() { Status::Unavailable } else { Status::Unauthenticated };
+                let status =
+                    if rejected.is_temporary() { Status::Unavailable } else { Status::Unauthenticated };
                 Err((status, rejected.label(), rejected.to_string()))
             }
         }
