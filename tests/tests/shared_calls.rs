@@ -1,9 +1,14 @@
 //! Several connections on one gRPC call.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
+#![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "everything else fails the test")]
+
 use bytes::Bytes;
 use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
-use tunnel_tests::raw::{Call, Channel, Listener};
+use tunnel_tests::grpc::Call;
+use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{Cluster, Target, node, within};
 
 /// A call, and what has to live as long.
@@ -127,5 +132,6 @@ async fn a_target_that_does_not_read_costs_only_its_own_connection() {
             other => panic!("{other:?}"),
         }
     }
+    drop(call);
     cluster.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Which link an agent takes, and to how many servers.
+//! Which link an agent takes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -6,7 +6,7 @@
 use tunnel::transport::Link;
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{
-    Agent, AgentSpec, Cluster, Frontend, LINKS, Server, ServerSpec, Target, TcpOnly, node, wait_for, within,
+    Agent, AgentSpec, Cluster, Frontend, LINKS, Server, Target, TcpOnly, node, wait_for, within,
 };
 
 const NODE: std::net::Ipv4Addr = node(Link::Quic);
@@ -23,17 +23,6 @@ async fn transfer(server: &Server) {
 async fn tunnels(server: &Server, link: Link) -> i64 {
     let label = format!("link=\"{}\"", link.label());
     server.metrics().await.sum("tunnel_server_tunnels", &[&label])
-}
-
-async fn wait_for_servers(agent: &Agent, wanted: i64) {
-    wait_for(&format!("{wanted} servers at {}", agent.id), async || {
-        let metrics = agent.metrics().await;
-        match metrics.value("tunnel_agent_servers_connected") == wanted {
-            true => Ok(()),
-            false => Err(metrics.show("tunnel_agent")),
-        }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,60 +88,4 @@ async fn an_agent_takes_the_link_it_is_told() {
         assert_eq!(attempts.sum("tunnel_agent_tunnel_attempts_total", &[]), of_link);
         cluster.finish().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_keeps_a_tunnel_to_every_server_of_its_list() {
-    for transport in ["auto", "quic", "h2"] {
-        let cluster = Cluster::builder().start().await;
-        let other = cluster.start_server(&ServerSpec::new("other")).unwrap();
-        let spec = AgentSpec::new("both", Link::Quic, NODE).flag("transport", transport);
-        let agent = Agent::start(&cluster.pki, &[cluster.server.agents, other.agents], &spec);
-        wait_for_servers(&agent, 2).await;
-        for server in [&cluster.server, &other] {
-            server.wait_for_tunnels(1).await;
-            transfer(server).await;
-        }
-
-        // One that goes is missed, and found again.
-        other.kill().await;
-        wait_for_servers(&agent, 1).await;
-        transfer(&cluster.server).await;
-        let mut again = ServerSpec::new("other");
-        again.agent_port = other.agents.port();
-        let other = wait_for("the port", async || cluster.start_server(&again)).await;
-        wait_for_servers(&agent, 2).await;
-        transfer(&other).await;
-        agent.wait_until_idle().await;
-        cluster.finish().await;
-    }
-}
-
-/// As behind a load balancer: the agent must not count one server twice, and
-/// its attempts to find another one must not disturb the tunnel it has.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_ways_to_one_server_are_one_tunnel() {
-    let cluster = Cluster::builder().start().await;
-    let echo = Target::echo(NODE).await;
-    let way = TcpOnly::to(cluster.server.agents);
-    let spec = AgentSpec::new("twice", Link::H2, NODE);
-    let agent = Agent::start(&cluster.pki, &[cluster.server.agents, way.addr], &spec);
-    let connected = async || {
-        let metrics = agent.metrics().await;
-        metrics.sum("tunnel_agent_tunnel_attempts_total", &["outcome=\"connected\""])
-    };
-    wait_for("both ways to be tried", async || match connected().await {
-        n @ (0 | 1) => Err(format!("{n} attempts")),
-        _ => Ok(()),
-    })
-    .await;
-    while connected().await < 10 {
-        for frontend in Frontend::ALL {
-            cluster.server.connect(frontend, &echo).await.close().await.unwrap();
-        }
-    }
-    assert_eq!(agent.metrics().await.value("tunnel_agent_servers_connected"), 1);
-    drop(agent);
-    cluster.server.wait_for_tunnels(0).await;
-    cluster.finish().await;
 }

@@ -30,6 +30,11 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// Limit of one attempt on one link.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
+/// What QUIC still gets once TCP has failed. A host that refuses TCP has no server
+/// at the moment, and nothing refuses UDP: without this, an agent would listen
+/// into the silence for the whole limit while the server comes back.
+const AFTER_TCP: Duration = Duration::from_secs(2);
+
 /// For how long it is remembered that QUIC lost.
 const MEMORY: Duration = Duration::from_secs(600);
 
@@ -146,7 +151,10 @@ impl Connector {
             ..Hello::default()
         };
         match greet::greet(control, hello).await {
-            Ok(Answer::Welcome(control, welcome)) => Ok(greeted(tunnel, control, welcome)),
+            Ok(Answer::Welcome(welcomed)) => {
+                let (control, welcome) = *welcomed;
+                Ok(greeted(tunnel, control, welcome))
+            }
             Ok(Answer::Duplicate(server_id)) => {
                 tunnel.close("duplicate");
                 Err(ConnectError::Duplicate(server_id))
@@ -193,16 +201,16 @@ impl Connector {
         let mut behind = Box::pin(self.attempt(way, second));
         let (won, result) = match early {
             Some(Ok(opened)) => (first, Ok(opened)),
-            Some(Err(error)) => (second, both(behind.await, first, error)),
+            Some(Err(error)) => (second, both(last(second, behind).await, first, error)),
             None => tokio::select! {
                 biased;
                 result = &mut ahead => match result {
                     Ok(opened) => (first, Ok(opened)),
-                    Err(error) => (second, both(behind.await, first, error)),
+                    Err(error) => (second, both(last(second, behind).await, first, error)),
                 },
                 result = &mut behind => match result {
                     Ok(opened) => (second, Ok(opened)),
-                    Err(error) => (first, both(ahead.await, second, error)),
+                    Err(error) => (first, both(last(first, ahead).await, second, error)),
                 },
             },
         };
@@ -252,6 +260,17 @@ fn greeted(tunnel: Tunnel, control: Messages, welcome: Welcome) -> Greeted {
         addresses: welcome.server_addresses,
         software: welcome.software,
         control: Some(control),
+    }
+}
+
+/// The link that is left when the other has failed.
+async fn last(
+    link: Link,
+    attempt: impl Future<Output = Result<Opened, HandshakeError>>,
+) -> Result<Opened, HandshakeError> {
+    match link {
+        Link::Quic => timeout(AFTER_TCP, attempt).await.unwrap_or(Err(HandshakeError::Timeout)),
+        Link::H2 | Link::Konnectivity => attempt.await,
     }
 }
 

@@ -138,6 +138,9 @@ pub async fn relay<N: Duplex, F: Duplex>(
     .await;
     match &ending {
         Ending::Clean | Ending::Left(_) => {}
+        // It was given up because the other end does not read.
+        Ending::Broken { side: Side::Near, why: Broken::Overflow { .. } } => far.abort(Abort::Now),
+        Ending::Broken { side: Side::Far, why: Broken::Overflow { .. } } => near.abort(Abort::Now),
         Ending::Broken { side: Side::Near, .. } => abort_after_data(far).await,
         Ending::Broken { side: Side::Far, .. } => abort_after_data(near).await,
         Ending::Lingered(_) => {

@@ -4,6 +4,7 @@
 mod leases;
 mod reviews;
 mod state;
+mod token;
 
 use std::net::SocketAddr;
 
@@ -18,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use state::{FakeApi, Holder, Verb};
+pub use token::token;
 
 use state::Refused;
 

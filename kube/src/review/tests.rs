@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::time::{Instant, advance};
-use tunnel_kube_fake::{FakeApi, Holder, Verb};
+use tunnel_kube_fake::{FakeApi, Holder, Verb, token};
 
 use super::*;
 use crate::testing::cluster;
@@ -23,16 +21,8 @@ fn expected() -> Expected {
     }
 }
 
-/// A token of this number that says it is for `audience` and lasts so long.
-fn token(number: usize, audience: &str, lasts: Duration) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let claims = format!(r#"{{"jti":"{number}","aud":["{audience}"],"exp":{}}}"#, (now + lasts).as_secs());
-    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-    format!("{}.{}.{}", part("{}"), part(&claims), part("signature"))
-}
-
 fn hour_token(number: usize) -> String {
-    token(number, AUDIENCE, Duration::from_secs(3600))
+    token(&number.to_string(), AUDIENCE, Duration::from_secs(3600))
 }
 
 fn agent() -> Holder {
@@ -84,7 +74,7 @@ async fn every_refusal_says_why_and_what_was_expected() {
     let unknown = refusal(&hour_token(1)).await;
     assert_eq!(unknown, "the Kubernetes API does not accept the token: invalid bearer token");
 
-    let elsewhere = token(2, "vault", Duration::from_secs(60));
+    let elsewhere = token("2", "vault", Duration::from_secs(60));
     api.know(&elsewhere, Holder { audiences: vec!["vault".to_owned()], ..agent() });
     let audience = refusal(&elsewhere).await;
     assert!(audience.contains("[\"vault\"]") && audience.contains(AUDIENCE), "{audience}");
@@ -131,7 +121,7 @@ async fn a_good_token_is_not_reviewed_again_for_two_minutes() {
 #[tokio::test(start_paused = true)]
 async fn a_good_token_is_not_remembered_beyond_its_expiry() {
     let api = FakeApi::new();
-    let short = token(1, AUDIENCE, Duration::from_secs(30));
+    let short = token("1", AUDIENCE, Duration::from_secs(30));
     api.know(&short, agent());
     let reviewer = reviewer(&api, 0.0, 0);
     reviewer.review(&short).await.unwrap();

@@ -126,6 +126,8 @@ async fn an_agent_that_talks_nonsense_later_is_disconnected() {
                 stranger.say(encode_control(Control::Hello(hello("turns", ""))).unwrap()).await;
                 let welcome = greeting(&mut stranger.messages).await.unwrap();
                 assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
+                // The first heartbeat says that the agent keeps the tunnel.
+                stranger.say(encode_control(Control::Ping(Ping { number: 1 })).unwrap()).await;
                 siege.cluster.server.wait_for_tunnels(3).await;
                 stranger.say(bytes).await;
                 stranger.until_dropped().await;

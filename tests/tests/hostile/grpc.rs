@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::Method;
 use tunnel_proto::packet::{PROXY_PATH, Packet};
-use tunnel_tests::raw::{Call, Channel, Listener, status};
+use tunnel_tests::grpc::{Call, status};
+use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{Cluster, Target, node};
 
 use crate::{CLIENTS, DIALS, Siege};

@@ -43,9 +43,8 @@ pub(crate) struct TokenError {
 
 /// What a server said to Hello.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and short-lived")]
 pub(super) enum Answer {
-    Welcome(Messages, Welcome),
+    Welcome(Box<(Messages, Welcome)>),
     /// There is a tunnel to it; its id.
     Duplicate(String),
 }
@@ -80,7 +79,7 @@ pub(super) async fn greet(control: Stream, hello: Hello) -> Result<Answer, Greet
     match timeout(GREETING_LIMIT, answer).await.map_err(|_| GreetingError::Timeout)?? {
         Control::Welcome(welcome) => {
             check_id(&welcome.server_id)?;
-            Ok(Answer::Welcome(messages, welcome))
+            Ok(Answer::Welcome(Box::new((messages, welcome))))
         }
         Control::Rejection(rejection) => match RejectionKind::from_code(rejection.code) {
             RejectionKind::Duplicate => {
@@ -91,7 +90,8 @@ pub(super) async fn greet(control: Stream, hello: Hello) -> Result<Answer, Greet
             | RejectionKind::Version
             | RejectionKind::Identity
             | RejectionKind::Unauthenticated
-            | RejectionKind::Draining) => Err(GreetingError::Rejected { kind, text: rejection.text }),
+            | RejectionKind::Draining
+            | RejectionKind::Unavailable) => Err(GreetingError::Rejected { kind, text: rejection.text }),
         },
         Control::Hello(_) | Control::Ping(_) | Control::Pong(_) | Control::Drain(_) => {
             Err(GreetingError::Unexpected)

@@ -1,7 +1,7 @@
 //! One attempt on one link at one address: everything below the greeting.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -40,8 +40,6 @@ pub(super) struct Links {
     quic_tls: Arc<rustls::ClientConfig>,
     /// On TCP the server chooses by ALPN.
     tcp_tls: Arc<rustls::ClientConfig>,
-    /// UDP sockets, one per address family, made when first needed.
-    endpoints: [OnceLock<quinn::Endpoint>; 2],
     drain: Drain,
 }
 
@@ -55,30 +53,24 @@ impl Links {
         Self {
             quic_tls: with_alpn(vec![ALPN.to_vec()]),
             tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
-            endpoints: [OnceLock::new(), OnceLock::new()],
             drain,
         }
     }
 
+    /// Each attempt has a UDP port of its own, which lives as long as its tunnel:
+    /// load balancers tell clients apart by it, and would lead one port to one
+    /// server for ever.
     pub(super) async fn quic(&self, way: &Way) -> Result<Opened, HandshakeError> {
-        let endpoint = self.endpoint(way.addr)?;
+        let local: SocketAddr = if way.addr.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let endpoint =
+            quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?;
         let (tunnel, control) =
             quic::connect(&endpoint, way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
         Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
-    }
-
-    fn endpoint(&self, addr: SocketAddr) -> Result<quinn::Endpoint, HandshakeError> {
-        let (slot, local) = if addr.is_ipv4() {
-            (&self.endpoints[0], SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-        } else {
-            (&self.endpoints[1], SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
-        };
-        if let Some(endpoint) = slot.get() {
-            return Ok(endpoint.clone());
-        }
-        let endpoint =
-            quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?;
-        Ok(slot.get_or_init(|| endpoint).clone())
     }
 
     /// TCP and TLS, and then the protocol that the server has chosen.

@@ -43,17 +43,16 @@ impl Sessions {
     /// One call, which is one tunnel.
     async fn serve_call(self, call: Call) {
         let from = call.remote();
-        let admitted = introduction(&call).map_err(|text| (Status::Unknown, text));
-        let admitted = match admitted {
-            Ok(_) if self.drain.has_started() => {
-                Err((Status::Unavailable, "the server is draining".to_owned()))
-            }
-            other => other,
+        // Boxed: a review is large, and the task lives as long as the tunnel.
+        let admitted = tokio::select! {
+            biased;
+            () = self.drain.killed() => return call.refuse(Status::Unavailable, "the server stopped"),
+            admitted = Box::pin(self.admit_call(&call)) => admitted,
         };
         let (id, identifiers) = match admitted {
             Ok(introduced) => introduced,
-            Err((status, text)) => {
-                self.rejected(Link::Konnectivity, "rejected");
+            Err((status, reason, text)) => {
+                self.rejected(Link::Konnectivity, reason);
                 info!(%from, link = Link::Konnectivity.label(), why = text, "agent rejected");
                 return call.refuse(status, &text);
             }
@@ -65,6 +64,26 @@ impl Sessions {
             Err(error) => return self.handshake_failed(Link::Konnectivity, from, &error),
         };
         Box::pin(self.keep_call(tunnel, id, identifiers)).await;
+    }
+
+    /// Checks what an agent says of itself, and then who it is, which costs more.
+    async fn admit_call(&self, call: &Call) -> Result<(String, Identifiers), (Status, &'static str, String)> {
+        let introduced = introduction(call).map_err(|text| (Status::Unknown, "rejected", text))?;
+        if self.drain.has_started() {
+            return Err((Status::Unavailable, "rejected", "the server is draining".to_owned()));
+        }
+        let Ok(_stranger) = self.strangers.try_acquire() else {
+            let text = "too many agents are being admitted".to_owned();
+            return Err((Status::Unavailable, "crowded", text));
+        };
+        match self.authenticator.check_metadata(&call.values("authorization")).await {
+            Ok(_) => Ok(introduced),
+            Err(rejected) => {
+                let status =
+                    if rejected.is_temporary() { Status::Unavailable } else { Status::Unauthenticated };
+                Err((status, rejected.label(), rejected.to_string()))
+            }
+        }
     }
 
     async fn keep_call(self, packets: konnectivity::Tunnel, id: String, identifiers: Identifiers) {

@@ -113,6 +113,26 @@ fn a_thousand_agents_come_back_soon_and_not_in_one_moment() {
 }
 
 #[test]
+fn a_thousand_agents_do_not_search_in_one_moment() {
+    let mut after = Vec::new();
+    for seed in 0..1000 {
+        let mut world = World::new(&["10.0.0.1"], seed);
+        world.count = Some(2);
+        world.put(1, Behind::Servers(vec!["a", "b"]));
+        world.pass(s(60));
+        world.dialled.clear();
+        let lost_at = world.now;
+        world.lose("a");
+        world.pass(s(3));
+        after.push((world.dialled[0].at - lost_at).as_millis());
+    }
+    for fifth in 0..5 {
+        let in_it = after.iter().filter(|ms| *ms / 200 == fifth).count();
+        assert!((100..=300).contains(&in_it), "{in_it} in fifth {fifth} of the first second");
+    }
+}
+
+#[test]
 fn a_tunnel_that_does_not_last_counts_as_a_failure() {
     let mut world = World::new(&["10.0.0.1"], 6);
     world.put(1, one("a"));
@@ -175,7 +195,10 @@ fn a_search_is_slow_where_those_missing_have_an_address() {
     world.put(2, one("b"));
     world.put(3, Behind::Refuses);
     world.count = Some(3);
-    world.pass(s(60));
+    world.pass(s(20));
+    let searches = world.dialled.iter().filter(|dial| dial.purpose == Purpose::Search).count();
+    assert!(searches <= 3, "{searches} searches in 20 s");
+    world.pass(s(40));
     assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 3)));
     world.count_dials(s(600));
     let searches = world.dialled.iter().filter(|dial| dial.purpose == Purpose::Search).count();
@@ -300,6 +323,25 @@ fn a_name_that_moved_is_followed_as_soon_as_its_old_address_fails() {
 }
 
 #[test]
+fn a_name_is_looked_up_again_while_nobody_is_found_behind_it() {
+    // Its only address fails.
+    let mut world = World::new(&["server"], 25);
+    world.names.insert("server".into(), vec![addr(1)]);
+    world.put(1, Behind::Refuses);
+    world.put(2, one("b"));
+    world.pass(s(2));
+    world.names.insert("server".into(), vec![addr(2)]);
+    world.pass(CAP);
+    assert_eq!(world.held(), set(&["b"]));
+    // It is the load balancer: each lookup may lead to another server.
+    world.put(3, one("c"));
+    world.names.insert("server".into(), vec![addr(3)]);
+    world.plan.leased(Some(2), world.now);
+    world.pass(s(4));
+    assert_eq!(world.held(), set(&["b", "c"]));
+}
+
+#[test]
 fn the_other_family_of_a_name_is_not_missed() {
     let v6 = SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, 1], 8091));
     let mut world = World::new(&["server"], 17);
@@ -405,8 +447,10 @@ fn an_upgrade_that_fails_or_leads_elsewhere_leaves_the_tunnel_alone() {
     assert!((5..=7).contains(&dials), "{dials} tries in an hour");
     assert_eq!(world.held(), set(&["a"]));
     world.put(1, one("b"));
-    world.pass(s(700));
+    let dials = world.count_dials(s(3600));
     assert_eq!(world.held(), set(&["a", "b"]), "one more is welcome");
+    // That one is on QUIC; the other stays what it was, and is tried as before.
+    assert!((5..=7).contains(&dials), "{dials} tries in an hour");
 }
 
 #[test]
