@@ -75,14 +75,18 @@ impl Requests {
     }
 
     /// Makes a request when it is its turn. Cancel safe.
-    pub(crate) async fn run<T, E: Into<RequestError>>(
+    pub(crate) fn run<T, E: Into<RequestError>>(
         &self,
         request: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, RequestError> {
-        self.turn().await?;
-        match timeout(self.limit, request).await {
-            Ok(answer) => answer.map_err(Into::into),
-            Err(_) => Err(RequestError::Timeout(self.limit)),
+    ) -> impl Future<Output = Result<T, RequestError>> {
+        // Boxed here, before it is part of anything: requests are large.
+        let request = Box::pin(request);
+        async move {
+            self.turn().await?;
+            match timeout(self.limit, request).await {
+                Ok(answer) => answer.map_err(Into::into),
+                Err(_) => Err(RequestError::Timeout(self.limit)),
+            }
         }
     }
 

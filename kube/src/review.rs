@@ -141,8 +141,8 @@ impl TokenReviewer {
     pub async fn review(&self, token: &str) -> Verdict {
         let claims = Claims::read(token)?;
         let flight = match self.0.recall_or_join(Key::of(token)) {
-            Ok(flight) => flight,
-            Err(verdict) => return verdict,
+            Place::Waiting(flight) => flight,
+            Place::Known(verdict) => return verdict,
         };
         let review = || async {
             let verdict = self.0.review(token, &claims).await;
@@ -158,18 +158,17 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The review that is under way or to be made, or else what is known already.
-    fn recall_or_join(&self, key: Key) -> Result<Flight<'_>, Verdict> {
+    fn recall_or_join(&self, key: Key) -> Place<'_> {
         let mut known = self.known();
         if let Some(verdict) = known.memory.recall(key, Instant::now()) {
-            return Err(verdict);
+            return Place::Known(verdict);
         }
         if known.flights.len() >= MOST_REVIEWS && !known.flights.contains_key(&key) {
-            return Err(Err(TokenError::Busy));
+            return Place::Known(Err(TokenError::Busy));
         }
         let (cell, waiting) = known.flights.entry(key).or_default();
         *waiting += 1;
-        Ok(Flight { inner: self, key, cell: Arc::clone(cell) })
+        Place::Waiting(Flight { inner: self, key, cell: Arc::clone(cell) })
     }
 
     fn remember(&self, key: Key, verdict: &Verdict, claims: &Claims) {
@@ -244,6 +243,14 @@ fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Ver
 fn only(extra: &mut BTreeMap<String, Vec<String>>, name: &str) -> Option<String> {
     let mut values = extra.remove(&format!("authentication.kubernetes.io/{name}"))?;
     (values.len() == 1).then(|| values.pop()).flatten()
+}
+
+/// Where somebody with a token stands.
+enum Place<'a> {
+    /// The verdict is known already.
+    Known(Verdict),
+    /// The review is under way or to be made.
+    Waiting(Flight<'a>),
 }
 
 /// A place among those who wait for one review.

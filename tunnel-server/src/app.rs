@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use prometheus::Registry as Metering;
 use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;

@@ -55,12 +55,18 @@ async fn servers_keep_leases_and_agents_count_them() {
         .flag("kubeconfig", &world.shown("kubeconfig"));
     let agent = Agent::start(&world.pki, &[one.agents], &spec);
     until_wanted(&agent, 2).await;
-    let metrics = agent.metrics().await;
-    let asked = |name| {
-        let name = format!("konnectivity_network_proxy_agent_{name}");
-        metrics.sum(&name, &["http_response_code=\"200\"", "reason=\"\""])
-    };
-    assert_eq!((asked("lease_lists_total"), asked("lease_watches_total")), (1, 1));
+    wait_for("a list and a watch that are counted", async || {
+        let metrics = agent.metrics().await;
+        let asked = |name| {
+            let name = format!("konnectivity_network_proxy_agent_{name}");
+            metrics.sum(&name, &["http_response_code=\"200\"", "reason=\"\""])
+        };
+        match (asked("lease_lists_total"), asked("lease_watches_total")) {
+            (1, 1) => Ok(()),
+            _ => Err(metrics.show("konnectivity_network_proxy_agent_lease")),
+        }
+    })
+    .await;
 
     // A server that leaves deletes its lease at once, and is not counted any more.
     two.drain();

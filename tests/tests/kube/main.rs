@@ -1,7 +1,10 @@
 //! Servers and agents beside a Kubernetes API: tokens that are reviewed, and
 //! Leases by which servers are counted.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
+
 mod leases;
+mod stock;
 mod tokens;
 
 use std::path::PathBuf;

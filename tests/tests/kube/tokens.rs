@@ -18,21 +18,21 @@ use tunnel_tests::{
 
 use crate::World;
 
-const AUDIENCE: &str = "system:konnectivity-server";
+pub(crate) const AUDIENCE: &str = "system:konnectivity-server";
 const AGENT: &str = "system:serviceaccount:kube-system:konnectivity-agent";
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-fn good(id: &str) -> String {
+pub(crate) fn good(id: &str) -> String {
     token(id, AUDIENCE, HOUR)
 }
 
-fn holder() -> Holder {
+pub(crate) fn holder() -> Holder {
     Holder { username: AGENT.to_owned(), audiences: vec![AUDIENCE.to_owned()], ..Holder::default() }
 }
 
 impl World {
     /// A server that admits agents by their token, without certificates.
-    fn server(&self, flags: &[(&str, &str)]) -> Server {
+    pub(crate) fn server(&self, flags: &[(&str, &str)]) -> Server {
         let kubeconfig = self.shown("kubeconfig");
         let spec = ServerSpec::new("server")
             .flag("cluster-ca-cert", "")
@@ -220,7 +220,7 @@ async fn a_server_without_access_to_the_api_does_not_start() {
     let line = std::iter::once("tunnel-server".to_owned()).chain(flags);
     let cli = tunnel_server::cli::Cli::try_parse_from(line).unwrap();
     let app = App::bind(Config::try_from(cli.server).unwrap()).unwrap();
-    let ended = within("the end of the server", app.run(std::future::pending())).await;
+    let ended = within("the end of the server", Box::pin(app.run(std::future::pending()))).await;
     let failure = format!("{:#}", ended.unwrap_err());
     assert!(failure.contains("kubeconfig") && failure.contains("reviews"), "{failure}");
 }

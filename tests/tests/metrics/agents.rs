@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tunnel::transport::Link;
-use tunnel_tests::{Agent, AgentSpec, Cluster, LINKS, ServerSpec, get, node, wait_for};
+use tunnel_tests::{Agent, AgentSpec, Cluster, LIMIT, LINKS, ServerSpec, get, node, wait_for};
 
 use crate::{AGENT, wait_for_samples, wait_for_samples_of};
 
@@ -94,4 +94,24 @@ async fn an_agent_without_a_server_tells_that_it_has_none() {
     }
     wait_for_samples_of(&agent, "known_server_count", &[("", 1)]).await;
     agent.kill().await;
+}
+
+/// A tunnel that its server ends has failed, as with Konnectivity; one that the
+/// agent ends has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_lost_is_a_failure_to_receive() {
+    for link in [Link::Quic, Link::H2, Link::Konnectivity] {
+        let cluster = Cluster::on(link).await;
+        let second = cluster.start_server(&ServerSpec::new("second")).unwrap();
+        let servers = [cluster.server.agents, second.agents];
+        let agent = Agent::start(&cluster.pki, &servers, &AgentSpec::new("two", link, node(link)));
+        wait_for_samples_of(&agent, "open_server_connections", &[("", 2)]).await;
+        wait_for_samples_of(&agent, "server_connection_failure_count", &[]).await;
+        second.kill().await;
+        let failed = [("{direction=\"from_server\"}", 1)];
+        wait_for_samples_of(&agent, "server_connection_failure_count", &failed).await;
+        agent.drain();
+        agent.ended(LIMIT).await;
+        cluster.server.kill().await;
+    }
 }

@@ -43,7 +43,6 @@ pub(crate) struct TokenError {
 
 /// What a server said to Hello.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the large one is the usual one, and short-lived")]
 pub(super) enum Answer {
     Welcome(Box<(Messages, Welcome)>),
     /// There is a tunnel to it; its id.

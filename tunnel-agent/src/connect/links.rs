@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
 use tunnel::listen::tune;
@@ -13,10 +14,12 @@ use tunnel::tls::ALPN;
 use tunnel::transport::konnectivity::{Connected, Introduction};
 use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity, quic};
 
+use super::ATTEMPT_LIMIT;
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::fleet::Way;
 use crate::metrics::Metrics;
+use crate::proxy::Proxies;
 
 /// The name of gRPC in TLS, which is what a Konnectivity server speaks.
 const ALPN_GRPC: &[u8] = b"h2";
@@ -40,6 +43,8 @@ pub(super) struct Links {
     quic_tls: Arc<rustls::ClientConfig>,
     /// On TCP the server chooses by ALPN.
     tcp_tls: Arc<rustls::ClientConfig>,
+    /// Ways out for TCP.
+    proxies: Proxies,
     drain: Drain,
 }
 
@@ -53,6 +58,7 @@ impl Links {
         Self {
             quic_tls: with_alpn(vec![ALPN.to_vec()]),
             tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
+            proxies: config.proxies.clone(),
             drain,
         }
     }
@@ -76,7 +82,13 @@ impl Links {
     /// TCP and TLS, and then the protocol that the server has chosen.
     pub(super) async fn tcp(&self, way: &Way) -> Result<Opened, HandshakeError> {
         let lost = |error: std::io::Error| HandshakeError::Lost(error.to_string());
-        let tcp = TcpStream::connect(way.addr).await.map_err(lost)?;
+        let tcp = match self.proxies.to(&way.name, way.addr.port()) {
+            Some(proxy) => proxy
+                .connect(&way.name, way.addr.port(), Instant::now() + ATTEMPT_LIMIT)
+                .await
+                .map_err(|error| HandshakeError::Lost(error.to_string()))?,
+            None => TcpStream::connect(way.addr).await.map_err(lost)?,
+        };
         tune(&tcp);
         let name = ServerName::try_from(way.name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
