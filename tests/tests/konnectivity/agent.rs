@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
 use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
 use tunnel_tests::payload::{self, Header};
@@ -151,6 +154,55 @@ async fn b01_b02_bytes_arrive_whole_in_packets_of_at_most_32_kib() {
         }
     }
     world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b21_an_agent_with_a_token_sends_it_as_it_is_now() {
+    let certificates = Certificates::make();
+    let mut server = StockServer::start(&certificates.pki, Manners::of("server-a")).await;
+    let file = certificates.path("token");
+    std::fs::write(&file, "first").unwrap();
+    let spec = spec().flag("service-account-token-path", &file.display().to_string());
+    let agent = Agent::start(&certificates.pki, &[server.addr], &spec);
+    let call = server.agent().await;
+    assert_eq!(call.field("authorization"), "Bearer first");
+    std::fs::write(&file, "second").unwrap();
+    call.cut().await;
+    assert_eq!(server.agent().await.field("authorization"), "Bearer second");
+    agent.wait_until_idle().await;
+    panics::assert_none();
+}
+
+/// Load balancers look at it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b15_other_names_are_offered_in_front_of_ours() {
+    let certificates = Certificates::make();
+    let listener = TcpListener::bind((NODE, 0)).await.unwrap();
+    let spec = spec().flag("alpn-proto", "istio,konnectivity");
+    let _agent = Agent::start(&certificates.pki, &[listener.local_addr().unwrap()], &spec);
+    let (tcp, _) = within("an agent", listener.accept()).await.unwrap();
+    let hello = within("a hello", LazyConfigAcceptor::new(Acceptor::default(), tcp)).await.unwrap();
+    let offered: Vec<_> = hello.client_hello().alpn().unwrap().collect();
+    assert_eq!(offered, [&b"istio"[..], b"konnectivity", b"h2"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b30_an_agent_wants_as_many_servers_as_it_is_told_and_at_least_one() {
+    for (told, wanted) in [("3", 3), ("1", 1), ("0", 1)] {
+        let manners = Manners { count: told.to_owned(), ..Manners::of("server-a") };
+        let world = World::with(manners).await;
+        wait_for(&format!("{told} servers to be known"), async || {
+            let metrics = world.agent.metrics().await;
+            match metrics.value("konnectivity_network_proxy_agent_known_server_count") == wanted {
+                true => Ok(()),
+                false => Err(metrics.show("konnectivity_network_proxy_agent")),
+            }
+        })
+        .await;
+        wait_for_servers(&world.agent, 1).await;
+        assert_eq!(world.agent.readiness().await.unwrap().0, 200);
+        world.finish().await;
+    }
 }
 
 /// The real agent throws away what it has not written yet.

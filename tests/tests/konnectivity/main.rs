@@ -5,6 +5,7 @@
 //! * `b01` to `b16`, [`whole`]: client, server and agent together;
 //! * `b17` to `b27`, [`server`]: a server, with scripted agents;
 //! * `b28` to `b30`, [`agent`]: an agent, with scripted servers;
+//! * `b21`, [`auth`]: tokens of agents;
 //! * `w01` to `w24`, [`weaknesses`]: what goes wrong in Konnectivity;
 //! * [`peers`]: the scripted agents and servers themselves.
 
@@ -13,6 +14,7 @@
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 mod agent;
+mod auth;
 mod peers;
 mod server;
 mod ways;
@@ -20,6 +22,7 @@ mod weaknesses;
 mod whole;
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tunnel_tests::Pki;
@@ -30,12 +33,17 @@ const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Certificates without a cluster.
 struct Certificates {
     pki: Pki,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Certificates {
     fn make() -> Self {
         let dir = TempDir::new().unwrap();
-        Self { pki: Pki::make(dir.path()), _dir: dir }
+        Self { pki: Pki::make(dir.path()), dir }
+    }
+
+    /// A file beside them.
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 }

@@ -10,7 +10,7 @@ use tunnel_tests::{Answer, Cluster, FakeAgent, Frontend, LINKS, Target, Who, hel
 use tunnel_tests::{panics, payload, wait_for, within};
 
 use crate::ways::{FRONTENDS, client_call, connected, connected_call, dialing, imagined, ping};
-use crate::ways::{scripted, scripted_agent, stock_agent};
+use crate::ways::{scripted, scripted_agent, stock_agent, wait_for_dial_failures};
 
 /// Waits until the server has no dial under way.
 async fn no_dial_pending(cluster: &Cluster) {
@@ -29,6 +29,7 @@ async fn b17_without_an_agent_the_answer_is_no_agent_available() {
     call.packet(&request).await;
     let error = "No agent available".to_owned();
     call.expect(Packet::DialResponse { error, connect_id: 0, random: i64::MAX }).await;
+    wait_for_dial_failures(&cluster.server, "no_agent", 1).await;
     cluster.finish().await;
 }
 
@@ -96,6 +97,7 @@ async fn b06_b18_a_dial_that_is_cancelled_is_closed_and_its_late_answer_too() {
     drop(dial);
     agent.call.expect(Packet::CloseDial { random }).await;
     agent.refuse(random, "dial tcp 127.0.0.3:80: i/o timeout").await;
+    wait_for_dial_failures(&cluster.server, "frontend_close", 4).await;
     cluster.finish().await;
 }
 
@@ -117,6 +119,7 @@ async fn b06_a_cancelled_dial_is_forgotten() {
             drop(dial);
             no_dial_pending(&cluster).await;
         }
+        wait_for_dial_failures(&cluster.server, "frontend_close", 2).await;
         cluster.finish().await;
     }
 }
@@ -209,6 +212,7 @@ async fn b22_an_agent_that_takes_no_dial_costs_its_limit_and_no_more() {
     let (_, text) = cluster.server.refusal(Frontend::GrpcUnix, &imagined(80)).await;
     assert!(text.contains("timeout"), "{text}");
     no_dial_pending(&cluster).await;
+    wait_for_dial_failures(&cluster.server, "backend_dial_timeout", 2).await;
 
     // Once it reads again it works again. The dials that were given up are not
     // left behind: either they never come, or the word that they are over does.
@@ -394,6 +398,49 @@ async fn b26_an_agent_that_drains_is_dialled_only_where_there_is_no_other() {
         cluster.server.wait_for_tunnels(0).await;
         cluster.finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b27_agents_connections_and_their_lives_are_counted() {
+    let flag = "default,destHost,defaultRoute";
+    let cluster = Cluster::builder().server_flag("proxy-strategies", flag).start().await;
+    let server = &cluster.server;
+    let value = async |name: &str| {
+        let name = format!("konnectivity_network_proxy_server_{name}");
+        server.metrics().await.value(&name)
+    };
+    let backends = async || {
+        let metrics = server.metrics().await;
+        ["default", "destHost", "defaultRoute"].map(|strategy| {
+            let label = format!("proxy_strategy=\"{strategy}\"");
+            metrics.sum("konnectivity_network_proxy_server_ready_backends", &[&label])
+        })
+    };
+    assert_eq!((backends().await, value("ready_backend_connections").await), ([0; 3], 0));
+    let plain = stock_agent(&cluster, "plain", "").await;
+    let named = stock_agent(&cluster, "named", "ipv4=127.0.0.3&default-route=true").await;
+    server.wait_for_tunnels(2).await;
+    assert_eq!((backends().await, value("ready_backend_connections").await), ([2, 1, 1], 2));
+
+    let echo = Target::echo([127, 0, 0, 3].into()).await;
+    let mut open = Vec::new();
+    for (frontend, established) in FRONTENDS.into_iter().zip(1..) {
+        let mut connection = server.connect(frontend, &echo).await;
+        ping(&mut connection).await;
+        open.push(connection);
+        assert_eq!(value("established_connections").await, established);
+    }
+    assert_eq!(value("connection_duration_seconds_count").await, 0);
+    drop(open);
+    server.wait_until_idle().await;
+    assert_eq!(value("established_connections").await, 0);
+    assert_eq!(value("connection_duration_seconds_count").await, 2);
+    for agent in [plain, named] {
+        agent.wait_until_idle().await;
+    }
+    server.wait_for_tunnels(0).await;
+    assert_eq!(backends().await, [0; 3]);
+    cluster.finish().await;
 }
 
 /// A stock agent takes GOAWAY for the end of everything it has.

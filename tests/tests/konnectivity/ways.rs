@@ -9,7 +9,8 @@ use tunnel_client::{Connection, Options};
 use tunnel_tests::grpc::Call;
 use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::stock::{GoAgent, Metadata, StockAgent};
-use tunnel_tests::{AgentSpec, Cluster, Frontend, Server, Task, node, panics, payload, spawn, within};
+use tunnel_tests::{Agent, AgentSpec, Cluster, Frontend, Server, Task};
+use tunnel_tests::{node, panics, payload, spawn, wait_for, within};
 
 /// One frontend of each protocol; which socket is under it is not what is
 /// tested here.
@@ -192,4 +193,27 @@ pub(crate) fn dialing(cluster: &Cluster, frontend: Frontend, target: String) -> 
         let dial = tunnel_client::dial(frontend.protocol(), &endpoint, &target, &options);
         let _ = Box::pin(dial).await;
     })
+}
+
+/// Waits until so many dials that failed are counted, and all for this reason
+/// of Konnectivity's.
+pub(crate) async fn wait_for_dial_failures(server: &Server, reason: &str, wanted: i64) {
+    const FAILURES: &str = "konnectivity_network_proxy_server_dial_failure_count";
+    wait_for(&format!("{wanted} dials that failed for {reason}"), async || {
+        let metrics = server.metrics().await;
+        let label = format!("reason=\"{reason}\"");
+        let counted = (metrics.sum(FAILURES, &[&label]), metrics.sum(FAILURES, &[]));
+        if counted == (wanted, wanted) { Ok(()) } else { Err(metrics.show(FAILURES)) }
+    })
+    .await;
+}
+
+/// Fails unless an agent of ours counts so many failed dials, all for this
+/// reason of Konnectivity's.
+pub(crate) async fn assert_endpoint_failures(agent: &Agent, reason: &str, wanted: i64) {
+    const FAILURES: &str = "konnectivity_network_proxy_agent_endpoint_dial_failure_total";
+    let metrics = agent.metrics().await;
+    let label = format!("reason=\"{reason}\"");
+    assert_eq!(metrics.sum(FAILURES, &[&label]), wanted, "{}", metrics.show(FAILURES));
+    assert_eq!(metrics.sum(FAILURES, &[]), wanted, "{}", metrics.show(FAILURES));
 }

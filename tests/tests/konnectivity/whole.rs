@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use tunnel_client::Connection;
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::raw::Listener;
-use tunnel_tests::{Cluster, Frontend, LINKS, Target, many, node, spawn, wait_for, wait_within, within};
+use tunnel_tests::{Cluster, Frontend, LINKS, Target, get, many, node, spawn, wait_for, wait_within, within};
 
-use crate::ways::{FRONTENDS, Fleet, WAYS, Way, client_call, ended, on_every_way, ping, stock_agent};
+use crate::ways::{FRONTENDS, Fleet, WAYS, Way, assert_endpoint_failures, client_call, ended};
+use crate::ways::{on_every_way, ping, stock_agent, wait_for_dial_failures};
 
 /// Sooner than any timer: an end was noticed, and not suspected.
 const PROMPT: Duration = Duration::from_secs(3);
@@ -143,6 +144,10 @@ async fn b03_b08_a_target_that_refuses() {
             assert_eq!(text, format!("dial tcp {nobody}: connect: connection refused"));
             assert_eq!(status, (!frontend.is_grpc()).then_some(502));
         }
+        wait_for_dial_failures(fleet.server(), "error_response", 2).await;
+        for agent in &fleet.cluster.agents {
+            assert_endpoint_failures(agent, "unknown", 2).await;
+        }
         fleet.finish().await;
     })
     .await;
@@ -164,6 +169,10 @@ async fn b04_a_target_that_does_not_answer_is_given_up_after_five_seconds() {
         assert_eq!((connect, grpc), ((Some(504), text.clone()), (None, text)), "{way:?}");
         let took = begin.elapsed().as_secs_f64();
         assert!((4.5..8.0).contains(&took), "{way:?}: {took} s");
+        wait_for_dial_failures(fleet.server(), "error_response", 2).await;
+        for agent in &fleet.cluster.agents {
+            assert_endpoint_failures(agent, "timeout", 2).await;
+        }
         fleet.finish().await;
     };
     let [quic, h2, stock] = WAYS.map(give_up);
@@ -339,6 +348,16 @@ async fn b16_clean_work_counts_no_failure() {
         let failed = metrics.sum("tunnel_server_dials_total", &[])
             - metrics.sum("tunnel_server_dials_total", &["outcome=\"connected\""]);
         assert_eq!(failed, 0, "{}", metrics.show("tunnel_server_dials"));
+        // Not even a series of zeroes, as nothing else is "none" in Konnectivity.
+        let (_, page) = get(fleet.server().health, "/metrics").await.unwrap();
+        assert!(!page.contains("konnectivity_network_proxy_server_dial_failure_count{"), "{page}");
+        for agent in &fleet.cluster.agents {
+            let (_, page) = get(agent.health, "/metrics").await.unwrap();
+            assert!(
+                !page.contains("konnectivity_network_proxy_agent_endpoint_dial_failure_total{"),
+                "{page}"
+            );
+        }
         fleet.finish().await;
     })
     .await;
