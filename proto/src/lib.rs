@@ -34,6 +34,7 @@ pub mod ident;
 pub mod message;
 pub mod network;
 pub mod packet;
+pub mod packet_kind;
 pub mod refusal;
 pub mod target;
 

@@ -63,6 +63,9 @@ pub enum RejectionKind {
     Draining,
     /// The agent says itself that it holds a tunnel to this server.
     Duplicate,
+    /// The server cannot tell at the moment whether the agent may be admitted:
+    /// the same agent may be admitted a little later.
+    Unavailable,
 }
 
 impl RejectionKind {
@@ -75,6 +78,7 @@ impl RejectionKind {
             Self::Unauthenticated => 4,
             Self::Draining => 5,
             Self::Duplicate => 6,
+            Self::Unavailable => 7,
         }
     }
 
@@ -86,6 +90,7 @@ impl RejectionKind {
             4 => Self::Unauthenticated,
             5 => Self::Draining,
             6 => Self::Duplicate,
+            7 => Self::Unavailable,
             _ => Self::Other,
         }
     }

@@ -60,9 +60,48 @@ refusal_kinds! {
     Busy = 9, "busy", "The agent is at a limit: streams, file descriptors.";
 }
 
+impl Refusal {
+    /// Reads the error text of a Go program's dial, which has no kind: by the
+    /// same parts of it that Konnectivity's server goes by, and a few more.
+    pub fn from_go(text: String) -> Self {
+        use RefusalKind as Kind;
+        const PARTS: [(&str, Kind); 9] = [
+            ("timeout", Kind::Timeout),
+            ("timed out", Kind::Timeout),
+            ("deadline exceeded", Kind::Timeout),
+            ("too many open files", Kind::Busy),
+            ("no such host", Kind::Dns),
+            ("server misbehaving", Kind::Dns),
+            ("refused", Kind::Refused),
+            ("reset by peer", Kind::Refused),
+            ("unreachable", Kind::Unreachable),
+        ];
+        let lower = text.to_ascii_lowercase();
+        let route = lower.contains("no route to host").then_some(Kind::Unreachable);
+        let known = PARTS.iter().find(|(part, _)| lower.contains(part)).map(|(_, kind)| *kind);
+        Self { kind: known.or(route).unwrap_or(Kind::Failed), text }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_go_have_a_kind() {
+        for (text, kind) in [
+            ("dial tcp 127.0.0.1:9: connect: connection refused", RefusalKind::Refused),
+            ("dial tcp: lookup x on 10.0.0.10:53: no such host", RefusalKind::Dns),
+            ("dial tcp 10.0.0.1:80: i/o timeout", RefusalKind::Timeout),
+            ("context deadline exceeded", RefusalKind::Timeout),
+            ("dial tcp 10.0.0.1:80: connect: no route to host", RefusalKind::Unreachable),
+            ("dial tcp 10.0.0.1:80: connect: network is unreachable", RefusalKind::Unreachable),
+            ("dial tcp 10.0.0.1:80: socket: too many open files", RefusalKind::Busy),
+            ("something else", RefusalKind::Failed),
+        ] {
+            assert_eq!(Refusal::from_go(text.to_owned()), Refusal { kind, text: text.to_owned() });
+        }
+    }
 
     #[test]
     fn numbers_are_read_as_they_are_written_and_unknown_ones_are_failures() {

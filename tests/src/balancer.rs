@@ -67,29 +67,25 @@ async fn forward_tcp(listener: TcpListener, servers: Servers) {
 
 async fn forward_udp(socket: UdpSocket, servers: Servers) {
     let socket = Arc::new(socket);
-    let (mut clients, mut answers) = (HashMap::new(), JoinSet::new());
+    let (mut clients, mut answers) = (HashMap::<SocketAddr, Arc<UdpSocket>>::new(), JoinSet::new());
     let mut datagram = vec![0; DATAGRAM];
     loop {
         let Ok((len, client)) = socket.recv_from(&mut datagram).await else { continue };
-        let onward = match clients.entry(client) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                let Some(server) = servers.pick() else { continue };
-                let onward = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
-                onward.connect(server).await.unwrap();
-                answers.spawn(forward_back(Arc::clone(&onward), Arc::clone(&socket), client));
-                new.insert(onward)
-            }
-        };
+        if let Entry::Vacant(place) = clients.entry(client) {
+            let Some(server) = servers.pick() else { continue };
+            let onward = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+            onward.connect(server).await.unwrap();
+            place.insert(Arc::clone(&onward));
+            let back = Arc::clone(&socket);
+            answers.spawn(async move {
+                let mut datagram = vec![0; DATAGRAM];
+                // A server that is gone says so once; its clients hear nothing.
+                while let Ok(len) = onward.recv(&mut datagram).await {
+                    let _ = back.send_to(&datagram[..len], client).await;
+                }
+            });
+        }
         // As in any network, datagrams may be lost.
-        let _ = onward.send(&datagram[..len]).await;
-    }
-}
-
-async fn forward_back(from: Arc<UdpSocket>, to: Arc<UdpSocket>, client: SocketAddr) {
-    let mut datagram = vec![0; DATAGRAM];
-    // A server that is gone says so once; its clients hear nothing.
-    while let Ok(len) = from.recv(&mut datagram).await {
-        let _ = to.send_to(&datagram[..len], client).await;
+        let _ = clients[&client].send(&datagram[..len]).await;
     }
 }

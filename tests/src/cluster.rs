@@ -16,6 +16,7 @@ pub const fn node(link: Link) -> Ipv4Addr {
     match link {
         Link::Quic => Ipv4Addr::new(127, 0, 0, 1),
         Link::H2 => Ipv4Addr::new(127, 0, 0, 2),
+        Link::Konnectivity => Ipv4Addr::new(127, 0, 0, 3),
     }
 }
 

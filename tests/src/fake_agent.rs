@@ -14,11 +14,12 @@ use tokio_rustls::TlsConnector;
 use tunnel::control::{Conversation, Messages, Role, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
-use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
+use tunnel::transport::{HandshakeError, Link, Offered, Tunnel, h2, quic};
 use tunnel_proto::message::{Control, Hello, MAX_DIAL, VERSION, encode_control};
 
 use crate::cluster::Cluster;
 use crate::pki::Who;
+use crate::target::Gate;
 use crate::task::{Task, spawn};
 use crate::wait::within;
 
@@ -35,6 +36,8 @@ pub enum Answer {
     Silence,
     /// Closes the whole tunnel.
     Die,
+    /// Sends these bytes when the gate is opened, and then nothing.
+    When(Gate, Bytes),
 }
 
 /// An agent that is admitted, lives, and answers dials in its own way.
@@ -80,6 +83,7 @@ pub async fn open_tunnel(
             let (tunnel, control) = Box::pin(h2::connect(tls, server, drain)).await?;
             Ok((Tunnel::H2(tunnel), control))
         }
+        Link::Konnectivity => panic!("this fake speaks our own protocol"),
     }
 }
 
@@ -101,7 +105,7 @@ impl FakeAgent {
         let counter = Arc::clone(&dials);
         let serving = spawn(async move {
             let mut streams = JoinSet::new();
-            while let Ok(stream) = tunnel.accept().await {
+            while let Ok(Offered::Stream(stream)) = tunnel.accept().await {
                 counter.fetch_add(1, Ordering::Relaxed);
                 streams.spawn(serve(tunnel.clone(), stream, answer.clone()));
             }
@@ -133,6 +137,10 @@ async fn serve(tunnel: Tunnel, stream: Stream, answer: Answer) {
         Answer::Reset => return,
         Answer::Silence => {}
         Answer::Die => tunnel.close("dies"),
+        Answer::When(gate, bytes) => {
+            gate.wait().await;
+            drop(messages.send(bytes).await);
+        }
     }
     std::future::pending().await
 }

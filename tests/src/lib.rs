@@ -8,6 +8,7 @@
 //!   they are; [`Canary`]: a connection that has to live through everything;
 //! * [`TcpOnly`], [`Balancer`]: what may be in between;
 //! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that do not do what they should;
+//! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
 //! * [`panics`]: a panic in the product fails the test that looks.
 //!
@@ -29,12 +30,14 @@ mod fake_agent;
 mod fake_server;
 mod forwarder;
 mod frontend;
+pub mod grpc;
 pub mod panics;
 mod parts;
 pub mod payload;
 mod pki;
 pub mod raw;
 mod scrape;
+pub mod stock;
 mod target;
 mod task;
 mod wait;

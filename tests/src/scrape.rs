@@ -40,9 +40,24 @@ impl Metrics {
     pub async fn of(health: SocketAddr) -> std::io::Result<Self> {
         let (status, text) = get(health, "/metrics").await?;
         assert_eq!(status, 200, "{text}");
+        Ok(Self::parse(&text))
+    }
+
+    /// Reads what a scrape brought.
+    pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| line.rsplit_once(' '));
-        Ok(Self(samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()))
+        Self(samples.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect())
+    }
+
+    /// All samples of a metric, by their labels as they are written: `{a="b"}`,
+    /// or nothing. None if it does not exist.
+    pub fn samples(&self, name: &str) -> BTreeMap<String, i64> {
+        let labels = |sample: &str| {
+            let rest = sample.strip_prefix(name)?;
+            (rest.is_empty() || rest.starts_with('{')).then(|| rest.to_owned())
+        };
+        self.0.iter().filter_map(|(sample, value)| Some((labels(sample)?, *value as i64))).collect()
     }
 
     /// A metric without labels; one that does not exist is 0.
@@ -62,7 +77,10 @@ impl Metrics {
 
     /// Lines of the metrics that begin with `prefix`, for messages.
     pub fn show(&self, prefix: &str) -> String {
-        let shown = self.0.iter().filter(|(name, value)| name.starts_with(prefix) && **value != 0.0);
+        let shown = self
+            .0
+            .iter()
+            .filter(|(name, value)| name.starts_with(prefix) && **value != 0.0 && !name.contains("_bucket{"));
         shown.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
     }
 }

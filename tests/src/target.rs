@@ -68,7 +68,7 @@ impl Gate {
         self.0.close();
     }
 
-    async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         // Closing is the signal, so the error is what is waited for.
         let _ = self.0.acquire().await;
     }

@@ -85,7 +85,7 @@ async fn three_servers_behind_a_random_load_balancer_one_killed_and_one_added() 
         }
         let readiness = async || get(agent.health, "/readyz?verbose").await.unwrap();
         let ready =
-            |n| (200, format!("[+]ping ok\n[+]server-connected ok: {n} of 3 servers\ncheck passed\n"));
+            |n| (200, format!("[+]ping ok\n[+]server-connected ok\n    {n} of 3 servers\ncheck passed\n"));
         assert_eq!(readiness().await, ready(3));
 
         balancer.set(&[one.agents, three.agents]);

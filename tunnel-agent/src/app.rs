@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::http::StatusCode;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info};
-use tunnel::admin::{self, Check, Readiness};
+use tunnel::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel::drain::Drain;
 use tunnel::listen::bind_tcp;
 use tunnel::process;
@@ -105,8 +104,9 @@ impl App {
     /// connections end, closes the tunnels.
     ///
     /// # Errors
-    /// When `stop` fails.
-    pub async fn run(self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
+    /// When `stop` fails, or Leases are to be counted and there are no
+    /// credentials for the Kubernetes API.
+    pub async fn run(mut self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
         info!(
             agent_id = self.config.agent_id,
             servers = ?self.config.servers.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -115,13 +115,15 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
+            self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.drain).await?);
+        }
         let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);
-        let health = admin::health_routes(self.registry.clone(), readiness, StatusCode::SERVICE_UNAVAILABLE);
-        for (what, listener, routes) in [
-            ("health", self.health, health),
-            ("admin", self.admin, admin::admin_routes(self.registry.clone())),
-        ] {
+        let health = admin::health_routes(self.registry.clone(), readiness, NotReady::List);
+        let metrics = AdminMetrics::On(self.health.local_addr().context("health listener")?.port());
+        let admin = admin::admin_routes(metrics, self.config.profiling);
+        for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
             let drain = self.drain.clone();
             self.drain.spawn("admin", async move {
                 if let Err(error) = admin::serve(listener, routes, drain).await {

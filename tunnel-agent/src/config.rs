@@ -19,6 +19,7 @@ use tunnel::tls::{self, Identity};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::cli::{Cli, CountArgs, SyncArgs, Transport};
+use crate::proxy::Proxies;
 
 /// An address and a port to listen on; no address is every address.
 pub type Bind = (Option<IpAddr>, u16);
@@ -34,6 +35,8 @@ pub struct Config {
     pub alpn: Vec<String>,
     /// File with the token that is presented to servers; read for every tunnel.
     pub token_path: Option<PathBuf>,
+    /// The proxy on the way to servers, if there is one; for TCP only.
+    pub proxies: Proxies,
     /// Which links to try.
     pub transport: Transport,
     /// This agent's name.
@@ -140,6 +143,7 @@ impl TryFrom<Cli> for Config {
             tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert)?)?,
             alpn: alpn(cli.alpn_proto)?,
             token_path,
+            proxies: Proxies::from_env()?,
             transport: cli.transport,
             agent_id: match cli.agent_id {
                 id if id.is_empty() => uuid::Uuid::new_v4().to_string(),

@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tunnel::control::Messages;
 use tunnel::drain::Drain;
+use tunnel::stream::Stream;
+use tunnel::transport::konnectivity::{Connected, Introduction};
 use tunnel::transport::{HandshakeError, Link, Tunnel};
 use tunnel_proto::message::{Hello, Welcome};
 
@@ -19,7 +21,7 @@ use crate::fleet::Way;
 use crate::metrics::Metrics;
 
 use greet::{Answer, GreetingError, TokenError};
-use links::{Links, Opened};
+use links::{Links, Opened, Tls};
 
 /// Head start of the preferred link: longer than a handshake takes where it
 /// works, too short to be noticed where it does not.
@@ -27,6 +29,11 @@ const HEAD_START: Duration = Duration::from_millis(300);
 
 /// Limit of one attempt on one link.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What QUIC still gets once TCP has failed. A host that refuses TCP has no server
+/// at the moment, and nothing refuses UDP: without this, an agent would listen
+/// into the silence for the whole limit while the server comes back.
+const AFTER_TCP: Duration = Duration::from_secs(2);
 
 /// For how long it is remembered that QUIC lost.
 const MEMORY: Duration = Duration::from_secs(600);
@@ -69,7 +76,7 @@ pub(crate) enum Choice {
 }
 
 /// Ids of the servers to which there are tunnels, as they are when Hello is said.
-pub(crate) type Connected = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+pub(crate) type Held = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Dials servers.
 #[derive(Debug)]
@@ -95,7 +102,7 @@ impl Connector {
         &self,
         way: &Way,
         choice: Choice,
-        connected: &Connected,
+        held: &Held,
     ) -> Result<Greeted, ConnectError> {
         let token = match &self.config.token_path {
             // Before a server is bothered.
@@ -112,25 +119,72 @@ impl Connector {
             }
             (Choice::Any, Transport::Auto) => Box::pin(self.race(way)).await,
         }?;
-        let link = opened.tunnel.link();
-        let hello = Hello {
-            agent_id: self.config.agent_id.clone(),
-            identifiers: self.config.identifiers.clone(),
-            token,
-            connected_servers: connected(),
-            ..Hello::default()
+        let (link, greeted) = match opened {
+            Opened::Ours(tunnel, control) => {
+                (tunnel.link(), self.introduce(tunnel, control, token, held()).await)
+            }
+            Opened::Grpc(tls) => (Link::Konnectivity, self.call(way, tls, token).await),
         };
-        let greeted = introduce(opened, hello).await;
         let outcome = match &greeted {
             Ok(_) => "connected",
             Err(ConnectError::Duplicate(_)) => "duplicate",
             Err(ConnectError::Greeting(GreetingError::Rejected { .. })) => "rejected",
-            Err(ConnectError::Greeting(_) | ConnectError::Handshake(_) | ConnectError::Token(_)) => {
-                "greeting_failed"
-            }
+            Err(ConnectError::Handshake(error)) => error.label(),
+            Err(ConnectError::Greeting(_) | ConnectError::Token(_)) => "greeting_failed",
         };
         self.count(link.label(), outcome);
         greeted
+    }
+
+    /// Says Hello on a tunnel, and closes it where that leads to nothing.
+    async fn introduce(
+        &self,
+        tunnel: Tunnel,
+        control: Stream,
+        token: String,
+        connected_servers: Vec<String>,
+    ) -> Result<Greeted, ConnectError> {
+        let hello = Hello {
+            agent_id: self.config.agent_id.clone(),
+            identifiers: self.config.identifiers.clone(),
+            token,
+            connected_servers,
+            ..Hello::default()
+        };
+        match greet::greet(control, hello).await {
+            Ok(Answer::Welcome(welcomed)) => {
+                let (control, welcome) = *welcomed;
+                Ok(greeted(tunnel, control, welcome))
+            }
+            Ok(Answer::Duplicate(server_id)) => {
+                tunnel.close("duplicate");
+                Err(ConnectError::Duplicate(server_id))
+            }
+            Err(error) => {
+                tunnel.close("greeting failed");
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Introduces us to a server that speaks Konnectivity's gRPC only.
+    async fn call(&self, way: &Way, tls: Box<Tls>, token: String) -> Result<Greeted, ConnectError> {
+        let introduction = Introduction {
+            agent_id: self.config.agent_id.clone(),
+            identifiers: self.config.identifiers.clone(),
+            token: (!token.is_empty()).then_some(token),
+        };
+        let calling = self.links.call(way, tls, &introduction, &self.metrics);
+        let Connected { tunnel, server_id, server_count } =
+            timeout(ATTEMPT_LIMIT, calling).await.unwrap_or(Err(HandshakeError::Timeout))?;
+        Ok(Greeted {
+            tunnel: Tunnel::Konnectivity(tunnel),
+            server_id,
+            server_count: (server_count > 0).then_some(server_count),
+            addresses: Vec::new(),
+            software: "konnectivity".to_owned(),
+            control: None,
+        })
     }
 
     fn count(&self, link: &str, outcome: &str) {
@@ -148,16 +202,16 @@ impl Connector {
         let mut behind = Box::pin(self.attempt(way, second));
         let (won, result) = match early {
             Some(Ok(opened)) => (first, Ok(opened)),
-            Some(Err(error)) => (second, both(behind.await, first, error)),
+            Some(Err(error)) => (second, both(last(second, behind).await, first, error)),
             None => tokio::select! {
                 biased;
                 result = &mut ahead => match result {
                     Ok(opened) => (first, Ok(opened)),
-                    Err(error) => (second, both(behind.await, first, error)),
+                    Err(error) => (second, both(last(second, behind).await, first, error)),
                 },
                 result = &mut behind => match result {
                     Ok(opened) => (second, Ok(opened)),
-                    Err(error) => (first, both(ahead.await, second, error)),
+                    Err(error) => (first, both(last(first, ahead).await, second, error)),
                 },
             },
         };
@@ -178,7 +232,7 @@ impl Connector {
         match won {
             Link::Quic => drop(memory.remove(way)),
             // A later win of h2 does not prolong the memory: QUIC gets its chance.
-            Link::H2 => drop(memory.entry(way.clone()).or_insert_with(Instant::now)),
+            Link::H2 | Link::Konnectivity => drop(memory.entry(way.clone()).or_insert_with(Instant::now)),
         }
     }
 
@@ -186,7 +240,8 @@ impl Connector {
     async fn attempt(&self, way: &Way, link: Link) -> Result<Opened, HandshakeError> {
         let opening = async {
             match link {
-                Link::H2 => Box::pin(self.links.tcp(way)).await,
+                // Which of the two it is, the server says.
+                Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(way)).await,
                 Link::Quic => Box::pin(self.links.quic(way)).await,
             }
         };
@@ -195,25 +250,6 @@ impl Connector {
             self.count(link.label(), error.label());
         }
         result
-    }
-}
-
-/// Says Hello on a tunnel, and closes it where that leads to nothing.
-async fn introduce(opened: Opened, hello: Hello) -> Result<Greeted, ConnectError> {
-    let Opened { tunnel, control } = opened;
-    match greet::greet(control, hello).await {
-        Ok(Answer::Welcome(welcomed)) => {
-            let (control, welcome) = *welcomed;
-            Ok(greeted(tunnel, control, welcome))
-        }
-        Ok(Answer::Duplicate(server_id)) => {
-            tunnel.close("duplicate");
-            Err(ConnectError::Duplicate(server_id))
-        }
-        Err(error) => {
-            tunnel.close("greeting failed");
-            Err(error.into())
-        }
     }
 }
 
@@ -228,6 +264,17 @@ fn greeted(tunnel: Tunnel, control: Messages, welcome: Welcome) -> Greeted {
     }
 }
 
+/// The link that is left when the other has failed.
+async fn last(
+    link: Link,
+    attempt: impl Future<Output = Result<Opened, HandshakeError>>,
+) -> Result<Opened, HandshakeError> {
+    match link {
+        Link::Quic => timeout(AFTER_TCP, attempt).await.unwrap_or(Err(HandshakeError::Timeout)),
+        Link::H2 | Link::Konnectivity => attempt.await,
+    }
+}
+
 /// When both links fail, people need both reasons.
 fn both(
     result: Result<Opened, HandshakeError>,
@@ -236,8 +283,9 @@ fn both(
 ) -> Result<Opened, HandshakeError> {
     result.map_err(|own| match own {
         HandshakeError::Tls(text) => HandshakeError::Tls(format!("{text}; {}: {error}", other.label())),
-        own @ (HandshakeError::Config(_) | HandshakeError::Lost(_) | HandshakeError::Timeout) => {
-            HandshakeError::Lost(format!("{own}; {}: {error}", other.label()))
-        }
+        own @ (HandshakeError::Config(_)
+        | HandshakeError::Rejected(_)
+        | HandshakeError::Lost(_)
+        | HandshakeError::Timeout) => HandshakeError::Lost(format!("{own}; {}: {error}", other.label())),
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! It keeps a tunnel to every server there is ([`fleet`], [`connect`]), listens
 //! on each ([`session`]), and for every stream that a server opens it dials a
-//! target and relays ([`serve`], [`dial`]).
+//! target and relays ([`serve`], [`dial`]). [`proxy`] is the way out of networks
+//! that have no other.
 
 pub mod app;
 pub mod cli;
@@ -10,6 +11,8 @@ pub mod config;
 mod connect;
 mod dial;
 mod fleet;
+mod leases;
 pub mod metrics;
+pub mod proxy;
 mod serve;
 mod session;

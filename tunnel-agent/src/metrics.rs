@@ -1,35 +1,43 @@
-//! Every metric of the agent. The help texts are the documentation.
+//! Every metric of the agent.
+//!
+//! Two sets tell of the same events: ours, and [`Konnectivity`], whose names and
+//! help texts are Konnectivity's, for dashboards and alerts that exist. What
+//! belongs to both is counted by one method, here. docs/METRICS.md lists all.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, Result};
-use tunnel::relay::Meter;
+mod konnectivity;
+mod ours;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{Registry, Result};
+use tunnel::metering::{Described, Maker};
+use tunnel::relay::{Ending, Lane, Meter};
+use tunnel::transport::Link;
+use tunnel_proto::refusal::RefusalKind;
+
+pub use konnectivity::{Direction, Konnectivity, LeaseCall, Leases, Packets};
+use ours::Traffic;
+pub use ours::Tunnels;
+pub use tunnel::metering::GaugeGuard;
 
 /// The agent's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Connections being dialled or relayed.
-    pub connections: IntGauge,
-    /// Bytes relayed.
-    pub bytes: IntCounterVec,
-    /// Dials by outcome.
-    pub dials: IntCounterVec,
-    /// Seconds that dials which connected took.
-    pub dial_seconds: Histogram,
-    /// How connections ended.
-    pub endings: IntCounterVec,
-    /// Seconds that connections lasted.
-    pub connection_seconds: Histogram,
-    /// Servers to which a tunnel stands.
-    pub servers_connected: IntGauge,
-    /// Servers to which a tunnel should stand.
-    pub servers_wanted: IntGauge,
-    /// Attempts to establish a tunnel.
-    pub tunnel_attempts: IntCounterVec,
-    /// Tunnels that ended, by reason.
-    pub tunnels_closed: IntCounterVec,
+    traffic: Arc<Traffic>,
+    tunnels: Arc<Tunnels>,
+    /// Under Konnectivity's names.
+    pub konnectivity: Arc<Konnectivity>,
 }
 
-const DIAL_BUCKETS: &[f64] = &[0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
-const LIFE_BUCKETS: &[f64] = &[0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
+impl Deref for Metrics {
+    type Target = Tunnels;
+
+    fn deref(&self) -> &Tunnels {
+        &self.tunnels
+    }
+}
 
 impl Metrics {
     /// Registers all metrics.
@@ -37,69 +45,83 @@ impl Metrics {
     /// # Errors
     /// When one of them is registered already.
     pub fn register(registry: &Registry) -> Result<Self> {
-        let opts = |name: &str, help: &str| Opts::new(format!("tunnel_agent_{name}"), help);
-        let buckets = |name: &str, help: &str, buckets: &[f64]| {
-            HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec())
-        };
-        let metrics = Self {
-            connections: IntGauge::with_opts(opts(
-                "connections",
-                "Connections to targets being dialled or relayed.",
-            ))?,
-            bytes: IntCounterVec::new(
-                opts("bytes_total", "Bytes relayed, up (to targets) and down."),
-                &["direction"],
-            )?,
-            dials: IntCounterVec::new(
-                opts("dials_total", "Dials of targets, by outcome: connected, or why not."),
-                &["outcome"],
-            )?,
-            dial_seconds: Histogram::with_opts(buckets(
-                "dial_duration_seconds",
-                "Time that dials which connected took.",
-                DIAL_BUCKETS,
-            ))?,
-            endings: IntCounterVec::new(
-                opts("connections_ended_total", "Connections, by how they ended."),
-                &["how"],
-            )?,
-            connection_seconds: Histogram::with_opts(buckets(
-                "connection_duration_seconds",
-                "Time that connections lasted.",
-                LIFE_BUCKETS,
-            ))?,
-            servers_connected: IntGauge::with_opts(opts(
-                "servers_connected",
-                "Tunnel servers to which a tunnel stands.",
-            ))?,
-            servers_wanted: IntGauge::with_opts(opts(
-                "servers_wanted",
-                "Tunnel servers to which a tunnel should stand, by addresses and counts.",
-            ))?,
-            tunnel_attempts: IntCounterVec::new(
-                opts("tunnel_attempts_total", "Attempts to establish a tunnel, by link and outcome."),
-                &["link", "outcome"],
-            )?,
-            tunnels_closed: IntCounterVec::new(
-                opts("tunnels_closed_total", "Tunnels that ended, by link."),
-                &["link"],
-            )?,
-        };
-        registry.register(Box::new(metrics.connections.clone()))?;
-        registry.register(Box::new(metrics.bytes.clone()))?;
-        registry.register(Box::new(metrics.dials.clone()))?;
-        registry.register(Box::new(metrics.dial_seconds.clone()))?;
-        registry.register(Box::new(metrics.endings.clone()))?;
-        registry.register(Box::new(metrics.connection_seconds.clone()))?;
-        registry.register(Box::new(metrics.servers_connected.clone()))?;
-        registry.register(Box::new(metrics.servers_wanted.clone()))?;
-        registry.register(Box::new(metrics.tunnel_attempts.clone()))?;
-        registry.register(Box::new(metrics.tunnels_closed.clone()))?;
-        Ok(metrics)
+        Ok(Self::described(registry)?.0)
     }
 
-    /// The byte counters for one connection.
-    pub fn meter(&self) -> Meter {
-        Meter { up: self.bytes.with_label_values(&["up"]), down: self.bytes.with_label_values(&["down"]) }
+    /// As [`Metrics::register`], with a list of what there is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
+        let mut ours = Maker::new(registry, "tunnel_agent");
+        let mut theirs = Maker::new(registry, "konnectivity_network_proxy_agent");
+        let konnectivity = Arc::new(Konnectivity::make(&mut theirs)?);
+        let metrics = Self {
+            traffic: Arc::new(Traffic::make(&mut ours)?),
+            tunnels: Arc::new(Tunnels::make(&mut ours, &konnectivity)?),
+            konnectivity,
+        };
+        Ok((metrics, [ours.into_made(), theirs.into_made()].concat()))
+    }
+
+    /// Servers to which a tunnel stands, and to which one should.
+    pub fn set_servers(&self, connected: usize, wanted: usize) {
+        self.servers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.servers_wanted.set(i64::try_from(wanted).unwrap_or(i64::MAX));
+    }
+
+    /// A tunnel is over; `broken` is one that the server ended, or that was lost.
+    pub fn tunnel_ended(&self, link: Link, broken: bool) {
+        self.tunnels_closed.with_label_values(&[link.label()]).inc();
+        if broken {
+            // That it is over shows while receiving, also when a send failed first.
+            self.konnectivity.server_failed(Direction::FromServer);
+        }
+    }
+
+    /// Counts a connection, its dial included, until the guard is dropped.
+    pub fn connection(&self) -> GaugeGuard {
+        GaugeGuard::new(self.traffic.connections.clone())
+    }
+
+    /// A dial is over in a way that says nothing of the target.
+    pub fn dial_ended(&self, outcome: &str) {
+        self.traffic.dials.with_label_values(&[outcome]).inc();
+    }
+
+    /// The target has answered. Counts its connection until the guard is dropped.
+    pub fn dialed(&self, took: Duration) -> GaugeGuard {
+        self.dial_ended("connected");
+        self.traffic.dial_seconds.observe(took.as_secs_f64());
+        self.konnectivity.dial_duration.observe(took.as_secs_f64());
+        GaugeGuard::new(self.konnectivity.endpoint_connections.clone())
+    }
+
+    /// The target could not be connected to.
+    pub fn dial_failed(&self, why: RefusalKind) {
+        self.dial_ended(why.label());
+        self.konnectivity.dial_failed(why);
+    }
+
+    /// A connection is over. `None` is one that was cut because the agent stopped.
+    pub fn closed(&self, link: Link, ending: Option<&Ending>, lasted: Duration) {
+        let (how, why) = ending.map_or(("killed", "none"), |ending| (ending.label(), ending.why()));
+        self.traffic.endings.with_label_values(&[link.label(), how, why]).inc();
+        self.traffic.seconds.observe(lasted.as_secs_f64());
+    }
+
+    /// What the relay of one connection counts.
+    pub fn meter(&self, link: Link) -> Meter {
+        let lane = |direction: &str| {
+            let labels = [link.label(), direction];
+            Lane {
+                bytes: self.traffic.bytes.with_label_values(&labels),
+                waiting: None,
+                waits: None,
+                stalled: self.traffic.stalled.with_label_values(&labels),
+                stalls: self.traffic.stalls.with_label_values(&labels),
+            }
+        };
+        Meter { up: lane("up"), down: lane("down") }
     }
 }

@@ -1,21 +1,23 @@
 //! One stream, which is one connection: read the dial, connect, answer, relay.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use prometheus::IntGauge;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 use tunnel::control::Messages;
 use tunnel::drain::Drain;
 use tunnel::duplex::Broken;
+use tunnel::packets::Asked;
 use tunnel::relay::{Ending, Moved, relay};
 use tunnel::socket::Socket;
 use tunnel::stream::Stream;
+use tunnel::transport::Offered;
 use tunnel_proto::message::{Dial, DialReply, MAX_DIAL, MessageError};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
 use crate::dial;
-use crate::metrics::Metrics;
+use crate::metrics::{GaugeGuard, Metrics};
 
 /// A server writes the dial at once when it opens a stream.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
@@ -27,46 +29,100 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a drain waits for the server to have the last bytes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Counts a connection for as long as it lives.
-struct Counted(IntGauge);
+/// Serves one connection to its end, or until the drain kills.
+pub(crate) async fn serve(offered: Offered, metrics: Metrics, drain: Drain) {
+    let _counted = metrics.connection();
+    let asker = match offered {
+        Offered::Stream(stream) => Asker::Stream(Messages::new(stream, MAX_DIAL)),
+        Offered::Dial(asked) => Asker::Packets(asked),
+    };
+    let Some(connected) = connect(asker, &metrics, &drain).await else { return };
+    relay_connection(connected, &metrics, &drain).await;
+}
 
-impl Counted {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
+/// Who wants a connection: a stream with the dial in front, or a packet.
+enum Asker {
+    Stream(Messages),
+    Packets(Asked),
+}
+
+impl Asker {
+    /// What is to be dialled; `None` when the server left before it said so.
+    async fn dial(&mut self) -> Option<Result<Dial, Refusal>> {
+        match self {
+            Self::Stream(messages) => match timeout(HEADER_LIMIT, messages.recv()).await {
+                Ok(Ok(Some(message))) => Some(Dial::decode(message).map_err(|error| bad_request(&error))),
+                Ok(Ok(None) | Err(_)) | Err(_) => None,
+            },
+            Self::Packets(asked) => Some(asked_dial(asked)),
+        }
+    }
+
+    async fn cancelled(&mut self) {
+        match self {
+            Self::Stream(messages) => messages.cancelled().await,
+            Self::Packets(asked) => asked.cancelled().await,
+        }
+    }
+
+    /// Says that the target answered; `None` when the server left.
+    async fn accept(self, address: SocketAddr) -> Option<Stream> {
+        match self {
+            Self::Stream(mut messages) => {
+                let reply = DialReply::Connected { address: address.to_string() };
+                messages.send(reply.encode()).await.ok()?;
+                Some(messages.into_stream())
+            }
+            Self::Packets(asked) => Some(asked.accept().into()),
+        }
+    }
+
+    async fn refuse(self, refusal: Refusal) {
+        match self {
+            Self::Stream(mut messages) => {
+                let sent = async {
+                    messages.send(DialReply::Refused(refusal).encode()).await?;
+                    messages.finish().await
+                };
+                // A server that does not take the answer does not need it.
+                let _: Result<Result<(), Broken>, _> = timeout(HEADER_LIMIT, sent).await;
+            }
+            Self::Packets(asked) => asked.refuse(refusal.text),
+        }
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
+/// Errors have the shape that Go's dialler gives them.
+fn asked_dial(asked: &Asked) -> Result<Dial, Refusal> {
+    let bad = |text: String| Refusal { kind: RefusalKind::BadRequest, text };
+    if asked.protocol != "tcp" {
+        let shown: String = asked.protocol.chars().take(32).flat_map(char::escape_default).collect();
+        return Err(bad(format!("dial {shown}: unknown network {shown}")));
     }
+    let target = asked.address.parse().map_err(|error| bad(format!("dial tcp: {error}")))?;
+    Ok(Dial { target, timeout: DIAL_LIMIT, connection_id: asked.connect_id().unsigned_abs() })
 }
 
-/// Serves one stream to its end, or until the drain kills.
-pub(crate) async fn serve(stream: Stream, metrics: Metrics, drain: Drain) {
-    let _counted = Counted::new(&metrics.connections);
-    let mut messages = Messages::new(stream, MAX_DIAL);
-    let Some((dial, socket)) = connect(&mut messages, &metrics, &drain).await else { return };
-    relay_connection(&dial, messages.into_stream(), socket, &metrics, &drain).await;
+/// A target that has answered, and that the server knows of.
+struct Connected {
+    dial: Dial,
+    stream: Stream,
+    socket: Socket,
+    counted: GaugeGuard,
 }
 
 /// Everything before the relay. `None` when there is nothing to relay; the
 /// server has been told why, unless it is the one that left.
-async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> Option<(Dial, Socket)> {
-    let outcome = |label: &str| metrics.dials.with_label_values(&[label]).inc();
-    let dial = match timeout(HEADER_LIMIT, messages.recv()).await {
-        Ok(Ok(Some(message))) => Dial::decode(message),
-        Ok(Ok(None) | Err(_)) | Err(_) => {
-            outcome("no_header");
+async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<Connected> {
+    let dial = match asker.dial().await {
+        Some(Ok(dial)) => dial,
+        Some(Err(refusal)) => {
+            metrics.dial_failed(refusal.kind);
+            asker.refuse(refusal).await;
             return None;
         }
-    };
-    let dial = match dial {
-        Ok(dial) => dial,
-        Err(error) => {
-            outcome(RefusalKind::BadRequest.label());
-            refuse(messages, bad_request(&error)).await;
+        None => {
+            metrics.dial_ended("no_header");
             return None;
         }
     };
@@ -75,8 +131,8 @@ async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> O
     let connected = tokio::select! {
         biased;
         () = drain.killed() => return None,
-        () = messages.cancelled() => {
-            outcome("cancelled");
+        () = asker.cancelled() => {
+            metrics.dial_ended("cancelled");
             debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
             return None;
         }
@@ -84,16 +140,14 @@ async fn connect(messages: &mut Messages, metrics: &Metrics, drain: &Drain) -> O
     };
     match connected {
         Ok((tcp, addr)) => {
-            outcome("connected");
-            metrics.dial_seconds.observe(started.elapsed().as_secs_f64());
-            let reply = DialReply::Connected { address: addr.to_string() };
-            messages.send(reply.encode()).await.ok()?;
-            Some((dial, tcp.into()))
+            let counted = metrics.dialed(started.elapsed());
+            let stream = asker.accept(addr).await?;
+            Some(Connected { dial, stream, socket: tcp.into(), counted })
         }
         Err(refusal) => {
-            outcome(refusal.kind.label());
+            metrics.dial_failed(refusal.kind);
             info!(target: "access", id = dial.connection_id, target = %dial.target, error = %refusal, "refused");
-            refuse(messages, refusal).await;
+            asker.refuse(refusal).await;
             None
         }
     }
@@ -103,23 +157,9 @@ fn bad_request(error: &MessageError) -> Refusal {
     Refusal { kind: RefusalKind::BadRequest, text: error.to_string() }
 }
 
-async fn refuse(messages: &mut Messages, refusal: Refusal) {
-    let sent = async {
-        messages.send(DialReply::Refused(refusal).encode()).await?;
-        messages.finish().await
-    };
-    // A server that does not take the answer does not need it.
-    let _: Result<Result<(), Broken>, _> = timeout(HEADER_LIMIT, sent).await;
-}
-
-async fn relay_connection(
-    dial: &Dial,
-    mut stream: Stream,
-    mut socket: Socket,
-    metrics: &Metrics,
-    drain: &Drain,
-) {
-    let (started, meter) = (Instant::now(), metrics.meter());
+async fn relay_connection(connected: Connected, metrics: &Metrics, drain: &Drain) {
+    let Connected { dial, mut stream, mut socket, counted } = connected;
+    let (started, meter) = (Instant::now(), metrics.meter(stream.link()));
     let mut moved = Moved::default();
     let ending = tokio::select! {
         biased;
@@ -127,8 +167,7 @@ async fn relay_connection(
         ending = relay(&mut stream, &mut socket, None, &meter, &mut moved) => Some(ending),
     };
     let label = ending.as_ref().map_or("killed", Ending::label);
-    metrics.endings.with_label_values(&[label]).inc();
-    metrics.connection_seconds.observe(started.elapsed().as_secs_f64());
+    metrics.closed(stream.link(), ending.as_ref(), started.elapsed());
     info!(
         target: "access",
         id = dial.connection_id,
@@ -139,6 +178,6 @@ async fn relay_connection(
         duration_ms = started.elapsed().as_millis(),
         "closed"
     );
-    drop(socket);
+    drop((socket, counted));
     let _ = timeout(SETTLE_LIMIT, stream.settle(drain.has_started())).await;
 }

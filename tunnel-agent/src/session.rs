@@ -116,16 +116,16 @@ impl Session {
     ) {
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
-        let why = tokio::select! {
+        let (why, broken) = tokio::select! {
             biased;
-            () = drain.killed() => "agent stopped".to_owned(),
-            why = self.converse(talk) => why,
-            why = self.accept(&metrics, &drain) => why,
-            () = self.leave(&drain, say) => "drained".to_owned(),
+            () = drain.killed() => ("agent stopped".to_owned(), false),
+            why = self.converse(talk) => (why, true),
+            why = self.accept(&metrics, &drain) => (why, true),
+            () = self.leave(&drain, say) => ("drained".to_owned(), false),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
-        metrics.tunnels_closed.with_label_values(&[self.tunnel.link().label()]).inc();
+        metrics.tunnel_ended(self.tunnel.link(), broken);
     }
 
     /// Ready with the reason when the server is not there any more.
@@ -145,9 +145,9 @@ impl Session {
     async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
         loop {
             match self.tunnel.accept().await {
-                Ok(stream) => {
+                Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
-                    let serving = serve(stream, metrics.clone(), drain.clone());
+                    let serving = serve(offered, metrics.clone(), drain.clone());
                     drain.spawn_connection("connection", async move {
                         serving.await;
                         drop(open);
@@ -178,8 +178,9 @@ impl Session {
 
     /// Asks the server for no more work.
     async fn give_notice(&self, reason: &str, say: Option<&mpsc::Sender<Control>>) {
-        // Without a control stream there is nobody to tell: such a server goes
-        // on to send work until the tunnel is closed.
+        if let Tunnel::Konnectivity(packets) = &self.tunnel {
+            packets.say_drain();
+        }
         let Some(say) = say else { return };
         if say.send(Control::Drain(DrainNotice { reason: reason.to_owned() })).await.is_err() {
             warn!("the conversation ended before the drain notice");

@@ -4,6 +4,8 @@
 //! one finishes its streams and is used again only if the newer goes first. A
 //! registration is removed only by its own guard.
 
+mod authenticator;
+mod konnectivity;
 mod session;
 
 use std::collections::VecDeque;
@@ -20,6 +22,7 @@ use tunnel_proto::target::Host;
 
 use crate::route::View;
 
+pub use authenticator::{Authenticator, Rejected};
 pub use session::{Sessions, accept_quic, accept_tcp};
 
 /// Agents that left and are still remembered, so that an error can say when.

@@ -5,22 +5,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use axum::http::StatusCode;
+use anyhow::Context as _;
 use prometheus::Registry as Metering;
+use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
-use tunnel::admin::{self, Check, Readiness};
+use tunnel::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel::drain::Drain;
 use tunnel::listen::{UnixSocket, bind_both, bind_tcp, bind_unix};
 use tunnel::process;
 use tunnel::transport::quic;
 
-use crate::agents::{Registry, Sessions, accept_quic, accept_tcp};
+use crate::agents::{Authenticator, Registry, Sessions, accept_quic, accept_tcp};
+use crate::cluster;
 use crate::config::Config;
 use crate::dial::Dialer;
 use crate::frontend::Frontend;
-use crate::metrics::Metrics;
+use crate::metrics::{Backends, Metrics};
 use crate::route::Router;
 
 /// How long agents may take to close their tunnels once all streams are done.
@@ -59,8 +60,6 @@ impl App {
     /// # Errors
     /// When an address is not available.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
-        // Nobody asks for the tokens yet: starting would be an open door.
-        ensure!(config.tokens.is_none(), "this build does not check tokens of agents");
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         let unix = match &config.unix {
@@ -82,6 +81,8 @@ impl App {
         let (ip, port) = config.admin;
         let admin = bind_tcp(ip, port).with_context(|| on_port("admin listener", port))?;
         let (registry, drain) = (Registry::default(), Drain::new());
+        Backends::register(&metering, registry.clone(), &config.strategies)?;
+        metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
             config,
             metering,
@@ -132,11 +133,13 @@ impl App {
     /// ones may end, then the tunnels go.
     ///
     /// # Errors
-    /// When `stop` fails or a listener cannot be used.
+    /// When `stop` fails, a listener cannot be used, or the Kubernetes API is
+    /// needed and there are no credentials for it.
     pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
-        let sessions = self.start()?;
+        let authenticator = cluster::join(&self.config, &self.metrics, &drain).await?;
+        let sessions = self.start(authenticator)?;
 
         let stopped = stop.await.context("signals");
         drain.start();
@@ -173,14 +176,13 @@ impl App {
     }
 
     /// Starts all listeners.
-    fn start(self) -> anyhow::Result<Sessions> {
+    fn start(self, authenticator: Authenticator) -> anyhow::Result<Sessions> {
         let Self { config, metering, metrics, registry, drain, .. } = self;
         let router = Arc::new(Router::new(config.strategies));
         let readiness = readiness(&registry, &router, &drain);
-        let health = admin::health_routes(metering.clone(), readiness, StatusCode::INTERNAL_SERVER_ERROR);
-        for (what, listener, routes) in
-            [("health", self.health, health), ("admin", self.admin, admin::admin_routes(metering))]
-        {
+        let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
+        let admin = admin::admin_routes(AdminMetrics::Here(metering), config.profiling);
+        for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
             let until = drain.clone();
             drain.spawn("admin", async move {
                 if let Err(error) = admin::serve(listener, routes, until).await {
@@ -193,6 +195,7 @@ impl App {
             registry.clone(),
             &config.server_id,
             config.server_count,
+            authenticator,
             metrics.clone(),
             drain.clone(),
         );

@@ -10,14 +10,15 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tunnel::control::Messages;
 use tunnel::duplex::Broken;
+use tunnel::packets;
 use tunnel::stream::Stream;
-use tunnel::transport::{Link, OpenError};
+use tunnel::transport::{Link, OpenError, Tunnel, konnectivity};
 use tunnel_proto::message::{Dial, DialReply, MAX_DIAL};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::Target;
 
 use crate::agents::{Agent, Registry, StreamCount};
-use crate::metrics::Metrics;
+use crate::metrics::{DialFailure, DialTimes, GaugeGuard, Metrics};
 use crate::route::Router;
 
 /// Why a client does not get its connection.
@@ -86,6 +87,17 @@ impl DialError {
         }
     }
 
+    /// What Konnectivity would call it.
+    const fn failure(&self) -> DialFailure {
+        match self {
+            Self::NoAgent | Self::NoneServes { .. } => DialFailure::NoAgent,
+            Self::AgentLost { .. } | Self::AgentBusy { .. } => DialFailure::BackendClose,
+            Self::Refused(_) => DialFailure::ErrorResponse,
+            Self::Timeout { .. } => DialFailure::BackendDialTimeout,
+            Self::BadAnswer { .. } => DialFailure::UnrecognizedResponse,
+        }
+    }
+
     /// Whether another agent may be asked: nothing reached the target.
     const fn is_worth_another_agent(&self) -> bool {
         match self {
@@ -107,6 +119,15 @@ pub struct Dialed {
     pub link: Link,
     /// Counts the stream for as long as it lives.
     pub count: StreamCount,
+    _streams: GaugeGuard,
+}
+
+/// A stream whose agent has connected.
+struct Answered {
+    stream: Stream,
+    link: Link,
+    opened: Instant,
+    streams: GaugeGuard,
 }
 
 /// Makes dials. Clones are the same dialer.
@@ -138,21 +159,37 @@ impl Dialer {
     /// With what the person at `kubectl` should know.
     pub async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
         let _pending = self.metrics.pending_dial();
-        let started = Instant::now();
-        let deadline = started + self.limit;
+        let began = Instant::now();
+        let result = self.dial_within(id, target, began + self.limit).await;
+        match result {
+            Ok((dialed, times)) => {
+                self.metrics.dialed(dialed.link, &DialTimes { total: began.elapsed(), ..times });
+                Ok(dialed)
+            }
+            Err(error) => {
+                self.metrics.konnectivity.dial_failed(error.failure());
+                Err(error)
+            }
+        }
+    }
+
+    async fn dial_within(
+        &self,
+        id: u64,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<(Dialed, DialTimes), DialError> {
+        let began = Instant::now();
         let first = self.pick(target, None)?;
-        let mut result = self.ask(&first, id, target, deadline).await;
-        if let Err(error) = &result
-            && error.is_worth_another_agent()
-            && let Ok(second) = self.pick(target, Some(&first))
-        {
-            self.metrics.dial_retries.inc();
-            result = self.ask(&second, id, target, deadline).await;
-        }
-        if result.is_ok() {
-            self.metrics.dial_seconds.observe(started.elapsed().as_secs_f64());
-        }
-        result
+        let error = match self.ask(&first, id, target, began, deadline).await {
+            Err(error) if error.is_worth_another_agent() => error,
+            result => return result,
+        };
+        let began = Instant::now();
+        let Ok(second) = self.pick(target, Some(&first)) else { return Err(error) };
+        self.metrics.dial_retried();
+        self.metrics.konnectivity.dial_failed(error.failure());
+        self.ask(&second, id, target, began, deadline).await
     }
 
     fn pick(&self, target: &Target, not: Option<&Arc<Agent>>) -> Result<Arc<Agent>, DialError> {
@@ -187,18 +224,25 @@ impl Dialer {
         agent: &Arc<Agent>,
         id: u64,
         target: &Target,
+        began: Instant,
         deadline: Instant,
-    ) -> Result<Dialed, DialError> {
+    ) -> Result<(Dialed, DialTimes), DialError> {
         let count = agent.count_stream();
         let asked = timeout_at(deadline, self.exchange(agent, id, target, deadline)).await;
-        let (stream, link) = asked.unwrap_or_else(|_| {
+        let answered = asked.unwrap_or_else(|_| {
             Err(DialError::Timeout {
                 agent: agent.id.clone(),
                 target: target.to_string(),
                 seconds: self.limit.as_secs(),
             })
         })?;
-        Ok(Dialed { stream, agent: agent.id.clone(), link, count })
+        let times = DialTimes {
+            open: answered.opened - began,
+            answer: answered.opened.elapsed(),
+            total: began.elapsed(),
+        };
+        let Answered { stream, link, streams, .. } = answered;
+        Ok((Dialed { stream, agent: agent.id.clone(), link, count, _streams: streams }, times))
     }
 
     async fn exchange(
@@ -207,11 +251,14 @@ impl Dialer {
         id: u64,
         target: &Target,
         deadline: Instant,
-    ) -> Result<(Stream, Link), DialError> {
+    ) -> Result<Answered, DialError> {
         let lost =
             |why: String| DialError::AgentLost { agent: agent.id.clone(), target: target.to_string(), why };
         let bad = |why: String| DialError::BadAnswer { agent: agent.id.clone(), why };
         let tunnel = agent.tunnel().ok_or_else(|| lost("no tunnel".to_owned()))?;
+        if let Tunnel::Konnectivity(link) = tunnel {
+            return self.ask_by_packet(agent, link, target).await;
+        }
         let stream = tunnel.open().await.map_err(|error| match error {
             OpenError::Busy => DialError::AgentBusy { agent: agent.id.clone() },
             OpenError::Lost(_) | OpenError::WrongSide => {
@@ -219,6 +266,7 @@ impl Dialer {
                 lost(error.to_string())
             }
         })?;
+        let (opened, streams) = (Instant::now(), self.metrics.stream(tunnel.link()));
         let mut messages = Messages::new(stream, MAX_DIAL);
         let timeout = deadline.saturating_duration_since(Instant::now());
         let dial = Dial { target: target.clone(), timeout, connection_id: id };
@@ -229,14 +277,37 @@ impl Dialer {
                 self.registry.lost(agent);
                 lost(error.to_string())
             }
-            Broken::Reset | Broken::Io(_) => lost(error.to_string()),
+            Broken::Reset | Broken::Overflow { .. } | Broken::Io(_) => lost(error.to_string()),
         };
         messages.send(dial.encode()).await.map_err(broken)?;
         let reply = messages.recv().await.map_err(broken)?;
         let reply = reply.ok_or_else(|| bad("the stream ended".to_owned()))?;
         match DialReply::decode(reply).map_err(|error| bad(error.to_string()))? {
-            DialReply::Connected { .. } => Ok((messages.into_stream(), tunnel.link())),
+            DialReply::Connected { .. } => {
+                let stream = messages.into_stream();
+                Ok(Answered { stream, link: tunnel.link(), opened, streams })
+            }
             DialReply::Refused(refusal) => Err(DialError::Refused(refusal)),
+        }
+    }
+
+    async fn ask_by_packet(
+        &self,
+        agent: &Arc<Agent>,
+        link: &konnectivity::Tunnel,
+        target: &Target,
+    ) -> Result<Answered, DialError> {
+        let agent_id = || agent.id.clone();
+        let (opened, streams) = (Instant::now(), self.metrics.stream(Link::Konnectivity));
+        match link.dial(target.to_string()).await {
+            Ok(member) => Ok(Answered { stream: member.into(), link: Link::Konnectivity, opened, streams }),
+            Err(packets::DialFailure::Refused(text)) => Err(DialError::Refused(Refusal::from_go(text))),
+            Err(packets::DialFailure::BadAnswer(why)) => Err(DialError::BadAnswer { agent: agent_id(), why }),
+            Err(packets::DialFailure::Busy) => Err(DialError::AgentBusy { agent: agent_id() }),
+            Err(packets::DialFailure::Lost(why)) => {
+                self.registry.lost(agent);
+                Err(DialError::AgentLost { agent: agent_id(), target: target.to_string(), why })
+            }
         }
     }
 }

@@ -69,9 +69,6 @@ pub struct Frontend {
 impl Frontend {
     /// A frontend; listeners come with the `accept` functions.
     pub fn new(dialer: Dialer, metrics: Metrics, drain: Drain, mode: Option<Mode>) -> Arc<Self> {
-        for frontend in [connect::NAME, grpc::NAME] {
-            metrics.connections.with_label_values(&[frontend]).set(0);
-        }
         Arc::new(Self { dialer, metrics, drain, mode, clients: Arc::new(Semaphore::new(MAX_CLIENTS)) })
     }
 

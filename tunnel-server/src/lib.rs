@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod app;
 pub mod cli;
+mod cluster;
 pub mod config;
 pub mod demo;
 pub mod dial;

@@ -1,169 +1,190 @@
-//! Every metric of the server. The help texts are the documentation.
+//! Every metric of the server.
+//!
+//! Two sets tell of the same events: ours, and [`Konnectivity`], whose names and
+//! help texts are Konnectivity's, for dashboards and alerts that exist. What
+//! belongs to both is counted by one method, here. docs/METRICS.md lists all.
 
-use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result,
-};
-use tunnel::relay::Meter;
+mod backends;
+mod konnectivity;
+mod ours;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{Registry, Result};
+use tunnel::metering::{Described, Maker};
+use tunnel::relay::{Ending, Lane, Meter};
+use tunnel::transport::Link;
+
+pub use backends::Backends;
+pub use konnectivity::{DialFailure, Konnectivity, LeaseCall, Leases, Packets};
+pub use ours::Peers;
+use ours::{Dials, Traffic};
+pub use tunnel::metering::GaugeGuard;
 
 /// The server's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Client connections, dials included.
-    pub connections: IntGaugeVec,
-    /// Dials waiting for an agent's answer.
-    pub pending_dials: IntGauge,
-    /// Dials by outcome.
-    pub dials: IntCounterVec,
-    /// Dials tried again on another agent.
-    pub dial_retries: IntCounter,
-    /// Seconds that dials which connected took.
-    pub dial_seconds: Histogram,
-    /// Bytes relayed.
-    pub bytes: IntCounterVec,
-    /// How connections ended.
-    pub endings: IntCounterVec,
-    /// Seconds that connections lasted.
-    pub connection_seconds: Histogram,
-    /// Client connections that never became a dial.
-    pub bad_clients: IntCounterVec,
-    /// Tunnels that stand.
-    pub tunnels: IntGaugeVec,
-    /// Agents that were not admitted.
-    pub rejected_agents: IntCounterVec,
-    /// Heartbeats missed and the like: why tunnels ended.
-    pub tunnels_closed: IntCounterVec,
-    /// Accepts that failed.
-    pub accept_errors: IntCounterVec,
+    dials: Arc<Dials>,
+    traffic: Arc<Traffic>,
+    peers: Arc<Peers>,
+    /// Under Konnectivity's names.
+    pub konnectivity: Arc<Konnectivity>,
 }
 
-const DIAL_BUCKETS: &[f64] = &[0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
-const LIFE_BUCKETS: &[f64] = &[0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
+impl Deref for Metrics {
+    type Target = Peers;
 
-/// Names, prefixes and registers.
-struct Maker<'a>(&'a Registry);
-
-impl Maker<'_> {
-    fn add<M: Collector + Clone + 'static>(&self, metric: Result<M>) -> Result<M> {
-        let metric = metric?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
+    fn deref(&self) -> &Peers {
+        &self.peers
     }
+}
 
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(format!("tunnel_server_{name}"), help)
-    }
+/// The protocol of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    /// HTTP CONNECT.
+    Connect,
+    /// Konnectivity's gRPC.
+    Grpc,
+}
 
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
-        self.add(IntGauge::with_opts(Self::opts(name, help)))
+impl ClientKind {
+    /// The name in metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Grpc => "grpc",
+        }
     }
+}
 
-    fn gauges(&self, name: &str, help: &str, label: &str) -> Result<IntGaugeVec> {
-        self.add(IntGaugeVec::new(Self::opts(name, help), &[label]))
-    }
+/// How long a dial that connected took.
+#[derive(Debug, Clone, Copy)]
+pub struct DialTimes {
+    /// Choosing an agent and opening a stream to it.
+    pub open: Duration,
+    /// From there to the agent's answer: its own dial, and the way there and back.
+    pub answer: Duration,
+    /// All of it, an agent that failed before included.
+    pub total: Duration,
+}
 
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
-        self.add(IntCounter::with_opts(Self::opts(name, help)))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
-        self.add(IntCounterVec::new(Self::opts(name, help), labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram> {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(buckets.to_vec());
-        self.add(Histogram::with_opts(opts))
-    }
+/// How long a connection lasted.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetime {
+    /// Since the client asked for it.
+    pub asked: Duration,
+    /// Since the client was told that it stands.
+    pub established: Duration,
 }
 
 impl Metrics {
-    /// Registers all metrics.
+    /// Registers all metrics but [`Backends`], which needs the agents.
     ///
     /// # Errors
     /// When one of them is registered already.
     pub fn register(registry: &Registry) -> Result<Self> {
-        let make = Maker(registry);
-        Ok(Self {
-            connections: make.gauges(
-                "connections",
-                "Client connections being served, those being dialled included.",
-                "frontend",
-            )?,
-            pending_dials: make.gauge("pending_dials", "Dials waiting for an agent's answer.")?,
-            dials: make.counters(
-                "dials_total",
-                "Dials by outcome: connected, cancelled, or why not.",
-                &["frontend", "outcome"],
-            )?,
-            dial_retries: make.counter(
-                "dial_retries_total",
-                "Dials tried again on another agent because nothing had reached the target.",
-            )?,
-            dial_seconds: make.histogram(
-                "dial_duration_seconds",
-                "Time from a client's request to the agent's answer, for dials which connected.",
-                DIAL_BUCKETS,
-            )?,
-            bytes: make.counters(
-                "bytes_total",
-                "Bytes relayed, up (from clients) and down.",
-                &["direction"],
-            )?,
-            endings: make.counters(
-                "connections_ended_total",
-                "Relayed connections, by how they ended; near is the client, far the target.",
-                &["frontend", "how"],
-            )?,
-            connection_seconds: make.histogram(
-                "connection_duration_seconds",
-                "Time that relayed connections lasted.",
-                LIFE_BUCKETS,
-            )?,
-            bad_clients: make.counters(
-                "bad_clients_total",
-                "Client connections that did not get as far as a dial, by what was wrong.",
-                &["reason"],
-            )?,
-            tunnels: make.gauges("tunnels", "Tunnels of agents that stand.", "link")?,
-            rejected_agents: make.counters(
-                "rejected_agents_total",
-                "Agents that were not admitted, by what was wrong.",
-                &["link", "reason"],
-            )?,
-            tunnels_closed: make.counters("tunnels_closed_total", "Tunnels that ended.", &["link"])?,
-            accept_errors: make.counters(
-                "accept_errors_total",
-                "Connections that could not be accepted, for lack of file descriptors or memory.",
-                &["listener"],
-            )?,
-        })
+        Ok(Self::described(registry)?.0)
     }
 
-    /// The byte counters for one connection.
-    pub fn meter(&self) -> Meter {
-        Meter { up: self.bytes.with_label_values(&["up"]), down: self.bytes.with_label_values(&["down"]) }
+    /// As [`Metrics::register`], with a list of what there is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
+        let mut ours = Maker::new(registry, "tunnel_server");
+        let mut theirs = Maker::new(registry, "konnectivity_network_proxy_server");
+        let metrics = Self {
+            dials: Arc::new(Dials::make(&mut ours)?),
+            traffic: Arc::new(Traffic::make(&mut ours)?),
+            peers: Arc::new(Peers::make(&mut ours)?),
+            konnectivity: Arc::new(Konnectivity::make(&mut theirs)?),
+        };
+        for kind in [ClientKind::Connect, ClientKind::Grpc] {
+            metrics.traffic.connections.with_label_values(&[kind.label()]).set(0);
+        }
+        let made = [ours.into_made(), theirs.into_made(), Backends::described()].concat();
+        Ok((metrics, made))
     }
 
-    /// Counts a pending dial until the guard is dropped.
-    pub fn pending_dial(&self) -> GaugeGuard {
-        GaugeGuard::new(self.pending_dials.clone())
+    /// Counts a dial that waits for an agent's answer, until the guard is dropped.
+    pub fn pending_dial(&self) -> GaugeGuard<2> {
+        GaugeGuard::of([self.dials.pending.clone(), self.konnectivity.pending_dials.clone()])
     }
-}
 
-/// Holds a gauge one up until dropped.
-#[derive(Debug)]
-pub struct GaugeGuard(IntGauge);
-
-impl GaugeGuard {
-    /// One up.
-    pub fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
+    /// A dial is tried again on another agent.
+    pub fn dial_retried(&self) {
+        self.dials.retries.inc();
     }
-}
 
-impl Drop for GaugeGuard {
-    fn drop(&mut self) {
-        self.0.dec();
+    /// A dial is over, in whichever way.
+    pub fn dial_ended(&self, kind: ClientKind, outcome: &str) {
+        self.dials.ended.with_label_values(&[kind.label(), outcome]).inc();
+    }
+
+    /// Counts a client's connection, its dial included, until the guard is dropped.
+    pub fn connection(&self, kind: ClientKind) -> GaugeGuard {
+        GaugeGuard::new(self.traffic.connections.with_label_values(&[kind.label()]))
+    }
+
+    /// Counts a stream to an agent, until the guard is dropped.
+    pub fn stream(&self, link: Link) -> GaugeGuard {
+        self.traffic.streams_opened.with_label_values(&[link.label()]).inc();
+        GaugeGuard::new(self.traffic.streams.with_label_values(&[link.label()]))
+    }
+
+    /// An agent has connected to a target.
+    pub fn dialed(&self, link: Link, times: &DialTimes) {
+        self.dials.seconds.with_label_values(&[link.label()]).observe(times.total.as_secs_f64());
+        for (stage, took) in [("open", times.open), ("answer", times.answer)] {
+            self.dials.stages.with_label_values(&[link.label(), stage]).observe(took.as_secs_f64());
+        }
+        self.konnectivity.dial_duration.observe(times.total.as_secs_f64());
+    }
+
+    /// A connection that was established is over. `None` is one that was cut
+    /// because the server stopped.
+    pub fn closed(&self, kind: ClientKind, link: Link, ending: Option<&Ending>, lasted: &Lifetime) {
+        let (how, why) = ending.map_or(("killed", "none"), |ending| (ending.label(), ending.why()));
+        self.traffic.endings.with_label_values(&[kind.label(), link.label(), how, why]).inc();
+        self.traffic.seconds.observe(lasted.asked.as_secs_f64());
+        self.konnectivity.connection_duration.observe(lasted.established.as_secs_f64());
+    }
+
+    /// What the relay of one connection counts.
+    pub fn meter(&self, kind: ClientKind, link: Link) -> Meter {
+        let lane = |direction: &str| {
+            let labels = [kind.label(), link.label(), direction];
+            Lane {
+                bytes: self.traffic.bytes.with_label_values(&labels),
+                waiting: None,
+                waits: None,
+                stalled: self.traffic.stalled.with_label_values(&labels),
+                stalls: self.traffic.stalls.with_label_values(&labels),
+            }
+        };
+        let theirs = &self.konnectivity;
+        let full_of_calls = match kind {
+            // Konnectivity has no queue there either.
+            ClientKind::Connect => None,
+            ClientKind::Grpc => Some(theirs.full_of_clients.clone()),
+        };
+        Meter {
+            up: Lane { waiting: full_of_calls, ..lane("up") },
+            down: Lane {
+                waiting: Some(theirs.full_of_agents.clone()),
+                waits: Some(theirs.frontend_write.clone()),
+                ..lane("down")
+            },
+        }
+    }
+
+    /// The Kubernetes API was asked whether a token is good; `outcome` is
+    /// `good`, or why not.
+    pub fn token_reviewed(&self, outcome: &str, took: Duration) {
+        self.token_reviews.with_label_values(&[outcome]).inc();
+        self.token_review_seconds.observe(took.as_secs_f64());
     }
 }

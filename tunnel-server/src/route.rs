@@ -124,6 +124,17 @@ impl View {
         }
     }
 
+    /// The agents that a strategy can use for some target; one may come more
+    /// than once.
+    pub fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<Agent>> + '_> {
+        match strategy {
+            Strategy::Default => Box::new(self.all.agents.iter()),
+            Strategy::DefaultRoute => Box::new(self.default_route.agents.iter()),
+            Strategy::DestCidr => Box::new(self.by_network.values().flat_map(|group| &group.agents)),
+            Strategy::DestHost => Box::new(self.by_host.values().flat_map(|group| &group.agents)),
+        }
+    }
+
     /// A usable agent for a target, chosen by one strategy.
     fn pick(
         &self,

@@ -2,20 +2,26 @@
 //!
 //! `/healthz` and `/livez` say that the program runs; `/readyz` (and `/ready`)
 //! whether it is of use, with `?verbose` for the list of checks; `/metrics` is
-//! Prometheus text.
+//! Prometheus text. On the admin listener, `/debug/pprof/` says what can be
+//! seen of a running program, if that is asked for.
+
+mod profiling;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::drain::Drain;
+use crate::exposition;
 
 /// One thing that has to be true for the program to be of use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,30 +37,66 @@ pub struct Check {
 /// Answers "is it of use?".
 pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 
-#[derive(Clone)]
-struct Admin {
-    registry: Registry,
-    readiness: Readiness,
-    not_ready: StatusCode,
+/// How a program says that it is not ready. Konnectivity's two differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReady {
+    /// Its agent: status 503 and the list of checks.
+    List,
+    /// Its server: status 500 and what is missing, in one line.
+    Reason,
 }
 
-/// The health listener's routes. `not_ready` is the status for "not ready":
-/// Konnectivity's server says 500, its agent 503.
-pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: StatusCode) -> Router {
-    let admin = Admin { registry, readiness, not_ready };
+impl NotReady {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::List => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Reason => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Health {
+    registry: Registry,
+    readiness: Readiness,
+    not_ready: NotReady,
+}
+
+/// The health listener's routes.
+pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: NotReady) -> Router {
+    let health = Health { registry, readiness, not_ready };
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(admin)
+        .route("/metrics", get(async |State(health): State<Health>| metrics(&health.registry)))
+        .with_state(health)
 }
 
-/// The admin listener's routes.
-pub fn admin_routes(registry: Registry) -> Router {
-    let admin = Admin { registry, readiness: Arc::new(Vec::new), not_ready: StatusCode::SERVICE_UNAVAILABLE };
-    Router::new().route("/metrics", get(metrics)).with_state(admin)
+/// What `/metrics` on the admin listener is.
+#[derive(Debug, Clone)]
+pub enum AdminMetrics {
+    /// The metrics: Konnectivity's server.
+    Here(Registry),
+    /// The way to the health listener's port: Konnectivity's agent.
+    On(u16),
+}
+
+/// The admin listener's routes, with `/debug/pprof/` if `profiling`.
+pub fn admin_routes(of: AdminMetrics, profiling: bool) -> Router {
+    let routes = match of {
+        AdminMetrics::Here(registry) => {
+            Router::new().route("/metrics", get(async move || metrics(&registry)))
+        }
+        AdminMetrics::On(port) => Router::new().route(
+            "/metrics",
+            get(async move |uri: Uri, headers: HeaderMap| {
+                moved(&headers, port, uri.path_and_query().map_or("/metrics", |path| path.as_str()))
+            }),
+        ),
+    };
+    if profiling { routes.merge(profiling::routes()) } else { routes }
 }
 
 /// Serves until the drain kills.
@@ -65,32 +107,51 @@ pub async fn serve(listener: TcpListener, routes: Router, drain: Drain) -> io::R
     axum::serve(listener, routes).with_graceful_shutdown(async move { drain.killed().await }).await
 }
 
-async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
-    let checks = (admin.readiness)();
-    let failed: Vec<&Check> = checks.iter().filter(|check| check.failure.is_some()).collect();
-    let status = if failed.is_empty() { StatusCode::OK } else { admin.not_ready };
+async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
+    let checks = (health.readiness)();
+    let failure = checks.iter().find_map(|check| check.failure.as_deref());
     let verbose =
         query.is_some_and(|q| q.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    if failed.is_empty() && !verbose {
-        return (status, "ok").into_response();
-    }
-    let mut text = String::from("[+]ping ok\n");
-    for check in &checks {
-        match (&check.failure, &check.note) {
-            (None, None) => text.push_str(&format!("[+]{} ok\n", check.name)),
-            (None, Some(note)) => text.push_str(&format!("[+]{} ok: {note}\n", check.name)),
-            (Some(why), _) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
+    match (failure, verbose, health.not_ready) {
+        (None, false, _) => "ok".into_response(),
+        (None, true, _) => format!("{}check passed\n", list(&checks)).into_response(),
+        (Some(why), false, NotReady::Reason) => (health.not_ready.status(), why.to_owned()).into_response(),
+        (Some(_), _, NotReady::List | NotReady::Reason) => {
+            (health.not_ready.status(), list(&checks)).into_response()
         }
     }
-    text.push_str(if failed.is_empty() { "check passed\n" } else { "check failed\n" });
-    (status, text).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    match TextEncoder::new().encode_to_string(&admin.registry.gather()) {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+fn list(checks: &[Check]) -> String {
+    let mut text = String::from("[+]ping ok\n");
+    for check in checks {
+        match &check.failure {
+            None => text.push_str(&format!("[+]{} ok\n", check.name)),
+            Some(why) => text.push_str(&format!("[-]{} failed: {why}\n", check.name)),
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        if let (None, Some(note)) = (&check.failure, &check.note) {
+            text.push_str(&format!("    {note}\n"));
+        }
     }
+    text
+}
+
+/// Sends a client to the same host on another port.
+fn moved(headers: &HeaderMap, port: u16, path: &str) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = match host.rsplit_once(':') {
+        // The last colon of a bare IPv6 address is in brackets.
+        Some((host, port)) if !port.ends_with(']') => host,
+        Some(_) | None => host,
+    };
+    if host.is_empty() {
+        return (StatusCode::BAD_REQUEST, "which host was asked?\n").into_response();
+    }
+    let there = format!("http://{host}:{port}{path}");
+    (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, there)]).into_response()
+}
+
+fn metrics(registry: &Registry) -> Response {
+    let text = exposition::encode(&registry.gather());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -146,6 +146,12 @@ pub enum Broken {
     /// The peer takes no more bytes.
     #[error("peer stopped reading for good")]
     Stopped,
+    /// More bytes came than can be kept for somebody who does not take them.
+    #[error("closed because {waiting} bytes waited for a peer that does not read")]
+    Overflow {
+        /// How many bytes had come.
+        waiting: usize,
+    },
     /// The tunnel or socket under the connection is gone.
     #[error("tunnel lost: {0}")]
     Lost(String),
@@ -163,6 +169,7 @@ impl Broken {
         match self {
             Self::Reset => "reset",
             Self::Stopped => "stopped",
+            Self::Overflow { .. } => "overflow",
             Self::Lost(_) => "tunnel_lost",
             Self::Protocol(_) => "protocol_error",
             Self::Io(_) => "io_error",
@@ -234,6 +241,12 @@ pub trait Duplex {
     /// reading as well. Ends that cannot wake for that are asked again from
     /// time to time.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Ready when the peer has given up both directions, so that nothing of it
+    /// that still waits has to be delivered. For connections whose bytes cannot
+    /// be passed on: receiving would tell, but there is no room to receive into.
+    /// Ends that do not know are never ready.
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
 
     /// After this end was finished: tells the peer that its bytes are no longer
     /// wanted. False if there is no way to say so; the bytes are then to be read

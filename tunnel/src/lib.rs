@@ -6,6 +6,7 @@
 //!   [`socket::Socket`]: TCP, Unix and TLS sockets as such ends;
 //! * [`control`]: the conversation on a tunnel's first stream;
 //! * [`drain::Drain`]: how programs end, and where every task is spawned;
+//! * [`metering`], [`packet_counters`], [`exposition`]: metrics;
 //! * [`tls`], [`admin`], [`process`], [`logfile`], [`args`], [`backoff`]: the rest.
 //!
 //! No task outlives its drain, and nothing here logs an error that it also
@@ -19,8 +20,12 @@ pub mod backoff;
 pub mod control;
 pub mod drain;
 pub mod duplex;
+pub mod exposition;
 pub mod listen;
 pub mod logfile;
+pub mod metering;
+pub mod packet_counters;
+pub mod packets;
 pub mod process;
 pub mod relay;
 pub mod socket;

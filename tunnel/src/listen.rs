@@ -1,7 +1,7 @@
 //! Listening sockets: TCP, Unix, and TCP with UDP on one port number.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,16 +23,24 @@ const SOCKET_MODE: u32 = 0o770;
 /// Dead TCP peers are noticed after about this long without an answer.
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Reads a bind address as Go programs do: nothing means every address.
+/// Reads a bind address as Go programs do: nothing means every address, and a
+/// name (`localhost`, usually) one that it stands for, of IPv4 if there is one.
+/// Blocks while a name is looked up.
 ///
 /// # Errors
-/// When it is not an IP address.
+/// When it is neither an IP address nor a name that is known.
 pub fn bind_ip(text: &str) -> Result<Option<IpAddr>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map(Some).map_err(|_| format!("{text:?} is not an ip address"))
+    if let Ok(ip) = bare.parse() {
+        return Ok(Some(ip));
+    }
+    let found = (text, 0).to_socket_addrs();
+    let found = found.map_err(|error| format!("{text:?} is no ip address, and no name: {error}"))?;
+    let chosen = found.min_by_key(SocketAddr::is_ipv6);
+    chosen.map(|addr| Some(addr.ip())).ok_or_else(|| format!("{text:?} stands for no ip address"))
 }
 
 /// Listens on TCP; `None` is every address, of both families where there are two.
@@ -160,6 +168,17 @@ mod tests {
 
     fn scratch(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("tunnel-listen-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn bind_addresses_as_manifests_write_them() {
+        assert_eq!(bind_ip(""), Ok(None));
+        assert_eq!(bind_ip("127.0.0.1"), Ok(Some(Ipv4Addr::LOCALHOST.into())));
+        assert_eq!(bind_ip("::1"), bind_ip("[::1]"));
+        assert!(bind_ip("localhost").unwrap().unwrap().is_loopback());
+        for bad in ["127.0.0.1:80", "no such name", "[::1]:80"] {
+            assert!(bind_ip(bad).unwrap_err().contains(bad), "{bad}");
+        }
     }
 
     #[tokio::test]

@@ -22,6 +22,10 @@ pub enum LogFormat {
     Json,
 }
 
+/// The client of the Kubernetes API logs every failed request as an error. Whoever
+/// made the request says it in its own words, and knows how bad it is.
+const TOO_LOUD: &str = "kube_client=off";
+
 /// Starts logging as the flags say, at `level` where they say nothing. A level
 /// may be a filter such as `info,access=off`.
 ///
@@ -30,7 +34,8 @@ pub enum LogFormat {
 /// started before.
 pub fn init_logging(log: &LogArgs, level: &str) -> Result<(), String> {
     let level = log.filter(level);
-    let filter = EnvFilter::try_new(level).map_err(|error| format!("--log-level={level}: {error}"))?;
+    let filter = EnvFilter::try_new(format!("{TOO_LOUD},{level}"))
+        .map_err(|error| format!("--log-level={level}: {error}"))?;
     let (writer, ansi) = match log.sink() {
         Sink::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         Sink::File { path, limit, stderr } => {

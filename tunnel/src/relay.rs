@@ -6,15 +6,18 @@
 //! before it went still arrives. Only a source that fails ends everything, and
 //! the other end is told after its bytes were delivered.
 
+mod watch;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use prometheus::IntCounter;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use watch::Watch;
+pub use watch::{Lane, STALL};
 
 /// How long a target may take to close after a client left that waits for
 /// nothing any more. Closing at once could destroy bytes the target has not read.
@@ -29,6 +32,11 @@ const LINGER_BYTES: u64 = 1 << 20;
 
 /// How often a half-closed end that cannot wake us is asked whether it is gone.
 const GONE_CHECK: Duration = Duration::from_secs(5);
+
+/// How often a direction that stands still is looked at. Its source is asked
+/// whether it has gone away, which it could not say while nothing is received of
+/// it; and its wait may have become a stall ([`STALL`]).
+const STALLED: Duration = Duration::from_secs(5);
 
 /// Batches moved in one poll before other tasks get their turn.
 const TURNS: usize = 16;
@@ -73,15 +81,23 @@ impl Ending {
             Self::Lingered(_) => "lingered",
         }
     }
+
+    /// What broke, for metrics; "none" if nothing did.
+    pub const fn why(&self) -> &'static str {
+        match self {
+            Self::Broken { why, .. } => why.label(),
+            Self::Clean | Self::Left(_) | Self::Lingered(_) => "none",
+        }
+    }
 }
 
-/// Counters of relayed bytes, held for the life of a connection.
+/// The metrics of both directions.
 #[derive(Debug, Clone)]
 pub struct Meter {
-    /// Bytes from the near to the far end.
-    pub up: IntCounter,
-    /// Bytes from the far to the near end.
-    pub down: IntCounter,
+    /// From the near to the far end.
+    pub up: Lane,
+    /// From the far to the near end.
+    pub down: Lane,
 }
 
 /// What was relayed.
@@ -112,6 +128,7 @@ pub async fn relay<N: Duplex, F: Duplex>(
         down: Direction::new(&meter.down),
         hold: hold.map(|time| Box::pin(sleep_until(Instant::now() + time))),
         timer: None,
+        stall: None,
     };
     let ending = poll_fn(|cx| {
         let ending = state.poll(cx, near, far);
@@ -121,6 +138,9 @@ pub async fn relay<N: Duplex, F: Duplex>(
     .await;
     match &ending {
         Ending::Clean | Ending::Left(_) => {}
+        // It was given up because the other end does not read.
+        Ending::Broken { side: Side::Near, why: Broken::Overflow { .. } } => far.abort(Abort::Now),
+        Ending::Broken { side: Side::Far, why: Broken::Overflow { .. } } => near.abort(Abort::Now),
         Ending::Broken { side: Side::Near, .. } => abort_after_data(far).await,
         Ending::Broken { side: Side::Far, .. } => abort_after_data(near).await,
         Ending::Lingered(_) => {
@@ -145,6 +165,15 @@ struct Relay<'a> {
     /// For linger and gone checks: only in half-closed connections, so that
     /// ordinary ones do not pay for it.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when a direction stands still: for connections that do, only.
+    stall: Option<Stall>,
+}
+
+/// A time at which something should have moved.
+struct Stall {
+    timer: Pin<Box<Sleep>>,
+    /// Bytes moved in both directions when it was set.
+    moved: u64,
 }
 
 impl Relay<'_> {
@@ -162,6 +191,9 @@ impl Relay<'_> {
         let down = if self.poll_hold(cx).is_ready() { self.down.poll(cx, far, near) } else { Poll::Pending };
         if let Poll::Ready(Err(why)) = down {
             return Poll::Ready(Ending::Broken { side: Side::Far, why });
+        }
+        if let Poll::Ready(ending) = self.poll_stalled(cx, near, far) {
+            return Poll::Ready(ending);
         }
         if self.down.done && !down_was_done && !self.up.done {
             // Finishing an end may have ended its other direction as well.
@@ -187,6 +219,47 @@ impl Relay<'_> {
             (None, Some(why)) => Ending::Broken { side: Side::Near, why: why.clone() },
             (None, None) => Ending::Clean,
         }
+    }
+
+    /// Ready when a direction that stands still turns out to have lost its source.
+    fn poll_stalled<N: Duplex, F: Duplex>(
+        &mut self,
+        cx: &mut Context<'_>,
+        near: &mut N,
+        far: &mut F,
+    ) -> Poll<Ending> {
+        if !self.up.blocked && !self.down.blocked {
+            // Kept until it fires, so that a connection that is blocked now and
+            // then does not set a timer each time.
+            if self.stall.as_ref().is_some_and(|stall| stall.timer.is_elapsed()) {
+                self.stall = None;
+            }
+            return Poll::Pending;
+        }
+        let moved = self.up.moved + self.down.moved;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Stall { timer: Box::pin(sleep_until(Instant::now() + STALLED)), moved });
+        // The timer is left alone while bytes move: setting it costs more than a look.
+        while stall.timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            self.up.watch.look(now);
+            self.down.watch.look(now);
+            if std::mem::replace(&mut stall.moved, moved) == moved {
+                if self.up.blocked
+                    && let Poll::Ready(why) = near.poll_broken(cx)
+                {
+                    return Poll::Ready(Ending::Broken { side: Side::Near, why });
+                }
+                if self.down.blocked
+                    && let Poll::Ready(why) = far.poll_broken(cx)
+                {
+                    return Poll::Ready(Ending::Broken { side: Side::Far, why });
+                }
+            }
+            stall.timer.as_mut().reset(now + STALLED);
+        }
+        Poll::Pending
     }
 
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -241,7 +314,7 @@ impl Relay<'_> {
 
 struct Direction<'a> {
     batch: Batch,
-    meter: &'a IntCounter,
+    watch: Watch<'a>,
     moved: u64,
     /// The source's end, once it came.
     end: Option<End>,
@@ -251,21 +324,24 @@ struct Direction<'a> {
     discarded: u64,
     /// Set when the sink's end left: what had been thrown away by then.
     leaving: Option<u64>,
+    /// There are bytes, and the sink takes none for now.
+    blocked: bool,
     /// Why, if that was not what the sink's peer meant to do.
     undelivered: Option<Broken>,
     done: bool,
 }
 
 impl<'a> Direction<'a> {
-    fn new(meter: &'a IntCounter) -> Self {
+    fn new(lane: &'a Lane) -> Self {
         Self {
             batch: Batch::default(),
-            meter,
+            watch: Watch::new(lane),
             moved: 0,
             end: None,
             discard: false,
             discarded: 0,
             leaving: None,
+            blocked: false,
             undelivered: None,
             done: false,
         }
@@ -282,7 +358,8 @@ impl<'a> Direction<'a> {
             return Poll::Ready(Ok(()));
         }
         for _ in 0..TURNS {
-            if self.poll_sink(cx, source, sink).is_pending() {
+            self.blocked = self.poll_sink(cx, source, sink).is_pending();
+            if self.blocked {
                 return Poll::Pending;
             }
             if self.end.is_some() {
@@ -317,19 +394,21 @@ impl<'a> Direction<'a> {
             let n = before - self.batch.len();
             if n > 0 {
                 self.moved += n as u64;
-                self.meter.inc_by(n as u64);
+                self.watch.took(n);
                 source.consumed(n);
             }
             match sent {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.watch.ends(),
                 Poll::Ready(Err(why)) => self.give_up(why),
                 Poll::Pending => {
+                    self.watch.waits(n > 0);
                     self.batch.compact();
                     return Poll::Pending;
                 }
             }
         }
         if self.discard {
+            self.watch.ends();
             let dropped = self.batch.clear();
             self.discarded += dropped as u64;
             source.consumed(dropped);

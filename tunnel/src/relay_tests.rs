@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use bytes::Bytes;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use tokio::time::advance;
 
 use super::*;
@@ -125,6 +126,17 @@ impl Duplex for Scripted {
         Poll::Pending
     }
 
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        let mut script = self.0.lock().unwrap();
+        match script.steps.front() {
+            Some(Step::Fail(why)) => Poll::Ready(why.clone()),
+            Some(Step::Data(_) | Step::End(_)) | None => {
+                script.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
     fn stop_receiving(&mut self) -> bool {
         let mut script = self.0.lock().unwrap();
         script.seen.stopped = true;
@@ -137,8 +149,14 @@ impl Duplex for Scripted {
 }
 
 fn meter() -> Meter {
-    let counter = |name: &str| IntCounter::new(name, name).unwrap();
-    Meter { up: counter("up"), down: counter("down") }
+    let lane = || Lane {
+        bytes: IntCounter::new("bytes", "bytes").unwrap(),
+        waiting: Some(IntGauge::new("waiting", "waiting").unwrap()),
+        waits: Some(Histogram::with_opts(HistogramOpts::new("waits", "waits")).unwrap()),
+        stalled: IntGauge::new("stalled", "stalled").unwrap(),
+        stalls: IntCounter::new("stalls", "stalls").unwrap(),
+    };
+    Meter { up: lane(), down: lane() }
 }
 
 /// Runs a relay in the background; the result comes through the handle.
@@ -147,11 +165,20 @@ fn start(
     far: &Scripted,
     hold: Option<Duration>,
 ) -> tokio::task::JoinHandle<(Ending, Moved)> {
+    start_metered(near, far, hold, meter())
+}
+
+fn start_metered(
+    near: &Scripted,
+    far: &Scripted,
+    hold: Option<Duration>,
+    meter: Meter,
+) -> tokio::task::JoinHandle<(Ending, Moved)> {
     let (mut near, mut far) = (near.clone(), far.clone());
     #[expect(clippy::disallowed_methods, reason = "a test awaits its own task")]
     tokio::spawn(async move {
         let mut moved = Moved::default();
-        let ending = relay(&mut near, &mut far, hold, &meter(), &mut moved).await;
+        let ending = relay(&mut near, &mut far, hold, &meter, &mut moved).await;
         (ending, moved)
     })
 }
@@ -303,8 +330,107 @@ async fn a_stalled_direction_does_not_stall_the_other() {
     relaying.abort();
 }
 
+/// What a lane says: bytes, waiting, waits that are over and their seconds,
+/// stalled, stalls.
+fn told(lane: &Lane) -> (u64, i64, u64, u64, i64, u64) {
+    let (waiting, waits) = (lane.waiting.as_ref().unwrap(), lane.waits.as_ref().unwrap());
+    let seconds = waits.get_sample_sum().round() as u64;
+    (
+        lane.bytes.get(),
+        waiting.get(),
+        waits.get_sample_count(),
+        seconds,
+        lane.stalled.get(),
+        lane.stalls.get(),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_takes_nothing_is_waited_for_and_then_stalled() {
+    let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("abcdef")]));
+    near.with(|s| s.room = Some(2));
+    let meter = meter();
+    let relaying = start_metered(&near, &far, None, meter.clone());
+    settle().await;
+    assert_eq!(told(&meter.down), (2, 1, 0, 0, 0, 0));
+    advance(STALL - Duration::from_secs(1)).await;
+    settle().await;
+    assert_eq!(told(&meter.down), (2, 1, 0, 0, 0, 0), "not for so long yet");
+    // Any byte begins a new wait.
+    near.with(|s| s.room = Some(4));
+    settle().await;
+    assert_eq!(told(&meter.down), (4, 1, 1, 9, 0, 0));
+    advance(Duration::from_secs(2)).await;
+    settle().await;
+    assert_eq!(
+        told(&meter.down),
+        (4, 1, 1, 9, 0, 0),
+        "the time of the first wait is over, not of the second"
+    );
+    advance(STALL + STALLED).await;
+    settle().await;
+    assert_eq!(told(&meter.down), (4, 1, 1, 9, 1, 1));
+    advance(STALL * 10).await;
+    settle().await;
+    assert_eq!(told(&meter.down), (4, 1, 1, 9, 1, 1), "one stall");
+    near.with(|s| s.room = None);
+    settle().await;
+    assert_eq!(told(&meter.down), (6, 0, 2, 9 + 117, 0, 1));
+    assert_eq!(told(&meter.up), (0, 0, 0, 0, 0, 0), "the other direction did not wait");
+    relaying.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_or_stalls_ends_with_its_connection() {
+    let (near, far) = (Scripted::new([Step::Data("up")]), Scripted::new([Step::Data("down")]));
+    for end in [&near, &far] {
+        end.with(|s| s.room = Some(0));
+    }
+    let meter = meter();
+    let relaying = start_metered(&near, &far, None, meter.clone());
+    settle().await;
+    advance(STALL * 2).await;
+    settle().await;
+    for lane in [&meter.up, &meter.down] {
+        assert_eq!(told(lane), (0, 1, 0, 0, 1, 1));
+    }
+    relaying.abort();
+    assert!(relaying.await.is_err_and(|error| error.is_cancelled()));
+    for lane in [&meter.up, &meter.down] {
+        assert_eq!(told(lane), (0, 0, 1, 20, 0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_given_up_is_not_waited_for() {
+    let (near, far) = (Scripted::new([Step::Data("up")]), Scripted::new([]));
+    far.with(|s| s.room = Some(0));
+    let meter = meter();
+    let relaying = start_metered(&near, &far, None, meter.clone());
+    settle().await;
+    assert_eq!(told(&meter.up).1, 1);
+    far.with(|s| s.send_error = Some(Broken::Stopped));
+    settle().await;
+    assert_eq!(told(&meter.up), (0, 0, 1, 0, 0, 0));
+    relaying.abort();
+}
+
 #[test]
 fn a_relay_costs_an_idle_connection_little() {
     let size = size_of::<Relay<'_>>();
     assert!(size <= 320, "the state of a relay has grown to {size} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_goes_away_is_noticed_while_its_sink_takes_nothing() {
+    let near = Scripted::new([Step::Data("upload")]);
+    let far = Scripted::new([]);
+    far.with(|s| s.room = Some(3));
+    let relaying = start(&near, &far, None);
+    advance(Duration::from_secs(100)).await;
+    assert!(!relaying.is_finished(), "a target may take its time");
+    near.with(|s| s.steps.push_back(Step::Fail(Broken::Reset)));
+    let (ending, moved) = relaying.await.unwrap();
+    assert_eq!(ending, Ending::Broken { side: Side::Near, why: Broken::Reset });
+    assert_eq!((moved.up, far.with(|s| s.seen.aborted)), (3, Some(Abort::AfterData)));
 }

@@ -216,6 +216,10 @@ impl Duplex for Socket {
         if self.is_hung_up() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<Broken> {
+        Poll::Pending
+    }
+
     fn stop_receiving(&mut self) -> bool {
         false
     }

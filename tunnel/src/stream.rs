@@ -8,13 +8,17 @@
 //! | give up after the data | STOP_SENDING 1, then FIN | trailers `reset` |
 //! | give up now | RESET_STREAM 1 and STOP_SENDING 1 | reset INTERNAL_ERROR |
 //! | dropped without finish | as "give up now" | as "give up now" |
+//!
+//! On a konnectivity link there is one kind of end for both directions, and no
+//! half-close; see [`crate::packets`].
 
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
-use crate::transport::{h2, quic};
+use crate::packets::Member;
+use crate::transport::{Link, h2, quic};
 
 /// A bidirectional flow of bytes in a tunnel.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ pub struct Stream {
 enum LinkStream {
     H2(h2::Stream),
     Quic(quic::Stream),
+    Packets(Member),
 }
 
 impl From<h2::Stream> for Stream {
@@ -45,12 +50,28 @@ impl From<quic::Stream> for Stream {
     }
 }
 
+impl From<Member> for Stream {
+    fn from(member: Member) -> Self {
+        Self { link: LinkStream::Packets(member), unread: Bytes::new(), credited: 0 }
+    }
+}
+
 impl Stream {
     /// The stream's number in its tunnel, for logs.
     pub fn id(&self) -> u64 {
         match &self.link {
             LinkStream::H2(stream) => stream.id(),
             LinkStream::Quic(stream) => stream.id(),
+            LinkStream::Packets(member) => member.id().unsigned_abs(),
+        }
+    }
+
+    /// The link that carries it.
+    pub const fn link(&self) -> Link {
+        match &self.link {
+            LinkStream::H2(_) => Link::H2,
+            LinkStream::Quic(_) => Link::Quic,
+            LinkStream::Packets(_) => Link::Konnectivity,
         }
     }
 
@@ -66,6 +87,7 @@ impl Stream {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_cancelled(cx),
             LinkStream::Quic(stream) => stream.poll_cancelled(cx),
+            LinkStream::Packets(member) => member.poll_gone(cx),
         }
     }
 
@@ -78,7 +100,7 @@ impl Stream {
         match &mut self.link {
             LinkStream::H2(stream) => stream.settle().await,
             LinkStream::Quic(stream) if closing => stream.settle().await,
-            LinkStream::Quic(_) => {}
+            LinkStream::Quic(_) | LinkStream::Packets(_) => {}
         }
     }
 }
@@ -92,6 +114,7 @@ impl Duplex for Stream {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_recv(cx, batch),
             LinkStream::Quic(stream) => stream.poll_recv(cx, batch),
+            LinkStream::Packets(member) => member.poll_recv(cx, batch),
         }
     }
 
@@ -101,8 +124,8 @@ impl Duplex for Stream {
         let n = n - credited;
         match &mut self.link {
             LinkStream::H2(stream) => stream.consumed(n),
-            // quinn gives credit when bytes are taken out of it.
-            LinkStream::Quic(_) => {}
+            // quinn gives credit when bytes are taken out of it; packets know none.
+            LinkStream::Quic(_) | LinkStream::Packets(_) => {}
         }
     }
 
@@ -110,6 +133,7 @@ impl Duplex for Stream {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_send(cx, batch),
             LinkStream::Quic(stream) => stream.poll_send(cx, batch),
+            LinkStream::Packets(member) => member.poll_send(cx, batch),
         }
     }
 
@@ -117,17 +141,27 @@ impl Duplex for Stream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_finish(&mut self, _: &mut Context<'_>, end: End) -> Poll<Result<(), Broken>> {
-        Poll::Ready(match &mut self.link {
-            LinkStream::H2(stream) => stream.finish(end),
-            LinkStream::Quic(stream) => stream.finish(end),
-        })
+    fn poll_finish(&mut self, cx: &mut Context<'_>, end: End) -> Poll<Result<(), Broken>> {
+        match &mut self.link {
+            LinkStream::H2(stream) => Poll::Ready(stream.finish(end)),
+            LinkStream::Quic(stream) => Poll::Ready(stream.finish(end)),
+            LinkStream::Packets(member) => member.poll_finish(cx, end),
+        }
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_gone(cx),
             LinkStream::Quic(stream) => stream.poll_gone(cx),
+            LinkStream::Packets(member) => member.poll_gone(cx),
+        }
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.poll_broken(cx),
+            LinkStream::Quic(stream) => stream.poll_broken(cx),
+            LinkStream::Packets(member) => member.poll_broken(cx),
         }
     }
 
@@ -135,6 +169,7 @@ impl Duplex for Stream {
         match &mut self.link {
             LinkStream::H2(stream) => stream.stop_receiving(),
             LinkStream::Quic(stream) => stream.stop_receiving(),
+            LinkStream::Packets(member) => return member.stop_receiving(),
         }
         true
     }
@@ -143,6 +178,7 @@ impl Duplex for Stream {
         match &mut self.link {
             LinkStream::H2(stream) => stream.abort(how),
             LinkStream::Quic(stream) => stream.abort(how),
+            LinkStream::Packets(member) => member.abort(how),
         }
     }
 }

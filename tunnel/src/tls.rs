@@ -4,6 +4,8 @@
 //! tenth cheaper per byte.
 
 mod options;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

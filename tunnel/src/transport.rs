@@ -6,10 +6,12 @@
 //! on it the agent speaks first.
 
 pub mod h2;
+pub mod konnectivity;
 pub mod quic;
 
 use std::net::SocketAddr;
 
+use crate::packets::Asked;
 use crate::stream::Stream;
 
 /// The protocol under a tunnel.
@@ -19,6 +21,8 @@ pub enum Link {
     H2,
     /// QUIC.
     Quic,
+    /// Konnectivity's gRPC.
+    Konnectivity,
 }
 
 impl Link {
@@ -27,6 +31,7 @@ impl Link {
         match self {
             Self::H2 => "h2",
             Self::Quic => "quic",
+            Self::Konnectivity => "konnectivity",
         }
     }
 }
@@ -39,6 +44,17 @@ pub enum Tunnel {
     H2(h2::Tunnel),
     /// On QUIC.
     Quic(quic::Tunnel),
+    /// On Konnectivity's gRPC.
+    Konnectivity(konnectivity::Tunnel),
+}
+
+/// What a server sends an agent for a connection.
+#[derive(Debug)]
+pub enum Offered {
+    /// A stream, with the dial as its first message.
+    Stream(Stream),
+    /// A dial, whose stream comes with its answer.
+    Dial(Asked),
 }
 
 /// A tunnel that could not be established.
@@ -53,6 +69,9 @@ pub enum HandshakeError {
     /// One side did not accept the other's certificate, or there was no TLS.
     #[error("tls: {0}")]
     Tls(String),
+    /// The peer does not want it.
+    #[error("{0}")]
+    Rejected(String),
     /// It took too long.
     #[error("timed out")]
     Timeout,
@@ -65,6 +84,7 @@ impl HandshakeError {
             Self::Config(_) => "config",
             Self::Lost(_) => "lost",
             Self::Tls(_) => "tls",
+            Self::Rejected(_) => "rejected",
             Self::Timeout => "timeout",
         }
     }
@@ -79,8 +99,8 @@ pub enum OpenError {
     /// The tunnel is gone.
     #[error("tunnel lost: {0}")]
     Lost(String),
-    /// Agents do not open streams.
-    #[error("streams are opened by servers")]
+    /// Agents do not open streams, nor does anybody on a konnectivity link.
+    #[error("streams are not opened from here")]
     WrongSide,
 }
 
@@ -95,6 +115,7 @@ impl Tunnel {
         match self {
             Self::H2(_) => Link::H2,
             Self::Quic(_) => Link::Quic,
+            Self::Konnectivity(_) => Link::Konnectivity,
         }
     }
 
@@ -103,6 +124,7 @@ impl Tunnel {
         match self {
             Self::H2(tunnel) => tunnel.remote(),
             Self::Quic(tunnel) => tunnel.remote(),
+            Self::Konnectivity(tunnel) => tunnel.remote(),
         }
     }
 
@@ -110,7 +132,7 @@ impl Tunnel {
     /// without a word. On TCP the peer's kernel closes the connection.
     pub fn received(&self) -> Option<u64> {
         match self {
-            Self::H2(_) => None,
+            Self::H2(_) | Self::Konnectivity(_) => None,
             Self::Quic(tunnel) => Some(tunnel.received()),
         }
     }
@@ -119,13 +141,14 @@ impl Tunnel {
     /// a NAT that may be said of a living peer, so ask only about silent ones.
     pub async fn is_port_closed(&self) -> bool {
         match self {
-            Self::H2(_) => false,
+            Self::H2(_) | Self::Konnectivity(_) => false,
             Self::Quic(tunnel) => tunnel.is_port_closed().await,
         }
     }
 
-    /// Opens a stream; servers only. Waits while the agent allows no more
-    /// streams, so the caller limits its time. Cancel safe.
+    /// Opens a stream; servers only, and not on a konnectivity link, where a
+    /// dial makes it ([`konnectivity::Tunnel::dial`]). Waits while the agent
+    /// allows no more streams, so the caller limits its time. Cancel safe.
     ///
     /// # Errors
     /// When the tunnel is gone or the agent refuses.
@@ -133,17 +156,19 @@ impl Tunnel {
         match self {
             Self::H2(tunnel) => tunnel.open().await,
             Self::Quic(tunnel) => tunnel.open().await,
+            Self::Konnectivity(_) => Err(OpenError::WrongSide),
         }
     }
 
-    /// The next stream that the server opened; agents only. Cancel safe.
+    /// What the server wants next; agents only. Cancel safe.
     ///
     /// # Errors
     /// When the tunnel is over.
-    pub async fn accept(&self) -> Result<Stream, TunnelClosed> {
+    pub async fn accept(&self) -> Result<Offered, TunnelClosed> {
         match self {
-            Self::H2(tunnel) => tunnel.accept().await,
-            Self::Quic(tunnel) => tunnel.accept().await,
+            Self::H2(tunnel) => tunnel.accept().await.map(Offered::Stream),
+            Self::Quic(tunnel) => tunnel.accept().await.map(Offered::Stream),
+            Self::Konnectivity(tunnel) => tunnel.accept().await.map(Offered::Dial),
         }
     }
 
@@ -152,6 +177,7 @@ impl Tunnel {
         match self {
             Self::H2(tunnel) => tunnel.close(why),
             Self::Quic(tunnel) => tunnel.close(why),
+            Self::Konnectivity(tunnel) => tunnel.close(why),
         }
     }
 
@@ -160,6 +186,7 @@ impl Tunnel {
         match self {
             Self::H2(tunnel) => tunnel.closed().await,
             Self::Quic(tunnel) => tunnel.closed().await,
+            Self::Konnectivity(tunnel) => tunnel.closed().await,
         }
     }
 }

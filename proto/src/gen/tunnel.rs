@@ -38,7 +38,7 @@ pub struct Hello {
     pub software: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "5")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Bearer token, where agents authenticate by token.
+    /// Service-account token, where agents authenticate by it; at most 16 KiB.
     #[prost(string, tag = "6")]
     pub token: ::prost::alloc::string::String,
     /// Ids of the servers to which this agent holds a tunnel. A server that finds
@@ -68,6 +68,11 @@ pub struct Welcome {
 /// The server's answer when it is not. The server then closes the tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rejection {
+    /// 1 any other reason, 2 the versions do not meet, 3 the agent's id or
+    /// identifiers are not acceptable, 4 the agent did not authenticate (its token
+    /// is missing, bad or somebody else's), 5 the server drains, 6 the agent holds a
+    /// tunnel to this server already, 7 the server cannot tell at the moment (its
+    /// token could not be reviewed: come back later).
     #[prost(uint32, tag = "1")]
     pub code: u32,
     #[prost(string, tag = "2")]

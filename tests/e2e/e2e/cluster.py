@@ -30,7 +30,7 @@ class Cluster:
 
     def __init__(self, options, say):
         self.options, self.say = options, say
-        self._node = None
+        self.node = None
         self._files, self._lock = {}, threading.Lock()
         self.frontends = ["direct"] if options.direct else options.frontends
 
@@ -47,8 +47,8 @@ class Cluster:
 
     def __exit__(self, *_):
         """The node's first process takes everything on the node with it; what nobody knows of ends by its mark."""
-        if self._node:
-            self._node.kill()
+        if self.node:
+            self.node.kill()
         self.processes.end_all()
         leftovers.clean(self.run.name)
         if not self.options.keep:
@@ -82,7 +82,7 @@ class Cluster:
 
     def _start_node(self, kube_binaries):
         self.say("starting containerd and kubelet")
-        self._node = node = Node(NODE, os.path.join(self.directory, "node"), self.network, self.processes)
+        self.node = node = Node(NODE, os.path.join(self.directory, "node"), self.network, self.processes)
         node.start_init()
         node.start_containerd()
         program = image.build_program(cache_root())

@@ -47,6 +47,10 @@ class Node:
         """The prefix of a command on the node; `nsenter` forks here, so its pid is not the command's."""
         return ["nsenter", f"--target={self._pid}", "--net", "--mount", "--pid"]
 
+    def seen_from_outside(self, path):
+        """The name, for programs with other mounts, of a file that may lie on a mount of the node's own."""
+        return f"/proc/{self._pid}/root{path}"
+
     def start_containerd(self):
         config = os.path.join(self.directory, "containerd.toml")
         with open(config, "w", encoding="utf-8") as file:

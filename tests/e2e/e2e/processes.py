@@ -78,6 +78,15 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def log_size(self):
+        """Where its log ends now, for `log_since`."""
+        return os.path.getsize(self.log_path)
+
+    def log_since(self, position):
+        with open(self.log_path, "rb") as file:
+            file.seek(position)
+            return file.read().decode(errors="replace")
+
     def must_run(self):
         """Raise with the end of its log when the program has ended: waiting on would be pointless."""
         if not self.running():

@@ -66,7 +66,10 @@ class World:
         self.cluster.create(kube_binaries, self._make_server)
         self.cluster.populate()
         for link in ["none"] if self.chosen.direct else self.chosen.links:
-            self._pass(link)
+            if self._wanted(catalog.PASS):
+                self._pass(link)
+        if not self.chosen.direct:
+            self._scenarios()
 
     def _make_server(self, cluster):
         if self.chosen.direct:
@@ -91,6 +94,18 @@ class World:
             self._disrupt()
         self.agent.stop()
         self.server.wait_without_agent()
+
+    def _scenarios(self):
+        """Each gives its own verdicts, and leaves neither server nor agent running."""
+        self.link = self.chosen.links[-1]
+        self.contexts = [Context(self.cluster, f, "scenario", threading.Lock()) for f in self.cluster.frontends]
+        for name in self._wanted(catalog.SCENARIOS):
+            self.agent.stop()
+            self.server.process.end()
+            try:
+                catalog.SCENARIOS[name](self)
+            except Exception as error:  # noqa: BLE001 - the next scenario may still work
+                self.report.failed_to_run("all", name, error)
 
     def _connect(self):
         self.agent.start(self.link)

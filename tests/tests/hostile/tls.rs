@@ -100,7 +100,7 @@ async fn an_agent_of_another_protocol_is_refused_on_both_links() {
     let siege = Siege::begin().await;
     for link in LINKS {
         let mut config = Arc::unwrap_or_clone(siege.cluster.pki.agent(Who::Agent));
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let drain = Drain::new();
         let opened = open_tunnel(siege.cluster.server.agents, link, Arc::new(config), &drain);
         let counter = format!("link=\"{}\",reason=\"tls\"", link.label());

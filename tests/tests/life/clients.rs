@@ -17,7 +17,7 @@ async fn readiness_tells_what_is_missing() {
     }
     let (status, text) = cluster.server.readiness().await.unwrap();
     assert_eq!(status, 500);
-    assert!(text.contains("[-]agent-connected failed: no connection to any proxy agent"), "{text}");
+    assert_eq!(text.trim_end(), "no connection to any proxy agent");
 
     let agent = cluster.start_agent(&AgentSpec::new("agent", Link::H2, node(Link::H2)));
     cluster.server.wait_for_tunnels(1).await;

@@ -12,3 +12,56 @@ fn server_lists() {
         assert!(servers(bad, 8091).is_err(), "{bad:?}");
     }
 }
+
+/// What a command line is refused with, by the parser or after it.
+fn refused(flags: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    let file = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).display().to_string()
+    };
+    let sound = [
+        format!("--ca-cert={}", file("ca", &certificate)),
+        format!("--agent-cert={}", file("cert", &certificate)),
+        format!("--agent-key={}", file("key", &key.serialize_pem())),
+    ];
+    let words = std::iter::once("tunnel-agent").chain(sound.iter().map(String::as_str));
+    match <Cli as clap::Parser>::try_parse_from(words.chain(flags.iter().copied())) {
+        Ok(cli) => Config::try_from(cli).err().map_or_else(String::new, |error| format!("{error:#}")),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_konnectivity_refuses_is_refused() {
+    assert_eq!(refused(&[]), "");
+    for (flags, said) in [
+        (&["--ca-cert="][..], "--ca-cert is needed"),
+        (&["--ca-cert=/no/such/file"], "/no/such/file"),
+        (&["--agent-key="], "--agent-cert needs --agent-key"),
+        (&["--agent-cert="], "--agent-key needs --agent-cert"),
+        (&["--agent-cert=", "--agent-key="], "--service-account-token-path"),
+        (&["--agent-cert=/no/such/file"], "/no/such/file"),
+        (&["--service-account-token-path=/no/such/file"], "--service-account-token-path=/no/such/file"),
+        (&["--kubeconfig=/no/such/file"], "--kubeconfig=/no/such/file"),
+        (&["--sync-interval=11s"], "--sync-interval-cap"),
+        (&["--xfr-channel-size=0"], "must be greater than 0"),
+        (&["--xfr-channel-size=-10"], "must be greater than 0"),
+        (&["--enable-contention-profiling"], "--enable-profiling"),
+        (&["--agent-identifiers=uid=a&zone=b"], "zone"),
+        (&["--agent-identifiers=host=a;host=b"], "url query"),
+        (&["--server-count-source=min"], "default or max"),
+        (&["--lease-label-selector=a in b"], "requirement"),
+        (&["--count-server-leases", "--lease-namespace="], "--lease-namespace"),
+        (&["--keepalive-time=-1s"], "negative"),
+        (&["--proxy-server-port=0"], "--proxy-server-host"),
+        (&["--proxy-server-port=65536"], "65536"),
+        (&["--health-server-host=no such name"], "--health-server-host"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ] {
+        let refusal = refused(flags);
+        assert!(refusal.contains(said), "{flags:?}: {refusal}");
+    }
+}

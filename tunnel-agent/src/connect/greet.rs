@@ -90,7 +90,8 @@ pub(super) async fn greet(control: Stream, hello: Hello) -> Result<Answer, Greet
             | RejectionKind::Version
             | RejectionKind::Identity
             | RejectionKind::Unauthenticated
-            | RejectionKind::Draining) => Err(GreetingError::Rejected { kind, text: rejection.text }),
+            | RejectionKind::Draining
+            | RejectionKind::Unavailable) => Err(GreetingError::Rejected { kind, text: rejection.text }),
         },
         Control::Hello(_) | Control::Ping(_) | Control::Pong(_) | Control::Drain(_) => {
             Err(GreetingError::Unexpected)

@@ -5,26 +5,35 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
 use tunnel::listen::tune;
 use tunnel::stream::Stream;
 use tunnel::tls::ALPN;
-use tunnel::transport::{HandshakeError, Tunnel, h2, quic};
+use tunnel::transport::konnectivity::{Connected, Introduction};
+use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity, quic};
 
+use super::ATTEMPT_LIMIT;
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::fleet::Way;
+use crate::metrics::Metrics;
+use crate::proxy::Proxies;
 
 /// The name of gRPC in TLS, which is what a Konnectivity server speaks.
 const ALPN_GRPC: &[u8] = b"h2";
 
-/// A tunnel on which nothing was said yet.
+/// TLS over TCP to a server.
+pub(super) type Tls = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// A link on which nothing was said yet.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) tunnel: Tunnel,
-    /// Where Hello is said.
-    pub(super) control: Stream,
+pub(super) enum Opened {
+    /// A tunnel of our own kind, and the stream on which Hello is said.
+    Ours(Tunnel, Stream),
+    /// A server that speaks Konnectivity's gRPC.
+    Grpc(Box<Tls>),
 }
 
 /// What it takes to establish tunnels.
@@ -34,6 +43,8 @@ pub(super) struct Links {
     quic_tls: Arc<rustls::ClientConfig>,
     /// On TCP the server chooses by ALPN.
     tcp_tls: Arc<rustls::ClientConfig>,
+    /// Ways out for TCP.
+    proxies: Proxies,
     drain: Drain,
 }
 
@@ -47,6 +58,7 @@ impl Links {
         Self {
             quic_tls: with_alpn(vec![ALPN.to_vec()]),
             tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
+            proxies: config.proxies.clone(),
             drain,
         }
     }
@@ -64,13 +76,19 @@ impl Links {
             quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?;
         let (tunnel, control) =
             quic::connect(&endpoint, way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
-        Ok(Opened { tunnel: Tunnel::Quic(tunnel), control })
+        Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
     }
 
     /// TCP and TLS, and then the protocol that the server has chosen.
     pub(super) async fn tcp(&self, way: &Way) -> Result<Opened, HandshakeError> {
         let lost = |error: std::io::Error| HandshakeError::Lost(error.to_string());
-        let tcp = TcpStream::connect(way.addr).await.map_err(lost)?;
+        let tcp = match self.proxies.to(&way.name, way.addr.port()) {
+            Some(proxy) => proxy
+                .connect(&way.name, way.addr.port(), Instant::now() + ATTEMPT_LIMIT)
+                .await
+                .map_err(|error| HandshakeError::Lost(error.to_string()))?,
+            None => TcpStream::connect(way.addr).await.map_err(lost)?,
+        };
         tune(&tcp);
         let name = ServerName::try_from(way.name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
@@ -81,13 +99,26 @@ impl Links {
         match tls.get_ref().1.alpn_protocol() {
             Some(ALPN) => {
                 let (tunnel, control) = h2::connect(tls, way.addr, &self.drain).await?;
-                Ok(Opened { tunnel: Tunnel::H2(tunnel), control })
+                Ok(Opened::Ours(Tunnel::H2(tunnel), control))
             }
-            Some(ALPN_GRPC) => Err(HandshakeError::Tls(
-                "the server speaks only Konnectivity's protocol, which this agent does not".to_owned(),
-            )),
+            Some(ALPN_GRPC) => Ok(Opened::Grpc(Box::new(tls))),
             Some(_) | None => Err(HandshakeError::Tls("the server does not speak this protocol".to_owned())),
         }
+    }
+
+    /// Introduces us to a Konnectivity server.
+    pub(super) async fn call(
+        &self,
+        way: &Way,
+        tls: Box<Tls>,
+        introduction: &Introduction,
+        metrics: &Metrics,
+    ) -> Result<Connected, HandshakeError> {
+        let name = &way.name;
+        let host = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
+        let authority = format!("{host}:{}", way.addr.port());
+        let counters = metrics.konnectivity.packets.counters();
+        konnectivity::connect(tls, (way.addr, &authority), introduction, counters, &self.drain).await
     }
 }
 

@@ -13,7 +13,7 @@ use tunnel::drain::Drain;
 use super::plan::Purpose;
 use super::{Report, Servers};
 use crate::config::ServerAddr;
-use crate::connect::{Choice, Connected, Connector};
+use crate::connect::{Choice, Connector, Held};
 use crate::session::Session;
 
 use super::entries::Way;
@@ -74,7 +74,7 @@ impl Tasks {
                 // That tunnel is to be replaced, which is no duplicate.
                 Purpose::Upgrade(id) => (Choice::Quic, Some(id.clone())),
             };
-            let connected: Connected = Box::new(move || {
+            let connected: Held = Box::new(move || {
                 let ids = &servers.borrow().ids;
                 ids.iter().filter(|id| Some(*id) != except.as_ref()).cloned().collect()
             });

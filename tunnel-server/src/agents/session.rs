@@ -19,11 +19,11 @@ use tunnel_proto::message::{
     Control, Drain as DrainNotice, Hello, Ping, Rejection, RejectionKind, VERSION, Welcome, encode_control,
 };
 
-use crate::agents::{Agent, Registry};
+use crate::agents::{Agent, Authenticator, Registry};
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// Limit of a handshake, TLS and link together.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an agent may take to say Hello.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
@@ -31,6 +31,10 @@ const GREETING_LIMIT: Duration = Duration::from_secs(10);
 /// Handshakes at once: enough to use all cores through a storm of agents, few
 /// enough that strangers cannot take the memory.
 const HANDSHAKES: usize = 256;
+
+/// Tunnels at once whose agents are not known yet: where tokens are all that
+/// agents need, anybody can open one. Each has half a minute at most.
+const STRANGERS: usize = 1024;
 
 /// Notices that wait for an agent's control stream.
 const NOTICES: usize = 8;
@@ -53,11 +57,14 @@ pub struct Sessions {
     pub server_id: Arc<str>,
     /// How many servers agents should be connected to, told to agents.
     pub server_count: u32,
+    /// Who is taken for an agent.
+    pub authenticator: Authenticator,
     /// Metrics.
     pub metrics: Metrics,
     /// The drain that ends it all.
     pub drain: Drain,
     handshakes: Arc<Semaphore>,
+    pub(super) strangers: Arc<Semaphore>,
 }
 
 impl Sessions {
@@ -67,6 +74,7 @@ impl Sessions {
         registry: Registry,
         server_id: &str,
         server_count: u32,
+        authenticator: Authenticator,
         metrics: Metrics,
         drain: Drain,
     ) -> Self {
@@ -74,9 +82,11 @@ impl Sessions {
             registry,
             server_id: server_id.into(),
             server_count,
+            authenticator,
             metrics,
             drain,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
         }
     }
 
@@ -97,10 +107,11 @@ impl Sessions {
         let (tunnel, control) = match established {
             Ok(established) => established,
             Err(error) => {
-                self.rejected(link, error.label());
-                info!(%from, link = link.label(), %error, "agent handshake failed");
-                return;
+                return self.handshake_failed(link, from, &error);
             }
+        };
+        let Ok(stranger) = Arc::clone(&self.strangers).try_acquire_owned() else {
+            return self.drop_tunnel(&tunnel, "crowded", "too many agents are being admitted");
         };
         let mut messages = control_messages(control);
         let hello = match timeout(GREETING_LIMIT, greeting(&mut messages)).await {
@@ -113,22 +124,52 @@ impl Sessions {
         if hello.version == VERSION && hello.connected_servers.iter().any(|id| **id == *self.server_id) {
             return self.send_back(&tunnel, messages).await;
         }
-        let admitted = if self.drain.has_started() {
-            Err((RejectionKind::Draining, "the server is draining".to_owned()))
-        } else {
-            admit(hello)
+        // Boxed: a review is large, and the task lives as long as the tunnel.
+        let admitted = tokio::select! {
+            biased;
+            () = self.drain.killed() => return tunnel.close("server stopped"),
+            admitted = Box::pin(self.admit(hello)) => admitted,
         };
         match admitted {
             Ok((id, identifiers, software)) => {
+                drop(stranger);
                 Box::pin(self.converse(tunnel, messages, id, identifiers, &software)).await;
             }
-            Err((kind, text)) => {
+            Err((kind, reason, text)) => {
                 warn!(%from, link = link.label(), why = text, "agent rejected");
-                self.rejected(link, "rejected");
+                self.rejected(link, reason);
                 self.reject(messages, kind, &text).await;
                 tunnel.close(&text);
             }
         }
+    }
+
+    /// Checks what an agent says of itself, and then who it is, which costs more.
+    async fn admit(
+        &self,
+        mut hello: Hello,
+    ) -> Result<(String, Identifiers, String), (RejectionKind, &'static str, String)> {
+        if self.drain.has_started() {
+            return Err((RejectionKind::Draining, "rejected", "the server is draining".to_owned()));
+        }
+        let token = std::mem::take(&mut hello.token);
+        let (id, identifiers, software) =
+            introduced(hello).map_err(|(kind, text)| (kind, "rejected", text))?;
+        let token = (!token.is_empty()).then_some(token.as_str());
+        match self.authenticator.check(token).await {
+            Ok(Some(holder)) => {
+                debug!(
+                    agent = id,
+                    account = holder.username,
+                    node = holder.node_name,
+                    pod = holder.pod_name,
+                    "token accepted"
+                );
+            }
+            Ok(None) => {}
+            Err(rejected) => return Err((rejected.kind(), rejected.label(), rejected.to_string())),
+        }
+        Ok((id, identifiers, software))
     }
 
     /// An agent has come to a server that it holds a tunnel to, and says so.
@@ -146,7 +187,12 @@ impl Sessions {
         tunnel.close(why);
     }
 
-    fn rejected(&self, link: Link, reason: &str) {
+    pub(super) fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
+        self.rejected(link, error.label());
+        info!(%from, link = link.label(), %error, "agent handshake failed");
+    }
+
+    pub(super) fn rejected(&self, link: Link, reason: &str) {
         self.metrics.rejected_agents.with_label_values(&[link.label(), reason]).inc();
     }
 
@@ -214,7 +260,8 @@ impl Sessions {
             | RejectionKind::Version
             | RejectionKind::Identity
             | RejectionKind::Unauthenticated
-            | RejectionKind::Draining => String::new(),
+            | RejectionKind::Draining
+            | RejectionKind::Unavailable => String::new(),
         };
         let rejection = Rejection { code: kind.code(), text: text.to_owned(), server_id };
         let Ok(message) = encode_control(Control::Rejection(rejection)) else { return };
@@ -266,15 +313,19 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
     }
 }
 
+/// Whether a name is fit for logs and metrics.
+pub(super) fn is_agent_id(id: &str) -> bool {
+    (1..=MAX_AGENT_ID).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic())
+}
+
 /// Checks what an agent says of itself.
-fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, String)> {
+fn introduced(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, String)> {
     if hello.version != VERSION {
         let text =
             format!("this server speaks version {VERSION} of the protocol, the agent {}", hello.version);
         return Err((RejectionKind::Version, text));
     }
-    let printable = hello.agent_id.chars().all(|c| c.is_ascii_graphic());
-    if hello.agent_id.is_empty() || hello.agent_id.len() > MAX_AGENT_ID || !printable {
+    if !is_agent_id(&hello.agent_id) {
         let text = format!("an agent id is 1 to {MAX_AGENT_ID} printable characters without spaces");
         return Err((RejectionKind::Identity, text));
     }
@@ -284,9 +335,20 @@ fn admit(hello: Hello) -> Result<(String, Identifiers, String), (RejectionKind, 
     Ok((hello.agent_id, identifiers, software))
 }
 
+/// Who came over TCP.
+enum Taken {
+    /// An agent of ours, with its control stream.
+    Ours(Tunnel, Stream),
+    /// An agent that speaks gRPC.
+    Konnectivity(Box<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>),
+}
+
 /// Takes agents in on TCP until the drain ends the listener.
 pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+    // Konnectivity's agents know only this name; ours prefer their own.
+    let mut tls = rustls::ServerConfig::clone(&tls);
+    tls.alpn_protocols.push(b"h2".to_vec());
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let drain = sessions.drain.clone();
     loop {
         let accepted = tokio::select! {
@@ -310,11 +372,19 @@ pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, s
             let handshake = Box::pin(async {
                 let tls =
                     acceptor.accept(tcp).await.map_err(|error| HandshakeError::Tls(error.to_string()))?;
+                if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    return Ok(Taken::Konnectivity(Box::new(tls)));
+                }
                 let (tunnel, control) = Box::pin(h2::accept(tls, from, &sessions.drain)).await?;
-                Ok((Tunnel::H2(tunnel), control))
+                Ok(Taken::Ours(Tunnel::H2(tunnel), control))
             });
-            let established = limited(&sessions, handshake).await;
-            sessions.serve(established, Link::H2, from).await;
+            match limited(&sessions, handshake).await {
+                Ok(Taken::Konnectivity(tls)) => Box::pin(sessions.serve_konnectivity(tls, from)).await,
+                Ok(Taken::Ours(tunnel, control)) => {
+                    sessions.serve(Ok((tunnel, control)), Link::H2, from).await;
+                }
+                Err(error) => sessions.handshake_failed(Link::H2, from, &error),
+            }
         });
     }
 }
@@ -347,10 +417,10 @@ pub async fn accept_quic(endpoint: quinn::Endpoint, sessions: Sessions) {
 }
 
 /// Runs a handshake with its limits of time and number.
-async fn limited(
+async fn limited<T>(
     sessions: &Sessions,
-    handshake: impl Future<Output = Result<(Tunnel, Stream), HandshakeError>>,
-) -> Result<(Tunnel, Stream), HandshakeError> {
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
     let limited = async {
         let _permit = sessions.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
         handshake.await

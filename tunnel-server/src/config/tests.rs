@@ -1,10 +1,27 @@
-use super::*;
-use crate::cli::Cli;
 use clap::Parser as _;
 
+use super::*;
+use crate::cli::Cli;
+
+/// What a command line is refused with, by the parser or after it. `{}` in a
+/// flag is a directory with certificates.
 fn refused(flags: &[&str]) -> String {
-    let cli = Cli::try_parse_from([&["tunnel-server"], flags].concat()).unwrap();
-    format!("{:#}", Config::try_from(cli.server).unwrap_err())
+    let dir = tempfile::tempdir().unwrap();
+    manifests::files(dir.path());
+    let dir = dir.path().display().to_string();
+    let words =
+        std::iter::once("tunnel-server".to_owned()).chain(flags.iter().map(|flag| flag.replace("{}", &dir)));
+    match Cli::try_parse_from(words) {
+        Ok(cli) => Config::try_from(cli.server).err().map_or_else(String::new, |error| format!("{error:#}")),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The same, of a command line that is sound without the flags.
+fn refused_with(flags: &[&str]) -> String {
+    let sound =
+        ["--uds-name=/x", "--cluster-cert={}/cert", "--cluster-key={}/key", "--cluster-ca-cert={}/cert"];
+    refused(&[&sound, flags].concat())
 }
 
 #[test]
@@ -14,13 +31,56 @@ fn a_server_that_would_leave_a_door_open_names_the_flags_that_close_it() {
     assert!(refused(&["--uds-name=/x", "--server-port=8090"]).contains("--server-ca-cert"));
     assert!(refused(&["--server-port=0"]).contains("--uds-name"));
     assert!(refused(&["--uds-name=/x", "--cluster-ca-cert=c"]).contains("--cluster-cert"));
-    assert!(refused(&["--uds-name=/x", "--health-bind-address=nowhere"]).contains("--cluster-ca-cert"));
+    let contradiction = refused_with(&["--insecure-allow-anonymous-agents"]);
+    assert!(contradiction.contains("contradicts"), "{contradiction}");
 }
 
 #[test]
 fn empty_values_mean_none() {
     assert!(refused(&["--uds-name=", "--server-port=0"]).contains("no frontend"));
     assert!(refused(&[]).contains("--server-ca-cert"));
+}
+
+#[test]
+fn what_konnectivity_refuses_is_refused() {
+    assert_eq!(refused_with(&[]), "");
+    for (flags, said) in [
+        (&["--server-ca-cert={}/cert"][..], "--server-ca-cert is for the frontend on TCP"),
+        (&["--server-port=8090", "--server-ca-cert={}/cert"], "--server-cert and --server-key"),
+        (&["--cluster-key="], "--cluster-cert and --cluster-key"),
+        (&["--cluster-cert=/no/such/file"], "/no/such/file"),
+        (&["--cluster-ca-cert=/no/such/file"], "/no/such/file"),
+        (&["--kubeconfig=/no/such/file"], "--kubeconfig=/no/such/file"),
+        (&["--mode=socks"], "socks"),
+        (&["--agent-port=65536"], "65536"),
+        (&["--enable-contention-profiling"], "--enable-profiling"),
+        (&["--agent-namespace=a"], "--agent-service-account is missing"),
+        (&["--agent-service-account=a", "--authentication-audience=a"], "--agent-namespace is missing"),
+        (&["--agent-service-account=a", "--agent-namespace=a"], "--authentication-audience is missing"),
+        (&["--proxy-strategies="], "at least one strategy"),
+        (&["--proxy-strategies=invalid"], "\"invalid\""),
+        (&["--xfr-channel-size=0"], "must be greater than 0"),
+        (&["--xfr-channel-size=-10"], "must be greater than 0"),
+        (&["--tls-min-version=InvalidVersion"], "VersionTLS12"),
+        (&["--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"], "TLS_RSA_WITH_RC4_128_SHA"),
+        (&["--enable-lease-controller", "--lease-label="], "--lease-label"),
+        (&["--enable-lease-controller", "--lease-label=a"], "key=value"),
+        (&["--enable-lease-controller", "--lease-namespace="], "--lease-namespace"),
+        (&["--graceful-shutdown-timeout=-1s"], "must not be negative"),
+        (&["--backend-dial-timeout=-1s"], "must not be negative"),
+        (&["--health-bind-address=no such name"], "--health-bind-address"),
+        (&["--server-count=many"], "many"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ] {
+        let refusal = refused_with(flags);
+        assert!(refusal.contains(said), "{flags:?}: {refusal}");
+    }
+}
+
+#[test]
+fn ports_outside_of_konnectivitys_range_are_taken() {
+    // 443 is often the only way out of a node's network.
+    assert_eq!(refused_with(&["--agent-port=443", "--health-port=50000", "--admin-port=0"]), "");
 }
 
 #[test]

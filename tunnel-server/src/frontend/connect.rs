@@ -13,12 +13,10 @@ use tunnel_proto::connect::{ESTABLISHED, Head, HeadError, Status, parse, refusal
 use tunnel_proto::refusal::RefusalKind;
 use tunnel_proto::target::Target;
 
-use super::record::Record;
+use super::record::{GivenUp, Record};
 use super::{Frontend, HEAD_LIMIT, HOLD, send_all, settle, watched};
 use crate::dial::DialError;
-
-/// The name in metrics and logs.
-pub(super) const NAME: &str = "connect";
+use crate::metrics::ClientKind;
 
 /// After a refusal, the client's remaining bytes are read for this long, so
 /// that closing does not destroy the answer.
@@ -69,7 +67,7 @@ pub(super) async fn serve(
         }
     };
     let id = frontend.dialer.next_id();
-    let record = Record::new(&frontend, NAME, listener, id, target.to_string());
+    let record = Record::new(&frontend, ClientKind::Connect, (listener, id), target.to_string());
     dial_and_relay(&frontend, socket, &target, record).await;
 }
 
@@ -94,7 +92,7 @@ async fn dial_and_relay(frontend: &Frontend, mut socket: Socket, target: &Target
     let dial = frontend.dialer.dial(record.id, target);
     let (dialed, early) = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return record.given_up("killed"),
+        () = frontend.drain.killed() => return record.given_up(GivenUp::Killed),
         watched = watched(&mut socket, dial) => watched,
     };
     let mut dialed = match dialed {
@@ -103,21 +101,22 @@ async fn dial_and_relay(frontend: &Frontend, mut socket: Socket, target: &Target
             record.failed(&error);
             return refuse(socket, status(&error), &error.to_string()).await;
         }
-        None => return record.given_up("cancelled"),
+        None => return record.given_up(GivenUp::Cancelled),
     };
-    record.connected(&dialed);
+    record.dialed(&dialed);
     socket.unread(early);
     let answer = Bytes::from_static(ESTABLISHED);
     if send_all(&mut socket, answer, Instant::now() + HEAD_LIMIT).await.is_err() {
-        return;
+        return record.given_up(GivenUp::Unanswered);
     }
-    let meter = frontend.metrics.meter();
+    record.established();
+    let meter = frontend.metrics.meter(ClientKind::Connect, dialed.link);
     let ending = tokio::select! {
         biased;
         () = frontend.drain.killed() => return socket.abort(Abort::Now),
         ending = relay(&mut socket, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
     };
-    record.ended(&ending);
+    record.ended(ending);
     drop((record, socket));
     settle(dialed, &frontend.drain).await;
 }

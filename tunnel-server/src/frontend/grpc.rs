@@ -6,13 +6,15 @@
 
 mod call;
 mod client;
+mod sender;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::{self, SendResponse};
-use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
@@ -21,9 +23,6 @@ use tunnel_proto::packet::PROXY_PATH;
 
 use super::Frontend;
 use super::authority::Acceptable;
-
-/// The name in metrics and logs.
-pub(super) const NAME: &str = "grpc";
 
 /// Unread bytes that one call may hold here. Clients are near and their data
 /// goes straight on, so this need not be larger than a few writes.
@@ -182,10 +181,4 @@ fn trailers(code: Code, text: &'static str) -> HeaderMap {
         trailers.insert("grpc-message", HeaderValue::from_static(text));
     }
     trailers
-}
-
-/// Ends a call in order.
-fn end(send: &mut SendStream<Bytes>, code: Code, text: &'static str) {
-    // Fails only when the client ended the call first.
-    let _ = send.send_trailers(trailers(code, text));
 }

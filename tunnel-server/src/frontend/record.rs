@@ -10,7 +10,45 @@ use tunnel::transport::Link;
 
 use super::Frontend;
 use crate::dial::{DialError, Dialed};
-use crate::metrics::GaugeGuard;
+use crate::metrics::{ClientKind, DialFailure, GaugeGuard, Lifetime};
+
+/// Why a dial came to nothing although no agent failed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GivenUp {
+    /// What the client asked for is no target.
+    BadRequest,
+    /// The client went away or took it back.
+    Cancelled,
+    /// This server stops.
+    Killed,
+    /// The client said what makes no sense before it had the answer.
+    Nonsense,
+    /// The client went away before it was told that it is connected.
+    Unanswered,
+}
+
+impl GivenUp {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::BadRequest | Self::Nonsense => "bad_request",
+            Self::Cancelled => "cancelled",
+            Self::Killed => "killed",
+            Self::Unanswered => "unanswered",
+        }
+    }
+
+    /// What Konnectivity would call it.
+    const fn failure(self) -> Option<DialFailure> {
+        match self {
+            // Its agent would have been asked, and would have said no.
+            Self::BadRequest => Some(DialFailure::ErrorResponse),
+            Self::Cancelled | Self::Nonsense => Some(DialFailure::FrontendClose),
+            // Nobody's failure.
+            Self::Killed => None,
+            Self::Unanswered => Some(DialFailure::SendResponse),
+        }
+    }
+}
 
 /// What is known of one connection. Dropping it counts and logs, also when the
 /// connection's task was cancelled.
@@ -20,48 +58,60 @@ pub(super) struct Record {
     pub(super) id: u64,
     /// Bytes relayed so far.
     pub(super) moved: Moved,
-    frontend: &'static str,
+    kind: ClientKind,
     listener: &'static str,
     target: String,
     agent: Option<(String, Link)>,
     started: Instant,
     dial: Option<Duration>,
+    established: Option<(Instant, GaugeGuard)>,
     outcome: &'static str,
     error: Option<String>,
-    ended: Option<&'static str>,
+    ending: Option<Ending>,
     server: Arc<Frontend>,
-    _gauge: GaugeGuard,
+    _connection: GaugeGuard,
+    _request: Option<GaugeGuard>,
 }
 
 impl Record {
+    /// A connection that a client asked for.
     pub(super) fn new(
         server: &Arc<Frontend>,
-        frontend: &'static str,
-        listener: &'static str,
-        id: u64,
+        kind: ClientKind,
+        (listener, id): (&'static str, u64),
         target: String,
     ) -> Self {
+        let metrics = &server.metrics;
         Self {
             id,
             moved: Moved::default(),
-            frontend,
+            kind,
             listener,
             target,
             agent: None,
             started: Instant::now(),
             dial: None,
-            outcome: "cancelled",
+            established: None,
+            outcome: GivenUp::Cancelled.label(),
             error: None,
-            ended: None,
+            ending: None,
             server: Arc::clone(server),
-            _gauge: GaugeGuard::new(server.metrics.connections.with_label_values(&[frontend])),
+            _connection: metrics.connection(kind),
+            // Calls of gRPC count for themselves, from their beginning.
+            _request: (kind == ClientKind::Connect).then(|| metrics.konnectivity.http_connection()),
         }
     }
 
-    pub(super) fn connected(&mut self, dialed: &Dialed) {
+    /// An agent has connected; the client does not know it yet.
+    pub(super) fn dialed(&mut self, dialed: &Dialed) {
         self.agent = Some((dialed.agent.clone(), dialed.link));
         self.dial = Some(self.started.elapsed());
+    }
+
+    /// The client was told that it is connected.
+    pub(super) fn established(&mut self) {
         self.outcome = "connected";
+        self.established = Some((Instant::now(), self.server.metrics.konnectivity.established()));
     }
 
     pub(super) fn failed(&mut self, error: &DialError) {
@@ -69,43 +119,46 @@ impl Record {
         self.error = Some(error.to_string());
     }
 
-    /// The client went, or the server stopped, before the dial was answered.
-    pub(super) fn given_up(&mut self, outcome: &'static str) {
-        self.outcome = outcome;
+    /// The connection came to nothing before it was established.
+    pub(super) fn given_up(&mut self, why: GivenUp) {
+        self.outcome = why.label();
+        if let Some(failure) = why.failure() {
+            self.server.metrics.konnectivity.dial_failed(failure);
+        }
     }
 
-    pub(super) fn ended(&mut self, ending: &Ending) {
-        self.ended = Some(ending.label());
-        if let Ending::Broken { why, .. } = ending {
+    pub(super) fn ended(&mut self, ending: Ending) {
+        if let Ending::Broken { why, .. } = &ending {
             self.error = Some(why.to_string());
         }
+        self.ending = Some(ending);
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.server.metrics.dials.with_label_values(&[self.frontend, self.outcome]).inc();
-        let ended = match (self.dial, self.ended) {
-            (None, _) => self.outcome,
-            (Some(_), Some(how)) => how,
-            (Some(_), None) => "killed",
-        };
-        if self.dial.is_some() {
-            self.server.metrics.endings.with_label_values(&[self.frontend, ended]).inc();
-            self.server.metrics.connection_seconds.observe(self.started.elapsed().as_secs_f64());
+        let metrics = &self.server.metrics;
+        metrics.dial_ended(self.kind, self.outcome);
+        let lasted = self.started.elapsed();
+        let link = self.agent.as_ref().map(|(_, link)| *link);
+        let mut ended = self.outcome;
+        if let (Some((since, _)), Some(link)) = (&self.established, link) {
+            let lasted = Lifetime { asked: lasted, established: since.elapsed() };
+            metrics.closed(self.kind, link, self.ending.as_ref(), &lasted);
+            ended = self.ending.as_ref().map_or("killed", Ending::label);
         }
         info!(
             target: "access",
             id = self.id,
-            frontend = self.frontend,
+            frontend = self.kind.label(),
             client = self.listener,
             target = self.target,
             agent = self.agent.as_ref().map(|(agent, _)| agent.as_str()),
-            link = self.agent.as_ref().map(|(_, link)| link.label()),
+            link = link.map(Link::label),
             dial_ms = self.dial.map(|dial| dial.as_millis()),
             bytes_up = self.moved.up,
             bytes_down = self.moved.down,
-            duration_ms = self.started.elapsed().as_millis(),
+            duration_ms = lasted.as_millis(),
             ended,
             error = self.error,
         );

@@ -10,6 +10,13 @@ use crate::process::LogFormat;
 /// What `--log-file-max-size` counts in.
 const MEGABYTE: u64 = 1024 * 1024;
 
+/// What the higher verbosities are here: of ourselves, not of the libraries.
+/// Kamaji passes 8 to every agent, where klog still has next to nothing to say.
+const DEBUG: &str = "info,tunnel=debug";
+
+/// See [`DEBUG`].
+const TRACE: &str = "info,tunnel=trace";
+
 /// Flags for logging, the same in both programs.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
@@ -32,7 +39,7 @@ pub struct LogArgs {
 #[command(next_help_heading = "Logging, as Konnectivity's manifests ask for it")]
 pub struct KlogArgs {
     /// Verbosity, if --log-level is not given: up to 1, info without the line
-    /// per connection; up to 4, info; 5, debug; from 6, trace.
+    /// per connection; up to 4, info; up to 9, debug; from 10, trace.
     #[arg(short, long, value_name = "LEVEL", allow_negative_numbers = true)]
     pub v: Option<i32>,
 
@@ -167,8 +174,8 @@ impl LogArgs {
             (Some(filter), _) => filter,
             (None, Some(..=1)) => "info,access=off",
             (None, Some(2..=4)) => "info",
-            (None, Some(5)) => "debug",
-            (None, Some(6..)) => "trace",
+            (None, Some(5..=9)) => DEBUG,
+            (None, Some(10..)) => TRACE,
             (None, None) => otherwise,
         }
     }
@@ -225,10 +232,11 @@ mod tests {
             ("--v=1", "info,access=off"),
             ("--v=4", "info"),
             ("--v 4", "info"),
-            ("-v=5", "debug"),
-            ("-v5", "debug"),
-            ("-v 10", "trace"),
-            ("--v=4 --v=9", "trace"),
+            ("-v=5", DEBUG),
+            ("-v5", DEBUG),
+            ("-v=8", DEBUG),
+            ("-v 10", TRACE),
+            ("--v=4 --v=99", TRACE),
             ("--v=9 --log-level=warn", "warn"),
         ] {
             assert_eq!(parse(line).filter("otherwise"), filter, "{line}");

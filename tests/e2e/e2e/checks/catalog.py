@@ -1,6 +1,6 @@
 """The names of `--only`, in the order in which the checks run."""
 
-from . import attach, copy, disruption, exec, forward, logs, noagent, proxy, webhook
+from . import attach, copy, disruption, exec, forward, leases, logs, noagent, proxy, tokens, webhook
 
 # One after another in each frontend, the frontends at once.
 STEPS = {
@@ -32,4 +32,7 @@ DISRUPTIONS = {
     "server-killed": disruption.server_killed,
     "server-terminated": disruption.server_terminated,
 }
-NAMES = [*BEFORE, *BESIDE, *STEPS, *DISRUPTIONS]
+PASS = [*BEFORE, *BESIDE, *STEPS, *DISRUPTIONS]
+# After all passes, once: the server and the agent are started anew with other flags.
+SCENARIOS = {"tokens": tokens.scenario, "leases": leases.scenario}
+NAMES = [*PASS, *SCENARIOS]

@@ -3,15 +3,23 @@
 //! gRPC clients know no half-close. A target's end becomes the last packet of
 //! the connection, and the client's request to close ends both directions.
 
+use std::fmt::Display;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use h2::{Reason, RecvStream, SendStream};
+use h2::RecvStream;
+use tokio::sync::mpsc;
+use tunnel::drain::Drain;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use tunnel::packet_counters::{PacketCounters, StreamError};
+use tunnel::packets::{Asked, Begun, Counters, Halves, Limits, Member, Mux};
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError, put_data_head};
+use tunnel_proto::packet_kind::PacketKind;
 
-use super::{Code, end};
+use super::Code;
+use super::sender::Sender;
+use crate::metrics::GaugeGuard;
 
 /// Bytes in one data packet. Larger ones cost the Go client less, smaller ones
 /// let it be slower before it gives up (it drops connections on which eleven
@@ -33,20 +41,21 @@ pub(super) struct Packets {
     owed: usize,
     /// Payload handed out and not yet consumed.
     unconsumed: usize,
+    counters: PacketCounters,
 }
 
 impl Packets {
-    pub(super) fn new(body: RecvStream) -> Self {
-        Self { body, deframer: Deframer::grpc(MAX_MESSAGE), owed: 0, unconsumed: 0 }
+    pub(super) fn new(body: RecvStream, counters: PacketCounters) -> Self {
+        Self { body, deframer: Deframer::grpc(MAX_MESSAGE), owed: 0, unconsumed: 0, counters }
     }
 
     /// The next packet; `None` when the client ends its direction of the call.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Packet>, Broken>> {
         loop {
-            let message = self.deframer.next().map_err(|error| Broken::Protocol(error.to_string()))?;
+            let message = self.deframer.next().map_err(|error| self.unreadable(&error))?;
             if let Some(message) = message {
-                let packet = Packet::decode(message)
-                    .map_err(|error: PacketError| Broken::Protocol(error.to_string()))?;
+                let packet = Packet::decode(message).map_err(|error: PacketError| self.unreadable(&error))?;
+                self.counters.count(packet.kind());
                 if let Packet::Data { data, .. } = &packet {
                     self.unconsumed += data.len();
                 }
@@ -58,9 +67,9 @@ impl Packets {
                     self.owed += data.len();
                     self.deframer.push(data);
                 }
-                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
+                Some(Err(error)) => return Poll::Ready(Err(self.broken(&error))),
                 None if self.deframer.is_mid_message() => {
-                    return Poll::Ready(Err(Broken::Protocol("the call ended within a message".to_owned())));
+                    return Poll::Ready(Err(self.unreadable(&"the call ended within a message")));
                 }
                 None => return Poll::Ready(Ok(None)),
             }
@@ -70,6 +79,14 @@ impl Packets {
     pub(super) fn consumed(&mut self, n: usize) {
         self.unconsumed = self.unconsumed.saturating_sub(n);
         self.give_back();
+    }
+
+    /// For somebody who goes on without flow control of the connection: all of
+    /// what is owed is window again.
+    fn into_parts(mut self) -> (RecvStream, Deframer, PacketCounters) {
+        self.unconsumed = 0;
+        self.give_back();
+        (self.body, self.deframer, self.counters)
     }
 
     /// Everything but unconsumed payload is window again: packet heads, and the
@@ -82,15 +99,24 @@ impl Packets {
             let _ = self.body.flow_control().release_capacity(n);
         }
     }
-}
 
-pub(super) fn broken(error: &h2::Error) -> Broken {
-    if error.is_remote() && error.is_reset() {
-        Broken::Reset
-    } else if error.is_io() || error.is_go_away() {
-        Broken::Lost(error.to_string())
-    } else {
-        Broken::Protocol(error.to_string())
+    fn unreadable(&self, why: &dyn Display) -> Broken {
+        self.counters.failed(StreamError::Internal, None);
+        Broken::Protocol(why.to_string())
+    }
+
+    fn broken(&self, error: &h2::Error) -> Broken {
+        let lost = error.is_io() || error.is_go_away();
+        // To a gRPC server, a client that is gone has cancelled its calls.
+        let code = if lost { StreamError::Canceled } else { StreamError::from(error) };
+        self.counters.failed(code, None);
+        if error.is_remote() && error.is_reset() {
+            Broken::Reset
+        } else if lost {
+            Broken::Lost(error.to_string())
+        } else {
+            Broken::Protocol(error.to_string())
+        }
     }
 }
 
@@ -101,21 +127,53 @@ enum State {
     Closed,
 }
 
-/// A client to which one connection was given.
+/// A call that carries several connections.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) mux: Mux,
+    /// Dials beyond the first.
+    pub(super) asked: mpsc::Receiver<Asked>,
+    /// Counts the call.
+    pub(super) open: GaugeGuard,
+}
+
+/// A client to which one connection was given. Abort it before it is dropped:
+/// old clients wait for ever when a call ends without a word.
 #[derive(Debug)]
 pub(super) struct Client {
     packets: Packets,
-    send: SendStream<Bytes>,
+    send: Sender,
     connect_id: i64,
     state: State,
     /// Why nothing more is received; told once all before it is delivered.
     failed: Option<Broken>,
     answers: u32,
+    /// A second dial on the call, which this client cannot carry.
+    second: Option<Packet>,
 }
 
 impl Client {
-    pub(super) fn new(packets: Packets, send: SendStream<Bytes>, connect_id: i64) -> Self {
-        Self { packets, send, connect_id, state: State::Open, failed: None, answers: 0 }
+    /// A client; `second` is a dial that it asked for while this one was made.
+    pub(super) fn new(packets: Packets, send: Sender, connect_id: i64, second: Option<Packet>) -> Self {
+        Self { packets, send, connect_id, state: State::Open, failed: None, answers: 0, second }
+    }
+
+    /// Whether the client wants another connection on this call. Nothing more
+    /// is received until [`Client::into_shared`].
+    pub(super) const fn wants_another(&self) -> bool {
+        self.second.is_some()
+    }
+
+    /// Lets the call carry several connections, of which this is one. `None`
+    /// when no other was asked for.
+    pub(super) fn into_shared(self, limits: Limits, drain: &Drain) -> Option<(Shared, Member)> {
+        let next = self.second?;
+        let (body, deframer, received) = self.packets.into_parts();
+        let (send, sent, open) = self.send.into_parts();
+        let halves = Halves { send, body, called: true, counters: Counters { received, sent } };
+        let begun = Begun { deframer, connect_id: self.connect_id, next };
+        let (mux, asked, member) = Mux::take_over(halves, limits, drain, begun);
+        Some((Shared { mux, asked, open }, member))
     }
 
     /// The last words of a connection.
@@ -127,8 +185,8 @@ impl Client {
         let packet = Packet::CloseResponse { error: error.to_owned(), connect_id: self.connect_id };
         // Queued behind all data whatever the window, and then the call ends;
         // both fail only when the client was faster.
-        if self.send.send_data(packet.encode(), false).is_ok() {
-            end(&mut self.send, Code::Ok, "");
+        if self.send.packet(&packet).is_ok() {
+            self.send.end(Code::Ok, "");
         }
     }
 
@@ -139,7 +197,7 @@ impl Client {
         if self.answers > MAX_ANSWERS {
             return Err(Broken::Protocol("too many packets of other connections".to_owned()));
         }
-        self.send.send_data(packet.encode(), false).map_err(|_| Broken::Reset)
+        self.send.packet(packet).map_err(|_| Broken::Reset)
     }
 
     /// What a packet means in the middle of a connection.
@@ -162,12 +220,10 @@ impl Client {
             Packet::CloseRequest { connect_id } => {
                 self.answer(&Packet::CloseResponse { error: "Unknown connectID".to_owned(), connect_id })
             }
-            Packet::DialRequest { random, .. } => self.answer(&Packet::DialResponse {
-                error: "this call carries a connection already: open another call for another dial"
-                    .to_owned(),
-                connect_id: 0,
-                random,
-            }),
+            dial @ Packet::DialRequest { .. } => {
+                self.second = Some(dial);
+                Ok(())
+            }
             // Its dial is long answered; types of the future are skipped.
             Packet::CloseDial { .. } | Packet::Unknown(_) => Ok(()),
             Packet::DialResponse { .. } | Packet::CloseResponse { .. } | Packet::Drain => {
@@ -179,7 +235,8 @@ impl Client {
 
 impl Duplex for Client {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
-        while !batch.is_full() && self.state == State::Open && self.failed.is_none() {
+        while !batch.is_full() && self.state == State::Open && self.failed.is_none() && self.second.is_none()
+        {
             match self.packets.poll_next(cx) {
                 Poll::Ready(Ok(Some(packet))) => self.failed = self.take(packet, batch).err(),
                 Poll::Ready(Err(error)) => self.failed = Some(error),
@@ -192,9 +249,18 @@ impl Duplex for Client {
         if !batch.is_empty() {
             return Poll::Ready(Ok(Flow::More));
         }
+        if self.second.is_some() {
+            return Poll::Pending;
+        }
         match self.failed.clone() {
             Some(error) => {
-                self.close(&error.to_string());
+                match &error {
+                    // Nobody is there to be told.
+                    Broken::Reset | Broken::Lost(_) => self.state = State::Closed,
+                    Broken::Io(_) | Broken::Overflow { .. } | Broken::Protocol(_) | Broken::Stopped => {
+                        self.close(&error.to_string());
+                    }
+                }
                 Poll::Ready(Err(error))
             }
             None => Poll::Ready(Ok(Flow::End(End::Closed))),
@@ -211,19 +277,12 @@ impl Duplex for Client {
                 return Poll::Ready(Err(Broken::Stopped));
             }
             let wanted = batch.len().min(PACKET) + HEADS;
-            self.send.reserve_capacity(wanted);
-            let mut room = self.send.capacity();
-            if room == 0 {
-                room = match ready!(self.send.poll_capacity(cx)) {
-                    Some(Ok(room)) => room,
-                    Some(Err(_)) | None => return Poll::Ready(Err(Broken::Stopped)),
-                };
-            }
+            let room = ready!(self.send.poll_room(cx, wanted))?;
             if room > 0 {
                 // A window smaller than the heads is overdrawn by them; HTTP/2
                 // then sends the packet in two frames.
                 let packet = self.packet(batch, room.saturating_sub(HEADS).clamp(1, PACKET));
-                self.send.send_data(packet, false).map_err(|_| Broken::Stopped)?;
+                self.send.encoded(PacketKind::Data, packet)?;
             }
         }
         Poll::Ready(Ok(()))
@@ -239,7 +298,11 @@ impl Duplex for Client {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.send.poll_reset(cx).map(drop)
+        self.send.poll_reset(cx)
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        self.send.poll_reset(cx).map(|_| Broken::Reset)
     }
 
     fn stop_receiving(&mut self) -> bool {
@@ -251,13 +314,12 @@ impl Duplex for Client {
             Abort::AfterData => self.close("connection reset by peer"),
             Abort::Now if self.state == State::Closed => {}
             Abort::Now => {
-                self.send.reserve_capacity(HEADS);
-                if self.send.capacity() == 0 {
+                if self.send.has_room(HEADS) {
+                    self.close("the tunnel server is stopping");
+                } else {
                     // The client reads nothing, so nothing said would arrive.
                     self.state = State::Closed;
-                    self.send.send_reset(Reason::CANCEL);
-                } else {
-                    self.close("the tunnel server is stopping");
+                    self.send.reset();
                 }
             }
         }
@@ -277,12 +339,5 @@ impl Client {
             packet.put(chunk);
         }
         packet.freeze()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // Old clients wait for ever when a call ends without it.
-        self.abort(Abort::Now);
     }
 }

@@ -192,6 +192,17 @@ impl Stream {
         self.send.poll_reset(cx).map(drop)
     }
 
+    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        if self.finished {
+            // Our end makes the peer's reset an ordinary goodbye.
+            return Poll::Pending;
+        }
+        self.send.poll_reset(cx).map(|reset| match reset {
+            Ok(_) => Broken::Reset,
+            Err(error) => broken(&error),
+        })
+    }
+
     pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_gone(cx)
     }

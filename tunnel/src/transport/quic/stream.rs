@@ -103,6 +103,14 @@ impl Stream {
         stopped.as_mut().poll(cx).map(drop)
     }
 
+    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        match pin!(self.recv.received_reset()).poll(cx) {
+            Poll::Ready(Ok(Some(_))) => Poll::Ready(Broken::Reset),
+            Poll::Ready(Err(error)) => Poll::Ready(Broken::Lost(error.to_string())),
+            Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
+        }
+    }
+
     pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         pin!(self.recv.received_reset()).poll(cx).map(drop)
     }

@@ -1,0 +1,216 @@
+//! What the API knows, and what a test does to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::body::Body;
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// What is asked of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// A Lease is created.
+    Create,
+    /// A Lease is deleted.
+    Delete,
+    /// A Lease is read.
+    Get,
+    /// Leases are listed.
+    List,
+    /// A token is reviewed.
+    Review,
+    /// A Lease is written.
+    Update,
+    /// Leases are watched.
+    Watch,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, Default)]
+pub struct Holder {
+    /// The user name.
+    pub username: String,
+    /// Audiences that the token is good for.
+    pub audiences: Vec<String>,
+    /// What else the review says, by name.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// A Kubernetes API. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct FakeApi {
+    state: Arc<Mutex<State>>,
+    pub(crate) version: watch::Sender<u64>,
+    pub(crate) held: watch::Sender<bool>,
+    pub(crate) cut: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) version: u64,
+    pub(crate) holders: HashMap<String, Holder>,
+    pub(crate) leases: BTreeMap<(String, String), Value>,
+    /// Every change: its version, its type, its object.
+    pub(crate) history: Vec<(u64, &'static str, Value)>,
+    failures: HashMap<Verb, (u16, &'static str)>,
+    asked: Vec<(Verb, String)>,
+}
+
+impl Default for FakeApi {
+    fn default() -> Self {
+        Self {
+            state: Arc::default(),
+            version: watch::Sender::new(0),
+            held: watch::Sender::new(false),
+            cut: watch::Sender::new(0),
+        }
+    }
+}
+
+impl FakeApi {
+    /// One that knows nobody and has no Leases.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this token is somebody's.
+    pub fn know(&self, token: &str, holder: Holder) {
+        self.state().holders.insert(token.to_owned(), holder);
+    }
+
+    /// From now on this token is nobody's.
+    pub fn forget(&self, token: &str) {
+        self.state().holders.remove(token);
+    }
+
+    /// What is asked in this way fails from now on, with this status and reason,
+    /// or does not any more.
+    pub fn fail(&self, verb: Verb, with: Option<(u16, &'static str)>) {
+        let failures = &mut self.state().failures;
+        match with {
+            Some(with) => failures.insert(verb, with),
+            None => failures.remove(&verb),
+        };
+    }
+
+    /// Holds all answers back, or lets them go.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// Ends all watches.
+    pub fn cut_watches(&self) {
+        self.cut.send_modify(|cut| *cut += 1);
+    }
+
+    /// How often this was asked.
+    pub fn asked(&self, verb: Verb) -> usize {
+        self.state().asked.iter().filter(|(asked, _)| *asked == verb).count()
+    }
+
+    /// The objects' names for which this was asked.
+    pub fn names_asked(&self, verb: Verb) -> Vec<String> {
+        self.state().asked.iter().filter(|(asked, _)| *asked == verb).map(|(_, name)| name.clone()).collect()
+    }
+
+    /// All Leases of a namespace, by name.
+    pub fn leases(&self, namespace: &str) -> BTreeMap<String, Value> {
+        let state = self.state();
+        let here = state.leases.iter().filter(|((of, _), _)| of == namespace);
+        here.map(|((_, name), lease)| (name.clone(), lease.clone())).collect()
+    }
+
+    /// Creates a Lease or writes over it, as another client would.
+    pub fn put_lease(&self, namespace: &str, name: &str, labels: &Value, spec: &Value) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let metadata = json!({"name": name, "namespace": namespace, "labels": labels});
+        self.store(key, json!({"metadata": metadata, "spec": spec}));
+    }
+
+    /// Deletes a Lease, as another client would.
+    pub fn delete_lease(&self, namespace: &str, name: &str) {
+        self.drop_lease(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Counts a request, waits while answers are held back, and fails it if it
+    /// is to fail.
+    pub(crate) async fn admit(&self, verb: Verb, name: &str) -> Result<(), Refused> {
+        self.state().asked.push((verb, name.to_owned()));
+        let mut held = self.held.subscribe();
+        let _ = held.wait_for(|held| !held).await;
+        match self.state().failures.get(&verb) {
+            Some(&(code, reason)) => Err(Refused::new(code, reason, "as the test asked")),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a Lease under a new version.
+    pub(crate) fn store(&self, key: (String, String), mut lease: Value) -> Value {
+        let mut state = self.state();
+        state.version += 1;
+        let version = state.version;
+        let kind = if state.leases.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+        lease["apiVersion"] = json!("coordination.k8s.io/v1");
+        lease["kind"] = json!("Lease");
+        lease["metadata"]["resourceVersion"] = json!(version.to_string());
+        let uid = match state.leases.get(&key) {
+            Some(old) => old["metadata"]["uid"].clone(),
+            None => json!(format!("uid-{version}")),
+        };
+        lease["metadata"]["uid"] = uid;
+        state.leases.insert(key, lease.clone());
+        state.history.push((version, kind, lease.clone()));
+        drop(state);
+        self.version.send_replace(version);
+        lease
+    }
+
+    pub(crate) fn drop_lease(&self, key: &(String, String)) -> Option<Value> {
+        let mut state = self.state();
+        let mut lease = state.leases.remove(key)?;
+        state.version += 1;
+        let version = state.version;
+        lease["metadata"]["resourceVersion"] = json!(version.to_string());
+        state.history.push((version, "DELETED", lease.clone()));
+        drop(state);
+        self.version.send_replace(version);
+        Some(lease)
+    }
+}
+
+/// A `Status` that says no.
+#[derive(Debug)]
+pub(crate) struct Refused(u16, Value);
+
+impl Refused {
+    pub(crate) fn new(code: u16, reason: &str, message: &str) -> Self {
+        let status = json!({
+            "apiVersion": "v1", "kind": "Status", "status": "Failure",
+            "code": code, "reason": reason, "message": message, "metadata": {},
+        });
+        Self(code, status)
+    }
+
+    pub(crate) fn bad(message: &str) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub(crate) fn into_response(self) -> Response {
+        response(self.0, Body::from(self.1.to_string()))
+    }
+}
+
+/// An answer in JSON.
+pub(crate) fn response(code: u16, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = axum::http::StatusCode::from_u16(code).unwrap_or_default();
+    let json = axum::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(axum::http::header::CONTENT_TYPE, json);
+    response
+}

@@ -1,0 +1,272 @@
+//! Counting the Leases of tunnel servers, as an agent does.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+use tunnel::backoff::Backoff;
+use tunnel::drain::Drain;
+
+use super::{Answer, Clock, LeaseEvent, Observe, runs_out};
+use crate::access::Cluster;
+use crate::requests::{RequestError, Requests, printable};
+
+/// How long a request may wait for its turn, and take. A watch has to begin in that time.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// First and largest bound of the wait after a failure. A whole fleet lists anew
+/// when the API comes back, so it is spread over a minute.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// A watch ends after a random time between these, in seconds, so that the
+/// connections of a fleet spread over API servers again.
+const WATCH: std::ops::Range<u32> = 200..290;
+
+/// How much later than promised a watch may end before it is given up.
+const WATCH_SLACK: Duration = Duration::from_secs(10);
+
+/// A watch that ended sooner was a failure, whatever it said.
+const WATCH_LASTED: Duration = Duration::from_secs(5);
+
+/// When a Lease runs out, Leases are listed anew within this time: it may be the
+/// watch that is dead and not the server.
+const CONFIRM: Duration = Duration::from_secs(5);
+
+/// Leases that are kept in mind. More are no tunnel servers.
+const MOST_LEASES: usize = 10_000;
+
+/// Which Leases are counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counting {
+    /// Where they are.
+    pub namespace: String,
+    /// A label selector in the API's syntax; empty selects all.
+    pub selector: String,
+}
+
+/// Counts valid Leases until the drain begins. The count is `None` until
+/// they were listed once; from then on it is what was last seen: when the API
+/// cannot be reached, nothing is known of renewals, and the count stays. It may
+/// be 0; then there is nothing to go by, since some server must be.
+///
+/// Needs a runtime.
+pub fn count(
+    cluster: &Cluster,
+    counting: Counting,
+    observe: Observe,
+    drain: &Drain,
+) -> watch::Receiver<Option<u32>> {
+    count_at(cluster, counting, observe, Timestamp::now, drain)
+}
+
+/// [`count`] by any clock.
+pub(super) fn count_at(
+    cluster: &Cluster,
+    counting: Counting,
+    observe: Observe,
+    clock: Clock,
+    drain: &Drain,
+) -> watch::Receiver<Option<u32>> {
+    let (count, counted) = watch::channel(None);
+    let counter = Counter {
+        leases: Api::namespaced(cluster.client.clone(), &counting.namespace),
+        requests: Requests::new(cluster, PATIENCE, LIMIT),
+        counting,
+        observe,
+        clock,
+        count,
+        ends: HashMap::new(),
+    };
+    let drained = drain.clone();
+    drain.spawn("lease counter", async move {
+        tokio::select! {
+            biased;
+            () = drained.started() => {}
+            // Boxed: it is large, and there is one of them.
+            () = Box::pin(counter.run()) => {}
+        }
+    });
+    counted
+}
+
+struct Counter {
+    leases: Api<Lease>,
+    requests: Requests,
+    counting: Counting,
+    observe: Observe,
+    clock: Clock,
+    count: watch::Sender<Option<u32>>,
+    /// When each Lease runs out.
+    ends: HashMap<String, Timestamp>,
+}
+
+/// Why a watch is over.
+enum Over {
+    /// Its time was up; it can go on from this version.
+    Ended(String),
+    /// A Lease ran out.
+    Expired,
+    /// It failed, or the API has forgotten its version.
+    Failed(RequestError),
+}
+
+impl Counter {
+    /// Lists and watches until nobody wants the count any more.
+    async fn run(mut self) {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut failing = false;
+        while !self.count.is_closed() {
+            let failure = match self.list().await {
+                Ok(version) => self.follow(version, &mut backoff).await,
+                Err(error) => Some(error),
+            };
+            let Some(error) = failure else {
+                failing = false;
+                sleep(CONFIRM.mul_f64(rand::random())).await;
+                continue;
+            };
+            let (namespace, count) = (&self.counting.namespace, *self.count.borrow());
+            if failing {
+                debug!(namespace, %error, "leases still cannot be followed");
+            } else {
+                warn!(namespace, selector = self.counting.selector, ?count, %error,
+                      "cannot follow the leases of tunnel servers, so their count stays as it is");
+            }
+            failing = true;
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    /// Watches from a version on, through as many watches as it takes, until
+    /// Leases have to be listed anew. Returns why, if that is a failure.
+    async fn follow(&mut self, mut version: String, backoff: &mut Backoff) -> Option<RequestError> {
+        loop {
+            let began = Instant::now();
+            let over = self.watch(&version).await;
+            let lasted = began.elapsed() >= WATCH_LASTED;
+            if lasted {
+                backoff.reset();
+            }
+            match over {
+                Over::Ended(next) if lasted => version = next,
+                Over::Ended(_) => {
+                    return Some(RequestError::Unreachable("the watch ended as soon as it began".to_owned()));
+                }
+                Over::Expired => return None,
+                // Not unusual after a long watch: that version is history.
+                Over::Failed(error) if error.is_status(410) && lasted => return None,
+                Over::Failed(error) => return Some(error),
+            }
+        }
+    }
+
+    async fn list(&mut self) -> Result<String, RequestError> {
+        // Whatever version the API server has at hand: etcd is not asked.
+        let selected = ListParams::default().labels(&self.counting.selector).match_any();
+        let began = Instant::now();
+        let listed = self.requests.run(self.leases.list(&selected)).await;
+        (self.observe)(LeaseEvent::Listed(Answer::to(&listed, began)));
+        let listed = listed?;
+        self.ends.clear();
+        for lease in listed.items {
+            self.keep(&lease);
+        }
+        self.tell();
+        Ok(listed.metadata.resource_version.unwrap_or_default())
+    }
+
+    async fn watch(&mut self, version: &str) -> Over {
+        let seconds = rand::random_range(WATCH);
+        let mut parameters = WatchParams::default().timeout(seconds);
+        if !self.counting.selector.is_empty() {
+            parameters = parameters.labels(&self.counting.selector);
+        }
+        let began = Instant::now();
+        let watched = self.requests.run(self.leases.watch(&parameters, version)).await;
+        (self.observe)(LeaseEvent::Watched(Answer::to(&watched, began)));
+        let events = match watched {
+            Ok(events) => events,
+            Err(error) => return Over::Failed(error),
+        };
+        let mut events = pin!(events);
+        let mut version = version.to_owned();
+        let limit = Duration::from_secs(seconds.into()) + WATCH_SLACK;
+        loop {
+            let left = limit.saturating_sub(began.elapsed());
+            let event = tokio::select! {
+                biased;
+                event = timeout(left, events.next()) => event,
+                () = sleep(self.next_end()) => return Over::Expired,
+            };
+            match event {
+                Err(_) => return Over::Failed(RequestError::Timeout(limit)),
+                Ok(None) => return Over::Ended(version),
+                Ok(Some(Err(error))) => return Over::Failed(error.into()),
+                Ok(Some(Ok(WatchEvent::Error(status)))) => {
+                    return Over::Failed(kube::Error::Api(status).into());
+                }
+                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => version = bookmark.metadata.resource_version,
+                Ok(Some(Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)))) => {
+                    self.keep(&lease);
+                    version = lease.resource_version().unwrap_or(version);
+                }
+                Ok(Some(Ok(WatchEvent::Deleted(lease)))) => {
+                    self.ends.remove(&lease.name_any());
+                    version = lease.resource_version().unwrap_or(version);
+                }
+            }
+            self.tell();
+        }
+    }
+
+    fn keep(&mut self, lease: &Lease) {
+        let name = lease.name_any();
+        match runs_out(lease) {
+            Some(end) if self.ends.len() < MOST_LEASES || self.ends.contains_key(&name) => {
+                self.ends.insert(name, end);
+            }
+            Some(_) => {}
+            None => {
+                debug!(lease = printable(&name), "a lease without a time of renewal does not count");
+                self.ends.remove(&name);
+            }
+        }
+    }
+
+    /// Time until the next Lease that is valid now runs out.
+    fn next_end(&self) -> Duration {
+        let now = (self.clock)();
+        let next = self.ends.values().filter(|&&end| end > now).min();
+        next.map_or(Duration::MAX, |end| Duration::try_from(end.duration_since(now)).unwrap_or_default())
+    }
+
+    fn tell(&self) {
+        let now = (self.clock)();
+        let valid = self.ends.values().filter(|&&end| end > now).count();
+        let valid = u32::try_from(valid).unwrap_or(u32::MAX);
+        let changed = self.count.send_if_modified(|count| count.replace(valid) != Some(valid));
+        if changed && valid == 0 {
+            warn!(
+                namespace = self.counting.namespace,
+                selector = self.counting.selector,
+                known = self.ends.len(),
+                "no lease of a tunnel server is valid"
+            );
+        } else if changed {
+            info!(
+                namespace = self.counting.namespace,
+                count = valid,
+                "tunnel servers counted by their leases"
+            );
+        }
+    }
+}

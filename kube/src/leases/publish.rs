@@ -1,0 +1,257 @@
+//! A server's Lease: kept as long as the server serves, and with it the
+//! housekeeping of those that other servers left behind.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt as _};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+use tunnel::backoff::Backoff;
+
+use super::{Answer, Clock, LeaseEvent, Observe, is_valid};
+use crate::access::Cluster;
+use crate::requests::{RequestError, Requests};
+
+/// For how long the Lease is good, and how often it is renewed: one renewal may fail.
+const DURATION_SECONDS: i32 = 30;
+const RENEW: Duration = Duration::from_secs(15);
+
+/// How often expired Leases are looked for.
+const COLLECT: Duration = Duration::from_secs(15);
+
+/// First and largest bound of the wait after a renewal that failed. Several
+/// attempts fit between a renewal and the end of the Lease.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
+
+/// How long a request may wait for its turn, and take.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the Lease's deletion may hold up the end of the program. It expires
+/// by itself otherwise.
+const WITHDRAW: Duration = Duration::from_millis(1500);
+
+/// The Lease of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The server's id. The Lease is called after it, so it should be fit for the
+    /// name of an object: lower-case letters, digits, `-` and `.`.
+    pub server_id: String,
+    /// Where the Lease is.
+    pub namespace: String,
+    /// Labels by which agents find it, and by which expired ones are found.
+    pub labels: Vec<(String, String)>,
+}
+
+impl Publication {
+    /// The Lease's name.
+    pub fn name(&self) -> String {
+        format!("konnectivity-proxy-server-{}", self.server_id)
+    }
+}
+
+/// Keeps a Lease until `until` is ready, and then deletes it, for which it takes
+/// no more than a second and a half. Meanwhile deletes expired Leases with the
+/// same labels. Failures are logged and tried again.
+///
+/// Dropping the future leaves the Lease to expire.
+pub async fn publish(
+    cluster: Cluster,
+    publication: Publication,
+    observe: Observe,
+    until: impl Future<Output = ()>,
+) {
+    publish_at(cluster, publication, observe, Timestamp::now, until).await;
+}
+
+/// [`publish`] by any clock.
+pub(super) async fn publish_at(
+    cluster: Cluster,
+    publication: Publication,
+    observe: Observe,
+    clock: Clock,
+    until: impl Future<Output = ()>,
+) {
+    let publisher = Publisher::new(&cluster, publication, observe, clock);
+    // Boxed: the parts are large, and there is one of them.
+    let (keep, collect) = (Box::pin(publisher.keep()), Box::pin(publisher.collect()));
+    tokio::select! {
+        biased;
+        () = until => {}
+        never = keep => match never {},
+        never = collect => match never {},
+    }
+    publisher.withdraw().await;
+}
+
+pub(super) struct Publisher {
+    leases: Api<Lease>,
+    requests: Requests,
+    publication: Publication,
+    name: String,
+    observe: Observe,
+    clock: Clock,
+}
+
+impl Publisher {
+    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe, clock: Clock) -> Self {
+        Self {
+            leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
+            requests: Requests::new(cluster, PATIENCE, LIMIT),
+            name: publication.name(),
+            publication,
+            observe,
+            clock,
+        }
+    }
+
+    /// Renews the Lease for ever.
+    async fn keep(&self) -> Infallible {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut held = None;
+        let mut told = None;
+        loop {
+            let wait = match self.renew(held.take()).await {
+                Ok(lease) => {
+                    if told != Some(true) {
+                        info!(lease = self.name, namespace = self.publication.namespace, "lease published");
+                    }
+                    told = Some(true);
+                    held = Some(lease);
+                    backoff.reset();
+                    RENEW
+                }
+                Err(error) => {
+                    if told == Some(false) {
+                        debug!(lease = self.name, %error, "the lease still cannot be renewed");
+                    } else {
+                        warn!(
+                            lease = self.name, namespace = self.publication.namespace, %error,
+                            "cannot renew the lease; agents that count leases miss this server once it expires"
+                        );
+                    }
+                    told = Some(false);
+                    backoff.next_wait()
+                }
+            };
+            sleep(wait).await;
+        }
+    }
+
+    /// Renews the Lease as it was when last seen, or else as it is, or else anew.
+    async fn renew(&self, held: Option<Lease>) -> Result<Lease, RequestError> {
+        if let Some(held) = held {
+            match self.write(held).await {
+                // Somebody else changed or deleted it.
+                Err(error) if error.is_status(404) || error.is_status(409) => {}
+                other => return other,
+            }
+        }
+        match self.requests.run(self.leases.get_opt(&self.name)).await? {
+            Some(found) => self.write(found).await,
+            None => {
+                let new = self.renewed(Lease::default());
+                self.requests.run(self.leases.create(&PostParams::default(), &new)).await
+            }
+        }
+    }
+
+    /// Not over a version that was not seen: `lease` has the version it had.
+    async fn write(&self, lease: Lease) -> Result<Lease, RequestError> {
+        let renewed = self.renewed(lease);
+        self.requests.run(self.leases.replace(&self.name, &PostParams::default(), &renewed)).await
+    }
+
+    fn renewed(&self, lease: Lease) -> Lease {
+        let now = MicroTime((self.clock)());
+        let labels = self.publication.labels.iter().cloned().collect::<BTreeMap<_, _>>();
+        let holder = Some(self.publication.server_id.clone());
+        let spec = lease.spec.unwrap_or_default();
+        let taken_over = spec.holder_identity != holder;
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(self.publication.namespace.clone()),
+                labels: Some(labels),
+                ..lease.metadata
+            },
+            spec: Some(LeaseSpec {
+                acquire_time: if taken_over { Some(now.clone()) } else { spec.acquire_time },
+                holder_identity: holder,
+                lease_duration_seconds: Some(DURATION_SECONDS),
+                renew_time: Some(now),
+                ..spec
+            }),
+        }
+    }
+
+    /// Deletes expired Leases for ever.
+    async fn collect(&self) -> Infallible {
+        let labels: Vec<_> =
+            self.publication.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let selected = ListParams::default().labels(&labels.join(","));
+        let mut failing = false;
+        loop {
+            let began = Instant::now();
+            let listed = self.requests.run(self.leases.list(&selected)).await;
+            (self.observe)(LeaseEvent::Listed(Answer::to(&listed, began)));
+            match listed {
+                Ok(leases) => {
+                    failing = false;
+                    for lease in leases {
+                        self.cull_if_expired(lease).await;
+                    }
+                }
+                Err(error) if failing => debug!(%error, "leases still cannot be listed"),
+                Err(error) => {
+                    failing = true;
+                    warn!(%error, "cannot list leases, so expired ones of other servers stay");
+                }
+            }
+            // Not all servers at the same moment.
+            sleep(COLLECT.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
+        }
+    }
+
+    pub(super) async fn cull_if_expired(&self, lease: Lease) {
+        let name = lease.name_any();
+        // Our own is renewed, however late.
+        if name == self.name || is_valid(&lease, (self.clock)()) {
+            return;
+        }
+        // A server that renews it at this moment has changed the version.
+        let unchanged = Preconditions { resource_version: lease.resource_version(), uid: lease.uid() };
+        let parameters = DeleteParams::default().preconditions(unchanged);
+        let began = Instant::now();
+        let deleted = self.requests.run(self.leases.delete(&name, &parameters)).await;
+        (self.observe)(LeaseEvent::Deleted(Answer::to(&deleted, began)));
+        match deleted {
+            Ok(_) => {
+                (self.observe)(LeaseEvent::Culled);
+                info!(lease = name, "deleted the expired lease of another server");
+            }
+            Err(error) if error.is_status(404) || error.is_status(409) => {
+                debug!(lease = name, %error, "somebody else deleted or renewed an expired lease");
+            }
+            Err(error) => warn!(lease = name, %error, "cannot delete the expired lease of another server"),
+        }
+    }
+
+    async fn withdraw(&self) {
+        let parameters = DeleteParams::default();
+        let deleted = timeout(WITHDRAW, self.requests.run(self.leases.delete(&self.name, &parameters))).await;
+        match deleted.unwrap_or(Err(RequestError::Timeout(WITHDRAW))) {
+            Ok(_) => info!(lease = self.name, "lease deleted"),
+            Err(error) if error.is_status(404) => debug!(lease = self.name, "the lease was gone already"),
+            Err(error) => {
+                warn!(lease = self.name, %error, "cannot delete the lease; agents count this server until it expires");
+            }
+        }
+    }
+}

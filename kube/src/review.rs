@@ -1,0 +1,278 @@
+//! Reviews of agents' service-account tokens, by the API and never by us.
+//!
+//! Promises that a storm of agents is no storm of reviews: verdicts are
+//! remembered for a while, one token is reviewed once however many bring it,
+//! and reviews have a rate, behind which only so many wait as get their turn.
+//! What cannot be reviewed is not admitted.
+
+mod claims;
+mod error;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use kube::Client;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use crate::access::Cluster;
+use crate::requests::{RequestError, Requests, post, printable};
+use claims::Claims;
+use memory::{Key, Memory};
+
+pub use error::TokenError;
+
+/// Where reviews are asked for.
+const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// How long a token may wait for its review, and the review may take. Together
+/// they are less than the 10 s that an agent waits for the answer to its Hello.
+const PATIENCE: Duration = Duration::from_secs(4);
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Reviews under way, for operators who set no rate.
+const MOST_REVIEWS: usize = 256;
+
+/// For how long a good token is not reviewed again: an agent that lost its
+/// tunnel comes back at no cost. Also for how long a revoked one may still admit.
+const GOOD_FOR: Duration = Duration::from_secs(120);
+
+/// The same for a bad one: an agent in a loop costs six reviews a minute, and
+/// whoever has mended his cluster does not wait long.
+const BAD_FOR: Duration = Duration::from_secs(10);
+
+/// What a token must be to admit its agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The audience it must be meant for.
+    pub audience: String,
+    /// The namespace of its service account.
+    pub namespace: String,
+    /// The name of its service account.
+    pub service_account: String,
+}
+
+impl Expected {
+    /// The user name of the service account.
+    pub fn username(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
+    }
+}
+
+/// What the API says of the holder of a good token.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reviewed {
+    /// The user name, `system:serviceaccount:NAMESPACE:NAME`.
+    pub username: String,
+    /// The service account's uid.
+    pub uid: String,
+    /// The node the token is bound to, where the cluster says so (from 1.29 on).
+    pub node_name: Option<String>,
+    /// That node's uid.
+    pub node_uid: Option<String>,
+    /// The pod the token is bound to.
+    pub pod_name: Option<String>,
+    /// That pod's uid.
+    pub pod_uid: Option<String>,
+}
+
+type Verdict = Result<Reviewed, TokenError>;
+
+/// One review that was made, for metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReviewEvent {
+    /// `good`, or the label of the error.
+    pub outcome: &'static str,
+    /// How long the token waited and the review took.
+    pub latency: Duration,
+}
+
+/// What is told of reviews.
+pub type Observe = Arc<dyn Fn(ReviewEvent) + Send + Sync>;
+
+/// Reviews tokens. Clones share memory and limits.
+#[derive(Clone)]
+pub struct TokenReviewer(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    requests: Requests,
+    expected: Expected,
+    observe: Observe,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    memory: Memory,
+    /// Reviews under way, each with the number of those who wait for it.
+    flights: HashMap<Key, (Arc<OnceCell<Verdict>>, usize)>,
+}
+
+impl TokenReviewer {
+    /// Reviews by this cluster's API.
+    pub fn new(cluster: &Cluster, expected: Expected, observe: Observe) -> Self {
+        Self(Arc::new(Inner {
+            client: cluster.client.clone(),
+            requests: Requests::new(cluster, PATIENCE, LIMIT),
+            expected,
+            observe,
+            known: Mutex::default(),
+        }))
+    }
+
+    /// What a token must be.
+    pub fn expected(&self) -> &Expected {
+        &self.0.expected
+    }
+
+    /// Whether the holder of this token is admitted, and who it is. Takes nine
+    /// seconds at most. Cancel safe: a review that others wait for goes on.
+    ///
+    /// # Errors
+    /// When it is not, with the reason; also when the API cannot be asked.
+    pub async fn review(&self, token: &str) -> Verdict {
+        let claims = Claims::read(token)?;
+        let flight = match self.0.recall_or_join(Key::of(token)) {
+            Place::Waiting(flight) => flight,
+            Place::Known(verdict) => return verdict,
+        };
+        let review = || async {
+            let verdict = self.0.review(token, &claims).await;
+            self.0.remember(flight.key, &verdict, &claims);
+            verdict
+        };
+        flight.cell.get_or_init(review).await.clone()
+    }
+}
+
+impl Inner {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall_or_join(&self, key: Key) -> Place<'_> {
+        let mut known = self.known();
+        if let Some(verdict) = known.memory.recall(key, Instant::now()) {
+            return Place::Known(verdict);
+        }
+        if known.flights.len() >= MOST_REVIEWS && !known.flights.contains_key(&key) {
+            return Place::Known(Err(TokenError::Busy));
+        }
+        let (cell, waiting) = known.flights.entry(key).or_default();
+        *waiting += 1;
+        Place::Waiting(Flight { inner: self, key, cell: Arc::clone(cell) })
+    }
+
+    fn remember(&self, key: Key, verdict: &Verdict, claims: &Claims) {
+        let lasts = match verdict {
+            Ok(_) => claims.lasts(SystemTime::now()).map_or(GOOD_FOR, |lasts| lasts.min(GOOD_FOR)),
+            Err(error) if error.is_temporary() => Duration::ZERO,
+            Err(_) => BAD_FOR,
+        };
+        self.known().memory.keep(key, verdict, lasts, Instant::now());
+    }
+
+    async fn review(&self, token: &str, claims: &Claims) -> Verdict {
+        let began = Instant::now();
+        let verdict = match self.requests.run(self.ask(token)).await {
+            Ok(status) => judge(status, &self.expected, claims),
+            Err(RequestError::Busy) => Err(TokenError::Busy),
+            Err(error) => Err(TokenError::ReviewFailed(error.to_string())),
+        };
+        let outcome = verdict.as_ref().map_or_else(TokenError::label, |_| "good");
+        (self.observe)(ReviewEvent { outcome, latency: began.elapsed() });
+        verdict
+    }
+
+    async fn ask(&self, token: &str) -> Result<TokenReviewStatus, RequestError> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                audiences: Some(vec![self.expected.audience.clone()]),
+                token: Some(token.to_owned()),
+            },
+            ..TokenReview::default()
+        };
+        let answer: TokenReview = post(&self.client, PATH, &review).await?;
+        Ok(answer.status.unwrap_or_default())
+    }
+}
+
+/// What the API's answer means.
+fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Verdict {
+    let wrong_audience = |came| TokenError::WrongAudience { expected: expected.audience.clone(), came };
+    if !status.authenticated.unwrap_or_default() {
+        // The API says the same in words of its own, which differ by version.
+        if !claims.is_for(&expected.audience) {
+            return Err(wrong_audience(claims.audiences()));
+        }
+        let why = status.error.filter(|text| !text.is_empty());
+        let why = why.unwrap_or_else(|| "it is not known there".to_owned());
+        return Err(TokenError::Unauthenticated(printable(&why)));
+    }
+    // An authenticator that knows no audiences names none, and accepts
+    // every token of the cluster: that proves nothing to us.
+    let audiences = status.audiences.unwrap_or_default();
+    if !audiences.contains(&expected.audience) {
+        return Err(wrong_audience(audiences.iter().map(|text| printable(text)).collect()));
+    }
+    let user = status.user.unwrap_or_default();
+    let (username, admitted) = (user.username.unwrap_or_default(), expected.username());
+    if username != admitted {
+        return Err(TokenError::WrongAccount { expected: admitted, came: printable(&username) });
+    }
+    let mut extra = user.extra.unwrap_or_default();
+    Ok(Reviewed {
+        username,
+        uid: user.uid.unwrap_or_default(),
+        node_name: only(&mut extra, "node-name"),
+        node_uid: only(&mut extra, "node-uid"),
+        pod_name: only(&mut extra, "pod-name"),
+        pod_uid: only(&mut extra, "pod-uid"),
+    })
+}
+
+/// The value of an extra that has one. One with several proves neither.
+fn only(extra: &mut BTreeMap<String, Vec<String>>, name: &str) -> Option<String> {
+    let mut values = extra.remove(&format!("authentication.kubernetes.io/{name}"))?;
+    (values.len() == 1).then(|| values.pop()).flatten()
+}
+
+/// Where somebody with a token stands.
+enum Place<'a> {
+    /// The verdict is known already.
+    Known(Verdict),
+    /// The review is under way or to be made.
+    Waiting(Flight<'a>),
+}
+
+/// A place among those who wait for one review.
+struct Flight<'a> {
+    inner: &'a Inner,
+    key: Key,
+    cell: Arc<OnceCell<Verdict>>,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        let mut known = self.inner.known();
+        let Some((_, waiting)) = known.flights.get_mut(&self.key) else { return };
+        *waiting -= 1;
+        if *waiting == 0 {
+            known.flights.remove(&self.key);
+        }
+    }
+}
+
+impl fmt::Debug for TokenReviewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenReviewer").field("expected", &self.0.expected).finish_non_exhaustive()
+    }
+}

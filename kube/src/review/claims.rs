@@ -1,0 +1,138 @@
+//! What a service-account token says of itself. Nothing of it is believed: it
+//! explains a refusal, and bounds for how long an approval is remembered.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+/// Longest token, in bytes. Those of clusters have about one thousand.
+pub(crate) const MAX_TOKEN: usize = 16 * 1024;
+
+/// Audiences that are shown.
+const MAX_SHOWN: usize = 4;
+
+/// Characters of an audience that are shown.
+const MAX_AUDIENCE: usize = 128;
+
+/// What cannot be a service-account token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misshapen {
+    Empty,
+    TooLong(usize),
+    NoJwt,
+}
+
+/// The claims that matter here.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub(crate) struct Claims {
+    #[serde(default)]
+    exp: Option<f64>,
+    #[serde(default)]
+    aud: Audiences,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Audiences {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl Claims {
+    /// Reads the claims of a token that has the shape of one: three parts in
+    /// base64url, the middle one a JSON object.
+    pub(crate) fn read(token: &str) -> Result<Self, Misshapen> {
+        if token.is_empty() {
+            return Err(Misshapen::Empty);
+        }
+        if token.len() > MAX_TOKEN {
+            return Err(Misshapen::TooLong(token.len()));
+        }
+        let parts: Vec<&str> = token.splitn(4, '.').collect();
+        let &[head, claims, signature] = parts.as_slice() else { return Err(Misshapen::NoJwt) };
+        for part in [head, signature] {
+            if part.is_empty() || URL_SAFE_NO_PAD.decode(part).is_err() {
+                return Err(Misshapen::NoJwt);
+            }
+        }
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Misshapen::NoJwt)?;
+        serde_json::from_slice(&claims).map_err(|_| Misshapen::NoJwt)
+    }
+
+    /// Time until the token expires: nothing when it has, `None` when it never does.
+    pub(crate) fn lasts(&self, now: SystemTime) -> Option<Duration> {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.exp.map(|exp| Duration::try_from_secs_f64(exp - since).unwrap_or(Duration::ZERO))
+    }
+
+    /// The audiences, shortened for people.
+    pub(crate) fn audiences(&self) -> Vec<String> {
+        let all = match &self.aud {
+            Audiences::One(one) => std::slice::from_ref(one),
+            Audiences::Several(several) => several,
+        };
+        let short = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_AUDIENCE).collect();
+        all.iter().take(MAX_SHOWN).map(short).collect()
+    }
+
+    /// Whether the token says that it is meant for `audience`. One that names
+    /// none is meant for the API server alone.
+    pub(crate) fn is_for(&self, audience: &str) -> bool {
+        match &self.aud {
+            Audiences::One(one) => one == audience,
+            Audiences::Several(several) => several.iter().any(|one| one == audience),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(claims: &str) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.{}", part("{\"alg\":\"ES256\"}"), part(claims), part("signature"))
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_apart() {
+        assert_eq!(Claims::read(""), Err(Misshapen::Empty));
+        assert_eq!(Claims::read(&"x".repeat(MAX_TOKEN + 1)), Err(Misshapen::TooLong(MAX_TOKEN + 1)));
+        for bad in ["x", "a.b", "a.b.c.d", "..", "a.!.c", "a b.c.d", &token("no json"), &token("[]")[1..]] {
+            assert_eq!(Claims::read(bad), Err(Misshapen::NoJwt), "{bad}");
+        }
+        assert_eq!(Claims::read(&format!("{}\n", token("{}"))), Err(Misshapen::NoJwt));
+    }
+
+    #[test]
+    fn audiences_are_a_string_or_a_list() {
+        let one = Claims::read(&token(r#"{"aud":"a"}"#)).unwrap();
+        assert!(one.is_for("a") && !one.is_for("b"));
+        let two = Claims::read(&token(r#"{"aud":["a","b"],"exp":1e3}"#)).unwrap();
+        assert!(two.is_for("a") && two.is_for("b") && !two.is_for("c"));
+        let none = Claims::read(&token("{}")).unwrap();
+        assert!(!none.is_for(""));
+        let many = format!(r#"{{"aud":[{}]}}"#, vec!["\"x\""; 1000].join(","));
+        assert_eq!(Claims::read(&token(&many)).unwrap().audiences().len(), MAX_SHOWN);
+    }
+
+    #[test]
+    fn a_token_lasts_until_its_expiry() {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let lasts = |claims: &str| Claims::read(&token(claims)).unwrap().lasts(now);
+        assert_eq!(lasts(r#"{"exp":1600}"#), Some(Duration::from_secs(600)));
+        assert_eq!(lasts(r#"{"exp":999}"#), Some(Duration::ZERO));
+        assert_eq!(lasts(r#"{"exp":-1e300}"#), Some(Duration::ZERO));
+        assert_eq!(lasts("{}"), None);
+        // Longer than a Duration can say: not believed.
+        assert_eq!(lasts(r#"{"exp":1e300}"#), Some(Duration::ZERO));
+    }
+}

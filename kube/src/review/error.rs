@@ -1,0 +1,95 @@
+//! Why a token does not admit its agent.
+
+use super::claims::{MAX_TOKEN, Misshapen};
+
+/// A token that does not admit. The texts go to the agent and to both logs, and
+/// never have the token in them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// So many tokens wait for their review that this one was not reviewed.
+    #[error(
+        "too many tokens wait for their review: try again later, or raise --kubeconfig-qps and \
+         --kubeconfig-burst of the server"
+    )]
+    Busy,
+    /// It has not the shape of a service-account token.
+    #[error("the token is no service-account token: it has not the three parts of a signed one")]
+    Malformed,
+    /// There is none.
+    #[error(
+        "the agent sent no token, and this server admits agents by their service-account token only: give \
+         the agent --service-account-token-path"
+    )]
+    Missing,
+    /// It is longer than any service-account token.
+    #[error("the token has {length} bytes, more than the {MAX_TOKEN} that a service-account token may have")]
+    Oversized {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The API could not be asked, so nobody is admitted.
+    #[error("the token could not be reviewed: {0}")]
+    ReviewFailed(String),
+    /// The API does not accept it: expired, not signed by the cluster, and so on.
+    #[error("the Kubernetes API does not accept the token: {0}")]
+    Unauthenticated(String),
+    /// It is good, but for another account.
+    #[error("the token belongs to {came:?}, and this server admits {expected:?} only")]
+    WrongAccount {
+        /// The user name that is admitted.
+        expected: String,
+        /// The user name that the token belongs to.
+        came: String,
+    },
+    /// It is meant for somebody else.
+    #[error(
+        "the token is meant for the audience {came:?} and not for {expected:?}: set that audience in the \
+         projected volume of the agent's pod"
+    )]
+    WrongAudience {
+        /// The audience that is wanted.
+        expected: String,
+        /// The audiences it has.
+        came: Vec<String>,
+    },
+}
+
+impl TokenError {
+    /// The name in metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Busy => "reviews_busy",
+            Self::Malformed => "token_malformed",
+            Self::Missing => "token_missing",
+            Self::Oversized { .. } => "token_oversized",
+            Self::ReviewFailed(_) => "review_failed",
+            Self::Unauthenticated(_) => "token_unauthenticated",
+            Self::WrongAccount { .. } => "token_wrong_account",
+            Self::WrongAudience { .. } => "token_wrong_audience",
+        }
+    }
+
+    /// Whether the same token may be admitted a moment later: it was not the
+    /// token that was at fault.
+    pub const fn is_temporary(&self) -> bool {
+        match self {
+            Self::Busy | Self::ReviewFailed(_) => true,
+            Self::Malformed
+            | Self::Missing
+            | Self::Oversized { .. }
+            | Self::Unauthenticated(_)
+            | Self::WrongAccount { .. }
+            | Self::WrongAudience { .. } => false,
+        }
+    }
+}
+
+impl From<Misshapen> for TokenError {
+    fn from(misshapen: Misshapen) -> Self {
+        match misshapen {
+            Misshapen::Empty => Self::Missing,
+            Misshapen::TooLong(length) => Self::Oversized { length },
+            Misshapen::NoJwt => Self::Malformed,
+        }
+    }
+}

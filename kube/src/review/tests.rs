@@ -1,0 +1,268 @@
+//! Reviews by a scripted API, in memory, on a paused clock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, advance};
+use tunnel_kube_fake::{FakeApi, Holder, Verb, token};
+
+use super::*;
+use crate::testing::cluster;
+
+const AUDIENCE: &str = "system:konnectivity-server";
+const AGENT: &str = "system:serviceaccount:kube-system:konnectivity-agent";
+
+fn expected() -> Expected {
+    Expected {
+        audience: AUDIENCE.to_owned(),
+        namespace: "kube-system".to_owned(),
+        service_account: "konnectivity-agent".to_owned(),
+    }
+}
+
+fn hour_token(number: usize) -> String {
+    token(&number.to_string(), AUDIENCE, Duration::from_secs(3600))
+}
+
+fn agent() -> Holder {
+    Holder { username: AGENT.to_owned(), audiences: vec![AUDIENCE.to_owned()], ..Holder::default() }
+}
+
+fn reviewer(api: &FakeApi, qps: f32, burst: u32) -> TokenReviewer {
+    TokenReviewer::new(&cluster(api, qps, burst), expected(), Arc::new(|_| {}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_token_tells_whose_it_is() {
+    let api = FakeApi::new();
+    let extra =
+        |name: &str, value: &str| (format!("authentication.kubernetes.io/{name}"), vec![value.to_owned()]);
+    let extras = [extra("node-name", "worker-7"), extra("node-uid", "n"), extra("pod-name", "agent-x")];
+    let ambiguous = ("authentication.kubernetes.io/pod-uid".to_owned(), vec!["a".to_owned(), "b".to_owned()]);
+    let extra = extras.into_iter().chain([ambiguous]).collect();
+    api.know(&hour_token(1), Holder { extra, ..agent() });
+    let reviewed = reviewer(&api, 0.0, 0).review(&hour_token(1)).await.unwrap();
+    let wanted = Reviewed {
+        username: AGENT.to_owned(),
+        uid: "uid-of-account".to_owned(),
+        node_name: Some("worker-7".to_owned()),
+        node_uid: Some("n".to_owned()),
+        pod_name: Some("agent-x".to_owned()),
+        pod_uid: None,
+    };
+    assert_eq!(reviewed, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_token_costs_no_review() {
+    let api = FakeApi::new();
+    let reviewer = reviewer(&api, 0.0, 0);
+    assert_eq!(reviewer.review("").await, Err(TokenError::Missing));
+    assert_eq!(reviewer.review("secret").await, Err(TokenError::Malformed));
+    let long = "x".repeat(20_000);
+    assert_eq!(reviewer.review(&long).await, Err(TokenError::Oversized { length: 20_000 }));
+    assert_eq!(api.asked(Verb::Review), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_says_why_and_what_was_expected() {
+    let api = FakeApi::new();
+    let reviewer = reviewer(&api, 0.0, 0);
+    let refusal = async |token: &str| reviewer.review(token).await.unwrap_err().to_string();
+
+    let unknown = refusal(&hour_token(1)).await;
+    assert_eq!(unknown, "the Kubernetes API does not accept the token: invalid bearer token");
+
+    let elsewhere = token("2", "vault", Duration::from_secs(60));
+    api.know(&elsewhere, Holder { audiences: vec!["vault".to_owned()], ..agent() });
+    let audience = refusal(&elsewhere).await;
+    assert!(audience.contains("[\"vault\"]") && audience.contains(AUDIENCE), "{audience}");
+
+    for (number, username) in [
+        (3, "system:serviceaccount:default:konnectivity-agent"),
+        (4, "system:serviceaccount:kube-system:coredns"),
+        (5, "system:node:worker-7"),
+        (6, "system:serviceaccount:kube-system:konnectivity-agent:x"),
+        (7, ""),
+    ] {
+        api.know(&hour_token(number), Holder { username: username.to_owned(), ..agent() });
+        let account = refusal(&hour_token(number)).await;
+        assert!(account.contains(AGENT) && account.contains(&format!("{username:?}")), "{account}");
+    }
+}
+
+/// Such an API server accepts any token of the cluster for any audience.
+#[tokio::test(start_paused = true)]
+async fn an_api_that_knows_no_audiences_proves_nothing() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), Holder { audiences: Vec::new(), ..agent() });
+    let verdict = reviewer(&api, 0.0, 0).review(&hour_token(1)).await;
+    assert_eq!(verdict, Err(TokenError::WrongAudience { expected: AUDIENCE.to_owned(), came: Vec::new() }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_token_is_not_reviewed_again_for_two_minutes() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), agent());
+    let reviewer = reviewer(&api, 0.0, 0);
+    for _ in 0..100 {
+        reviewer.review(&hour_token(1)).await.unwrap();
+    }
+    assert_eq!(api.asked(Verb::Review), 1);
+    api.forget(&hour_token(1));
+    advance(GOOD_FOR - Duration::from_secs(1)).await;
+    assert!(reviewer.review(&hour_token(1)).await.is_ok());
+    advance(Duration::from_secs(2)).await;
+    assert!(reviewer.review(&hour_token(1)).await.is_err(), "revoked, and noticed now");
+    assert_eq!(api.asked(Verb::Review), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_token_is_not_remembered_beyond_its_expiry() {
+    let api = FakeApi::new();
+    let short = token("1", AUDIENCE, Duration::from_secs(30));
+    api.know(&short, agent());
+    let reviewer = reviewer(&api, 0.0, 0);
+    reviewer.review(&short).await.unwrap();
+    advance(Duration::from_secs(25)).await;
+    reviewer.review(&short).await.unwrap();
+    assert_eq!(api.asked(Verb::Review), 1);
+    advance(Duration::from_secs(6)).await;
+    api.forget(&short);
+    reviewer.review(&short).await.unwrap_err();
+    assert_eq!(api.asked(Verb::Review), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_token_is_not_reviewed_again_for_ten_seconds() {
+    let api = FakeApi::new();
+    let reviewer = reviewer(&api, 0.0, 0);
+    for _ in 0..100 {
+        reviewer.review(&hour_token(1)).await.unwrap_err();
+    }
+    assert_eq!(api.asked(Verb::Review), 1);
+    api.know(&hour_token(1), agent());
+    advance(BAD_FOR + Duration::from_millis(1)).await;
+    reviewer.review(&hour_token(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_bring_one_token_cost_one_review() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), agent());
+    api.hold(true);
+    let reviewer = reviewer(&api, 1.0, 1);
+    let token = hour_token(1);
+    let all = futures_util::future::join_all((0..500).map(|_| reviewer.review(&token)));
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        api.hold(false);
+    };
+    let (verdicts, ()) = tokio::join!(all, release);
+    assert!(verdicts.iter().all(Result::is_ok));
+    assert_eq!(api.asked(Verb::Review), 1);
+    assert!(reviewer.0.known().flights.is_empty(), "nothing is left behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_does_not_take_the_review_of_the_others_along() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), agent());
+    api.hold(true);
+    let reviewer = reviewer(&api, 0.0, 0);
+    let token = hour_token(1);
+    let impatient = tokio::time::timeout(Duration::from_secs(1), reviewer.review(&token));
+    let patient = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        reviewer.review(&token).await
+    };
+    let release = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        api.hold(false);
+    };
+    let (impatient, patient, ()) = tokio::join!(impatient, patient, release);
+    assert!(impatient.is_err(), "left before the answer");
+    assert!(patient.is_ok());
+    assert!(reviewer.0.known().flights.is_empty());
+}
+
+/// Five a second and ten at once, for four seconds: thirty are reviewed, and
+/// the others hear at once that there are too many.
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_agents_is_no_storm_of_reviews() {
+    let api = FakeApi::new();
+    let tokens: Vec<_> = (0..1000).map(hour_token).collect();
+    for token in &tokens {
+        api.know(token, agent());
+    }
+    let reviewer = reviewer(&api, 5.0, 10);
+    let began = Instant::now();
+    let at_once = AtomicUsize::new(0);
+    let verdicts = futures_util::future::join_all(tokens.iter().map(async |token| {
+        let verdict = reviewer.review(token).await;
+        if began.elapsed() < Duration::from_millis(100) {
+            at_once.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict
+    }))
+    .await;
+    let good = verdicts.iter().filter(|verdict| verdict.is_ok()).count();
+    let busy = verdicts.iter().filter(|verdict| **verdict == Err(TokenError::Busy)).count();
+    assert_eq!((good, busy), (30, 970));
+    assert_eq!(api.asked(Verb::Review), 30);
+    assert_eq!(at_once.load(Ordering::Relaxed), 10 + 970);
+    assert!(began.elapsed() <= PATIENCE + Duration::from_millis(100));
+    // They come back, and get their turn.
+    advance(Duration::from_secs(1)).await;
+    assert!(reviewer.review(&tokens[999]).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_rate_there_is_a_limit_still() {
+    let api = FakeApi::new();
+    api.hold(true);
+    let reviewer = reviewer(&api, -1.0, 0);
+    let tokens: Vec<_> = (0..MOST_REVIEWS + 10).map(hour_token).collect();
+    let verdicts = futures_util::future::join_all(tokens.iter().map(|token| reviewer.review(token))).await;
+    let busy = verdicts.iter().filter(|verdict| **verdict == Err(TokenError::Busy)).count();
+    assert_eq!(busy, 10);
+    assert_eq!(api.asked(Verb::Review), MOST_REVIEWS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_admitted_while_the_api_cannot_say() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), agent());
+    let reviewer = reviewer(&api, 0.0, 0);
+    api.fail(Verb::Review, Some((403, "Forbidden")));
+    let error = reviewer.review(&hour_token(1)).await.unwrap_err();
+    assert!(error.is_temporary());
+    assert!(error.to_string().contains("403 Forbidden"), "{error}");
+    api.fail(Verb::Review, None);
+
+    api.hold(true);
+    let began = Instant::now();
+    let error = reviewer.review(&hour_token(1)).await.unwrap_err();
+    assert!(error.to_string().contains("did not answer within 5 s"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(6));
+    api.hold(false);
+    // A failure is not remembered.
+    assert!(reviewer.review(&hour_token(1)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn reviews_that_were_made_are_told_of() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), agent());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let observe = {
+        let told = Arc::clone(&told);
+        Arc::new(move |event: ReviewEvent| told.lock().unwrap().push(event.outcome))
+    };
+    let reviewer = TokenReviewer::new(&cluster(&api, 0.0, 0), expected(), observe);
+    for number in [1, 1, 2, 2] {
+        let _ = reviewer.review(&hour_token(number)).await;
+    }
+    assert_eq!(*told.lock().unwrap(), ["good", "token_unauthenticated"]);
+}

@@ -1,0 +1,109 @@
+//! Servers that keep Leases, and agents that count them.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde_json::json;
+use tunnel::transport::Link;
+use tunnel_kube_fake::Verb;
+use tunnel_tests::{Agent, AgentSpec, Server, ServerSpec, wait_for};
+
+use crate::World;
+
+const NAMESPACE: &str = "kube-system";
+
+impl World {
+    fn publishing_server(&self, id: &str) -> Server {
+        let spec = ServerSpec::new(id)
+            .flag("enable-lease-controller", "true")
+            .flag("kubeconfig", &self.shown("kubeconfig"));
+        Server::start(self.dir.path(), &self.pki, &spec).unwrap()
+    }
+
+    async fn until_leases(&self, wanted: &[&str]) {
+        wait_for(&format!("the leases {wanted:?}"), async || {
+            let there: Vec<_> = self.api.leases(NAMESPACE).into_keys().collect();
+            if there == wanted { Ok(()) } else { Err(format!("{there:?}")) }
+        })
+        .await;
+    }
+}
+
+async fn until_wanted(agent: &Agent, wanted: i64) {
+    wait_for(&format!("an agent that wants {wanted} servers"), async || {
+        let metrics = agent.metrics().await;
+        match metrics.value("tunnel_agent_servers_wanted") {
+            count if count == wanted => Ok(()),
+            _ => Err(metrics.show("tunnel_agent_servers")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_keep_leases_and_agents_count_them() {
+    let world = World::new().await;
+    let old = json!({"leaseDurationSeconds": 30, "renewTime": "2020-01-01T00:00:00.000000Z"});
+    let labels = json!({"k8s-app": "konnectivity-server"});
+    world.api.put_lease(NAMESPACE, "konnectivity-proxy-server-gone", &labels, &old);
+    let (one, two) = (world.publishing_server("one"), world.publishing_server("two"));
+    let names = ["konnectivity-proxy-server-one", "konnectivity-proxy-server-two"];
+    world.until_leases(&names).await;
+
+    let spec = AgentSpec::new("agent", Link::H2, Ipv4Addr::LOCALHOST)
+        .flag("count-server-leases", "true")
+        .flag("kubeconfig", &world.shown("kubeconfig"));
+    let agent = Agent::start(&world.pki, &[one.agents], &spec);
+    until_wanted(&agent, 2).await;
+    wait_for("a list and a watch that are counted", async || {
+        let metrics = agent.metrics().await;
+        let asked = |name| {
+            let name = format!("konnectivity_network_proxy_agent_{name}");
+            metrics.sum(&name, &["http_response_code=\"200\"", "reason=\"\""])
+        };
+        match (asked("lease_lists_total"), asked("lease_watches_total")) {
+            (1, 1) => Ok(()),
+            _ => Err(metrics.show("konnectivity_network_proxy_agent_lease")),
+        }
+    })
+    .await;
+
+    // A server that leaves deletes its lease at once, and is not counted any more.
+    two.drain();
+    two.ended(Duration::from_secs(10)).await;
+    world.until_leases(&names[..1]).await;
+    until_wanted(&agent, 1).await;
+
+    // One of them has deleted what a third one left behind.
+    let metrics = one.metrics().await;
+    assert!(
+        metrics.sum("konnectivity_network_proxy_server_lease_list_total", &["http_status_code=\"200\""]) > 0
+    );
+    agent.kill().await;
+    one.drain();
+    one.ended(Duration::from_secs(10)).await;
+    world.until_leases(&[]).await;
+    tunnel_tests::panics::assert_none();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_may_not_list_leases_works_with_what_it_has() {
+    let world = World::new().await;
+    world.api.fail(Verb::List, Some((403, "Forbidden")));
+    let server = world.publishing_server("one");
+    let spec = AgentSpec::new("agent", Link::Quic, Ipv4Addr::LOCALHOST)
+        .flag("count-server-leases", "true")
+        .flag("kubeconfig", &world.shown("kubeconfig"));
+    let agent = Agent::start(&world.pki, &[server.agents], &spec);
+    server.wait_for_tunnels(1).await;
+    wait_for("a list that is refused", async || {
+        let metrics = agent.metrics().await;
+        let name = "konnectivity_network_proxy_agent_lease_lists_total";
+        let refused = metrics.sum(name, &["http_response_code=\"403\"", "reason=\"Forbidden\""]);
+        if refused > 0 { Ok(()) } else { Err(metrics.show("konnectivity_network_proxy_agent_lease")) }
+    })
+    .await;
+    agent.kill().await;
+    server.kill().await;
+    tunnel_tests::panics::assert_none();
+}

@@ -1,0 +1,115 @@
+//! Bytes that wait for a receiver, and stalls.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tunnel_tests::{
+    Cluster, Frontend, LINKS, Server, Target, node, payload, spawn, wait_for, wait_within, within,
+};
+
+use crate::wait_for_samples;
+
+/// As long as it takes to be stalled, with some time for a busy machine.
+const STALLED: Duration = Duration::from_secs(30);
+
+fn full(connect: i64, proxy: i64) -> [(&'static str, i64); 2] {
+    [("{service_method=\"Connect\"}", connect), ("{service_method=\"Proxy\"}", proxy)]
+}
+
+/// Waits until the server counts so many stalls, up and down, as going on.
+async fn wait_for_stalls(server: &Server, wanted: [i64; 2]) {
+    wait_within(STALLED, &format!("{wanted:?} stalls"), async || {
+        let metrics = server.metrics().await;
+        let stalled = ["direction=\"up\"", "direction=\"down\""]
+            .map(|direction| metrics.sum("tunnel_server_stalled_connections", &[direction]));
+        if stalled == wanted { Ok(()) } else { Err(metrics.show("tunnel_server_stall")) }
+    })
+    .await;
+}
+
+/// A gauge that is 0 while an agent hangs is of no use; and one that stays up
+/// afterwards is of none either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receivers_that_take_nothing_show_as_long_as_they_do() {
+    let cluster = Cluster::on_both_links().await;
+    let (mut idle, mut writers, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for link in LINKS {
+        // Its clients do not read.
+        let flood = Target::floods(node(link)).await;
+        idle.push(cluster.server.connect(Frontend::ConnectUnix, &flood).await);
+        idle.push(cluster.server.connect(Frontend::GrpcUnix, &flood).await);
+        // It does not read.
+        let stalls = Target::stalls(node(link)).await;
+        for frontend in [Frontend::ConnectUnix, Frontend::GrpcUnix] {
+            let mut connection = cluster.server.connect(frontend, &stalls).await;
+            writers.push(spawn(async move {
+                let block = vec![0x33; 32 * 1024];
+                // Until the test ends it.
+                while connection.write_all(&block).await.is_ok() {}
+            }));
+        }
+        targets.push((flood, stalls));
+    }
+    // Four downloads; of the uploads only the gRPC ones have such a queue.
+    wait_for_samples(&cluster.server, "full_receive_channels", &full(4, 2)).await;
+    wait_for_stalls(&cluster.server, [4, 4]).await;
+    let metrics = cluster.server.metrics().await;
+    for frontend in ["connect", "grpc"] {
+        for link in LINKS {
+            for direction in ["up", "down"] {
+                let labels = [
+                    format!("frontend=\"{frontend}\""),
+                    format!("link=\"{}\"", link.label()),
+                    format!("direction=\"{direction}\""),
+                ];
+                let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                assert_eq!(metrics.sum("tunnel_server_stalls_total", &labels), 1, "{labels:?}");
+            }
+        }
+    }
+    // Each agent sees two targets that do not read, and two clients beyond the server.
+    for agent in &cluster.agents {
+        wait_within(STALLED, "the agent's stalls", async || {
+            match agent.metrics().await.sum("tunnel_agent_stalled_connections", &[]) {
+                4 => Ok(()),
+                other => Err(format!("{other} stalled")),
+            }
+        })
+        .await;
+    }
+    drop((idle, writers, targets));
+    wait_for_samples(&cluster.server, "full_receive_channels", &full(0, 0)).await;
+    wait_for_stalls(&cluster.server, [0, 0]).await;
+    let metrics = cluster.server.metrics().await;
+    let waits = "konnectivity_network_proxy_server_frontend_write_duration_seconds_count";
+    assert!(metrics.value(waits) >= 4, "{}", metrics.show("konnectivity_network_proxy_server_frontend"));
+    cluster.finish().await;
+}
+
+/// Writes that are taken at once are not measured, and cost nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_that_nobody_waits_for_are_not_in_the_histogram() {
+    let cluster = Cluster::on_both_links().await;
+    for link in LINKS {
+        let echo = Target::echo(node(link)).await;
+        for frontend in Frontend::ALL {
+            let mut connection = cluster.server.connect(frontend, &echo).await;
+            for _ in 0..20 {
+                payload::write(&mut connection, b"ping").await.unwrap();
+                let mut pong = [0; 4];
+                within("an echo", tokio::io::AsyncReadExt::read_exact(&mut connection, &mut pong))
+                    .await
+                    .unwrap();
+            }
+            connection.close().await.unwrap();
+        }
+    }
+    wait_for("the end of all", async || {
+        let metrics = cluster.server.metrics().await;
+        let bytes = metrics.sum("tunnel_server_bytes_total", &["direction=\"down\""]);
+        if bytes == 8 * 80 { Ok(()) } else { Err(metrics.show("tunnel_server_bytes")) }
+    })
+    .await;
+    wait_for_samples(&cluster.server, "frontend_write_duration_seconds_count", &[("", 0)]).await;
+    cluster.finish().await;
+}

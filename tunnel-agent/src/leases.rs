@@ -1,0 +1,43 @@
+//! Counting tunnel servers by the Leases that they keep in the cluster.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tunnel::drain::Drain;
+use tunnel_kube::Access;
+use tunnel_kube::leases::{Answer, Counting, LeaseEvent, count};
+
+use crate::config::LeaseCount;
+use crate::metrics::{LeaseCall, Metrics};
+
+/// Begins to count, until the drain starts.
+///
+/// # Errors
+/// When the credentials for the Kubernetes API are missing or not usable.
+pub(crate) async fn follow(
+    leases: &LeaseCount,
+    metrics: &Metrics,
+    drain: &Drain,
+) -> anyhow::Result<watch::Receiver<Option<u32>>> {
+    let access = Access { kubeconfig: leases.kubeconfig.clone(), ..Access::default() };
+    let cluster = access.connect().await.context(
+        "--count-server-leases needs the Kubernetes API (--kubeconfig, or a pod's service account)",
+    )?;
+    let counting = Counting { namespace: leases.namespace.clone(), selector: leases.selector.clone() };
+    let metrics = metrics.clone();
+    let observe = Arc::new(move |event: LeaseEvent| tell(&metrics, event));
+    Ok(count(&cluster, counting, observe, drain))
+}
+
+fn tell(metrics: &Metrics, event: LeaseEvent) {
+    let answered = |call, Answer { code, reason, latency }: Answer| {
+        metrics.konnectivity.leases.answered(call, code, &reason, latency);
+    };
+    match event {
+        LeaseEvent::Listed(answer) => answered(LeaseCall::List, answer),
+        LeaseEvent::Watched(answer) => answered(LeaseCall::Watch, answer),
+        // Agents delete nothing.
+        LeaseEvent::Culled | LeaseEvent::Deleted(_) => {}
+    }
+}

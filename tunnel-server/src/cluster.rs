@@ -1,0 +1,75 @@
+//! What the server wants of the Kubernetes API: that it reviews tokens, and
+//! that it keeps a Lease which says that this server is there.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tunnel::drain::Drain;
+use tunnel_kube::leases::{Answer, LeaseEvent, Publication, publish};
+use tunnel_kube::{Access, Cluster, Expected, TokenReviewer};
+
+use crate::agents::Authenticator;
+use crate::config::Config;
+use crate::metrics::{LeaseCall, Metrics};
+
+/// Begins what the configuration asks of the API, and returns who is taken for
+/// an agent. The Lease is deleted when the drain begins. Whoever asks nothing of
+/// the API needs none.
+///
+/// # Errors
+/// When the credentials for the API are missing or not usable.
+pub(crate) async fn join(config: &Config, metrics: &Metrics, drain: &Drain) -> anyhow::Result<Authenticator> {
+    if config.tokens.is_none() && config.leases.is_none() {
+        return Ok(Authenticator::Tls);
+    }
+    let access =
+        Access { kubeconfig: config.kube.kubeconfig.clone(), qps: config.kube.qps, burst: config.kube.burst };
+    let cluster = access.connect().await.context(
+        "reviews of agents' tokens and Leases need the Kubernetes API (--kubeconfig, or a pod's service account)",
+    )?;
+    publish_lease(config, &cluster, metrics, drain);
+    Ok(authenticator(config, &cluster, metrics))
+}
+
+fn authenticator(config: &Config, cluster: &Cluster, metrics: &Metrics) -> Authenticator {
+    let Some(tokens) = &config.tokens else { return Authenticator::Tls };
+    let expected = Expected {
+        audience: tokens.audience.clone(),
+        namespace: tokens.namespace.clone(),
+        service_account: tokens.service_account.clone(),
+    };
+    let metrics = metrics.clone();
+    let observe = Arc::new(move |event: tunnel_kube::review::ReviewEvent| {
+        metrics.token_reviewed(event.outcome, event.latency);
+    });
+    Authenticator::Tokens(TokenReviewer::new(cluster, expected, observe))
+}
+
+fn publish_lease(config: &Config, cluster: &Cluster, metrics: &Metrics, drain: &Drain) {
+    let Some(leases) = &config.leases else { return };
+    let publication = Publication {
+        server_id: config.server_id.clone(),
+        namespace: leases.namespace.clone(),
+        labels: leases.labels.clone(),
+    };
+    let metrics = metrics.clone();
+    let observe = Arc::new(move |event: LeaseEvent| count(&metrics, event));
+    let (cluster, until) = (cluster.clone(), drain.clone());
+    drain.spawn("lease", async move {
+        publish(cluster, publication, observe, until.started()).await;
+    });
+}
+
+fn count(metrics: &Metrics, event: LeaseEvent) {
+    let leases = &metrics.konnectivity.leases;
+    let answered = |call, Answer { code, reason, latency }: Answer| {
+        leases.answered(call, code, &reason, latency);
+    };
+    match event {
+        LeaseEvent::Culled => leases.culled(),
+        LeaseEvent::Deleted(answer) => answered(LeaseCall::Delete, answer),
+        LeaseEvent::Listed(answer) => answered(LeaseCall::List, answer),
+        // Servers do not watch.
+        LeaseEvent::Watched(_) => {}
+    }
+}

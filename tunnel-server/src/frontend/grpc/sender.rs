@@ -1,0 +1,83 @@
+//! The direction of a call that leads to the client. Every packet is counted.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use tunnel::duplex::Broken;
+use tunnel::packet_counters::{PacketCounters, StreamError};
+use tunnel_proto::packet::Packet;
+use tunnel_proto::packet_kind::PacketKind;
+
+use super::{Code, trailers};
+use crate::metrics::GaugeGuard;
+
+/// Sends packets, and ends the call. Counts the call while it lives.
+#[derive(Debug)]
+pub(super) struct Sender {
+    stream: SendStream<Bytes>,
+    counters: PacketCounters,
+    open: GaugeGuard,
+}
+
+impl Sender {
+    pub(super) const fn new(stream: SendStream<Bytes>, counters: PacketCounters, open: GaugeGuard) -> Self {
+        Self { stream, counters, open }
+    }
+
+    /// Queues a packet, whatever the client's window. Fails when the client has
+    /// ended the call.
+    pub(super) fn packet(&mut self, packet: &Packet) -> Result<(), Broken> {
+        self.encoded(packet.kind(), packet.encode())
+    }
+
+    /// The same for a packet that is encoded already.
+    pub(super) fn encoded(&mut self, kind: PacketKind, packet: Bytes) -> Result<(), Broken> {
+        self.counters.count(kind);
+        self.stream.send_data(packet, false).map_err(|_| {
+            self.counters.failed(StreamError::Canceled, Some(kind));
+            Broken::Stopped
+        })
+    }
+
+    /// Waits until the client has room for a packet of `wanted` bytes or of
+    /// fewer; how many.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, Broken>> {
+        self.stream.reserve_capacity(wanted);
+        match self.stream.capacity() {
+            0 => self.stream.poll_capacity(cx).map(|room| match room {
+                Some(Ok(room)) => Ok(room),
+                Some(Err(_)) | None => Err(Broken::Stopped),
+            }),
+            room => Poll::Ready(Ok(room)),
+        }
+    }
+
+    /// Whether there is room for `wanted` bytes, or for any, now.
+    pub(super) fn has_room(&mut self, wanted: usize) -> bool {
+        self.stream.reserve_capacity(wanted);
+        self.stream.capacity() > 0
+    }
+
+    /// Ready when the client has reset the call.
+    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(drop)
+    }
+
+    /// For somebody else who sends, and counts what he sends. The call is
+    /// counted until the guard is dropped.
+    pub(super) fn into_parts(self) -> (SendStream<Bytes>, PacketCounters, GaugeGuard) {
+        (self.stream, self.counters, self.open)
+    }
+
+    /// Ends the call in order.
+    pub(super) fn end(&mut self, code: Code, text: &'static str) {
+        // Fails only when the client ended the call first.
+        let _ = self.stream.send_trailers(trailers(code, text));
+    }
+
+    /// Ends the call at once; what is queued does not arrive.
+    pub(super) fn reset(&mut self) {
+        self.stream.send_reset(Reason::CANCEL);
+    }
+}

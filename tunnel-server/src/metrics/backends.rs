@@ -1,0 +1,76 @@
+//! How many agents there are, counted when somebody asks.
+
+use std::collections::HashSet;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGauge, IntGaugeVec, Registry, Result};
+use tunnel::metering::{Described, Maker};
+
+use crate::agents;
+use crate::route::Strategy;
+
+/// Konnectivity's gauges of agents. Read from the registry at each scrape, so
+/// that dials and registrations need not keep them, and so that they are true.
+#[derive(Debug)]
+pub struct Backends {
+    agents: agents::Registry,
+    strategies: Vec<Strategy>,
+    all: IntGauge,
+    by_strategy: IntGaugeVec,
+}
+
+impl Backends {
+    /// Registers gauges of these agents for these strategies.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn register(registry: &Registry, agents: agents::Registry, strategies: &[Strategy]) -> Result<()> {
+        let (all, by_strategy) = make(&mut Maker::new(&Registry::new(), PREFIX))?;
+        registry.register(Box::new(Self { agents, strategies: strategies.to_vec(), all, by_strategy }))
+    }
+
+    /// What there is to register.
+    pub(super) fn described() -> Vec<Described> {
+        let registry = Registry::new();
+        let mut maker = Maker::new(&registry, PREFIX);
+        // In a registry of its own, no name is taken.
+        let _ = make(&mut maker);
+        maker.into_made()
+    }
+}
+
+const PREFIX: &str = "konnectivity_network_proxy_server";
+
+fn make(make: &mut Maker<'_>) -> Result<(IntGauge, IntGaugeVec)> {
+    let all = make.gauge(
+        "ready_backend_connections",
+        "Number of konnectivity agent connected to the proxy server. DEPRECATED, please use ready_backends",
+    )?;
+    let by_strategy = make.gauges(
+        "ready_backends",
+        "Number of konnectivity agent connected to the proxy server",
+        &["proxy_strategy"],
+    )?;
+    Ok((all, by_strategy))
+}
+
+impl Collector for Backends {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.all.desc(), self.by_strategy.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let view = self.agents.view();
+        self.all.set(count(view.agents().len()));
+        for strategy in &self.strategies {
+            let usable: HashSet<&str> = view.usable(*strategy).map(|agent| agent.id.as_str()).collect();
+            self.by_strategy.with_label_values(&[strategy.label()]).set(count(usable.len()));
+        }
+        [self.all.collect(), self.by_strategy.collect()].concat()
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,229 @@
+//! Many connections on one stream of Konnectivity's packets.
+//!
+//! The packets have no flow control of a connection's own: whoever does not
+//! read would stop everybody else if the shared stream waited for them. So the
+//! stream's reader never waits. Each connection has a queue, bounded in bytes,
+//! and one that overflows is closed, alone, with its reason. Towards the peer
+//! each connection has a small buffer, served in turn; packets that open and
+//! close connections go ahead of data, except the one that closes a connection,
+//! which follows its last byte.
+//!
+//! Used for the stream between a server and an agent when one of them is
+//! Konnectivity's, and for clients that put several dials on one call. Our own
+//! links do not need it: there a connection has a stream.
+
+mod conn;
+mod dial;
+mod driver;
+mod table;
+
+pub use conn::Member;
+pub use dial::{Asked, DialFailure};
+pub use driver::{Counters, Halves};
+pub use tunnel_proto::deframe::Deframer;
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tunnel_proto::packet::{MAX_MESSAGE, Packet};
+use tunnel_proto::packet_kind::PacketKind;
+
+use crate::drain::Drain;
+use conn::Conn;
+use table::Table;
+
+/// Packets that wait to be sent and open or close something, or answer
+/// nonsense. A peer that reads has none; one that does not gets no more dials.
+const MAX_CONTROL: usize = 1024;
+
+/// Dials of the peer that wait to be taken. Their taker only spawns.
+const MAX_ASKED: usize = 256;
+
+/// What this side of the stream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Asks for connections: a server towards an agent.
+    Dialer,
+    /// Makes them: an agent, or a server towards a client.
+    Answerer,
+}
+
+/// How much may wait, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Received for one connection and not yet taken.
+    pub connection: usize,
+    /// The same for all connections of the stream together.
+    pub stream: usize,
+}
+
+/// A stream in the middle of its first connection.
+#[derive(Debug)]
+pub struct Begun {
+    /// What was received and not looked at yet.
+    pub deframer: Deframer,
+    /// The number of the connection.
+    pub connect_id: i64,
+    /// The packet that is not about it.
+    pub next: Packet,
+}
+
+/// One stream of packets. Clones are the same stream.
+#[derive(Debug, Clone)]
+pub struct Mux {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    role: Role,
+    limits: Limits,
+    /// Bytes received and not yet taken, of all connections.
+    waiting: AtomicUsize,
+    // Neither lock is held while the other, or a connection's, is taken.
+    table: Mutex<Table>,
+    outgoing: Mutex<Outgoing>,
+    peer_drains: CancellationToken,
+    stop: CancellationToken,
+    closed: CancellationToken,
+}
+
+/// What the driver is to send.
+#[derive(Debug, Default)]
+struct Outgoing {
+    control: VecDeque<(PacketKind, Bytes)>,
+    /// Connections that have something to send, each at most once.
+    ready: VecDeque<Arc<Conn>>,
+    /// Connections that are to be closed later.
+    delayed: Vec<(Instant, Arc<Conn>)>,
+    driver: Option<Waker>,
+}
+
+impl Mux {
+    /// Begins to serve a stream. Dials of the peer come out of the receiver.
+    pub fn start(halves: Halves, role: Role, limits: Limits, drain: &Drain) -> (Self, mpsc::Receiver<Asked>) {
+        let (asked, dials) = mpsc::channel(MAX_ASKED);
+        let mux = Self::new(role, limits);
+        let deframer = Deframer::grpc(MAX_MESSAGE);
+        drain.spawn("packet stream", driver::drive(mux.clone(), halves, deframer, asked));
+        (mux, dials)
+    }
+
+    /// Goes on with a stream that carried one connection so far, as that of an
+    /// [`Role::Answerer`], now that its peer wants more of them.
+    pub fn take_over(
+        halves: Halves,
+        limits: Limits,
+        drain: &Drain,
+        begun: Begun,
+    ) -> (Self, mpsc::Receiver<Asked>, Member) {
+        let (asked, dials) = mpsc::channel(MAX_ASKED);
+        let mux = Self::new(Role::Answerer, limits);
+        let conn = mux.table().begin_with(begun.connect_id);
+        if let Ok(Some(second)) = mux.take(begun.next) {
+            // The channel is empty.
+            let _ = asked.try_send(second);
+        }
+        drain.spawn("packet stream", driver::drive(mux.clone(), halves, begun.deframer, asked));
+        let member = Member::new(mux.clone(), conn);
+        (mux, dials, member)
+    }
+
+    fn new(role: Role, limits: Limits) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                role,
+                limits,
+                waiting: AtomicUsize::new(0),
+                table: Mutex::default(),
+                outgoing: Mutex::default(),
+                peer_drains: CancellationToken::new(),
+                stop: CancellationToken::new(),
+                closed: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Connections that are open or being dialled.
+    pub fn connections(&self) -> usize {
+        self.table().connections()
+    }
+
+    /// Tells the peer that this side wants no more dials.
+    pub fn say_drain(&self) {
+        self.control(&Packet::Drain);
+    }
+
+    /// Waits until the peer has said that it wants no more dials. Cancel safe.
+    pub async fn peer_drains(&self) {
+        self.shared.peer_drains.cancelled().await;
+    }
+
+    /// Ends the stream and all its connections at once.
+    pub fn close(&self, why: &str) {
+        self.table().set_closed(why);
+        self.shared.stop.cancel();
+    }
+
+    /// Waits until the stream is over, and says why. Cancel safe.
+    pub async fn closed(&self) -> String {
+        self.shared.closed.cancelled().await;
+        self.table().why().to_owned()
+    }
+
+    /// Queues a packet that goes ahead of data; `false` when too many wait.
+    fn control(&self, packet: &Packet) -> bool {
+        let mut outgoing = self.outgoing();
+        if outgoing.control.len() >= MAX_CONTROL {
+            return false;
+        }
+        outgoing.control.push_back((packet.kind(), packet.encode()));
+        outgoing.wake();
+        true
+    }
+
+    /// A connection has something to send.
+    fn ready(&self, conn: Arc<Conn>) {
+        let mut outgoing = self.outgoing();
+        outgoing.ready.push_back(conn);
+        outgoing.wake();
+    }
+
+    /// A connection is to be looked at again at `at`.
+    fn delay(&self, at: Instant, conn: Arc<Conn>) {
+        let mut outgoing = self.outgoing();
+        outgoing.delayed.push((at, conn));
+        outgoing.wake();
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.shared.table)
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        lock(&self.shared.outgoing)
+    }
+}
+
+impl Outgoing {
+    fn wake(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+}
+
+/// Nothing panics while it holds one of these locks, so poison means nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[path = "packets/tests.rs"]
+mod tests;

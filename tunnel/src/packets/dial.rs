@@ -1,0 +1,141 @@
+//! Dials on a packet stream, from both sides.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tunnel_proto::packet::Packet;
+
+use super::Mux;
+use super::conn::{Conn, Member};
+
+/// Why a dial on a packet stream came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialFailure {
+    /// The peer says no, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The peer's answer makes no sense.
+    #[error("{0}")]
+    BadAnswer(String),
+    /// Too many connections, or the peer does not read.
+    #[error("the stream takes no more dials")]
+    Busy,
+    /// The stream is gone.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// A dial that is to be taken back if nobody waits for its answer.
+struct Pending<'a> {
+    mux: &'a Mux,
+    random: i64,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let mut table = self.mux.table();
+        if table.forget_dial(self.random) {
+            drop(table);
+            self.mux.control(&Packet::CloseDial { random: self.random });
+        }
+    }
+}
+
+impl Mux {
+    /// Asks the peer to connect to `address` (`host:port`) over TCP.
+    ///
+    /// Waits as long as the peer takes; the caller limits it. Cancel safe:
+    /// dropping it takes the dial back.
+    ///
+    /// # Errors
+    /// With the peer's words, or with what is wrong with the stream.
+    pub async fn dial(&self, address: String) -> Result<Member, DialFailure> {
+        let (answer, answered) = oneshot::channel();
+        // The top bit stays clear: the number is signed on the wire.
+        let random = i64::from_ne_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
+        self.table().dial(random, answer)?;
+        let pending = Pending { mux: self, random };
+        let request = Packet::DialRequest { protocol: "tcp".to_owned(), address, random };
+        if !self.control(&request) {
+            self.table().forget_dial(random);
+            return Err(DialFailure::Busy);
+        }
+        let answer = answered.await;
+        drop(pending);
+        answer.unwrap_or_else(|_| Err(DialFailure::Lost(self.table().why().to_owned())))
+    }
+}
+
+/// A dial of the peer, to be made.
+///
+/// Dropping it without an answer refuses it.
+#[derive(Debug)]
+pub struct Asked {
+    /// The protocol asked for; "tcp" is what there is.
+    pub protocol: String,
+    /// `host:port` as the peer wrote it.
+    pub address: String,
+    mux: Mux,
+    random: i64,
+    connect_id: i64,
+    cancelled: CancellationToken,
+    answered: bool,
+}
+
+impl Asked {
+    pub(super) fn new(
+        mux: Mux,
+        protocol: String,
+        address: String,
+        (random, connect_id): (i64, i64),
+        cancelled: CancellationToken,
+    ) -> Self {
+        Self { protocol, address, mux, random, connect_id, cancelled, answered: false }
+    }
+
+    /// The number that the connection has on its stream, or would have.
+    pub fn connect_id(&self) -> i64 {
+        self.connect_id
+    }
+
+    /// Ready when the peer no longer wants it. Cancel safe.
+    pub async fn cancelled(&self) {
+        self.cancelled.cancelled().await;
+    }
+
+    /// It is connected.
+    pub fn accept(mut self) -> Member {
+        self.answered = true;
+        let (random, connect_id) = (self.random, self.connect_id);
+        let conn = Conn::new(connect_id);
+        self.mux.table().insert(Arc::clone(&conn), random);
+        let answer = Packet::DialResponse { error: String::new(), connect_id, random };
+        if !self.mux.control(&answer) {
+            // The peer reads nothing, so it will not use the connection either.
+            self.mux.close("the peer does not read");
+        }
+        Member::new(self.mux.clone(), conn)
+    }
+
+    /// It cannot be connected.
+    pub fn refuse(mut self, error: String) {
+        self.answer_no(error);
+    }
+
+    fn answer_no(&mut self, error: String) {
+        self.answered = true;
+        self.mux.table().forget_asked(self.random);
+        if !self.cancelled.is_cancelled() {
+            self.mux.control(&Packet::DialResponse { error, connect_id: 0, random: self.random });
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer_no("the dial was given up".to_owned());
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! The `konnectivity` link: Konnectivity's gRPC, `/AgentService/Connect`, for
+//! fleets in which one side is not ours yet.
+//!
+//! All connections of a tunnel share one gRPC call ([`crate::packets`]), so
+//! what one stream per connection gives (see the other links) cannot be had
+//! here. There is no control stream: an agent says what it is in metadata.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, RecvStream, client, server};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{HandshakeError, TunnelClosed};
+use crate::drain::Drain;
+use crate::packets::{Asked, Counters, DialFailure, Halves, Limits, Member, Mux, Role};
+
+/// The gRPC path of the agents' one method.
+pub const CONNECT_PATH: &str = "/AgentService/Connect";
+
+/// Unread bytes of one call. The packets' reader never waits, so this is only
+/// what may be on its way.
+const CALL_WINDOW: u32 = 4 << 20;
+
+/// The same for a connection, which carries one call.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Frames that peers may send.
+const FRAME: u32 = 64 * 1024;
+
+/// Bytes that wait for the TLS connection.
+const SEND_BUFFER: usize = 512 * 1024;
+
+/// Calls on one connection of an agent at once; agents make one.
+const CALLS: u32 = 16;
+
+/// What may wait on a server, for clients that are slower than the agent.
+const SERVER_LIMITS: Limits = Limits { connection: 32 << 20, stream: 256 << 20 };
+
+/// What may wait on an agent, for slow targets; agents run with little memory.
+const AGENT_LIMITS: Limits = Limits { connection: 8 << 20, stream: 32 << 20 };
+
+/// How often an agent is asked for a sign of life.
+const SERVER_PING: Duration = Duration::from_secs(5);
+
+/// How often a server is asked: Konnectivity's hang up on whoever asks more
+/// often than every 30 s.
+const AGENT_PING: Duration = Duration::from_secs(35);
+
+/// How long the answer may take.
+const PONG_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a connection may be without a call.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest metadata values that are taken.
+const MAX_METADATA: usize = 16 * 1024;
+
+/// One call and its packets.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    mux: Mux,
+    remote: SocketAddr,
+    /// Dials of the server; the lock is only there to make the tunnel `Clone`.
+    asked: Arc<Mutex<mpsc::Receiver<Asked>>>,
+}
+
+impl Tunnel {
+    fn start(halves: Halves, role: Role, limits: Limits, remote: SocketAddr, drain: &Drain) -> Self {
+        let (mux, asked) = Mux::start(halves, role, limits, drain);
+        Self { mux, remote, asked: Arc::new(Mutex::new(asked)) }
+    }
+
+    /// Where the peer is.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Asks the agent to connect to `address`; servers only. Cancel safe.
+    ///
+    /// # Errors
+    /// See [`DialFailure`].
+    pub async fn dial(&self, address: String) -> Result<Member, DialFailure> {
+        self.mux.dial(address).await
+    }
+
+    /// The next dial of the server; agents only. Cancel safe.
+    ///
+    /// # Errors
+    /// When the tunnel is over.
+    pub async fn accept(&self) -> Result<Asked, TunnelClosed> {
+        match self.asked.lock().await.recv().await {
+            Some(asked) => Ok(asked),
+            None => Err(self.closed().await),
+        }
+    }
+
+    /// Agents: tells the server to prefer others for new work.
+    pub fn say_drain(&self) {
+        self.mux.say_drain();
+    }
+
+    /// Servers: waits until the agent has said so. Cancel safe.
+    pub async fn peer_drains(&self) {
+        self.mux.peer_drains().await;
+    }
+
+    pub(crate) fn close(&self, why: &str) {
+        self.mux.close(why);
+    }
+
+    pub(crate) async fn closed(&self) -> TunnelClosed {
+        TunnelClosed(self.mux.closed().await)
+    }
+}
+
+/// A connection of Konnectivity agents.
+#[derive(Debug)]
+pub struct Agents<IO> {
+    connection: server::Connection<IO, Bytes>,
+    remote: SocketAddr,
+}
+
+/// Serves HTTP/2 to an agent. Cancel safe; the caller limits its time.
+///
+/// # Errors
+/// When the peer does not speak HTTP/2.
+pub async fn accept<IO>(io: IO, remote: SocketAddr) -> Result<Agents<IO>, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connection = server::Builder::new()
+        .initial_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(32 * 1024)
+        .max_concurrent_streams(CALLS)
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(|error| HandshakeError::Lost(error.to_string()))?;
+    Ok(Agents { connection, remote })
+}
+
+impl<IO> Agents<IO>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    /// Takes calls until the connection is over, and says why it is. An agent
+    /// that does not answer pings is gone.
+    pub async fn serve(mut self, drain: &Drain, mut on_call: impl FnMut(Call)) -> String {
+        let gone = CancellationToken::new();
+        let _gone = gone.clone().drop_guard();
+        if let Some(ping) = self.connection.ping_pong() {
+            let (gone, lost) = (gone.clone(), gone.clone());
+            drain.spawn("pings", async move {
+                tokio::select! {
+                    () = silence(ping, SERVER_PING) => lost.cancel(),
+                    () = gone.cancelled() => {}
+                }
+            });
+        }
+        loop {
+            let idle = !self.connection.has_streams();
+            let next = tokio::select! {
+                biased;
+                () = drain.killed() => {
+                    // The calls say goodbye; let it out.
+                    let _ = timeout(Duration::from_millis(500), std::future::poll_fn(|cx| {
+                        self.connection.poll_closed(cx)
+                    })).await;
+                    return "server stopped".to_owned();
+                }
+                () = gone.cancelled() => return "no answer to pings".to_owned(),
+                next = self.connection.accept() => next,
+                () = sleep(CALL_LIMIT), if idle => return "no call".to_owned(),
+            };
+            match next {
+                Some(Ok((request, respond))) => {
+                    if let Some(call) = Call::new(request, respond, self.remote) {
+                        on_call(call);
+                    }
+                }
+                Some(Err(error)) => return error.to_string(),
+                None => return "closed by peer".to_owned(),
+            }
+        }
+    }
+}
+
+/// Ready when the peer does not answer.
+async fn silence(mut ping: PingPong, every: Duration) {
+    let mut beat = interval_at(Instant::now() + every, every);
+    loop {
+        beat.tick().await;
+        match timeout(PONG_LIMIT, ping.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// A call of an agent that was not answered yet.
+#[derive(Debug)]
+pub struct Call {
+    metadata: HeaderMap,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    remote: SocketAddr,
+}
+
+/// gRPC's status codes, as far as they are said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// What Go says for errors without a code.
+    Unknown = 2,
+    /// There is no such method.
+    Unimplemented = 12,
+    /// Not now.
+    Unavailable = 14,
+    /// The credentials are not good enough.
+    Unauthenticated = 16,
+}
+
+impl Call {
+    /// `None` when it is no call of this service; the caller has been told.
+    fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>, remote: SocketAddr) -> Option<Self> {
+        let (head, body) = request.into_parts();
+        let call = Self { metadata: head.headers, body, respond, remote };
+        let content = call.metadata.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if head.method == Method::POST
+            && content.starts_with(b"application/grpc")
+            && head.uri.path() == CONNECT_PATH
+        {
+            return Some(call);
+        }
+        debug!(from = %remote, path = head.uri.path(), "an agent called something else");
+        call.refuse(Status::Unimplemented, "unknown method");
+        None
+    }
+
+    /// All values of a metadata key that are text.
+    pub fn values(&self, key: &str) -> Vec<&str> {
+        let text = |value: &'_ HeaderValue| value.len() <= MAX_METADATA;
+        let values = self.metadata.get_all(key).iter().filter(|value| text(value));
+        values.filter_map(|value| value.to_str().ok()).collect()
+    }
+
+    /// Where it comes from.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Ends the call with an error.
+    pub fn refuse(mut self, status: Status, text: &str) {
+        let mut response = Response::new(());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(status as u16));
+        if let Ok(text) = HeaderValue::from_str(&percent_encoded(text)) {
+            headers.insert("grpc-message", text);
+        }
+        // The agent went in the meantime: then nobody misses the answer.
+        let _ = self.respond.send_response(response, true);
+    }
+
+    /// Takes the agent in: says who and how many the servers are.
+    ///
+    /// # Errors
+    /// When the agent left, or the server's id is no header value.
+    pub fn admit(
+        mut self,
+        server_id: &str,
+        server_count: u32,
+        counters: Counters,
+        drain: &Drain,
+    ) -> Result<Tunnel, HandshakeError> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::OK;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let id =
+            HeaderValue::from_str(server_id).map_err(|error| HandshakeError::Config(error.to_string()))?;
+        headers.insert("serverid", id);
+        headers.insert("servercount", HeaderValue::from(server_count));
+        let send = self
+            .respond
+            .send_response(response, false)
+            .map_err(|error| HandshakeError::Lost(error.to_string()))?;
+        let halves = Halves { send, body: self.body, called: true, counters };
+        Ok(Tunnel::start(halves, Role::Dialer, SERVER_LIMITS, self.remote, drain))
+    }
+}
+
+/// gRPC messages are ASCII; other bytes are percent-encoded.
+fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes().take(512) {
+        match byte {
+            b'%' | 0..=0x1f | 0x7f.. => out.push_str(&format!("%{byte:02X}")),
+            byte => out.push(byte.into()),
+        }
+    }
+    out
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// Its name.
+    pub agent_id: String,
+    /// What it serves, as a URL query.
+    pub identifiers: String,
+    /// A bearer token, if it has one.
+    pub token: Option<String>,
+}
+
+/// A tunnel to a server, and what the server says of itself.
+#[derive(Debug)]
+pub struct Connected {
+    /// The tunnel.
+    pub tunnel: Tunnel,
+    /// The server's name.
+    pub server_id: String,
+    /// How many servers there are; 0 when it did not say so.
+    pub server_count: u32,
+}
+
+/// The agent's side: calls `authority` (host and port) on a TLS connection.
+///
+/// Cancel safe: dropping it closes the connection. The caller limits its time.
+///
+/// # Errors
+/// When the server does not speak this, or does not take the agent.
+pub async fn connect<IO>(
+    io: IO,
+    (remote, authority): (SocketAddr, &str),
+    introduction: &Introduction,
+    counters: Counters,
+    drain: &Drain,
+) -> Result<Connected, HandshakeError>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let lost = |error: h2::Error| HandshakeError::Lost(error.to_string());
+    let request = connect_request(authority, introduction)?;
+    let (requests, mut connection) = client::Builder::new()
+        .initial_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(32 * 1024)
+        .enable_push(false)
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(lost)?;
+    let ping = connection.ping_pong();
+    let stop = CancellationToken::new();
+    // Until the tunnel is there, leaving closes the connection.
+    let given_up = stop.clone().drop_guard();
+    let driver = drive(connection, ping, stop.clone());
+    drain.spawn("konnectivity driver", driver);
+    let (response, send) =
+        requests.ready().await.map_err(lost)?.send_request(request, false).map_err(lost)?;
+    let (head, body) = response.await.map_err(lost)?.into_parts();
+    let text = |key: &str| head.headers.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if head.status != StatusCode::OK || !matches!(text("grpc-status"), "" | "0") {
+        let why = format!("the server answered {} {}", head.status.as_u16(), text("grpc-message"));
+        return Err(HandshakeError::Rejected(why.trim_end().to_owned()));
+    }
+    let server_id = text("serverid").to_owned();
+    if server_id.is_empty() {
+        return Err(HandshakeError::Rejected("the server did not say its id".to_owned()));
+    }
+    let server_count = text("servercount").parse().unwrap_or(0);
+    given_up.disarm();
+    let halves = Halves { send, body, called: false, counters };
+    let tunnel = Tunnel::start(halves, Role::Answerer, AGENT_LIMITS, remote, drain);
+    let mux = tunnel.mux.clone();
+    drain.spawn("konnectivity end", async move {
+        mux.closed().await;
+        stop.cancel();
+    });
+    Ok(Connected { tunnel, server_id, server_count })
+}
+
+fn connect_request(authority: &str, introduction: &Introduction) -> Result<Request<()>, HandshakeError> {
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("https://{authority}{CONNECT_PATH}"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header(header::TE, "trailers")
+        .header(header::USER_AGENT, concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")))
+        .header("agentid", &introduction.agent_id)
+        .header("agentidentifiers", &introduction.identifiers);
+    if let Some(token) = &introduction.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request.body(()).map_err(|error| HandshakeError::Config(error.to_string()))
+}
+
+/// Runs the agent's HTTP/2 connection until it ends or is not wanted any more.
+async fn drive<IO>(connection: client::Connection<IO, Bytes>, ping: Option<PingPong>, stop: CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut connection = pin!(connection);
+    let silent = async {
+        match ping {
+            Some(ping) => silence(ping, AGENT_PING).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // Dropping the connection fails the call, which ends the tunnel.
+        () = silent => return,
+        _ = &mut connection => return,
+    }
+    // What the tunnel said last still goes out.
+    let _ = timeout(Duration::from_millis(500), connection).await;
+}
