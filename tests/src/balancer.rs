@@ -1,6 +1,7 @@
 //! A load balancer in front of servers' agent ports.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -70,11 +71,11 @@ async fn forward_udp(socket: UdpSocket, servers: Servers) {
     let mut datagram = vec![0; DATAGRAM];
     loop {
         let Ok((len, client)) = socket.recv_from(&mut datagram).await else { continue };
-        if !clients.contains_key(&client) {
+        if let Entry::Vacant(place) = clients.entry(client) {
             let Some(server) = servers.pick() else { continue };
             let onward = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
             onward.connect(server).await.unwrap();
-            clients.insert(client, Arc::clone(&onward));
+            place.insert(Arc::clone(&onward));
             let back = Arc::clone(&socket);
             answers.spawn(async move {
                 let mut datagram = vec![0; DATAGRAM];

@@ -239,6 +239,50 @@ async fn an_agent_goes_where_a_server_tells_it_that_others_are() {
     cluster.finish().await;
 }
 
+/// This server recognises nobody, so the agent notices duplicates by itself; and
+/// it reads its token for every attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_names_the_servers_held_and_carries_the_token_of_today() {
+    let cluster = Cluster::builder().start().await;
+    let fake = FakeServer::start(&cluster.pki, "fake", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "first\n").unwrap();
+    let spec = AgentSpec::new("agent", Link::H2, NODE)
+        .flag("sync-forever", "true")
+        .flag("service-account-token-path", token.to_str().unwrap());
+    let agent = Agent::start(&cluster.pki, &[fake.addr], &spec);
+    agent.wait_for_servers(1, 1).await;
+    let said = async |token: &str, connected: &[&str]| {
+        let is_it = |hello: &Hello| hello.token == token && hello.connected_servers == connected;
+        wait_for(&format!("a greeting with {token} and {connected:?}"), async || {
+            let hellos = fake.hellos();
+            if hellos.iter().any(is_it) { Ok(()) } else { Err(format!("{hellos:?}")) }
+        })
+        .await;
+    };
+    said("first", &[]).await;
+    said("first", &["fake"]).await;
+    // As a kubelet does it: the new file takes the place of the old one.
+    let new = dir.path().join("new");
+    std::fs::write(&new, "second").unwrap();
+    std::fs::rename(&new, &token).unwrap();
+    said("second", &["fake"]).await;
+    std::fs::remove_file(&token).unwrap();
+    let before = fake.hellos().len();
+    wait_for("the agent to miss its token", async || {
+        let failed = agent.metrics().await;
+        match failed.sum("tunnel_agent_tunnel_attempts_total", &["outcome=\"no_token\""]) {
+            0 => Err(failed.show("tunnel_agent_tunnel")),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert!(fake.hellos().len() <= before + 1, "nobody is greeted without it");
+    agent.wait_for_servers(1, 1).await;
+    cluster.finish().await;
+}
+
 /// A rolling restart: servers come back under new ids, one after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_restart_under_new_ids_replace_the_old_ones() {

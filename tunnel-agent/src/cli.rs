@@ -36,7 +36,8 @@ pub struct Cli {
     pub service_account_token_path: PathBuf,
 
     /// Tunnel servers: host names or addresses, separated by commas, each
-    /// with an optional :port. The agent keeps a tunnel to every one of them.
+    /// with an optional :port. The agent keeps a tunnel to every one of them,
+    /// and to every address of a name.
     #[arg(long, value_name = "HOSTS", default_value = "127.0.0.1")]
     pub proxy_server_host: String,
 

@@ -105,7 +105,8 @@ impl Connector {
         held: &Held,
     ) -> Result<Greeted, ConnectError> {
         let token = match &self.config.token_path {
-            Some(path) => greet::read_token(path)?,
+            // Before a server is bothered.
+            Some(path) => greet::read_token(path).inspect_err(|_| self.count("none", "no_token"))?,
             None => String::new(),
         };
         // Boxed: handshakes are large, and only a few run at a time.
@@ -131,7 +132,7 @@ impl Connector {
             Err(ConnectError::Handshake(error)) => error.label(),
             Err(ConnectError::Greeting(_) | ConnectError::Token(_)) => "greeting_failed",
         };
-        self.count(link, outcome);
+        self.count(link.label(), outcome);
         greeted
     }
 
@@ -186,8 +187,8 @@ impl Connector {
         })
     }
 
-    fn count(&self, link: Link, outcome: &str) {
-        self.metrics.tunnel_attempts.with_label_values(&[link.label(), outcome]).inc();
+    fn count(&self, link: &str, outcome: &str) {
+        self.metrics.tunnel_attempts.with_label_values(&[link, outcome]).inc();
     }
 
     async fn race(&self, way: &Way) -> Result<Opened, HandshakeError> {
@@ -246,7 +247,7 @@ impl Connector {
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));
         if let Err(error) = &result {
-            self.count(link, error.label());
+            self.count(link.label(), error.label());
         }
         result
     }

@@ -245,7 +245,7 @@ impl Keeper {
         if self.plan.duplicate(way, purpose, id, now) {
             info!(server = %way, id, "this is a server to which there is a tunnel already");
         } else {
-            debug!(server = %way, id, "still the same server");
+            debug!(server = %way, id, "a server to which there is a tunnel already");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The tunnel agent.
 //!
-//! It keeps a tunnel to every server it is told of ([`fleet`], [`connect`]),
-//! greets and listens on each ([`session`]), and for every stream that a server
-//! opens it dials a target and relays ([`serve`], [`dial`]). [`proxy`] is the way
-//! out of networks that have no other.
+//! It keeps a tunnel to every server there is ([`fleet`], [`connect`]), listens
+//! on each ([`session`]), and for every stream that a server opens it dials a
+//! target and relays ([`serve`], [`dial`]). [`proxy`] is the way out of networks
+//! that have no other.
 
 pub mod app;
 pub mod cli;

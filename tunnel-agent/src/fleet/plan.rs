@@ -263,13 +263,13 @@ impl Plan {
         Verdict::Keep { serial, replaces }
     }
 
-    /// An attempt led to a server to which there is a tunnel. Whether that was
-    /// not known of this way.
+    /// An attempt led to a server to which there is a tunnel. True if this way
+    /// has led nowhere before.
     pub(super) fn duplicate(&mut self, way: &Way, purpose: &Purpose, server_id: &str, now: Instant) -> bool {
         self.settle(way, purpose);
         let random = (self.random)();
         let held = self.held.contains_key(server_id);
-        let new = self.ways.is_new(way, server_id);
+        let new = self.ways.leads(way).is_none();
         self.ways.looked(way, server_id, |looks| {
             now + if held { self.manner.pace.rare(looks, random) } else { self.manner.pace.steady(random) }
         });

@@ -126,10 +126,7 @@ impl Ways {
     /// It led to a server to which there is a tunnel.
     pub(super) fn looked(&mut self, way: &Way, server_id: &str, next: impl FnOnce(u32) -> Instant) {
         let Some(state) = self.ways.get_mut(way) else { return };
-        if state.leads.as_deref() != Some(server_id) {
-            state.leads = Some(server_id.to_owned());
-            state.looks = 0;
-        }
+        state.leads = Some(server_id.to_owned());
         state.failures = 0;
         self.unchanged(way, next);
     }
@@ -146,11 +143,6 @@ impl Ways {
         let Some(state) = self.ways.get_mut(way) else { return };
         state.next = next(state.looks);
         state.looks = state.looks.saturating_add(1);
-    }
-
-    /// Whether it is not known to lead to this server.
-    pub(super) fn is_new(&self, way: &Way, server_id: &str) -> bool {
-        self.leads(way) != Some(server_id)
     }
 
     /// The server to which it led the last time.
