@@ -43,6 +43,13 @@ async fn download(mut connection: Connection, header: Header) {
     payload::assert_is(&all, header.seed, header.len);
 }
 
+/// Ends a connection as a kube-apiserver does: without a half-close before.
+async fn leave(frontend: Frontend, connection: Connection) {
+    if frontend.is_grpc() {
+        connection.close().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b01_pages_and_large_answers_arrive_whole_also_many_at_once() {
     on_every_way(async |way, fleet| {
@@ -128,7 +135,7 @@ async fn b02_a_message_can_be_read_in_parts() {
             }
             payload::write(&mut connection, b"next").await.unwrap();
             assert_eq!(within("the next", connection.read(&mut buffer)).await.unwrap(), 4);
-            connection.close().await.unwrap();
+            leave(frontend, connection).await;
         }
         fleet.finish().await;
     })
@@ -341,7 +348,7 @@ async fn b16_clean_work_counts_no_failure() {
         for frontend in FRONTENDS {
             let mut connection = fleet.server().connect(frontend, &echo).await;
             ping(&mut connection).await;
-            connection.close().await.unwrap();
+            leave(frontend, connection).await;
         }
         fleet.server().wait_until_idle().await;
         let metrics = fleet.server().metrics().await;
