@@ -64,7 +64,7 @@ pub struct Cli {
     pub agent_identifiers: String,
 
     /// Address of the health listener; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub health_server_host: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
@@ -72,20 +72,12 @@ pub struct Cli {
     pub health_server_port: u16,
 
     /// Address of the admin listener.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub admin_bind_address: String,
 
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub admin_server_port: u16,
-
-    /// Which tunnels to keep, and when to try again.
-    #[command(flatten)]
-    pub sync: SyncArgs,
-
-    /// How servers are counted.
-    #[command(flatten)]
-    pub count: CountArgs,
 
     /// How long connections may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
@@ -109,6 +101,14 @@ pub struct Cli {
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
     warn_on_channel_limit: bool,
+
+    /// Which tunnels to keep, and when to try again.
+    #[command(flatten)]
+    pub sync: SyncArgs,
+
+    /// How servers are counted.
+    #[command(flatten)]
+    pub count: CountArgs,
 
     /// Logging.
     #[command(flatten)]

@@ -62,7 +62,7 @@ pub struct ServerArgs {
     pub server_port: Option<u16>,
 
     /// Address of --server-port; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub server_bind_address: String,
 
     /// Certificate of the TCP frontend.
@@ -94,7 +94,7 @@ pub struct ServerArgs {
     pub agent_port: u16,
 
     /// Address of --agent-port; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub agent_bind_address: String,
 
     /// Port of the admin listener (/metrics).
@@ -102,7 +102,7 @@ pub struct ServerArgs {
     pub admin_port: u16,
 
     /// Address of the admin listener.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub admin_bind_address: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
@@ -110,7 +110,7 @@ pub struct ServerArgs {
     pub health_port: u16,
 
     /// Address of the health listener; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub health_bind_address: String,
 
     /// Serve only one protocol on the frontends; both if not given.
