@@ -128,7 +128,7 @@ pub struct SyncArgs {
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "10s")]
     pub sync_interval_cap: Duration,
 
-    /// How often tunnels to Konnectivity's servers are looked at.
+    /// No effect: tunnels that end are noticed at once.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
     pub probe_interval: Duration,
 
@@ -138,8 +138,8 @@ pub struct SyncArgs {
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub sync_forever: bool,
 
-    /// A Konnectivity server that was silent this long is asked whether it is
-    /// there. Servers of our own are asked every few seconds.
+    /// No effect: servers that are gone are noticed within 15 seconds,
+    /// Konnectivity's within a minute.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     pub keepalive_time: Duration,
 }

@@ -246,12 +246,12 @@ pub struct WireArgs {
     #[arg(long, value_name = "VERSION", default_value = "")]
     pub tls_min_version: MinVersion,
 
-    /// A Konnectivity agent that was silent this long is asked whether it is
-    /// there. Agents of our own are asked every few seconds.
+    /// No effect: agents that are gone are noticed within 15 seconds.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     pub keepalive_time: Duration,
 
-    /// A gRPC client that was silent this long is asked whether it is there.
+    /// No effect: a socket says that its client is gone, and on TCP the kernel
+    /// asks.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     pub frontend_keepalive_time: Duration,
 
