@@ -50,7 +50,7 @@ pub use fake_server::FakeServer;
 pub use forwarder::TcpOnly;
 pub use frontend::{Frontend, LINKS, for_each_combination};
 pub use parts::{Agent, AgentSpec, Server, ServerSpec};
-pub use pki::{Pki, Who};
+pub use pki::{FAR_NAME, Pki, Who};
 pub use scrape::{Metrics, get};
 pub use target::{Gate, Report, Target};
 pub use task::{Task, many, spawn};

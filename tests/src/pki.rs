@@ -12,6 +12,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ServerConfig};
 use tunnel::tls::{ALPN, Identity, Offer, agent_client, agent_listener, load_roots};
 
+/// A name of servers that is not this host's, for what loopback is exempt from.
+pub const FAR_NAME: &str = "server.test";
+
 /// Whose certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
@@ -121,7 +124,8 @@ fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
 
 fn leaf(who: Who, issuer: &Issuer<'_, KeyPair>) -> (String, String) {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let names = ["localhost", "127.0.0.1", FAR_NAME].map(str::to_owned);
+    let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name.push(DnType::CommonName, who.name());
     params.extended_key_usages = vec![match who {
         Who::Server => ExtendedKeyUsagePurpose::ServerAuth,

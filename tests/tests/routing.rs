@@ -77,6 +77,30 @@ async fn strategies_are_asked_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_network_of_the_target_decides() {
+    let specs = [
+        agent("all", "cidr=127.0.0.0/8"),
+        agent("some", "cidr=127.0.0.0/29&cidr=fd00::/8"),
+        agent("one", &format!("cidr={B}/32")),
+        // Konnectivity takes any text for an address; it is never asked for.
+        agent("none", "ipv4=${HOST_IP}&cidr=127.0.0.3"),
+    ];
+    let builder = specs.into_iter().fold(Cluster::builder(), |builder, spec| builder.agent(spec));
+    let cluster = builder.server_flag("proxy-strategies", "destCIDR,default").start().await;
+    let agents: Vec<&Agent> = cluster.agents.iter().collect();
+    let far = Target::echo(Ipv4Addr::new(127, 0, 1, 1)).await;
+    for (target, serving) in [(Target::echo(A).await, "some"), (Target::echo(B).await, "one"), (far, "all")] {
+        assert_eq!(who_serves(&cluster, &agents, &target.to_string()).await, [serving]);
+    }
+    cluster.agents[2].kill().await;
+    cluster.server.wait_for_tunnels(3).await;
+    let on_b = Target::echo(B).await;
+    assert_eq!(who_serves(&cluster, &agents[..2], &on_b.to_string()).await, ["some"]);
+    drop(agents);
+    cluster.server.wait_until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_identifier_of_two_agents_is_shared() {
     let cluster = Cluster::builder()
         .agent(agent("one", &format!("ipv4={A}&ipv4={B}")))

@@ -64,7 +64,7 @@ pub struct Cli {
     pub agent_identifiers: String,
 
     /// Address of the health listener; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub health_server_host: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
@@ -72,20 +72,12 @@ pub struct Cli {
     pub health_server_port: u16,
 
     /// Address of the admin listener.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub admin_bind_address: String,
 
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub admin_server_port: u16,
-
-    /// Which tunnels to keep, and when to try again.
-    #[command(flatten)]
-    pub sync: SyncArgs,
-
-    /// How servers are counted.
-    #[command(flatten)]
-    pub count: CountArgs,
 
     /// How long connections may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
@@ -110,6 +102,14 @@ pub struct Cli {
           default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
     warn_on_channel_limit: bool,
 
+    /// Which tunnels to keep, and when to try again.
+    #[command(flatten)]
+    pub sync: SyncArgs,
+
+    /// How servers are counted.
+    #[command(flatten)]
+    pub count: CountArgs,
+
     /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
@@ -128,7 +128,7 @@ pub struct SyncArgs {
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "10s")]
     pub sync_interval_cap: Duration,
 
-    /// How often tunnels to Konnectivity's servers are looked at.
+    /// No effect: tunnels that end are noticed at once.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
     pub probe_interval: Duration,
 
@@ -138,8 +138,8 @@ pub struct SyncArgs {
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub sync_forever: bool,
 
-    /// A Konnectivity server that was silent this long is asked whether it is
-    /// there. Servers of our own are asked every few seconds.
+    /// No effect: servers that are gone are noticed within 15 seconds,
+    /// Konnectivity's within a minute.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     pub keepalive_time: Duration,
 }

@@ -51,7 +51,7 @@ pub struct Config {
     pub profiling: bool,
     /// When to look for servers, and when again.
     pub sync: Sync,
-    /// Silence after which a Konnectivity server is asked for a sign of life.
+    /// What `--keepalive-time` says. The links have shorter limits of their own.
     pub keepalive: Duration,
     /// The Leases that servers are counted by, if they are.
     pub leases: Option<LeaseCount>,
@@ -68,7 +68,7 @@ pub struct Sync {
     pub interval: Duration,
     /// The largest bound of that wait, never less than `interval`.
     pub cap: Duration,
-    /// How often tunnels to Konnectivity's servers are looked at.
+    /// What `--probe-interval` says. Nothing has to be looked at here.
     pub probe: Duration,
     /// Also when there is a tunnel to as many servers as there should be.
     pub forever: bool,

@@ -110,7 +110,13 @@ impl Connector {
             None => String::new(),
         };
         // Boxed: handshakes are large, and only a few run at a time.
+        let proxied = self.config.proxies.to(&way.name, way.addr.port()).is_some();
         let opened = match (choice, self.config.transport) {
+            // Whoever names a proxy wants no other way to be taken.
+            (Choice::Quic, _) if proxied => {
+                Err(HandshakeError::Config("quic does not go through a proxy".to_owned()))
+            }
+            (Choice::Any, Transport::Auto) if proxied => Box::pin(self.attempt(way, Link::H2)).await,
             (Choice::Quic, _) | (Choice::Any, Transport::Quic) => {
                 Box::pin(self.attempt(way, Link::Quic)).await
             }

@@ -35,7 +35,7 @@ use demand::Demand;
 use pace::Pace;
 use plan::{Action, Manner, News, Plan, Purpose, Verdict};
 use standing::Standing;
-use tasks::{Tasks, system_lookup};
+use tasks::{Tasks, past_proxies, system_lookup};
 
 /// Reports that wait for the fleet's task: more than there are attempts,
 /// lookups and sessions, so that none waits long.
@@ -85,7 +85,7 @@ impl Fleet {
         let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone());
         let tasks = Tasks {
             connector: Arc::new(connector),
-            lookup: sources.lookup.unwrap_or_else(system_lookup),
+            lookup: past_proxies(sources.lookup.unwrap_or_else(system_lookup), config.proxies.clone()),
             servers: servers.clone(),
             reports,
             drain: drain.clone(),

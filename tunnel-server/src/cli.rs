@@ -62,7 +62,7 @@ pub struct ServerArgs {
     pub server_port: Option<u16>,
 
     /// Address of --server-port; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub server_bind_address: String,
 
     /// Certificate of the TCP frontend.
@@ -94,7 +94,7 @@ pub struct ServerArgs {
     pub agent_port: u16,
 
     /// Address of --agent-port; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub agent_bind_address: String,
 
     /// Port of the admin listener (/metrics).
@@ -102,7 +102,7 @@ pub struct ServerArgs {
     pub admin_port: u16,
 
     /// Address of the admin listener.
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub admin_bind_address: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
@@ -110,7 +110,7 @@ pub struct ServerArgs {
     pub health_port: u16,
 
     /// Address of the health listener; all addresses if empty.
-    #[arg(long, value_name = "IP", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub health_bind_address: String,
 
     /// Serve only one protocol on the frontends; both if not given.
@@ -246,12 +246,12 @@ pub struct WireArgs {
     #[arg(long, value_name = "VERSION", default_value = "")]
     pub tls_min_version: MinVersion,
 
-    /// A Konnectivity agent that was silent this long is asked whether it is
-    /// there. Agents of our own are asked every few seconds.
+    /// No effect: agents that are gone are noticed within 15 seconds.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     pub keepalive_time: Duration,
 
-    /// A gRPC client that was silent this long is asked whether it is there.
+    /// No effect: a socket says that its client is gone, and on TCP the kernel
+    /// asks.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     pub frontend_keepalive_time: Duration,
 

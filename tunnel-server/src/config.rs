@@ -71,9 +71,9 @@ pub struct Config {
     pub kube: KubeAccess,
     /// The Lease that says that this server is there, if one is kept.
     pub leases: Option<LeasePublishing>,
-    /// Silence after which a Konnectivity agent is asked for a sign of life.
+    /// What `--keepalive-time` says. The links have shorter limits of their own.
     pub keepalive: Duration,
-    /// Silence after which a gRPC client is.
+    /// What `--frontend-keepalive-time` says.
     pub frontend_keepalive: Duration,
     /// Routing.
     pub strategies: Vec<Strategy>,

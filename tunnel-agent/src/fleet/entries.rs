@@ -26,7 +26,8 @@ const MOST_ADDRESSES: usize = 64;
 /// Addresses that one server may tell.
 const MOST_TOLD: usize = 64;
 
-/// One address of a server, and the name that its certificate has to be for.
+/// One address of a server, and the name that its certificate has to be for. The
+/// unspecified address is that of a name which a proxy is to resolve.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Way {
     pub(crate) addr: SocketAddr,
@@ -35,7 +36,9 @@ pub(crate) struct Way {
 
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.addr.ip().to_string() == *self.name {
+        if self.addr.ip().is_unspecified() {
+            write!(f, "{}:{}", self.name, self.addr.port())
+        } else if self.addr.ip().to_string() == *self.name {
             write!(f, "{}", self.addr)
         } else {
             write!(f, "{} ({})", self.addr, self.name)

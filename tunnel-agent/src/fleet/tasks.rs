@@ -1,7 +1,7 @@
 //! The tasks that work for the fleet, and report.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::plan::Purpose;
 use super::{Report, Servers};
 use crate::config::ServerAddr;
 use crate::connect::{Choice, Connector, Held};
+use crate::proxy::Proxies;
 use crate::session::Session;
 
 use super::entries::Way;
@@ -30,6 +31,15 @@ pub type Lookup = Arc<
 pub(super) fn system_lookup() -> Lookup {
     Arc::new(|host, port| {
         Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) })
+    })
+}
+
+/// Leaves the names of servers behind a proxy to the proxy: where there is one,
+/// names may well mean nothing here. Such a name is one way, without an address.
+pub(super) fn past_proxies(lookup: Lookup, proxies: Proxies) -> Lookup {
+    Arc::new(move |host, port| match proxies.to(&host, port) {
+        Some(_) => Box::pin(async move { Ok(vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]) }),
+        None => lookup(host, port),
     })
 }
 

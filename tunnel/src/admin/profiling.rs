@@ -55,8 +55,7 @@ fn missing(what: &str) -> Response {
     match what {
         "allocs" | "block" | "goroutine" | "heap" | "mutex" | "profile" | "symbol" | "threadcreate"
         | "trace" => {
-            let text =
-                format!("there is no {what} profile in this program; /debug/pprof/ says what there is\n");
+            let text = format!("this program has no {what:?} to show; /debug/pprof/ says what there is\n");
             (StatusCode::NOT_IMPLEMENTED, text).into_response()
         }
         _ => (StatusCode::NOT_FOUND, "unknown profile; /debug/pprof/ says what there is\n").into_response(),

@@ -19,6 +19,7 @@ const TRACE: &str = "info,tunnel=trace";
 
 /// Flags for logging, the same in both programs.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Logging")]
 pub struct LogArgs {
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
