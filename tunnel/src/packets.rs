@@ -2,8 +2,10 @@
 //!
 //! The packets have no flow control of a connection's own: whoever does not
 //! read would stop everybody else if the shared stream waited for them. So the
-//! stream's reader never waits. Each connection has a queue, bounded in bytes,
-//! and one that overflows is closed, alone, with its reason. Towards the peer
+//! stream's reader never waits for anybody. Each connection has a queue, bounded
+//! in bytes. While one fills up the stream is read slower, by a bounded delay
+//! that holds its sender back and that others can live with; one that overflows
+//! all the same is closed, alone, with its reason. Towards the peer
 //! each connection has a small buffer, served in turn; packets that open and
 //! close connections go ahead of data, except the one that closes a connection,
 //! which follows its last byte.
@@ -36,7 +38,7 @@ use tunnel_proto::packet_kind::PacketKind;
 
 use crate::drain::Drain;
 use conn::Conn;
-use table::Table;
+use table::{Table, Taken};
 
 /// Packets that wait to be sent and open or close something, or answer
 /// nonsense. A peer that reads has none; one that does not gets no more dials.
@@ -126,7 +128,7 @@ impl Mux {
         let (asked, dials) = mpsc::channel(MAX_ASKED);
         let mux = Self::new(Role::Answerer, limits);
         let conn = mux.table().begin_with(begun.connect_id);
-        if let Ok(Some(second)) = mux.take(begun.next) {
+        if let Ok(Taken::Asked(second)) = mux.take(begun.next) {
             // The channel is empty.
             let _ = asked.try_send(second);
         }

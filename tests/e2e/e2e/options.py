@@ -4,7 +4,7 @@ import argparse
 import os
 
 FRONTENDS = ("grpc-uds", "connect-uds", "connect-tcp")
-LINKS = ("quic", "h2")
+LINKS = ("quic", "h2", "konnectivity")
 
 
 def parse(arguments, check_names):

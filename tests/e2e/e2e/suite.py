@@ -97,7 +97,7 @@ class World:
 
     def _scenarios(self):
         """Each gives its own verdicts, and leaves neither server nor agent running."""
-        self.link = self.chosen.links[-1]
+        self.link = "h2" if "h2" in self.chosen.links else self.chosen.links[-1]
         self.contexts = [Context(self.cluster, f, "scenario", threading.Lock()) for f in self.cluster.frontends]
         for name in self._wanted(catalog.SCENARIOS):
             self.agent.stop()

@@ -103,6 +103,12 @@ impl Received {
     }
 }
 
+/// How far a value has come on its way from `low` to `high`.
+#[expect(clippy::cast_precision_loss, reason = "a rough part of a few megabytes")]
+fn above(value: usize, low: usize, high: usize) -> f64 {
+    value.saturating_sub(low) as f64 / (high - low).max(1) as f64
+}
+
 /// What the driver has to send for a connection whose turn it is.
 pub(super) enum Turn {
     Data { data: Batch, more: bool },
@@ -115,12 +121,13 @@ impl Conn {
         Arc::new(Self { id, state: Mutex::default() })
     }
 
-    /// Bytes of the peer. An error when they cannot be kept: the connection is
-    /// over then.
-    pub(super) fn receive(&self, mux: &Mux, data: Bytes) -> Result<(), Broken> {
+    /// Bytes of the peer. Says how full the queue is, from 0 (no matter) to 1
+    /// (at its bound); an error when they cannot be kept: the connection is over
+    /// then.
+    pub(super) fn receive(&self, mux: &Mux, data: Bytes) -> Result<f64, Broken> {
         let mut state = lock(&self.state);
         if state.discard || state.received.end.is_some() {
-            return Ok(());
+            return Ok(0.0);
         }
         let limits = mux.shared.limits;
         let own = state.received.len() + data.len();
@@ -143,7 +150,8 @@ impl Conn {
         if let Some(receiver) = state.receiver.take() {
             receiver.wake();
         }
-        Ok(())
+        let together = if own > fair { above(all, limits.stream / 2, limits.stream) } else { 0.0 };
+        Ok(above(own, limits.connection / 4, limits.connection).max(together))
     }
 
     /// The peer says how the connection ended: nothing comes after it, and

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
@@ -17,6 +18,7 @@ use tunnel_proto::packet::{Packet, put_data_head};
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::conn::{Conn, Turn};
+use super::table::Taken;
 use super::{Asked, Mux, Role};
 use crate::duplex::{Batch, Broken};
 use crate::packet_counters::{PacketCounters, StreamError};
@@ -35,7 +37,18 @@ const TURNS: usize = 64;
 const MAX_NONSENSE: u32 = 64;
 
 /// How often a time of several is looked at; they need not be exact.
-const TICK: std::time::Duration = std::time::Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long the stream pauses for [`SLOWEST_PER`] bytes that go into a queue
+/// which is nearly full. What is slower than that is closed in the end: a
+/// reader of less than 640 KB/s whose sender is fast, after some seconds.
+const SLOWEST: Duration = Duration::from_millis(100);
+
+/// See [`SLOWEST`].
+const SLOWEST_PER: f64 = 65536.0;
+
+/// Shorter pauses are saved up: a timer is not exact enough for them.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(4);
 
 /// Counters of the packets of both directions.
 #[derive(Debug, Clone)]
@@ -71,6 +84,8 @@ pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: m
         deframer,
         asked,
         nonsense: 0,
+        pause: None,
+        owed: Duration::ZERO,
         delayed: VecDeque::new(),
         look: None,
         timer: None,
@@ -122,6 +137,9 @@ struct Driver {
     deframer: Deframer,
     asked: mpsc::Sender<Asked>,
     nonsense: u32,
+    /// Until when nothing is read, and what is to be added to the next pause.
+    pause: Option<Pin<Box<Sleep>>>,
+    owed: Duration,
     /// Connections to be closed later.
     delayed: VecDeque<(Instant, Arc<Conn>)>,
     /// When to look at them again.
@@ -141,6 +159,12 @@ impl Driver {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         for _ in 0..TURNS {
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.pause = None;
+            }
             match self.deframer.next() {
                 Ok(Some(message)) => {
                     if let Err(why) = self.take(message) {
@@ -176,6 +200,19 @@ impl Driver {
         error.to_string()
     }
 
+    /// Reads slower while a queue fills up, so that its sender is held back
+    /// before the queue overflows. The fuller the slower, and never so slow that
+    /// the others would notice more than a delay.
+    fn slow_down(&mut self, bytes: usize, fill: f64) {
+        if fill > 0.0 {
+            self.owed += SLOWEST.mul_f64(fill.min(1.0)).mul_f64(bytes as f64 / SLOWEST_PER);
+            if self.owed >= SHORTEST_PAUSE {
+                let pause = std::mem::take(&mut self.owed).min(SLOWEST);
+                self.pause = Some(Box::pin(sleep_until(Instant::now() + pause)));
+            }
+        }
+    }
+
     /// The peer's last words.
     fn poll_status(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         self.body.poll_trailers(cx).map(|trailers| {
@@ -200,8 +237,12 @@ impl Driver {
             Ok(packet) => {
                 self.counters.received.count(packet.kind());
                 match self.mux.take(packet) {
-                    Ok(None) => return Ok(()),
-                    Ok(Some(asked)) => {
+                    Ok(Taken::Done) => return Ok(()),
+                    Ok(Taken::Queued { bytes, fill }) => {
+                        self.slow_down(bytes, fill);
+                        return Ok(());
+                    }
+                    Ok(Taken::Asked(asked)) => {
                         // Refused by being dropped when too many wait.
                         let _ = self.asked.try_send(asked);
                         return Ok(());

@@ -103,16 +103,29 @@ impl Table {
     }
 }
 
+/// What a packet leaves to be done.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Nothing.
+    Done,
+    /// A dial of the peer, for somebody to make.
+    Asked(Asked),
+    /// So many bytes went into a queue that is this full, from 0 to 1.
+    Queued { bytes: usize, fill: f64 },
+}
+
 /// A packet that this side never gets from a peer that means well.
 #[derive(Debug)]
 pub(super) struct OutOfPlace;
 
 impl Mux {
-    /// Does what a packet says. A dial of the peer is given back, for somebody
-    /// to make.
-    pub(super) fn take(&self, packet: Packet) -> Result<Option<Asked>, OutOfPlace> {
+    /// Does what a packet says.
+    pub(super) fn take(&self, packet: Packet) -> Result<Taken, OutOfPlace> {
         match (packet, self.shared.role) {
-            (Packet::Data { connect_id, data }, _) => self.take_data(connect_id, data),
+            (Packet::Data { connect_id, data }, _) => {
+                let bytes = data.len();
+                return Ok(Taken::Queued { bytes, fill: self.take_data(connect_id, data) });
+            }
             (Packet::CloseResponse { error, connect_id }, Role::Dialer) => {
                 self.take_closed(connect_id, &error);
             }
@@ -121,7 +134,7 @@ impl Mux {
                 self.take_answer(error, connect_id, random);
             }
             (Packet::DialRequest { protocol, address, random }, Role::Answerer) => {
-                return Ok(self.take_dial(protocol, address, random));
+                return Ok(self.take_dial(protocol, address, random).map_or(Taken::Done, Taken::Asked));
             }
             (Packet::CloseDial { random }, Role::Answerer) => {
                 if let Some(cancelled) = self.table().asked.remove(&random) {
@@ -142,13 +155,20 @@ impl Mux {
                 return Err(OutOfPlace);
             }
         }
-        Ok(None)
+        Ok(Taken::Done)
     }
 
-    fn take_data(&self, connect_id: i64, data: Bytes) {
+    /// How full the connection's queue is now.
+    fn take_data(&self, connect_id: i64, data: Bytes) -> f64 {
         let conn = self.table().get(connect_id);
-        let Some(conn) = conn else { return self.refuse_data(connect_id) };
-        let Err(why) = conn.receive(self, data) else { return };
+        let Some(conn) = conn else {
+            self.refuse_data(connect_id);
+            return 0.0;
+        };
+        let why = match conn.receive(self, data) {
+            Ok(fill) => return fill,
+            Err(why) => why,
+        };
         debug!(connect_id, %why, "closed a connection that nobody reads");
         if self.shared.role == Role::Answerer {
             self.table().remove(connect_id);
@@ -160,6 +180,7 @@ impl Mux {
             Role::Dialer => Packet::CloseRequest { connect_id },
             Role::Answerer => Packet::CloseResponse { error: why.to_string(), connect_id },
         });
+        0.0
     }
 
     /// Data of a connection that is not there, or not any more.

@@ -2,6 +2,7 @@
 //! HTTP/2 in memory.
 
 use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -224,6 +225,52 @@ async fn a_connection_that_overflows_is_closed_alone() {
     drop(slow);
     peer.hear_nothing(Duration::from_secs(20)).await;
     assert_eq!(mux.shared.waiting.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_only_slow_gets_everything_and_others_are_hardly_delayed() {
+    let (mux, _asked, mut peer) = pair(Role::Dialer, LIMITS).await;
+    let mut slow = dialled(&mux, &mut peer, 1).await;
+    let mut other = dialled(&mux, &mut peer, 2).await;
+    let sending = async {
+        for turn in 0..400 {
+            poll_fn(|cx| {
+                peer.send.reserve_capacity(64 * 1024);
+                if peer.send.capacity() < 64 * 1024 {
+                    peer.send.poll_capacity(cx).map(drop)
+                } else {
+                    Poll::Ready(())
+                }
+            })
+            .await;
+            peer.data(1, vec![b'x'; 32 * 1024]);
+            if turn % 10 == 0 {
+                peer.data(2, "in between");
+            }
+        }
+        peer.say(&closed(1, ""));
+    };
+    // 2.5 MB/s, of a sender without any limit of its own.
+    let reading = async {
+        let (mut all, mut batch) = (0, Batch::default());
+        while let Flow::More = poll_fn(|cx| slow.poll_recv(cx, &mut batch)).await.unwrap() {
+            all += batch.clear();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        all
+    };
+    let others = async {
+        let mut longest = Duration::ZERO;
+        for _ in 0..30 {
+            let asked = Instant::now();
+            read(&mut other).await.unwrap();
+            longest = longest.max(asked.elapsed());
+        }
+        longest
+    };
+    let ((), all, longest) = tokio::join!(sending, reading, others);
+    assert_eq!(all, 400 * 32 * 1024);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
 }
 
 #[tokio::test(start_paused = true)]

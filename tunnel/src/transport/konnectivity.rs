@@ -27,12 +27,12 @@ use crate::packets::{Asked, Counters, DialFailure, Halves, Limits, Member, Mux, 
 /// The gRPC path of the agents' one method.
 pub const CONNECT_PATH: &str = "/AgentService/Connect";
 
-/// Unread bytes of one call. The packets' reader never waits, so this is only
-/// what may be on its way.
-const CALL_WINDOW: u32 = 4 << 20;
+/// Unread bytes of one call: what may be on its way, and what everybody waits
+/// behind when the stream is read slower.
+const CALL_WINDOW: u32 = 1 << 20;
 
 /// The same for a connection, which carries one call.
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Frames that peers may send.
 const FRAME: u32 = 64 * 1024;
@@ -46,8 +46,9 @@ const CALLS: u32 = 16;
 /// What may wait on a server, for clients that are slower than the agent.
 const SERVER_LIMITS: Limits = Limits { connection: 32 << 20, stream: 256 << 20 };
 
-/// What may wait on an agent, for slow targets; agents run with little memory.
-const AGENT_LIMITS: Limits = Limits { connection: 8 << 20, stream: 32 << 20 };
+/// What may wait on an agent, for slow targets; agents run with little memory,
+/// 30 MiB where Konnectivity's examples are followed.
+const AGENT_LIMITS: Limits = Limits { connection: 8 << 20, stream: 16 << 20 };
 
 /// How often an agent is asked for a sign of life.
 const SERVER_PING: Duration = Duration::from_secs(5);

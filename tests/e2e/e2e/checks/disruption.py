@@ -13,7 +13,7 @@ from .follower import Follower
 from .recovery import seconds_until_works
 
 # Over QUIC nothing tells the server of a killed agent, only missing heartbeats; over TCP the kernel does.
-END_SECONDS = {"quic": 20, "h2": 2}
+END_SECONDS = {"quic": 20, "h2": 2, "konnectivity": 2}
 AGENT_BACK_SECONDS = 2
 SERVER_BACK_SECONDS = 30
 DRAIN_BACK_SECONDS = 15
