@@ -15,8 +15,9 @@ use tunnel::stream::Stream;
 use tunnel::transport::Offered;
 use tunnel_proto::message::{Dial, DialReply, MAX_DIAL, MessageError};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
+use tunnel_proto::target::Target;
 
-use crate::dial;
+use crate::dial::connect as dial_target;
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// A server writes the dial at once when it opens a stream.
@@ -29,15 +30,25 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a drain waits for the server to have the last bytes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves one connection to its end, or until the drain kills.
-pub(crate) async fn serve(offered: Offered, metrics: Metrics, drain: Drain) {
-    let _counted = metrics.connection();
+/// Everything before the relay. `None` when there is nothing to relay; the
+/// server has been told why, unless it is the one that left.
+pub(crate) async fn connect(offered: Offered, metrics: Metrics, drain: Drain) -> Option<Box<Connected>> {
+    let counted = metrics.connection();
     let asker = match offered {
         Offered::Stream(stream) => Asker::Stream(Messages::new(stream, MAX_DIAL)),
         Offered::Dial(asked) => Asker::Packets(asked),
     };
-    let Some(connected) = connect(asker, &metrics, &drain).await else { return };
-    relay_connection(connected, &metrics, &drain).await;
+    let (dial, established, stream, socket) = dial(asker, &metrics, &drain).await?;
+    Some(Box::new(Connected {
+        connection_id: dial.connection_id,
+        target: dial.target,
+        stream,
+        socket,
+        started: Instant::now(),
+        metrics,
+        drain,
+        counted: (counted, established),
+    }))
 }
 
 /// Who wants a connection: a stream with the dial in front, or a packet.
@@ -103,17 +114,11 @@ fn asked_dial(asked: &Asked) -> Result<Dial, Refusal> {
     Ok(Dial { target, timeout: DIAL_LIMIT, connection_id: asked.connect_id().unsigned_abs() })
 }
 
-/// A target that has answered, and that the server knows of.
-struct Connected {
-    dial: Dial,
-    stream: Stream,
-    socket: Socket,
-    counted: GaugeGuard,
-}
-
-/// Everything before the relay. `None` when there is nothing to relay; the
-/// server has been told why, unless it is the one that left.
-async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<Connected> {
+async fn dial(
+    mut asker: Asker,
+    metrics: &Metrics,
+    drain: &Drain,
+) -> Option<(Dial, GaugeGuard, Stream, Socket)> {
     let dial = match asker.dial().await {
         Some(Ok(dial)) => dial,
         Some(Err(refusal)) => {
@@ -136,13 +141,13 @@ async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<C
             debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
             return None;
         }
-        connected = dial::connect(&dial.target, limit) => connected,
+        connected = dial_target(&dial.target, limit) => connected,
     };
     match connected {
         Ok((tcp, addr)) => {
             let counted = metrics.dialed(started.elapsed());
             let stream = asker.accept(addr).await?;
-            Some(Connected { dial, stream, socket: tcp.into(), counted })
+            Some((dial, counted, stream, tcp.into()))
         }
         Err(refusal) => {
             metrics.dial_failed(refusal.kind);
@@ -157,27 +162,53 @@ fn bad_request(error: &MessageError) -> Refusal {
     Refusal { kind: RefusalKind::BadRequest, text: error.to_string() }
 }
 
-async fn relay_connection(connected: Connected, metrics: &Metrics, drain: &Drain) {
-    let Connected { dial, mut stream, mut socket, counted } = connected;
-    let (started, meter) = (Instant::now(), metrics.meter(stream.link()));
-    let mut moved = Moved::default();
-    let ending = tokio::select! {
-        biased;
-        () = drain.killed() => None,
-        ending = relay(&mut stream, &mut socket, None, &meter, &mut moved) => Some(ending),
-    };
-    let label = ending.as_ref().map_or("killed", Ending::label);
-    metrics.closed(stream.link(), ending.as_ref(), started.elapsed());
-    info!(
-        target: "access",
-        id = dial.connection_id,
-        target = %dial.target,
-        ended = label,
-        bytes_up = moved.up,
-        bytes_down = moved.down,
-        duration_ms = started.elapsed().as_millis(),
-        "closed"
-    );
-    drop((socket, counted));
-    let _ = timeout(SETTLE_LIMIT, stream.settle(drain.has_started())).await;
+/// A target that has answered, and that the server knows of. Most of an agent's
+/// connections are in this state and idle, so what one costs is what is in here.
+pub(crate) struct Connected {
+    connection_id: u64,
+    target: Target,
+    stream: Stream,
+    socket: Socket,
+    started: Instant,
+    metrics: Metrics,
+    drain: Drain,
+    counted: (GaugeGuard, GaugeGuard),
+}
+
+impl Connected {
+    /// Relays to the connection's end, or until the drain kills.
+    pub(crate) async fn relay(mut self: Box<Self>) {
+        let mut moved = Moved::default();
+        let Self { stream, socket, metrics, drain, .. } = &mut *self;
+        let meter = metrics.meter(stream.link());
+        let ending = tokio::select! {
+            biased;
+            () = drain.killed() => None,
+            ending = relay(stream, socket, None, meter, &mut moved) => Some(ending),
+        };
+        self.log(ending.as_ref(), moved);
+        Box::pin(self.leave()).await;
+    }
+
+    fn log(&self, ending: Option<&Ending>, moved: Moved) {
+        let lasted = self.started.elapsed();
+        self.metrics.closed(self.stream.link(), ending, lasted);
+        info!(
+            target: "access",
+            id = self.connection_id,
+            target = %self.target,
+            ended = ending.map_or("killed", Ending::label),
+            bytes_up = moved.up,
+            bytes_down = moved.down,
+            duration_ms = lasted.as_millis(),
+            "closed"
+        );
+    }
+
+    async fn leave(self: Box<Self>) {
+        let Self { mut stream, socket, drain, counted: (_counted, established), .. } = *self;
+        drop((socket, established));
+        // One that does not take the last bytes in time does not get them.
+        let _ = timeout(SETTLE_LIMIT, stream.settle(drain.has_started())).await;
+    }
 }

@@ -15,7 +15,7 @@ use tunnel::transport::Tunnel;
 use tunnel_proto::message::{Control, Drain as DrainNotice};
 
 use crate::metrics::Metrics;
-use crate::serve::serve;
+use crate::serve::connect;
 
 /// Longer than a round trip between node and control plane takes.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
@@ -147,9 +147,12 @@ impl Session {
             match self.tunnel.accept().await {
                 Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
-                    let serving = serve(offered, metrics.clone(), drain.clone());
+                    // Boxed, so that it costs nothing once the connection is relayed.
+                    let connecting = Box::pin(connect(offered, metrics.clone(), drain.clone()));
                     drain.spawn_connection("connection", async move {
-                        serving.await;
+                        if let Some(connected) = connecting.await {
+                            connected.relay().await;
+                        }
                         drop(open);
                     });
                 }

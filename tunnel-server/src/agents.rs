@@ -133,6 +133,13 @@ impl Agent {
 #[derive(Debug)]
 pub struct StreamCount(Arc<Agent>);
 
+impl StreamCount {
+    /// The agent.
+    pub fn agent(&self) -> &Arc<Agent> {
+        &self.0
+    }
+}
+
 impl Drop for StreamCount {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);

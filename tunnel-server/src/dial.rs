@@ -113,13 +113,18 @@ impl DialError {
 pub struct Dialed {
     /// Its bytes.
     pub stream: Stream,
-    /// The agent's id.
-    pub agent: String,
     /// The link it came over.
     pub link: Link,
     /// Counts the stream for as long as it lives.
-    pub count: StreamCount,
+    count: StreamCount,
     _streams: GaugeGuard,
+}
+
+impl Dialed {
+    /// The agent that made it.
+    pub fn agent(&self) -> &Arc<Agent> {
+        self.count.agent()
+    }
 }
 
 /// A stream whose agent has connected.
@@ -242,7 +247,7 @@ impl Dialer {
             total: began.elapsed(),
         };
         let Answered { stream, link, streams, .. } = answered;
-        Ok((Dialed { stream, agent: agent.id.clone(), link, count, _streams: streams }, times))
+        Ok((Dialed { stream, link, count, _streams: streams }, times))
     }
 
     async fn exchange(

@@ -26,6 +26,11 @@ pub enum Link {
 }
 
 impl Link {
+    /// Every link, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::H2, Self::Quic, Self::Konnectivity];
+}
+
+impl Link {
     /// The name in flags, metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {

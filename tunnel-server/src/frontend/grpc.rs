@@ -150,8 +150,13 @@ fn start(
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     // Clients wait for the head before anything else.
     let Ok(send) = respond.send_response(response, false) else { return };
-    let call = call::serve(Arc::clone(frontend), listener, send, request.into_body());
-    frontend.drain.spawn_connection("call", call);
+    // Boxed, so that it costs nothing once the connection is relayed.
+    let call = Box::pin(call::serve(Arc::clone(frontend), listener, send, request.into_body()));
+    frontend.drain.spawn_connection("call", async move {
+        if let Some(carried) = call.await {
+            carried.run().await;
+        }
+    });
 }
 
 /// Only one method is served.

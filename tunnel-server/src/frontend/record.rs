@@ -9,6 +9,7 @@ use tunnel::relay::{Ending, Moved};
 use tunnel::transport::Link;
 
 use super::Frontend;
+use crate::agents::Agent;
 use crate::dial::{DialError, Dialed};
 use crate::metrics::{ClientKind, DialFailure, GaugeGuard, Lifetime};
 
@@ -60,14 +61,14 @@ pub(super) struct Record {
     pub(super) moved: Moved,
     kind: ClientKind,
     listener: &'static str,
-    target: String,
-    agent: Option<(String, Link)>,
+    target: Box<str>,
+    agent: Option<(Arc<Agent>, Link)>,
     started: Instant,
     dial: Option<Duration>,
     established: Option<(Instant, GaugeGuard)>,
     outcome: &'static str,
-    error: Option<String>,
-    ending: Option<Ending>,
+    error: Option<Box<str>>,
+    ending: Option<Box<Ending>>,
     server: Arc<Frontend>,
     _connection: GaugeGuard,
     _request: Option<GaugeGuard>,
@@ -87,7 +88,7 @@ impl Record {
             moved: Moved::default(),
             kind,
             listener,
-            target,
+            target: target.into(),
             agent: None,
             started: Instant::now(),
             dial: None,
@@ -104,7 +105,7 @@ impl Record {
 
     /// An agent has connected; the client does not know it yet.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
-        self.agent = Some((dialed.agent.clone(), dialed.link));
+        self.agent = Some((Arc::clone(dialed.agent()), dialed.link));
         self.dial = Some(self.started.elapsed());
     }
 
@@ -116,7 +117,7 @@ impl Record {
 
     pub(super) fn failed(&mut self, error: &DialError) {
         self.outcome = error.label();
-        self.error = Some(error.to_string());
+        self.error = Some(error.to_string().into());
     }
 
     /// The connection came to nothing before it was established.
@@ -129,9 +130,9 @@ impl Record {
 
     pub(super) fn ended(&mut self, ending: Ending) {
         if let Ending::Broken { why, .. } = &ending {
-            self.error = Some(why.to_string());
+            self.error = Some(why.to_string().into());
         }
-        self.ending = Some(ending);
+        self.ending = Some(Box::new(ending));
     }
 }
 
@@ -144,16 +145,16 @@ impl Drop for Record {
         let mut ended = self.outcome;
         if let (Some((since, _)), Some(link)) = (&self.established, link) {
             let lasted = Lifetime { asked: lasted, established: since.elapsed() };
-            metrics.closed(self.kind, link, self.ending.as_ref(), &lasted);
-            ended = self.ending.as_ref().map_or("killed", Ending::label);
+            metrics.closed(self.kind, link, self.ending.as_deref(), &lasted);
+            ended = self.ending.as_deref().map_or("killed", Ending::label);
         }
         info!(
             target: "access",
             id = self.id,
             frontend = self.kind.label(),
             client = self.listener,
-            target = self.target,
-            agent = self.agent.as_ref().map(|(agent, _)| agent.as_str()),
+            target = &*self.target,
+            agent = self.agent.as_ref().map(|(agent, _)| agent.id.as_str()),
             link = link.map(Link::label),
             dial_ms = self.dial.map(|dial| dial.as_millis()),
             bytes_up = self.moved.up,
