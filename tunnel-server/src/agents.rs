@@ -63,9 +63,9 @@ impl Agent {
         }
     }
 
-    /// An agent without a tunnel, for tests of routing.
-    #[cfg(test)]
-    pub(crate) fn detached(id: &str, identifiers: Identifiers) -> Self {
+    /// An agent without a tunnel: routing can pick it, a dial of it fails. For
+    /// tests and guards of routing.
+    pub fn detached(id: &str, identifiers: Identifiers) -> Self {
         Self {
             id: id.to_owned(),
             identifiers,
