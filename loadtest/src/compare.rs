@@ -114,7 +114,7 @@ impl<'a> Contest<'a> {
     }
 
     async fn scenario(&mut self, scenario: Scenario) -> anyhow::Result<()> {
-        let fresh = self.setting.schedule.fresh(scenario);
+        let fresh = self.setting.schedule.fresh;
         if fresh != Fresh::Run {
             self.end_all().await;
         }

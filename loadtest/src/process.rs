@@ -24,7 +24,8 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
     /// The same, with what is shared divided among those who share it.
     pub(crate) proportional: u64,
-    /// What would be free without this process.
+    /// What this process has written and no other shares. Its program's own
+    /// pages are not in it: whose they are depends on who else runs it.
     pub(crate) private: u64,
 }
 
@@ -106,11 +107,7 @@ fn memory_of_smaps(rollup: &str) -> anyhow::Result<Memory> {
         let kibibytes = line.with_context(|| format!("no {name}"))?.trim().trim_end_matches("kB").trim_end();
         anyhow::Ok(kibibytes.parse::<u64>()? * 1024)
     };
-    Ok(Memory {
-        resident: bytes("Rss")?,
-        proportional: bytes("Pss")?,
-        private: bytes("Private_Clean")? + bytes("Private_Dirty")?,
-    })
+    Ok(Memory { resident: bytes("Rss")?, proportional: bytes("Pss")?, private: bytes("Private_Dirty")? })
 }
 
 /// How many files this process may have open.
@@ -152,7 +149,7 @@ mod tests {
         assert!(cpu_seconds_of_stat("7 (a) S 1").is_err());
         let rollup = "55-7f ---p 00000000 00:00 0 [rollup]\nRss:  1748 kB\nPss:   246 kB\nPss_Dirty: 112 kB\n\
                       Private_Clean: 10 kB\nPrivate_Dirty:   112 kB\n";
-        let memory = Memory { resident: 1748 * 1024, proportional: 246 * 1024, private: 122 * 1024 };
+        let memory = Memory { resident: 1748 * 1024, proportional: 246 * 1024, private: 112 * 1024 };
         assert_eq!(memory_of_smaps(rollup).unwrap(), memory);
         assert!(memory_of_smaps("Rss: 1 kB").is_err());
     }

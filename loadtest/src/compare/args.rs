@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::spec::Spec;
 use super::system::System;
 use crate::cli::{FrontendName, Link, Plan};
-use crate::scenario::Scenario;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
@@ -86,11 +85,11 @@ pub(crate) struct Schedule {
     /// Count such blocks all the same, and say so.
     #[arg(long)]
     pub(super) keep_disturbed: bool,
-    /// How long a system that is started here lives. Without this: a block for
-    /// `idle`, so that no memory is left from the block before, and else a
-    /// scenario.
-    #[arg(long, value_enum)]
-    pub(super) fresh: Option<Fresh>,
+    /// How long a system that is started here lives. Two processes of one
+    /// program differ, in memory and luck with the scheduler; blocks of the
+    /// same processes would take that for a difference of the systems.
+    #[arg(long, value_enum, default_value = "block")]
+    pub(super) fresh: Fresh,
 }
 
 /// What gets new processes.
@@ -103,10 +102,6 @@ pub(crate) enum Fresh {
 }
 
 impl Schedule {
-    pub(super) fn fresh(&self, scenario: Scenario) -> Fresh {
-        self.fresh.unwrap_or(if scenario == Scenario::Idle { Fresh::Block } else { Fresh::Scenario })
-    }
-
     /// Who is next: for each block, which of its system's blocks it is, and the
     /// system. A B C C B A and so on, so that a drift hits all alike.
     pub(super) fn order(&self, systems: usize) -> impl Iterator<Item = (u32, usize)> + use<> {
@@ -160,7 +155,7 @@ fn percent(text: &str) -> anyhow::Result<f64> {
 impl Schedule {
     /// One that leaves nothing out.
     pub(super) fn of(blocks: u32) -> Self {
-        Self { blocks, max_steal: 100.0, max_foreign: 100.0, keep_disturbed: false, fresh: None }
+        Self { blocks, max_steal: 100.0, max_foreign: 100.0, keep_disturbed: false, fresh: Fresh::Block }
     }
 }
 

@@ -127,8 +127,8 @@ fn method(comparison: &Comparison) -> String {
          holds it in 95 of 100 cases (percentile bootstrap, 10,000 resamples). There is a verdict only where \
          that interval leaves out 1. Of twenty figures that do not differ, one may get a verdict by \
          chance.</p>\n<p>CPU time is counted by the scheduler, in nanoseconds, for the named processes; \
-         private memory is what would be free without them, at the end of a block. Hollow points are blocks that do not \
-         count.</p>\n</section>\n",
+         private memory is what each has written and shares with no other, at the end of a block. Hollow \
+         points are blocks that do not count.</p>\n</section>\n",
         order.join(", "),
         escape(&comparison.baseline)
     )

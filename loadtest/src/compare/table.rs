@@ -29,6 +29,11 @@ pub(super) fn is_shown(row: &Row) -> bool {
     !CLIENT.iter().any(|own| row.figure.contains(own))
 }
 
+/// A ratio, with one more digit where the side of 1 it is on would not show.
+pub(super) fn ratio(value: f64) -> String {
+    if (0.9..1.1).contains(&value) { format!("{value:.3}") } else { number(value) }
+}
+
 fn heading(comparison: &Comparison) -> Vec<String> {
     let circumstances = &comparison.circumstances;
     let (cpus, kernel, seconds) =
@@ -48,8 +53,8 @@ fn cells(row: &Row, baseline: usize, system: usize) -> Vec<String> {
     line.extend([value(&row.cells[baseline]), value(cell)]);
     line.extend(match &cell.against_baseline {
         Some(against) => [
-            format!("x{}", number(against.ratio)),
-            format!("{} .. {}", number(against.low), number(against.high)),
+            format!("x{}", ratio(against.ratio)),
+            format!("{} .. {}", ratio(against.low), ratio(against.high)),
             against.ratios.to_string(),
             against.verdict.to_owned(),
         ],
@@ -90,5 +95,6 @@ mod tests {
         assert_eq!(table[1], "                      unit  old  new  ratio  95 % interval  n  verdict");
         assert_eq!(table[2], "ping: round trip p50  us    400  200  x0.50   0.50 .. 0.50  6  faster");
         assert_eq!(table.len(), 3);
+        assert_eq!([0.5, 0.996, 1.0, 1.2].map(ratio), ["0.50", "0.996", "1.000", "1.20"]);
     }
 }

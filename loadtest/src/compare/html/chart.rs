@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::super::analysis::{Against, Row};
 use super::super::block::Block;
+use super::super::table::ratio;
 use super::escape;
 use super::scenario::class;
 use crate::report::number;
@@ -74,7 +75,7 @@ pub(super) fn axis(scale: &Scale) -> String {
 /// One ratio with its interval; without one, the axis alone.
 pub(super) fn forest(against: Option<&Against>, scale: &Scale) -> String {
     let label = against.map_or(String::new(), |it| {
-        format!("×{}, from {} to {}", number(it.ratio), number(it.low), number(it.high))
+        format!("×{}, from {} to {}", ratio(it.ratio), ratio(it.low), ratio(it.high))
     });
     let mut svg = open(FOREST, ROW, &label);
     for tick in scale.ticks() {
@@ -140,13 +141,13 @@ pub(super) fn bars(row: &Row, names: &[&str]) -> String {
         };
         let width = if most > 0.0 { (median.max(0.0) / most * WIDTH).max(1.5) } else { 1.5 };
         let value = escape(&number(median));
-        let ratio = cell.against_baseline.map_or(String::new(), |against| {
-            let (class, ratio) = (class(against.judgement), number(against.ratio));
-            format!("<tspan class=\"{class}\">×{ratio}</tspan>  ")
+        let comparison = cell.against_baseline.map_or(String::new(), |against| {
+            let (class, times) = (class(against.judgement), ratio(against.ratio));
+            format!("<tspan class=\"{class}\">×{times}</tspan>  ")
         });
         let _ = write!(
             svg,
-            "<text class=\"value\" x=\"{WIDTH}\" y=\"{:.0}\">{ratio}{value}</text>\
+            "<text class=\"value\" x=\"{WIDTH}\" y=\"{:.0}\">{comparison}{value}</text>\
              <rect class=\"s{at}\" x=\"0\" y=\"{:.0}\" width=\"{width:.1}\" height=\"10\" rx=\"2\"/>",
             top + 14.0,
             top + 20.0

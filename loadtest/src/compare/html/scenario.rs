@@ -3,7 +3,7 @@
 use super::super::analysis::{Against, Judgement, Row};
 use super::super::comparison::Comparison;
 use super::super::meaning::Better;
-use super::super::table::is_shown;
+use super::super::table::{is_shown, ratio};
 use super::chart::{self, Scale};
 use super::escape;
 use crate::report::number;
@@ -68,9 +68,9 @@ fn comparison_cells(against: Option<&Against>, is_baseline: bool, scale: &Scale)
     format!(
         "<td class=\"n\">×{}</td><td class=\"n\">{} – {}</td><td class=\"chart\">{picture}</td>\
          <td class=\"{}\" title=\"{} ratios\">{}</td>",
-        number(against.ratio),
-        number(against.low),
-        number(against.high),
+        ratio(against.ratio),
+        ratio(against.low),
+        ratio(against.high),
         class(against.judgement),
         against.ratios,
         against.verdict
