@@ -10,6 +10,7 @@ use serde::Serialize;
 use tunnel_client::{Endpoint, Options, Protocol, tls_config};
 
 use crate::bench::Frontend;
+use crate::compare::CompareArgs;
 use crate::process::Process;
 use crate::scenario::Scenario;
 
@@ -23,6 +24,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
+    /// Run scenarios through two or more systems in turn, and tell how they
+    /// differ.
+    Compare(Box<CompareArgs>),
     /// Start target, server and agent, and run every scenario on every
     /// frontend and link.
     Matrix(MatrixArgs),
@@ -57,36 +61,36 @@ pub(crate) struct RunArgs {
 #[group(skip)]
 pub(crate) struct FrontendArgs {
     #[command(flatten)]
-    place: Place,
+    pub(crate) place: Place,
     /// CA certificates of the frontend, PEM; for TCP.
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// Client certificate, PEM; for TCP.
     #[arg(long, value_name = "FILE")]
-    cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// Key of the client certificate, PEM; for TCP.
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Name that the frontend's certificate must have; for TCP.
     #[arg(long, value_name = "NAME", default_value = "localhost")]
-    server_name: String,
+    pub(crate) server_name: String,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Place {
+pub(crate) struct Place {
     /// HTTP CONNECT on this Unix socket.
     #[arg(long, value_name = "PATH")]
-    connect_uds: Option<PathBuf>,
+    pub(crate) connect_uds: Option<PathBuf>,
     /// gRPC on this Unix socket.
     #[arg(long, value_name = "PATH")]
-    grpc_uds: Option<PathBuf>,
+    pub(crate) grpc_uds: Option<PathBuf>,
     /// HTTP CONNECT on this address, with TLS.
     #[arg(long, value_name = "ADDRESS")]
-    connect_tcp: Option<SocketAddr>,
+    pub(crate) connect_tcp: Option<SocketAddr>,
     /// gRPC on this address, with TLS.
     #[arg(long, value_name = "ADDRESS")]
-    grpc_tcp: Option<SocketAddr>,
+    pub(crate) grpc_tcp: Option<SocketAddr>,
 }
 
 impl FrontendArgs {
@@ -257,6 +261,9 @@ mod tests {
         assert!(parse("loadtest run --grpc-tcp 127.0.0.1:1 --ca a --cert b --key c").is_ok());
         assert!(parse("loadtest target --listen 127.0.0.1:0").is_ok());
         assert!(parse("loadtest matrix --link quic --markdown").is_ok());
+        assert!(parse("loadtest compare --system name=a,connect-uds=/s --ours h2,quic --blocks 8").is_ok());
+        assert!(parse("loadtest compare --system name=a,socket=/s").is_err());
+        assert!(parse("loadtest compare --ours h2 --blocks 7").is_err());
         assert!(parse("loadtest run").is_err());
         assert!(parse("loadtest run --connect-uds /s --grpc-uds /t").is_err());
         assert!(parse("loadtest run --connect-uds /s --seconds 0").is_err());

@@ -5,7 +5,8 @@
 //!
 //! `run` works on any server that speaks HTTP CONNECT or Konnectivity's gRPC;
 //! `target` is the other end; `matrix` starts our server and agent and runs
-//! everything on every frontend and link.
+//! everything on every frontend and link; `compare` runs two or more such
+//! systems in turn and tells how they differ.
 //!
 //! Exit codes: 0 all is well, 1 a check or a scenario failed, 2 nothing could be
 //! run.
@@ -13,6 +14,7 @@
 mod bench;
 mod cli;
 mod command;
+mod compare;
 mod figures;
 mod matrix;
 mod output;
@@ -67,6 +69,7 @@ fn start(cli: Cli) -> anyhow::Result<bool> {
 
 async fn perform(task: Task) -> anyhow::Result<bool> {
     match task {
+        Task::Compare(args) => compare::run(&args).await,
         Task::Matrix(args) => matrix(args).await,
         Task::Run(args) => run(args).await,
         Task::Target(args) => {

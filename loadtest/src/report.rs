@@ -94,7 +94,7 @@ impl Report {
 }
 
 /// Three significant digits, more in front of the point if there are.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 99.95 || size == 0.0 => 0,
         size if size >= 9.995 => 1,

@@ -12,7 +12,7 @@ use rcgen::{
 
 /// Where the files are.
 #[derive(Debug)]
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     pub(super) ca: PathBuf,
     pub(super) agent: Pair,
     pub(super) client: Pair,
@@ -21,13 +21,13 @@ pub(super) struct Certificates {
 
 /// A certificate and its key.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(crate) struct Pair {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
 }
 
 impl Certificates {
-    pub(super) fn write(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn write(dir: &Path) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
