@@ -61,7 +61,8 @@ pub(super) struct Record {
     kind: ClientKind,
     listener: &'static str,
     target: String,
-    agent: Option<(String, Link)>,
+    agent: Option<String>,
+    link: Option<Link>,
     started: Instant,
     dial: Option<Duration>,
     established: Option<(Instant, GaugeGuard)>,
@@ -89,6 +90,7 @@ impl Record {
             listener,
             target,
             agent: None,
+            link: None,
             started: Instant::now(),
             dial: None,
             established: None,
@@ -104,7 +106,8 @@ impl Record {
 
     /// An agent has connected; the client does not know it yet.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
-        self.agent = Some((dialed.agent.clone(), dialed.link));
+        self.agent = Some(dialed.agent.clone());
+        self.link = Some(dialed.link);
         self.dial = Some(self.started.elapsed());
     }
 
@@ -116,6 +119,7 @@ impl Record {
 
     pub(super) fn failed(&mut self, error: &DialError) {
         self.outcome = error.label();
+        self.agent = error.agent().map(str::to_owned);
         self.error = Some(error.to_string());
     }
 
@@ -140,9 +144,8 @@ impl Drop for Record {
         let metrics = &self.server.metrics;
         metrics.dial_ended(self.kind, self.outcome);
         let lasted = self.started.elapsed();
-        let link = self.agent.as_ref().map(|(_, link)| *link);
         let mut ended = self.outcome;
-        if let (Some((since, _)), Some(link)) = (&self.established, link) {
+        if let (Some((since, _)), Some(link)) = (&self.established, self.link) {
             let lasted = Lifetime { asked: lasted, established: since.elapsed() };
             metrics.closed(self.kind, link, self.ending.as_ref(), &lasted);
             ended = self.ending.as_ref().map_or("killed", Ending::label);
@@ -153,8 +156,8 @@ impl Drop for Record {
             frontend = self.kind.label(),
             client = self.listener,
             target = self.target,
-            agent = self.agent.as_ref().map(|(agent, _)| agent.as_str()),
-            link = link.map(Link::label),
+            agent = self.agent,
+            link = self.link.map(Link::label),
             dial_ms = self.dial.map(|dial| dial.as_millis()),
             bytes_up = self.moved.up,
             bytes_down = self.moved.down,
