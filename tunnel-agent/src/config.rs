@@ -140,7 +140,7 @@ impl TryFrom<Cli> for Config {
         check_identifiers(&cli.agent_identifiers)?;
         Ok(Self {
             servers: servers(&cli.proxy_server_host, cli.proxy_server_port)?,
-            tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert)?)?,
+            tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert).context("--ca-cert")?)?,
             alpn: alpn(cli.alpn_proto)?,
             token_path,
             proxies: Proxies::from_env()?,
@@ -182,7 +182,9 @@ fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
 /// The client certificate, which an agent with a token can do without.
 fn identity(cli: &Cli, has_token: bool) -> anyhow::Result<Option<Identity>> {
     match (given(&cli.agent_cert), given(&cli.agent_key)) {
-        (Some(cert), Some(key)) => Ok(Some(Identity::load(&cert, &key)?)),
+        (Some(cert), Some(key)) => {
+            Ok(Some(Identity::load(&cert, &key).context("--agent-cert, --agent-key")?))
+        }
         (Some(_), None) => bail!("--agent-cert needs --agent-key"),
         (None, Some(_)) => bail!("--agent-key needs --agent-cert"),
         (None, None) if has_token => Ok(None),

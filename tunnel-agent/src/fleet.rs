@@ -51,7 +51,7 @@ enum Report {
     /// The server of a session drains.
     Drains(String, u64),
     /// A session is over.
-    Ended(String, u64),
+    Ended(String, u64, String),
 }
 
 /// What a fleet takes from outside.
@@ -204,10 +204,10 @@ impl Keeper {
                 info!(id, "the server is draining");
                 self.plan.draining(&id, serial, now);
             }
-            Report::Ended(id, serial) => {
+            Report::Ended(id, serial, why) => {
                 self.running.remove(&serial);
                 if self.plan.ended(&id, serial, now) {
-                    warn!(id, "disconnected");
+                    warn!(id, why, "disconnected");
                 }
             }
         }

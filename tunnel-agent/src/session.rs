@@ -1,8 +1,8 @@
 //! One tunnel in use: keep the conversation, serve streams, and know when it is
 //! time to go.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -30,6 +30,7 @@ pub(crate) struct Session {
     retired: CancellationToken,
     server_drains: CancellationToken,
     ended: CancellationToken,
+    why: Arc<OnceLock<String>>,
     streams: Arc<Streams>,
 }
 
@@ -78,6 +79,7 @@ impl Session {
             retired: CancellationToken::new(),
             server_drains: CancellationToken::new(),
             ended: CancellationToken::new(),
+            why: Arc::default(),
             streams: Arc::default(),
         };
         let (say, talk) = match control {
@@ -102,9 +104,10 @@ impl Session {
         self.server_drains.cancelled().await;
     }
 
-    /// Waits until the tunnel is over. Cancel safe.
-    pub(crate) async fn ended(&self) {
+    /// Waits until the tunnel is over, and says why. Cancel safe.
+    pub(crate) async fn ended(&self) -> String {
         self.ended.cancelled().await;
+        self.why.get().cloned().unwrap_or_default()
     }
 
     async fn run(
@@ -126,6 +129,8 @@ impl Session {
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
         metrics.tunnel_ended(self.tunnel.link(), broken);
+        // Nobody else sets it.
+        let _ = self.why.set(why);
     }
 
     /// Ready with the reason when the server is not there any more.

@@ -10,7 +10,7 @@ mod session;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
@@ -45,6 +45,8 @@ pub struct Agent {
     draining: AtomicBool,
     /// The tunnel is over, and its session has not taken notice yet.
     lost: AtomicBool,
+    /// Why the tunnel is over, once its session knows.
+    why_ended: OnceLock<String>,
 }
 
 impl Agent {
@@ -60,6 +62,7 @@ impl Agent {
             succeeded: Notify::new(),
             draining: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            why_ended: OnceLock::new(),
         }
     }
 
@@ -76,6 +79,7 @@ impl Agent {
             succeeded: Notify::new(),
             draining: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            why_ended: OnceLock::new(),
         }
     }
 
@@ -117,6 +121,18 @@ impl Agent {
     /// It asked for no more work.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Why its tunnel is over, once that is known.
+    pub fn why_ended(&self) -> Option<&str> {
+        self.why_ended.get().map(String::as_str)
+    }
+
+    /// Its tunnel is over. Said before the tunnel is closed, so that whoever
+    /// loses a stream by that can tell why.
+    fn set_ended(&self, why: &str) {
+        // The first reason is the true one.
+        let _ = self.why_ended.set(why.to_owned());
     }
 
     /// Sends a notice on the control stream, if there is room for one.
@@ -211,6 +227,11 @@ impl Registry {
         let (at, agent) =
             state.departed.iter().rev().find(|(_, agent)| agent.identifiers.hosts.contains(host))?;
         Some((agent.id.clone(), *at))
+    }
+
+    /// The agent that left last, whatever it served, and when.
+    pub fn last_departed(&self) -> Option<(String, Instant)> {
+        self.lock().departed.back().map(|(at, agent)| (agent.id.clone(), *at))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -315,6 +336,7 @@ mod tests {
         drop(registry.register(Arc::new(Agent::detached("a", ids))));
         assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().0, "a");
         assert!(registry.departed(&Host::Name("other".into())).is_none());
+        assert_eq!(registry.last_departed().unwrap().0, "a");
         for _ in 0..2 * DEPARTED {
             drop(registry.register(agent("b")));
         }

@@ -201,8 +201,10 @@ fn tcp_frontend(
         given(&args.server_cert).is_some() && given(&args.server_key).is_some(),
         "the frontend on TCP port {port} needs --server-cert and --server-key"
     );
-    let identity = Identity::load(&args.server_cert, &args.server_key)?;
-    let tls = tls::frontend_listener(&identity, tls::load_roots(&args.server_ca_cert)?, offer)?;
+    let identity =
+        Identity::load(&args.server_cert, &args.server_key).context("--server-cert, --server-key")?;
+    let clients = tls::load_roots(&args.server_ca_cert).context("--server-ca-cert")?;
+    let tls = tls::frontend_listener(&identity, clients, offer)?;
     Ok((bind("--server-bind-address", &args.server_bind_address, port)?, tls))
 }
 

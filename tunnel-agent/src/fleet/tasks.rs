@@ -104,15 +104,18 @@ impl Tasks {
     pub(super) fn watch(&self, session: Session, id: String, serial: u64) {
         let reports = self.reports.clone();
         self.drain.spawn("session watch", async move {
-            let drains = tokio::select! {
-                () = session.ended() => false,
-                () = session.server_drains() => true,
+            let ended = tokio::select! {
+                why = session.ended() => Some(why),
+                () = session.server_drains() => None,
             };
-            if drains {
-                let _ = reports.send(Report::Drains(id.clone(), serial)).await;
-                session.ended().await;
-            }
-            let _ = reports.send(Report::Ended(id, serial)).await;
+            let why = match ended {
+                Some(why) => why,
+                None => {
+                    let _ = reports.send(Report::Drains(id.clone(), serial)).await;
+                    session.ended().await
+                }
+            };
+            let _ = reports.send(Report::Ended(id, serial, why)).await;
         });
     }
 }

@@ -233,6 +233,7 @@ impl Sessions {
             why = conversation.keep(&mut outgoing, hear) => why.to_string(),
             () = died(&agent, &tunnel) => "the agent's process is gone".to_owned(),
         };
+        agent.set_ended(&why);
         drop((registration, counted));
         tunnel.close(&why);
         self.metrics.tunnels_closed.with_label_values(&[link]).inc();

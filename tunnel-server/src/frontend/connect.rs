@@ -24,12 +24,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The one place that turns a failed dial into a status.
 const fn status(error: &DialError) -> Status {
     match error {
-        DialError::NoAgent | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
+        DialError::NoAgent { .. } | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
             Status::UNAVAILABLE
         }
         DialError::AgentLost { .. } | DialError::BadAnswer { .. } => Status::BAD_GATEWAY,
         DialError::Timeout { .. } => Status::GATEWAY_TIMEOUT,
-        DialError::Refused(refusal) => match refusal.kind {
+        DialError::Refused { refusal, .. } => match refusal.kind {
             RefusalKind::Refused | RefusalKind::Unreachable | RefusalKind::Dns | RefusalKind::Failed => {
                 Status::BAD_GATEWAY
             }

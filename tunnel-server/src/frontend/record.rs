@@ -51,6 +51,26 @@ impl GivenUp {
     }
 }
 
+/// The agent that was asked last.
+#[derive(Debug)]
+enum Asked {
+    Nobody,
+    /// It could not connect, or was lost.
+    Failed(Box<str>),
+    /// It has connected.
+    Connected(Arc<Agent>),
+}
+
+impl Asked {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Nobody => None,
+            Self::Failed(agent) => Some(agent),
+            Self::Connected(agent) => Some(&agent.id),
+        }
+    }
+}
+
 /// What is known of one connection. Dropping it counts and logs, also when the
 /// connection's task was cancelled.
 #[derive(Debug)]
@@ -62,7 +82,8 @@ pub(super) struct Record {
     kind: ClientKind,
     listener: &'static str,
     target: Box<str>,
-    agent: Option<(Arc<Agent>, Link)>,
+    agent: Asked,
+    link: Option<Link>,
     started: Instant,
     dial: Option<Duration>,
     established: Option<(Instant, GaugeGuard)>,
@@ -89,7 +110,8 @@ impl Record {
             kind,
             listener,
             target: target.into(),
-            agent: None,
+            agent: Asked::Nobody,
+            link: None,
             started: Instant::now(),
             dial: None,
             established: None,
@@ -105,7 +127,8 @@ impl Record {
 
     /// An agent has connected; the client does not know it yet.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
-        self.agent = Some((Arc::clone(dialed.agent()), dialed.link));
+        self.agent = Asked::Connected(Arc::clone(dialed.agent()));
+        self.link = Some(dialed.link);
         self.dial = Some(self.started.elapsed());
     }
 
@@ -117,6 +140,7 @@ impl Record {
 
     pub(super) fn failed(&mut self, error: &DialError) {
         self.outcome = error.label();
+        self.agent = error.agent().map_or(Asked::Nobody, |agent| Asked::Failed(agent.into()));
         self.error = Some(error.to_string().into());
     }
 
@@ -141,9 +165,8 @@ impl Drop for Record {
         let metrics = &self.server.metrics;
         metrics.dial_ended(self.kind, self.outcome);
         let lasted = self.started.elapsed();
-        let link = self.agent.as_ref().map(|(_, link)| *link);
         let mut ended = self.outcome;
-        if let (Some((since, _)), Some(link)) = (&self.established, link) {
+        if let (Some((since, _)), Some(link)) = (&self.established, self.link) {
             let lasted = Lifetime { asked: lasted, established: since.elapsed() };
             metrics.closed(self.kind, link, self.ending.as_deref(), &lasted);
             ended = self.ending.as_deref().map_or("killed", Ending::label);
@@ -154,8 +177,8 @@ impl Drop for Record {
             frontend = self.kind.label(),
             client = self.listener,
             target = &*self.target,
-            agent = self.agent.as_ref().map(|(agent, _)| agent.id.as_str()),
-            link = link.map(Link::label),
+            agent = self.agent.name(),
+            link = self.link.map(Link::label),
             dial_ms = self.dial.map(|dial| dial.as_millis()),
             bytes_up = self.moved.up,
             bytes_down = self.moved.down,
