@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 mod connect;
 mod dial;
+pub mod embedded;
 mod fleet;
 mod leases;
 pub mod metrics;

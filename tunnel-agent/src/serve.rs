@@ -1,6 +1,6 @@
 //! One stream, which is one connection: read the dial, connect, answer, relay.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -17,6 +17,7 @@ use tunnel_proto::message::{Dial, DialReply, MAX_DIAL, MessageError};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
 use crate::dial;
+use crate::embedded::Answer;
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// A server writes the dial at once when it opens a stream.
@@ -29,15 +30,49 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a drain waits for the server to have the last bytes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Serves one connection to its end, or until the drain kills.
-pub(crate) async fn serve(offered: Offered, metrics: Metrics, drain: Drain) {
-    let _counted = metrics.connection();
-    let asker = match offered {
-        Offered::Stream(stream) => Asker::Stream(Messages::new(stream, MAX_DIAL)),
-        Offered::Dial(asked) => Asker::Packets(asked),
-    };
-    let Some(connected) = connect(asker, &metrics, &drain).await else { return };
-    relay_connection(connected, &metrics, &drain).await;
+/// What it takes to serve connections. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    /// Who answers dials, if not the targets.
+    pub(crate) answer: Option<Answer>,
+    pub(crate) metrics: Metrics,
+    pub(crate) drain: Drain,
+}
+
+impl Serving {
+    /// Serves one connection to its end, or until the drain kills.
+    pub(crate) async fn serve(self, offered: Offered) {
+        let Self { answer, metrics, drain } = self;
+        let _counted = metrics.connection();
+        let asker = match offered {
+            Offered::Stream(stream) => Asker::Stream(Messages::new(stream, MAX_DIAL)),
+            Offered::Dial(asked) => Asker::Packets(asked),
+        };
+        if let Some(answer) = answer {
+            // Boxed, so that the connections of programs do not have its size.
+            return Box::pin(answer_dial(asker, answer, &metrics, &drain)).await;
+        }
+        let Some(connected) = connect(asker, &metrics, &drain).await else { return };
+        relay_connection(connected, &metrics, &drain).await;
+    }
+}
+
+/// Leaves the connection to whoever answers in place of the target.
+async fn answer_dial(mut asker: Asker, answer: Answer, metrics: &Metrics, drain: &Drain) {
+    let Some(dial) = read_dial(&mut asker, metrics).await else { return };
+    match dial {
+        Ok(dial) => {
+            let _counted = metrics.dialed(Duration::ZERO);
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, dial.target.port()));
+            let Some(stream) = asker.accept(address).await else { return };
+            tokio::select! {
+                biased;
+                () = drain.killed() => {}
+                () = answer(dial.target, stream) => {}
+            }
+        }
+        Err(refusal) => asker.refuse(refusal).await,
+    }
 }
 
 /// Who wants a connection: a stream with the dial in front, or a packet.
@@ -114,15 +149,10 @@ struct Connected {
 /// Everything before the relay. `None` when there is nothing to relay; the
 /// server has been told why, unless it is the one that left.
 async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<Connected> {
-    let dial = match asker.dial().await {
-        Some(Ok(dial)) => dial,
-        Some(Err(refusal)) => {
-            metrics.dial_failed(refusal.kind);
+    let dial = match read_dial(&mut asker, metrics).await? {
+        Ok(dial) => dial,
+        Err(refusal) => {
             asker.refuse(refusal).await;
-            return None;
-        }
-        None => {
-            metrics.dial_ended("no_header");
             return None;
         }
     };
@@ -151,6 +181,17 @@ async fn connect(mut asker: Asker, metrics: &Metrics, drain: &Drain) -> Option<C
             None
         }
     }
+}
+
+/// What is to be dialled, counted where it is nothing.
+async fn read_dial(asker: &mut Asker, metrics: &Metrics) -> Option<Result<Dial, Refusal>> {
+    let dial = asker.dial().await;
+    match &dial {
+        Some(Ok(_)) => {}
+        Some(Err(refusal)) => metrics.dial_failed(refusal.kind),
+        None => metrics.dial_ended("no_header"),
+    }
+    dial
 }
 
 fn bad_request(error: &MessageError) -> Refusal {

@@ -14,8 +14,7 @@ use tunnel::drain::Drain;
 use tunnel::transport::Tunnel;
 use tunnel_proto::message::{Control, Drain as DrainNotice};
 
-use crate::metrics::Metrics;
-use crate::serve::serve;
+use crate::serve::Serving;
 
 /// Longer than a round trip between node and control plane takes.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
@@ -70,8 +69,7 @@ impl Session {
         tunnel: Tunnel,
         control: Option<Messages>,
         sessions: &TaskTracker,
-        metrics: &Metrics,
-        drain: &Drain,
+        serving: Serving,
     ) -> Self {
         let session = Self {
             tunnel,
@@ -87,7 +85,8 @@ impl Session {
             }
             None => (None, None),
         };
-        let run = session.clone().run(talk, say, metrics.clone(), drain.clone());
+        let drain = serving.drain.clone();
+        let run = session.clone().run(talk, say, serving);
         drain.spawn("session", sessions.track_future(run));
         session
     }
@@ -107,21 +106,16 @@ impl Session {
         self.ended.cancelled().await;
     }
 
-    async fn run(
-        self,
-        talk: Option<Talk>,
-        say: Option<mpsc::Sender<Control>>,
-        metrics: Metrics,
-        drain: Drain,
-    ) {
+    async fn run(self, talk: Option<Talk>, say: Option<mpsc::Sender<Control>>, serving: Serving) {
+        let Serving { metrics, drain, .. } = &serving;
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
         let (why, broken) = tokio::select! {
             biased;
             () = drain.killed() => ("agent stopped".to_owned(), false),
             why = self.converse(talk) => (why, true),
-            why = self.accept(&metrics, &drain) => (why, true),
-            () = self.leave(&drain, say) => ("drained".to_owned(), false),
+            why = self.accept(&serving) => (why, true),
+            () = self.leave(drain, say) => ("drained".to_owned(), false),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
@@ -142,14 +136,14 @@ impl Session {
         Conversation::new(messages, Role::Agent).keep(&mut outgoing, hear).await.to_string()
     }
 
-    async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
+    async fn accept(&self, serving: &Serving) -> String {
         loop {
             match self.tunnel.accept().await {
                 Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
-                    let serving = serve(offered, metrics.clone(), drain.clone());
-                    drain.spawn_connection("connection", async move {
-                        serving.await;
+                    let connection = serving.clone().serve(offered);
+                    serving.drain.spawn_connection("connection", async move {
+                        connection.await;
                         drop(open);
                     });
                 }
