@@ -14,10 +14,13 @@ mod bench;
 mod cli;
 mod command;
 mod figures;
+mod fleet;
 mod matrix;
 mod output;
+mod pace;
 mod payload;
 mod process;
+mod profile;
 mod report;
 mod scenario;
 mod target;
@@ -68,6 +71,7 @@ fn start(cli: Cli) -> anyhow::Result<bool> {
 async fn perform(task: Task) -> anyhow::Result<bool> {
     match task {
         Task::Matrix(args) => matrix(args).await,
+        Task::Fleet(task) => fleet::perform(task).await,
         Task::Run(args) => run(args).await,
         Task::Target(args) => {
             target::run(args.listen, args.banner_listen, args.until_stdin_closes).await?;

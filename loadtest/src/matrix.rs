@@ -1,7 +1,7 @@
 //! Every scenario on every frontend and link, against a server and an agent
 //! that are started here, with certificates made for the occasion.
 
-mod certificates;
+pub(crate) mod certificates;
 pub(crate) mod children;
 
 use std::path::Path;
@@ -127,7 +127,7 @@ impl FrontendName {
     }
 }
 
-fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Path) -> Vec<String> {
+pub(crate) fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Path) -> Vec<String> {
     let (ca, server) = (certificates.ca.display(), &certificates.server);
     let (certificate, key) = (server.certificate.display(), server.key.display());
     let mut flags = vec![
