@@ -3,6 +3,7 @@
 //! alike.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::time::sleep;
@@ -11,6 +12,10 @@ use super::dial::{cycle, dials};
 use super::idle;
 use crate::bench::Bench;
 use crate::figures::{Meter, Outcome, histogram};
+
+/// So many connections are closed in a second, at every process on their way, on
+/// a slow machine; what is still closing would disturb the block behind it.
+const CLOSED: f64 = 2000.0;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     let (count, mut outcome) = (bench.plan.idle, Outcome::default());
@@ -28,6 +33,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
         bench.progress(&format!("dial-idle, round {round}, {count}"));
         let beside = [with.block(bench, &mut outcome).await?, with.block(bench, &mut outcome).await?];
         drop(idle);
+        sleep(Duration::from_secs(1) + Duration::from_secs(1).mul_f64(f64::from(count) / CLOSED)).await;
         bench.progress(&format!("dial-idle, round {round}, none again"));
         let last = without.block(bench, &mut outcome).await?;
         ratios.push((beside[0] + beside[1]) / (first + last));
