@@ -33,6 +33,7 @@ use crate::scenario::stall_clients;
 pub(crate) use exchange::serve;
 pub(crate) use lines::{Lines, tell};
 pub(crate) use schedule::{Gaps, Random, Schedule};
+pub(crate) use score::reason;
 pub(crate) use typing::shell;
 
 use stage::{Stage, Window};

@@ -1,6 +1,7 @@
 //! Churn: dials that end at once and agents that leave and return, for a long
 //! time; then nothing, and a look at what is left.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use super::room::Room;
 use crate::bench::{Bench, Frontend};
 use crate::cli::{Link, Plan};
 use crate::figures::Outcome;
-use crate::output::Progress;
+use crate::output::{self, Progress};
 use crate::pace;
 use crate::process::Process;
-use crate::profile::{Gaps, Random, Schedule};
+use crate::profile::{Gaps, Random, Schedule, reason};
 use crate::report::Report;
 use crate::scenario::dial::cycle;
 use crate::target::Addresses;
@@ -101,7 +102,9 @@ async fn measure(args: &ChurnArgs, room: &Room, link: Link, outcome: &mut Outcom
     outcome.add("dials that failed", dials.failed as f64, "dials");
     outcome.add("agents that left and returned", fleet.standing().left as f64, "agents");
     if dials.done == 0 {
-        outcome.fail(format!("no dial worked, such as: {}", dials.such_as));
+        outcome.fail(format!("no dial worked: {}", dials.reasons()));
+    } else if dials.failed > 0 {
+        output::complain(&format!("churn {}: dials that failed: {}", link.name(), dials.reasons()));
     }
     judge(&watched, &looks, outcome);
     Ok(())
@@ -122,16 +125,22 @@ fn benches(room: &Room) -> anyhow::Result<[Arc<Bench>; 2]> {
 struct Dials {
     done: u64,
     failed: u64,
-    such_as: String,
+    reasons: BTreeMap<String, u64>,
 }
 
 impl Dials {
     fn add(&mut self, more: Self) {
         self.done += more.done;
         self.failed += more.failed;
-        if self.such_as.is_empty() {
-            self.such_as = more.such_as;
+        for (reason, count) in more.reasons {
+            *self.reasons.entry(reason).or_default() += count;
         }
+    }
+
+    fn reasons(&self) -> String {
+        let reasons: Vec<_> =
+            self.reasons.iter().map(|(reason, count)| format!("{count} x {reason}")).collect();
+        reasons.join("; ")
     }
 
     fn count(&mut self, result: anyhow::Result<()>) {
@@ -140,7 +149,7 @@ impl Dials {
             // One whose agent leaves in the middle of it fails, as it should.
             Err(error) => {
                 self.failed += 1;
-                self.such_as = format!("{error:#}");
+                *self.reasons.entry(reason(&format!("{error:#}"))).or_default() += 1;
             }
         }
     }

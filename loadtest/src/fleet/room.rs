@@ -129,7 +129,8 @@ fn sum_of(text: &str, name: &str) -> f64 {
         let rest = line.strip_prefix(name)?;
         rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
     });
-    series.sum()
+    // Not `sum`, which makes -0 of nothing.
+    series.fold(0.0, |sum, value| sum + value)
 }
 
 #[cfg(test)]

@@ -22,16 +22,21 @@ use crate::matrix::server_flags;
 const COUNT: usize = 30;
 
 struct Server {
+    /// Where it takes agents.
+    port: u16,
     drain: Drain,
     running: JoinSet<()>,
 }
 
 impl Server {
-    fn start(certificates: &Certificates, ports: &Ports, uds: &Path) -> Self {
-        let flags = server_flags(certificates, ports, uds);
+    /// Port 0 is any.
+    fn start(certificates: &Certificates, link: u16, uds: &Path) -> Self {
+        let ports = Ports { link, ..Ports::default() };
+        let flags = server_flags(certificates, &ports, uds);
         let flags = std::iter::once("server".to_owned()).chain(flags);
         let args = tunnel_server::cli::Cli::try_parse_from(flags).unwrap().server;
         let app = App::bind(args.try_into().unwrap()).unwrap();
+        let port = app.addresses().unwrap().agents.port();
         let (drain, mut running) = (app.drain().clone(), JoinSet::new());
         let stopped = drain.clone();
         running.spawn(async move {
@@ -41,7 +46,7 @@ impl Server {
             };
             app.run(stop).await.unwrap();
         });
-        Self { drain, running }
+        Self { port, drain, running }
     }
 
     async fn stop(mut self) {
@@ -50,11 +55,11 @@ impl Server {
     }
 }
 
-fn agents(certificates: &Certificates, ports: &Ports, link: Link) -> AgentsArgs {
+fn agents(certificates: &Certificates, port: u16, link: Link) -> AgentsArgs {
     let line = [
         "loadtest".to_owned(),
         "agents".to_owned(),
-        format!("--server=127.0.0.1:{}", ports.link),
+        format!("--server=127.0.0.1:{port}"),
         format!("--ca={}", certificates.ca.display()),
         format!("--cert={}", certificates.agent.certificate.display()),
         format!("--key={}", certificates.agent.key.display()),
@@ -82,9 +87,10 @@ async fn agents_join_answer_leave_and_find_a_server_that_was_restarted() {
     for link in [Link::Quic, Link::H2] {
         let dir = TempDir::new().unwrap();
         let certificates = Certificates::write(dir.path()).unwrap();
-        let (ports, uds) = (Ports::free().unwrap(), dir.path().join("frontend.socket"));
-        let server = Server::start(&certificates, &ports, &uds);
-        let crew = Crew::start(&agents(&certificates, &ports, link)).unwrap();
+        let uds = dir.path().join("frontend.socket");
+        let server = Server::start(&certificates, 0, &uds);
+        let port = server.port;
+        let crew = Crew::start(&agents(&certificates, port, link)).unwrap();
         becomes(&crew, "all there", |now| now.connected == COUNT).await;
 
         let mut held = streams::open_connect(&uds, 20).await.unwrap();
@@ -99,7 +105,7 @@ async fn agents_join_answer_leave_and_find_a_server_that_was_restarted() {
 
         server.stop().await;
         let before = becomes(&crew, "without a server", |now| now.connected == 0).await;
-        let server = Server::start(&certificates, &ports, &uds);
+        let server = Server::start(&certificates, port, &uds);
         becomes(&crew, "back at the new server", |now| {
             now.connected == COUNT && now.tunnels >= before.tunnels + COUNT as u64
         })

@@ -159,8 +159,8 @@ pub(crate) async fn get(port: u16, path: &str) -> anyhow::Result<String> {
     Ok(answer)
 }
 
-/// Ports of a server and an agent.
-#[derive(Debug)]
+/// Ports of a server and an agent; those that are 0 are left to the kernel.
+#[derive(Debug, Default)]
 pub(crate) struct Ports {
     pub(crate) frontend: u16,
     /// TCP and UDP.

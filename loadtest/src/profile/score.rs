@@ -84,7 +84,7 @@ impl Score {
 }
 
 /// The text without what differs from one operation to the next.
-fn reason(text: &str) -> String {
+pub(crate) fn reason(text: &str) -> String {
     let mut reason = String::new();
     for c in text.chars() {
         let c = if c.is_ascii_digit() { '#' } else { c };
