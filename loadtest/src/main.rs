@@ -1,7 +1,8 @@
 //! A synthetic stream generator for tunnels: it dials through a frontend, as
 //! the kube-apiserver does, to a target of its own behind the agent, and
 //! measures bulk, round trips, dials, isolation and memory, and whether every
-//! byte arrives.
+//! byte arrives; or it does what real clients do ([`profile`]), or is thousands of
+//! agents ([`fleet`]).
 //!
 //! `run` works on any server that speaks HTTP CONNECT or Konnectivity's gRPC;
 //! `target` is the other end; `matrix` starts our server and agent and runs
