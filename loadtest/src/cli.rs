@@ -11,7 +11,9 @@ use tunnel_client::{Endpoint, Options, Protocol, tls_config};
 
 use crate::bench::Frontend;
 use crate::compare::CompareArgs;
+use crate::fleet::FleetTask;
 use crate::process::Process;
+use crate::profile::ProfileArgs;
 use crate::scenario::Scenario;
 
 /// Load through a tunnel, and checks of what arrives.
@@ -34,6 +36,8 @@ pub(crate) enum Task {
     Run(RunArgs),
     /// Be the target that agents connect to.
     Target(TargetArgs),
+    #[command(flatten)]
+    Fleet(FleetTask),
 }
 
 #[derive(Debug, Args)]
@@ -117,10 +121,11 @@ impl FrontendArgs {
     }
 }
 
-/// What is run, how long and how often.
-#[derive(Debug, Clone, Args, Serialize)]
+/// What is run, how long and how often. The default plans nothing, for what only
+/// dials.
+#[derive(Debug, Clone, Default, Args, Serialize)]
 pub(crate) struct Plan {
-    /// Which scenarios; all without this.
+    /// Which scenarios; without this, all that are not profiles.
     #[arg(long, value_enum, value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Seconds of each measurement, after a fifth of it to warm up.
@@ -132,10 +137,10 @@ pub(crate) struct Plan {
     /// dial, bytes: connections under way at once.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) workers: u32,
-    /// isolation: connections that stall.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) stalled: u32,
-    /// isolation: how often the blocks A B B A are run.
+    /// Connections that stall: 64 with isolation, none beside a profile.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    stalled: Option<u32>,
+    /// isolation, dial-idle: how often the blocks A B B A are run.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// isolation: fails when the download keeps less than this part of its speed.
@@ -144,17 +149,35 @@ pub(crate) struct Plan {
     /// isolation: fails when the p99 of the round trip grows by more than this.
     #[arg(long, value_name = "RATIO")]
     pub(crate) max_p99_ratio: Option<f64>,
+    /// dial-idle: fails when dials keep less than this part of their rate.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) min_dial_ratio: Option<f64>,
     /// bytes: connections of each kind.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) count: u32,
-    /// idle: connections.
+    /// idle, dial-idle: connections.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) idle: u32,
+    #[command(flatten)]
+    pub(crate) profile: ProfileArgs,
 }
 
 impl Plan {
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        if self.scenario.is_empty() { Scenario::value_variants().to_vec() } else { self.scenario.clone() }
+        if !self.scenario.is_empty() {
+            return self.scenario.clone();
+        }
+        Scenario::value_variants().iter().copied().filter(|scenario| scenario.is_basic()).collect()
+    }
+
+    /// Connections that stall with isolation.
+    pub(crate) fn stalled(&self) -> u32 {
+        self.stalled.unwrap_or(64)
+    }
+
+    /// Connections that stall beside a profile.
+    pub(crate) fn stalled_beside(&self) -> u32 {
+        self.stalled.unwrap_or(0)
     }
 
     pub(crate) fn seconds(&self) -> Duration {
@@ -173,17 +196,19 @@ impl Plan {
             seconds: 0.3,
             streams: 4,
             workers: 4,
-            stalled: 8,
+            stalled: Some(8),
             rounds: 1,
             min_download_ratio: None,
             max_p99_ratio: None,
+            min_dial_ratio: None,
             count: 20,
             idle: 20,
+            profile: ProfileArgs::short(),
         }
     }
 }
 
-fn seconds(text: &str) -> anyhow::Result<f64> {
+pub(crate) fn seconds(text: &str) -> anyhow::Result<f64> {
     let seconds: f64 = text.parse()?;
     anyhow::ensure!((0.1..=3600.0).contains(&seconds), "not within 0.1 to 3600");
     Ok(seconds)

@@ -1,7 +1,8 @@
 //! A synthetic stream generator for tunnels: it dials through a frontend, as
 //! the kube-apiserver does, to a target of its own behind the agent, and
 //! measures bulk, round trips, dials, isolation and memory, and whether every
-//! byte arrives.
+//! byte arrives; or it does what real clients do ([`profile`]), or is thousands of
+//! agents ([`fleet`]).
 //!
 //! `run` works on any server that speaks HTTP CONNECT or Konnectivity's gRPC;
 //! `target` is the other end; `matrix` starts our server and agent and runs
@@ -16,10 +17,13 @@ mod cli;
 mod command;
 mod compare;
 mod figures;
+mod fleet;
 mod matrix;
 mod output;
+mod pace;
 mod payload;
 mod process;
+mod profile;
 mod report;
 mod scenario;
 mod target;
@@ -71,6 +75,7 @@ async fn perform(task: Task) -> anyhow::Result<bool> {
     match task {
         Task::Compare(args) => compare::run(&args).await,
         Task::Matrix(args) => matrix(args).await,
+        Task::Fleet(task) => fleet::perform(task).await,
         Task::Run(args) => run(args).await,
         Task::Target(args) => {
             target::run(args.listen, args.banner_listen, args.until_stdin_closes).await?;

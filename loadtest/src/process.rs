@@ -90,6 +90,21 @@ impl Process {
         let kibibytes: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
         Ok(kibibytes * 1024)
     }
+
+    /// How many files it has open.
+    pub(crate) fn open_files(&self) -> anyhow::Result<usize> {
+        self.entries("fd")
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> anyhow::Result<usize> {
+        self.entries("task")
+    }
+
+    fn entries(&self, of: &str) -> anyhow::Result<usize> {
+        let entries = fs::read_dir(format!("/proc/{}/{of}", self.pid));
+        Ok(entries.with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?.count())
+    }
 }
 
 /// The program's name, in parentheses, may hold anything; times are the
@@ -136,6 +151,7 @@ mod tests {
         assert!(memory.private > 100_000 && memory.private <= memory.proportional);
         assert!(memory.proportional <= memory.resident);
         assert!(me.command_line().unwrap().contains("loadtest"));
+        assert!(me.open_files().unwrap() > 2 && me.threads().unwrap() > 1);
         assert!(open_file_limit().unwrap() > 16);
         for bad in ["me", "me=x", "gone=4194305"] {
             assert!(bad.parse::<Process>().is_err(), "{bad}");

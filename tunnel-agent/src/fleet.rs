@@ -24,7 +24,9 @@ use tunnel::drain::Drain;
 use crate::cli::Transport;
 use crate::config::{Config, ServerAddr};
 use crate::connect::{ConnectError, Connector, Greeted};
+use crate::embedded::{Answer, Means};
 use crate::metrics::Metrics;
+use crate::serve::Serving;
 use crate::session::Session;
 
 pub(crate) use entries::Way;
@@ -61,6 +63,8 @@ pub(crate) struct Sources {
     pub(crate) leases: Option<watch::Receiver<Option<u32>>>,
     /// How names are resolved; by the system if absent.
     pub(crate) lookup: Option<Lookup>,
+    /// What an embedded agent has besides.
+    pub(crate) means: Means,
 }
 
 impl std::fmt::Debug for Sources {
@@ -82,7 +86,8 @@ impl Fleet {
         let (reports, inbox) = mpsc::channel(REPORTS);
         let (standing, servers) = Standing::new(metrics);
         let sessions = TaskTracker::new();
-        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone());
+        let Means { endpoint, answer } = sources.means;
+        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), endpoint);
         let tasks = Tasks {
             connector: Arc::new(connector),
             lookup: past_proxies(sources.lookup.unwrap_or_else(system_lookup), config.proxies.clone()),
@@ -96,6 +101,7 @@ impl Fleet {
             tasks,
             running: HashMap::new(),
             tracker: sessions.clone(),
+            answer,
             metrics: metrics.clone(),
             drain: drain.clone(),
         };
@@ -140,6 +146,7 @@ struct Keeper {
     /// Sessions by serial number, retired ones included.
     running: HashMap<u64, Session>,
     tracker: TaskTracker,
+    answer: Option<Answer>,
     metrics: Metrics,
     drain: Drain,
 }
@@ -231,8 +238,12 @@ impl Keeper {
             return greeted.tunnel.close("duplicate");
         };
         info!(server = %way, id, link = news.link.label(), software = greeted.software, "connected");
-        let session =
-            Session::start(greeted.tunnel, greeted.control, &self.tracker, &self.metrics, &self.drain);
+        let serving = Arc::new(Serving {
+            answer: self.answer.clone(),
+            metrics: self.metrics.clone(),
+            drain: self.drain.clone(),
+        });
+        let session = Session::start(greeted.tunnel, greeted.control, &self.tracker, serving);
         self.tasks.watch(session.clone(), id.to_owned(), serial);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {

@@ -14,8 +14,7 @@ use tunnel::drain::Drain;
 use tunnel::transport::Tunnel;
 use tunnel_proto::message::{Control, Drain as DrainNotice};
 
-use crate::metrics::Metrics;
-use crate::serve::connect;
+use crate::serve::Serving;
 
 /// Longer than a round trip between node and control plane takes.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
@@ -71,8 +70,7 @@ impl Session {
         tunnel: Tunnel,
         control: Option<Messages>,
         sessions: &TaskTracker,
-        metrics: &Metrics,
-        drain: &Drain,
+        serving: Arc<Serving>,
     ) -> Self {
         let session = Self {
             tunnel,
@@ -89,7 +87,8 @@ impl Session {
             }
             None => (None, None),
         };
-        let run = session.clone().run(talk, say, metrics.clone(), drain.clone());
+        let drain = serving.drain.clone();
+        let run = session.clone().run(talk, say, serving);
         drain.spawn("session", sessions.track_future(run));
         session
     }
@@ -110,21 +109,16 @@ impl Session {
         self.why.get().cloned().unwrap_or_default()
     }
 
-    async fn run(
-        self,
-        talk: Option<Talk>,
-        say: Option<mpsc::Sender<Control>>,
-        metrics: Metrics,
-        drain: Drain,
-    ) {
+    async fn run(self, talk: Option<Talk>, say: Option<mpsc::Sender<Control>>, serving: Arc<Serving>) {
+        let Serving { metrics, drain, .. } = &*serving;
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
         let (why, broken) = tokio::select! {
             biased;
             () = drain.killed() => ("agent stopped".to_owned(), false),
             why = self.converse(talk) => (why, true),
-            why = self.accept(&metrics, &drain) => (why, true),
-            () = self.leave(&drain, say) => ("drained".to_owned(), false),
+            why = self.accept(&serving) => (why, true),
+            () = self.leave(drain, say) => ("drained".to_owned(), false),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
@@ -147,14 +141,14 @@ impl Session {
         Conversation::new(messages, Role::Agent).keep(&mut outgoing, hear).await.to_string()
     }
 
-    async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
+    async fn accept(&self, serving: &Arc<Serving>) -> String {
         loop {
             match self.tunnel.accept().await {
                 Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
                     // Boxed, so that it costs nothing once the connection is relayed.
-                    let connecting = Box::pin(connect(offered, metrics.clone(), drain.clone()));
-                    drain.spawn_connection("connection", async move {
+                    let connecting = Box::pin(Arc::clone(serving).connect(offered));
+                    serving.drain.spawn_connection("connection", async move {
                         if let Some(connected) = connecting.await {
                             connected.relay().await;
                         }

@@ -182,7 +182,15 @@ struct Shared {
 struct State {
     /// In the order of registration.
     tunnels: Vec<(u64, Arc<Agent>)>,
-    departed: VecDeque<(Instant, Arc<Agent>)>,
+    departed: VecDeque<Departed>,
+}
+
+/// An agent that left: its words only, because its tunnel holds memory.
+#[derive(Debug)]
+struct Departed {
+    at: Instant,
+    id: String,
+    hosts: Vec<Host>,
 }
 
 impl Registry {
@@ -224,14 +232,13 @@ impl Registry {
     /// The agent that last served a host and when it left, if one did.
     pub fn departed(&self, host: &Host) -> Option<(String, Instant)> {
         let state = self.lock();
-        let (at, agent) =
-            state.departed.iter().rev().find(|(_, agent)| agent.identifiers.hosts.contains(host))?;
-        Some((agent.id.clone(), *at))
+        let agent = state.departed.iter().rev().find(|agent| agent.hosts.contains(host))?;
+        Some((agent.id.clone(), agent.at))
     }
 
     /// The agent that left last, whatever it served, and when.
     pub fn last_departed(&self) -> Option<(String, Instant)> {
-        self.lock().departed.back().map(|(at, agent)| (agent.id.clone(), *at))
+        self.lock().departed.back().map(|agent| (agent.id.clone(), agent.at))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -278,7 +285,8 @@ impl Drop for Registration {
             if state.departed.len() == DEPARTED {
                 state.departed.pop_front();
             }
-            state.departed.push_back((Instant::now(), agent));
+            let (id, hosts) = (agent.id.clone(), agent.identifiers.hosts.clone());
+            state.departed.push_back(Departed { at: Instant::now(), id, hosts });
         }
         drop(state);
         self.registry.shared.stale.store(true, Ordering::Release);
@@ -327,6 +335,14 @@ mod tests {
         new.set_draining();
         newer.drained();
         assert!(Arc::ptr_eq(&active(&registry)[0], &old));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_an_agent_that_left_is_kept_but_its_words() {
+        let (registry, agent) = (Registry::default(), agent("a"));
+        drop(registry.register(Arc::clone(&agent)));
+        drop(registry.view());
+        assert_eq!(Arc::strong_count(&agent), 1);
     }
 
     #[tokio::test]

@@ -13,17 +13,17 @@ use rcgen::{
 /// Where the files are.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    pub(super) ca: PathBuf,
-    pub(super) agent: Pair,
-    pub(super) client: Pair,
-    pub(super) server: Pair,
+    pub(crate) ca: PathBuf,
+    pub(crate) agent: Pair,
+    pub(crate) client: Pair,
+    pub(crate) server: Pair,
 }
 
 /// A certificate and its key.
 #[derive(Debug)]
 pub(crate) struct Pair {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Certificates {

@@ -83,7 +83,7 @@ impl Tunnel {
     }
 }
 
-fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Path) -> Vec<String> {
+pub(crate) fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Path) -> Vec<String> {
     let (ca, server) = (certificates.ca.display(), &certificates.server);
     let (certificate, key) = (server.certificate.display(), server.key.display());
     let mut flags = vec![
