@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
 use tunnel::args::List;
+use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
@@ -53,6 +54,8 @@ pub struct Config {
     pub sync: Sync,
     /// What `--keepalive-time` says. The links have shorter limits of their own.
     pub keepalive: Duration,
+    /// How long silent servers are waited for; no flag says otherwise.
+    pub patience: Patience,
     /// The Leases that servers are counted by, if they are.
     pub leases: Option<LeaseCount>,
     /// Which count of servers holds.
@@ -155,6 +158,7 @@ impl TryFrom<Cli> for Config {
             profiling: cli.enable_profiling,
             sync: sync(&cli.sync)?,
             keepalive: cli.sync.keepalive_time,
+            patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,
             grace: cli.graceful_shutdown_timeout,

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
+use tunnel::control::Patience;
 use tunnel::drain::Drain;
 
 use crate::cli::Transport;
@@ -52,6 +53,8 @@ enum Report {
     Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
     /// The server of a session drains.
     Drains(String, u64),
+    /// The server of a session is silent (true), or is heard of again.
+    Suspect(String, u64, bool),
     /// A session is over.
     Ended(String, u64, String),
 }
@@ -102,6 +105,7 @@ impl Fleet {
             running: HashMap::new(),
             tracker: sessions.clone(),
             answer,
+            patience: config.patience,
             metrics: metrics.clone(),
             drain: drain.clone(),
         };
@@ -147,6 +151,7 @@ struct Keeper {
     running: HashMap<u64, Session>,
     tracker: TaskTracker,
     answer: Option<Answer>,
+    patience: Patience,
     metrics: Metrics,
     drain: Drain,
 }
@@ -211,6 +216,16 @@ impl Keeper {
                 info!(id, "the server is draining");
                 self.plan.draining(&id, serial, now);
             }
+            Report::Suspect(id, serial, true) => {
+                if self.plan.suspect(&id, serial, now) {
+                    warn!(id, "the server is silent: looking for another tunnel to it");
+                }
+            }
+            Report::Suspect(id, serial, false) => {
+                if self.plan.back(&id, serial, now) {
+                    info!(id, "the server is heard of again");
+                }
+            }
             Report::Ended(id, serial, why) => {
                 self.running.remove(&serial);
                 if self.plan.ended(&id, serial, now) {
@@ -243,11 +258,11 @@ impl Keeper {
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
         });
-        let session = Session::start(greeted.tunnel, greeted.control, &self.tracker, serving);
+        let session = Session::start(greeted.tunnel, greeted.control, self.patience, &self.tracker, serving);
         self.tasks.watch(session.clone(), id.to_owned(), serial);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
-            info!(server = %way, id, "moved from h2 to quic");
+            info!(server = %way, id, "in place of an older tunnel");
             old.retire();
         }
     }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use tunnel::control::{Conversation, Messages, Role};
+use tunnel::control::{ControlError, Conversation, Event, Messages, Patience, Role};
 use tunnel::drain::Drain;
-use tunnel::transport::Tunnel;
+use tunnel::transport::{Link, Tunnel};
 use tunnel_proto::message::{Control, Drain as DrainNotice};
 
 use crate::serve::Serving;
@@ -22,6 +22,9 @@ const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 /// Notices that wait for the control stream; there is one.
 const NOTICES: usize = 4;
 
+/// How often a silent server is looked after while streams wait for it.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A tunnel in use. Clones are the same session.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
@@ -30,6 +33,7 @@ pub(crate) struct Session {
     server_drains: CancellationToken,
     ended: CancellationToken,
     why: Arc<OnceLock<String>>,
+    suspect: Arc<watch::Sender<bool>>,
     streams: Arc<Streams>,
 }
 
@@ -69,6 +73,7 @@ impl Session {
     pub(crate) fn start(
         tunnel: Tunnel,
         control: Option<Messages>,
+        patience: Patience,
         sessions: &TaskTracker,
         serving: Arc<Serving>,
     ) -> Self {
@@ -78,6 +83,7 @@ impl Session {
             server_drains: CancellationToken::new(),
             ended: CancellationToken::new(),
             why: Arc::default(),
+            suspect: Arc::default(),
             streams: Arc::default(),
         };
         let (say, talk) = match control {
@@ -88,7 +94,7 @@ impl Session {
             None => (None, None),
         };
         let drain = serving.drain.clone();
-        let run = session.clone().run(talk, say, serving);
+        let run = session.clone().run(talk, say, patience, serving);
         drain.spawn("session", sessions.track_future(run));
         session
     }
@@ -103,21 +109,34 @@ impl Session {
         self.server_drains.cancelled().await;
     }
 
+    /// Whether nothing was heard of the server for so long that another tunnel
+    /// is wanted; now and when that changes.
+    pub(crate) fn suspect(&self) -> watch::Receiver<bool> {
+        self.suspect.subscribe()
+    }
+
     /// Waits until the tunnel is over, and says why. Cancel safe.
     pub(crate) async fn ended(&self) -> String {
         self.ended.cancelled().await;
         self.why.get().cloned().unwrap_or_default()
     }
 
-    async fn run(self, talk: Option<Talk>, say: Option<mpsc::Sender<Control>>, serving: Arc<Serving>) {
+    async fn run(
+        self,
+        talk: Option<Talk>,
+        say: Option<mpsc::Sender<Control>>,
+        patience: Patience,
+        serving: Arc<Serving>,
+    ) {
         let Serving { metrics, drain, .. } = &*serving;
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
         let (why, broken) = tokio::select! {
             biased;
             () = drain.killed() => ("agent stopped".to_owned(), false),
-            why = self.converse(talk) => (why, true),
+            why = self.converse(talk, patience) => (why, true),
             why = self.accept(&serving) => (why, true),
+            why = self.forsaken(patience) => (why, true),
             () = self.leave(drain, say) => ("drained".to_owned(), false),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
@@ -128,17 +147,41 @@ impl Session {
     }
 
     /// Ready with the reason when the server is not there any more.
-    async fn converse(&self, talk: Option<Talk>) -> String {
+    async fn converse(&self, talk: Option<Talk>, patience: Patience) -> String {
         let Some(Talk { messages, mut outgoing }) = talk else {
             return self.tunnel.closed().await.to_string();
         };
-        let hear = |control| {
-            if let Control::Drain(notice) = control {
+        let hear = |event| match event {
+            Event::Said(Control::Drain(notice)) => {
                 debug!(remote = %self.tunnel.remote(), reason = notice.reason, "the server is draining");
                 self.server_drains.cancel();
             }
+            Event::Said(_) => {}
+            Event::Suspect => drop(self.suspect.send_replace(true)),
+            Event::Back => drop(self.suspect.send_replace(false)),
         };
-        Conversation::new(messages, Role::Agent).keep(&mut outgoing, hear).await.to_string()
+        // On TCP the kernels notice the end of a process.
+        let is_quic = self.tunnel.link() == Link::Quic;
+        let hurry = || is_quic && self.streams.open.load(Ordering::Acquire) > 0;
+        let mut conversation = Conversation::new(messages, Role::Agent, patience.on(self.tunnel.link()));
+        conversation.keep(&mut outgoing, hurry, hear).await.to_string()
+    }
+
+    /// Ready with the reason when nothing speaks for waiting for a silent server
+    /// any longer: no streams are left, or its host says that its process is gone.
+    async fn forsaken(&self, patience: Patience) -> String {
+        let mut suspect = self.suspect();
+        loop {
+            // Never fails: the sender is in `self`.
+            let _ = suspect.wait_for(|suspect| *suspect).await;
+            if self.streams.open.load(Ordering::Acquire) == 0 {
+                return ControlError::Silent(patience.suspect).to_string();
+            }
+            if self.tunnel.is_port_closed().await && *suspect.borrow() {
+                return "the server's process is gone".to_owned();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn accept(&self, serving: &Arc<Serving>) -> String {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tracing::warn;
+use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 
@@ -75,6 +76,8 @@ pub struct Config {
     pub keepalive: Duration,
     /// What `--frontend-keepalive-time` says.
     pub frontend_keepalive: Duration,
+    /// How long silent agents are waited for; no flag says otherwise.
+    pub patience: Patience,
     /// Routing.
     pub strategies: Vec<Strategy>,
     /// Limit of a dial.
@@ -137,6 +140,7 @@ impl TryFrom<ServerArgs> for Config {
             kube: kube_access(&args.kube)?,
             leases: lease_publishing(args.leases)?,
             keepalive: args.wire.keepalive_time,
+            patience: Patience::default(),
             frontend_keepalive: args.wire.frontend_keepalive_time,
             strategies: args.proxy_strategies.into(),
             dial_limit: match args.backend_dial_timeout {

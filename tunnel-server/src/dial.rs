@@ -259,7 +259,21 @@ impl Dialer {
         deadline: Instant,
     ) -> Result<(Dialed, DialTimes), DialError> {
         let count = agent.count_stream();
-        let asked = timeout_at(deadline, self.exchange(agent, id, target, deadline)).await;
+        // Whether a dial has reached a silent agent cannot be known, nor that of one
+        // whose tunnel is over; dropped, it is cancelled there as soon as that hears of it.
+        let silent = || DialError::AgentLost {
+            agent: agent.id.clone(),
+            target: target.to_string(),
+            why: "no sign of life".to_owned(),
+        };
+        let exchange = async {
+            tokio::select! {
+                biased;
+                answered = self.exchange(agent, id, target, deadline) => answered,
+                () = agent.suspected() => Err(silent()),
+            }
+        };
+        let asked = timeout_at(deadline, exchange).await;
         let answered = asked.unwrap_or_else(|_| {
             Err(DialError::Timeout {
                 agent: agent.id.clone(),

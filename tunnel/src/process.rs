@@ -118,7 +118,7 @@ mod tests {
     async fn tasks_are_counted_while_they_live() {
         let (registry, drain) = (Registry::new(), Drain::new());
         count_tasks(&registry).unwrap();
-        let tasks = || registry.gather()[0].get_metric()[0].get_gauge().value();
+        let tasks = || registry.gather()[0].get_metric()[0].get_gauge().get_value();
         let before = tasks();
         let killed = drain.clone();
         drain.spawn("test", async move { killed.killed().await });

@@ -104,16 +104,20 @@ impl Tasks {
     pub(super) fn watch(&self, session: Session, id: String, serial: u64) {
         let reports = self.reports.clone();
         self.drain.spawn("session watch", async move {
-            let ended = tokio::select! {
-                why = session.ended() => Some(why),
-                () = session.server_drains() => None,
-            };
-            let why = match ended {
-                Some(why) => why,
-                None => {
-                    let _ = reports.send(Report::Drains(id.clone(), serial)).await;
-                    session.ended().await
-                }
+            let (mut suspect, mut drains) = (session.suspect(), false);
+            let why = loop {
+                let report = tokio::select! {
+                    why = session.ended() => break why,
+                    () = session.server_drains(), if !drains => {
+                        drains = true;
+                        Report::Drains(id.clone(), serial)
+                    }
+                    // Never fails: the session has the other end.
+                    Ok(()) = suspect.changed() => {
+                        Report::Suspect(id.clone(), serial, *suspect.borrow_and_update())
+                    }
+                };
+                let _ = reports.send(report).await;
             };
             let _ = reports.send(Report::Ended(id, serial, why)).await;
         });
