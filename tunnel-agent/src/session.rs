@@ -162,7 +162,13 @@ impl Session {
         };
         // On TCP the kernels notice the end of a process.
         let is_quic = self.tunnel.link() == Link::Quic;
-        let hurry = || is_quic && self.streams.open.load(Ordering::Acquire) > 0;
+        let hurry = || {
+            let hurry = is_quic && self.streams.open.load(Ordering::Acquire) > 0;
+            if hurry {
+                self.tunnel.nudge();
+            }
+            hurry
+        };
         let mut conversation = Conversation::new(messages, Role::Agent, patience.on(self.tunnel.link()));
         conversation.keep(&mut outgoing, hurry, hear).await.to_string()
     }

@@ -266,14 +266,17 @@ impl Dialer {
             target: target.to_string(),
             why: "no sign of life".to_owned(),
         };
-        let exchange = async {
+        // Boxed: it is large, and the connection's task, which it is part of, lives on.
+        let mut exchange = Box::pin(self.exchange(agent, id, target, deadline));
+        let asked = timeout_at(deadline, async {
             tokio::select! {
                 biased;
-                answered = self.exchange(agent, id, target, deadline) => answered,
+                answered = &mut exchange => answered,
                 () = agent.suspected() => Err(silent()),
             }
-        };
-        let asked = timeout_at(deadline, exchange).await;
+        });
+        let asked = asked.await;
+        drop(exchange);
         let answered = asked.unwrap_or_else(|_| {
             Err(DialError::Timeout {
                 agent: agent.id.clone(),

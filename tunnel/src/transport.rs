@@ -151,6 +151,16 @@ impl Tunnel {
         }
     }
 
+    /// The next thing that is said goes out even if nothing that was sent before
+    /// has arrived yet, on links where it would wait for that: for a word now and
+    /// then to a peer of whom nothing is heard.
+    pub fn nudge(&self) {
+        match self {
+            Self::H2(_) | Self::Konnectivity(_) => {}
+            Self::Quic(tunnel) => tunnel.nudge(),
+        }
+    }
+
     /// Opens a stream; servers only, and not on a konnectivity link, where a
     /// dial makes it ([`konnectivity::Tunnel::dial`]). Waits while the agent
     /// allows no more streams, so the caller limits its time. Cancel safe.

@@ -328,6 +328,7 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
             continue;
         }
         number += 1;
+        tunnel.nudge();
         agent.say(Control::Ping(Ping { number }));
         sleep(patience).await;
         // The answer to the ping may come while the host is asked.

@@ -4,6 +4,7 @@
 //! stream; the agent grants many and raises the grant as it is used, because
 //! quinn takes memory for every stream it allows.
 
+mod congestion;
 mod stream;
 
 use std::io;
@@ -92,6 +93,7 @@ fn transport_config(streams: u32, keep_alive: Option<Duration>) -> Arc<quinn::Tr
         .datagram_receive_buffer_size(None)
         .allow_spin(false)
         .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::<congestion::Config>::default())
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)
 }
@@ -238,6 +240,10 @@ impl Tunnel {
             tokio::time::timeout(PROBE_LIMIT, asked).await,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused
         )
+    }
+
+    pub(crate) fn nudge(&self) {
+        congestion::nudge(&self.connection);
     }
 
     pub(crate) async fn open(&self) -> Result<any::Stream, OpenError> {
