@@ -93,8 +93,9 @@ async fn measure(args: &ChurnArgs, room: &Room, link: Link, outcome: &mut Outcom
         dials.add(load(args, &benches, part, u64::from(number), &mut fleet).await?);
         fleet.flap(0.0)?;
         fleet.all(LIMIT).await?;
-        sleep(SETTLE).await;
         room.counts("tunnel_server_tunnels", args.agents).await?;
+        // The question itself was a connection.
+        sleep(SETTLE).await;
         looks.push(look(room, &watched).await?);
     }
     progress.clear();
