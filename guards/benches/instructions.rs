@@ -53,27 +53,27 @@ struct Guard {
 
 /// All of them. Figures of the release profile on x86-64.
 const GUARDS: &[Guard] = &[
-    Guard { name: "relay/flow", figure: 199.9, make: || each_of(Relayed::warm(), Relayed::flow) },
-    Guard { name: "relay/turn", figure: 863.0, make: || each_of(Relayed::warm(), Relayed::turns) },
-    Guard { name: "relay/blocked", figure: 1679.0, make: || each_of(Relayed::warm(), Relayed::blocked) },
+    Guard { name: "relay/flow", figure: 197.4, make: || each_of(Relayed::warm(), Relayed::flow) },
+    Guard { name: "relay/turn", figure: 839.0, make: || each_of(Relayed::warm(), Relayed::turns) },
+    Guard { name: "relay/blocked", figure: 1657.0, make: || each_of(Relayed::warm(), Relayed::blocked) },
     Guard {
         name: "relay/connection",
-        figure: 1477.1,
+        figure: 1336.1,
         make: || each(Connections::default(), Connections::one),
     },
-    Guard { name: "connect/head", figure: 1709.3, make: || each(wire(), Wire::connect_head) },
+    Guard { name: "connect/head", figure: 1528.3, make: || each(wire(), Wire::connect_head) },
     Guard {
         name: "connect/head_with_name",
-        figure: 2762.5,
+        figure: 2581.3,
         make: || each(wire(), Wire::connect_head_with_name),
     },
-    Guard { name: "dial/write", figure: 2479.2, make: || each(wire(), Wire::write_dial) },
+    Guard { name: "dial/write", figure: 2364.2, make: || each(wire(), Wire::write_dial) },
     Guard { name: "dial/read", figure: 1681.1, make: || each(wire(), Wire::read_dial) },
-    Guard { name: "dial/write_reply", figure: 750.0, make: || each(wire(), Wire::write_reply) },
+    Guard { name: "dial/write_reply", figure: 623.0, make: || each(wire(), Wire::write_reply) },
     Guard { name: "dial/read_reply", figure: 936.1, make: || each(wire(), Wire::read_reply) },
     Guard { name: "packet/read_dial", figure: 1618.1, make: || each(wire(), Wire::read_dial_packet) },
     Guard { name: "packet/write_data_head", figure: 219.0, make: || each(wire(), Wire::write_data_head) },
-    Guard { name: "packet/write_data", figure: 1538.0, make: || each(wire(), Wire::write_data) },
+    Guard { name: "packet/write_data", figure: 1169.0, make: || each(wire(), Wire::write_data) },
     Guard { name: "packet/read_data", figure: 812.1, make: || each(wire(), Wire::read_data) },
     Guard {
         name: "packet/stream_receive",

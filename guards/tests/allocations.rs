@@ -47,19 +47,19 @@ const CONNECTION: Bound = Bound { count: 2, bytes: 256 };
 
 /// Bytes of a relay in the task of its connection. Every connection has them,
 /// idle ones too.
-const RELAY_BYTES: usize = 576;
+const RELAY_BYTES: usize = 248;
 
 /// The name, in lower case. An address needs none.
 const CONNECT_NAME: Bound = Bound { count: 1, bytes: 42 };
 
-/// The target as a text, which grows twice, the message and its frame.
-const WRITE_DIAL: Bound = Bound { count: 4, bytes: 76 };
+/// The target as a text, which grows twice, and the frame.
+const WRITE_DIAL: Bound = Bound { count: 3, bytes: 51 };
 
 /// The target as a text.
 const READ_DIAL: Bound = Bound { count: 1, bytes: 15 };
 
-/// The address for the message, the message and its frame.
-const WRITE_REPLY: Bound = Bound { count: 3, bytes: 55 };
+/// The address for the message, and the frame.
+const WRITE_REPLY: Bound = Bound { count: 2, bytes: 36 };
 
 /// The address.
 const READ_REPLY: Bound = Bound { count: 1, bytes: 15 };
@@ -67,8 +67,8 @@ const READ_REPLY: Bound = Bound { count: 1, bytes: 15 };
 /// The protocol and the address.
 const READ_DIAL_PACKET: Bound = Bound { count: 2, bytes: 18 + 5 };
 
-/// The message and its frame: two copies of the bytes.
-const WRITE_DATA: Bound = Bound { count: 2, bytes: 2 * PACKET as u64 + 31 };
+/// The frame, which the message is written into: one copy of the bytes.
+const WRITE_DATA: Bound = Bound { count: 1, bytes: PACKET as u64 + 18 };
 
 /// The message put together, the one copy of its bytes, and the count of its
 /// users.

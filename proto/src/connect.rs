@@ -4,6 +4,8 @@
 //! header is ignored (the kube-apiserver always sends `127.0.0.1`). Anything
 //! ambiguous, such as a body or two `Host` headers, is refused.
 
+use std::mem::MaybeUninit;
+
 use crate::target::{Target, TargetError};
 
 /// Longest request head, in bytes.
@@ -66,10 +68,10 @@ impl HeadError {
 /// # Errors
 /// As soon as the bytes cannot become a request that is served.
 pub fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut fields);
+    let mut fields = [MaybeUninit::uninit(); MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
     let seen = &bytes[..bytes.len().min(MAX_HEAD)];
-    let status = request.parse(seen).map_err(|error| match error {
+    let status = request.parse_with_uninit_headers(seen, &mut fields).map_err(|error| match error {
         httparse::Error::TooManyHeaders => HeadError::TooLarge,
         httparse::Error::HeaderName => HeadError::Malformed("invalid header name"),
         httparse::Error::HeaderValue => HeadError::Malformed("invalid header value"),

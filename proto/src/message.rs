@@ -213,7 +213,8 @@ fn frame(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
     let mut out = BytesMut::with_capacity(2 + length);
     out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
-    out.extend_from_slice(&message.encode_to_vec());
+    // Fails only where there is no room, and this grows.
+    let _ = message.encode(&mut out);
     out.freeze()
 }
 

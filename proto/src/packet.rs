@@ -126,7 +126,8 @@ impl Packet {
         let length = message.encoded_len();
         let mut out = BytesMut::with_capacity(5 + length);
         put_prefix(&mut out, length);
-        out.extend_from_slice(&message.encode_to_vec());
+        // Fails only where there is no room, and this grows.
+        let _ = message.encode(&mut out);
         out.freeze()
     }
 

@@ -1,6 +1,7 @@
 //! Leases over a fake API, in memory, on a paused clock.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::cell::OnceCell;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -21,8 +22,9 @@ const NAMESPACE: &str = "kube-system";
 
 /// The cluster's time as the paused clock has it.
 fn now() -> Timestamp {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = *START.get_or_init(Instant::now);
+    // Each test has a thread and a clock of its own.
+    thread_local! { static START: OnceCell<Instant> = const { OnceCell::new() } }
+    let start = START.with(|start| *start.get_or_init(Instant::now));
     let passed = Instant::now().saturating_duration_since(start);
     Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1) + SignedDuration::try_from(passed).unwrap()
 }
@@ -374,7 +376,9 @@ async fn the_count_stays_while_leases_cannot_be_listed() {
     for verb in [Verb::List, Verb::Watch] {
         api.fail(verb, None);
     }
-    api.put_lease(NAMESPACE, "one", &labels(), &renewed(0));
+    // Valid for longer than it may take until the next list.
+    let long = json!({"leaseDurationSeconds": 3600, "renewTime": text(now())});
+    api.put_lease(NAMESPACE, "one", &labels(), &long);
     assert!(agent.becomes(1).await <= Duration::from_secs(61));
 }
 

@@ -92,7 +92,9 @@ pub(crate) fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Pat
         "--proxy-strategies=default".into(),
         "--server-id=loadtest".into(),
     ];
-    for name in ["server", "cluster"] {
+    // Certificates of a frontend on TCP are refused where there is none.
+    let with_certificates = if ports.frontend == 0 { &["cluster"][..] } else { &["server", "cluster"] };
+    for name in with_certificates {
         flags.push(format!("--{name}-cert={certificate}"));
         flags.push(format!("--{name}-key={key}"));
         flags.push(format!("--{name}-ca-cert={ca}"));

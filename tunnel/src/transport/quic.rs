@@ -51,6 +51,11 @@ const UDP_BUFFER: usize = 4 << 20;
 /// do not fit the kernel's limit for one send and vanish without an error.
 const MAX_DATAGRAM: u16 = 1452;
 
+/// Least time between two stateless resets of a server. A restarted one has
+/// one to send for each of its predecessor's agents, at their next sign of life;
+/// quinn's 20 ms would make a thousand of them wait for 20 s.
+const RESET_INTERVAL: Duration = Duration::from_micros(100);
+
 /// How long the answer of a peer's kernel is waited for.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -119,6 +124,7 @@ pub fn server_endpoint(
     config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes());
     let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
+    endpoint.min_reset_interval(RESET_INTERVAL);
     // Connection ids of a predecessor have to look like our own, or packets
     // for them are dropped without the reset.
     let id_key = u64::from_be_bytes(*secret.bytes().first_chunk().unwrap_or(&[0; 8]));
