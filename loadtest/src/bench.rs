@@ -84,10 +84,15 @@ impl Bench {
 
     /// Dials the target and sends it a command, with `more` right behind.
     pub(crate) async fn command(&self, command: Command, more: &[u8]) -> anyhow::Result<Connection> {
-        let mut connection = self.dial(&self.commands).await?;
+        let mut connection = self.open().await?;
         let line = [command.line().as_bytes(), more].concat();
         within("room for a command", connection.write_all(&line)).await??;
         Ok(connection)
+    }
+
+    /// Dials the target, which then waits for a command.
+    pub(crate) async fn open(&self) -> anyhow::Result<Connection> {
+        self.dial(&self.commands).await
     }
 
     /// Dials the target that speaks first.

@@ -10,7 +10,10 @@ use serde::Serialize;
 use tunnel_client::{Endpoint, Options, Protocol, tls_config};
 
 use crate::bench::Frontend;
+use crate::compare::CompareArgs;
+use crate::fleet::FleetTask;
 use crate::process::Process;
+use crate::profile::ProfileArgs;
 use crate::scenario::Scenario;
 
 /// Load through a tunnel, and checks of what arrives.
@@ -23,6 +26,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
+    /// Run scenarios through two or more systems in turn, and tell how they
+    /// differ.
+    Compare(Box<CompareArgs>),
     /// Start target, server and agent, and run every scenario on every
     /// frontend and link.
     Matrix(MatrixArgs),
@@ -30,6 +36,8 @@ pub(crate) enum Task {
     Run(RunArgs),
     /// Be the target that agents connect to.
     Target(TargetArgs),
+    #[command(flatten)]
+    Fleet(FleetTask),
 }
 
 #[derive(Debug, Args)]
@@ -57,36 +65,36 @@ pub(crate) struct RunArgs {
 #[group(skip)]
 pub(crate) struct FrontendArgs {
     #[command(flatten)]
-    place: Place,
+    pub(crate) place: Place,
     /// CA certificates of the frontend, PEM; for TCP.
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// Client certificate, PEM; for TCP.
     #[arg(long, value_name = "FILE")]
-    cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// Key of the client certificate, PEM; for TCP.
     #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Name that the frontend's certificate must have; for TCP.
     #[arg(long, value_name = "NAME", default_value = "localhost")]
-    server_name: String,
+    pub(crate) server_name: String,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Place {
+pub(crate) struct Place {
     /// HTTP CONNECT on this Unix socket.
     #[arg(long, value_name = "PATH")]
-    connect_uds: Option<PathBuf>,
+    pub(crate) connect_uds: Option<PathBuf>,
     /// gRPC on this Unix socket.
     #[arg(long, value_name = "PATH")]
-    grpc_uds: Option<PathBuf>,
+    pub(crate) grpc_uds: Option<PathBuf>,
     /// HTTP CONNECT on this address, with TLS.
     #[arg(long, value_name = "ADDRESS")]
-    connect_tcp: Option<SocketAddr>,
+    pub(crate) connect_tcp: Option<SocketAddr>,
     /// gRPC on this address, with TLS.
     #[arg(long, value_name = "ADDRESS")]
-    grpc_tcp: Option<SocketAddr>,
+    pub(crate) grpc_tcp: Option<SocketAddr>,
 }
 
 impl FrontendArgs {
@@ -113,10 +121,11 @@ impl FrontendArgs {
     }
 }
 
-/// What is run, how long and how often.
-#[derive(Debug, Clone, Args, Serialize)]
+/// What is run, how long and how often. The default plans nothing, for what only
+/// dials.
+#[derive(Debug, Clone, Default, Args, Serialize)]
 pub(crate) struct Plan {
-    /// Which scenarios; all without this.
+    /// Which scenarios; without this, all that are not profiles.
     #[arg(long, value_enum, value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Seconds of each measurement, after a fifth of it to warm up.
@@ -128,10 +137,10 @@ pub(crate) struct Plan {
     /// dial, bytes: connections under way at once.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) workers: u32,
-    /// isolation: connections that stall.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) stalled: u32,
-    /// isolation: how often the blocks A B B A are run.
+    /// Connections that stall: 64 with isolation, none beside a profile.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    stalled: Option<u32>,
+    /// isolation, dial-idle: how often the blocks A B B A are run.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// isolation: fails when the download keeps less than this part of its speed.
@@ -140,17 +149,35 @@ pub(crate) struct Plan {
     /// isolation: fails when the p99 of the round trip grows by more than this.
     #[arg(long, value_name = "RATIO")]
     pub(crate) max_p99_ratio: Option<f64>,
+    /// dial-idle: fails when dials keep less than this part of their rate.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) min_dial_ratio: Option<f64>,
     /// bytes: connections of each kind.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) count: u32,
-    /// idle: connections.
+    /// idle, dial-idle: connections.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) idle: u32,
+    #[command(flatten)]
+    pub(crate) profile: ProfileArgs,
 }
 
 impl Plan {
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        if self.scenario.is_empty() { Scenario::value_variants().to_vec() } else { self.scenario.clone() }
+        if !self.scenario.is_empty() {
+            return self.scenario.clone();
+        }
+        Scenario::value_variants().iter().copied().filter(|scenario| scenario.is_basic()).collect()
+    }
+
+    /// Connections that stall with isolation.
+    pub(crate) fn stalled(&self) -> u32 {
+        self.stalled.unwrap_or(64)
+    }
+
+    /// Connections that stall beside a profile.
+    pub(crate) fn stalled_beside(&self) -> u32 {
+        self.stalled.unwrap_or(0)
     }
 
     pub(crate) fn seconds(&self) -> Duration {
@@ -169,17 +196,19 @@ impl Plan {
             seconds: 0.3,
             streams: 4,
             workers: 4,
-            stalled: 8,
+            stalled: Some(8),
             rounds: 1,
             min_download_ratio: None,
             max_p99_ratio: None,
+            min_dial_ratio: None,
             count: 20,
             idle: 20,
+            profile: ProfileArgs::short(),
         }
     }
 }
 
-fn seconds(text: &str) -> anyhow::Result<f64> {
+pub(crate) fn seconds(text: &str) -> anyhow::Result<f64> {
     let seconds: f64 = text.parse()?;
     anyhow::ensure!((0.1..=3600.0).contains(&seconds), "not within 0.1 to 3600");
     Ok(seconds)
@@ -257,6 +286,9 @@ mod tests {
         assert!(parse("loadtest run --grpc-tcp 127.0.0.1:1 --ca a --cert b --key c").is_ok());
         assert!(parse("loadtest target --listen 127.0.0.1:0").is_ok());
         assert!(parse("loadtest matrix --link quic --markdown").is_ok());
+        assert!(parse("loadtest compare --system name=a,connect-uds=/s --ours h2,quic --blocks 8").is_ok());
+        assert!(parse("loadtest compare --system name=a,socket=/s").is_err());
+        assert!(parse("loadtest compare --ours h2 --blocks 7").is_err());
         assert!(parse("loadtest run").is_err());
         assert!(parse("loadtest run --connect-uds /s --grpc-uds /t").is_err());
         assert!(parse("loadtest run --connect-uds /s --seconds 0").is_err());

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::profile::Lines;
+
 /// Longest line, in bytes, its end included.
 pub(crate) const MAX_LINE: usize = 128;
 
@@ -16,6 +18,12 @@ pub(crate) enum Command {
     Discard,
     /// Send back what arrives.
     Echo,
+    /// Send lines by a schedule, without an end.
+    Lines(Lines),
+    /// Answer requests that say how long they and their answers are.
+    Serve,
+    /// Send back every key, and behind a newline what a command prints.
+    Shell,
     /// Read so many bytes, send `COUNT HASH\n`, end. Without a half-close this
     /// is how the target knows that it has everything.
     Sink(u64),
@@ -53,6 +61,9 @@ impl fmt::Display for Command {
             Self::Deposit(token) => write!(f, "deposit {token}"),
             Self::Discard => f.write_str("discard"),
             Self::Echo => f.write_str("echo"),
+            Self::Lines(lines) => write!(f, "lines {lines}"),
+            Self::Serve => f.write_str("serve"),
+            Self::Shell => f.write_str("shell"),
             Self::Sink(count) => write!(f, "sink {count}"),
             Self::SinkToEnd => f.write_str("sink"),
             Self::Source { count, seed } => write!(f, "source {count} {seed}"),
@@ -67,11 +78,16 @@ impl FromStr for Command {
     type Err = anyhow::Error;
 
     fn from_str(line: &str) -> Result<Self, Self::Err> {
+        if let Some(lines) = line.strip_prefix("lines ") {
+            return Ok(Self::Lines(lines.parse()?));
+        }
         let parts: Vec<&str> = line.split(' ').collect();
         Ok(match parts.as_slice() {
             ["deposit", token] => Self::Deposit(token.parse()?),
             ["discard"] => Self::Discard,
             ["echo"] => Self::Echo,
+            ["serve"] => Self::Serve,
+            ["shell"] => Self::Shell,
             ["sink", count] => Self::Sink(count.parse()?),
             ["sink"] => Self::SinkToEnd,
             ["source", count, seed] => Self::Source { count: count.parse()?, seed: seed.parse()? },
@@ -86,6 +102,7 @@ impl FromStr for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Gaps;
 
     #[test]
     fn every_command_survives_its_line() {
@@ -93,6 +110,9 @@ mod tests {
             Command::Deposit(u64::MAX),
             Command::Discard,
             Command::Echo,
+            Command::Lines(Lines { gaps: Gaps::Poisson, mean: u64::MAX, size: 65_536, seed: u64::MAX }),
+            Command::Serve,
+            Command::Shell,
             Command::Sink(7),
             Command::SinkToEnd,
             Command::Source { count: u64::MAX, seed: u64::MAX },

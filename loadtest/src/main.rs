@@ -1,11 +1,13 @@
 //! A synthetic stream generator for tunnels: it dials through a frontend, as
 //! the kube-apiserver does, to a target of its own behind the agent, and
 //! measures bulk, round trips, dials, isolation and memory, and whether every
-//! byte arrives.
+//! byte arrives; or it does what real clients do ([`profile`]), or is thousands of
+//! agents ([`fleet`]).
 //!
 //! `run` works on any server that speaks HTTP CONNECT or Konnectivity's gRPC;
 //! `target` is the other end; `matrix` starts our server and agent and runs
-//! everything on every frontend and link.
+//! everything on every frontend and link; `compare` runs two or more such
+//! systems in turn and tells how they differ.
 //!
 //! Exit codes: 0 all is well, 1 a check or a scenario failed, 2 nothing could be
 //! run.
@@ -13,11 +15,15 @@
 mod bench;
 mod cli;
 mod command;
+mod compare;
 mod figures;
+mod fleet;
 mod matrix;
 mod output;
+mod pace;
 mod payload;
 mod process;
+mod profile;
 mod report;
 mod scenario;
 mod target;
@@ -67,7 +73,9 @@ fn start(cli: Cli) -> anyhow::Result<bool> {
 
 async fn perform(task: Task) -> anyhow::Result<bool> {
     match task {
+        Task::Compare(args) => compare::run(&args).await,
         Task::Matrix(args) => matrix(args).await,
+        Task::Fleet(task) => fleet::perform(task).await,
         Task::Run(args) => run(args).await,
         Task::Target(args) => {
             target::run(args.listen, args.banner_listen, args.until_stdin_closes).await?;

@@ -4,12 +4,29 @@ use std::fs;
 use std::str::FromStr;
 
 use anyhow::Context as _;
+use serde::Serialize;
+
+/// How finely `/proc` counts CPU time; Linux shows a hundredth of a second to
+/// programs, whatever it counts inside.
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A process that is watched, by the name it has in the figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) name: String,
     pub(crate) pid: u32,
+}
+
+/// Memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Memory {
+    /// All of it that is in RAM.
+    pub(crate) resident: u64,
+    /// The same, with what is shared divided among those who share it.
+    pub(crate) proportional: u64,
+    /// What this process has written and no other shares. Its program's own
+    /// pages are not in it: whose they are depends on who else runs it.
+    pub(crate) private: u64,
 }
 
 impl FromStr for Process {
@@ -31,17 +48,38 @@ impl Process {
     }
 
     /// CPU seconds used so far by all its threads that still run. Counted in
-    /// nanoseconds by the scheduler, where `/proc/PID/stat` counts ticks.
+    /// nanoseconds by the scheduler, where `/proc/PID/stat` counts ticks; those
+    /// are taken only where the kernel keeps no scheduler statistics.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
             .with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?;
-        let mut nanoseconds = 0u64;
+        let (mut nanoseconds, mut read) = (0u64, false);
         for task in tasks {
             // A thread may end between the two reads.
             let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
             nanoseconds += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+            read = true;
         }
-        Ok(nanoseconds as f64 / 1e9)
+        if read { Ok(nanoseconds as f64 / 1e9) } else { self.ticks() }
+    }
+
+    fn ticks(&self) -> anyhow::Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?;
+        cpu_seconds_of_stat(&stat)
+    }
+
+    /// The program and its flags, as it was started.
+    pub(crate) fn command_line(&self) -> anyhow::Result<String> {
+        let words = fs::read(format!("/proc/{}/cmdline", self.pid))?;
+        Ok(String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " "))
+    }
+
+    /// Its memory now. More exact than [`Self::resident`], slower, and only
+    /// allowed for processes of the same user.
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let path = format!("/proc/{}/smaps_rollup", self.pid);
+        memory_of_smaps(&fs::read_to_string(&path).with_context(|| format!("read {path}"))?)
     }
 
     /// Resident memory in bytes.
@@ -52,6 +90,39 @@ impl Process {
         let kibibytes: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
         Ok(kibibytes * 1024)
     }
+
+    /// How many files it has open.
+    pub(crate) fn open_files(&self) -> anyhow::Result<usize> {
+        self.entries("fd")
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> anyhow::Result<usize> {
+        self.entries("task")
+    }
+
+    fn entries(&self, of: &str) -> anyhow::Result<usize> {
+        let entries = fs::read_dir(format!("/proc/{}/{of}", self.pid));
+        Ok(entries.with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?.count())
+    }
+}
+
+/// The program's name, in parentheses, may hold anything; times are the
+/// fields 14 and 15, in ticks.
+fn cpu_seconds_of_stat(stat: &str) -> anyhow::Result<f64> {
+    let (_, rest) = stat.rsplit_once(") ").context("no name of a program")?;
+    let mut times = rest.split(' ').skip(11);
+    let mut next = || anyhow::Ok(times.next().context("no CPU time")?.parse::<u64>()?);
+    Ok((next()? + next()?) as f64 / TICKS_PER_SECOND)
+}
+
+fn memory_of_smaps(rollup: &str) -> anyhow::Result<Memory> {
+    let bytes = |name: &str| {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kibibytes = line.with_context(|| format!("no {name}"))?.trim().trim_end_matches("kB").trim_end();
+        anyhow::Ok(kibibytes.parse::<u64>()? * 1024)
+    };
+    Ok(Memory { resident: bytes("Rss")?, proportional: bytes("Pss")?, private: bytes("Private_Dirty")? })
 }
 
 /// How many files this process may have open.
@@ -75,9 +146,27 @@ mod tests {
         while me.cpu_seconds().unwrap() - before < 0.01 {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
+        assert!((me.ticks().unwrap() - before).abs() < 5.0);
+        let memory = me.memory().unwrap();
+        assert!(memory.private > 100_000 && memory.private <= memory.proportional);
+        assert!(memory.proportional <= memory.resident);
+        assert!(me.command_line().unwrap().contains("loadtest"));
+        assert!(me.open_files().unwrap() > 2 && me.threads().unwrap() > 1);
         assert!(open_file_limit().unwrap() > 16);
         for bad in ["me", "me=x", "gone=4194305"] {
             assert!(bad.parse::<Process>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_kernels_texts_are_understood() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 5 1 2 3";
+        assert_eq!(cpu_seconds_of_stat(stat).unwrap(), 3.0);
+        assert!(cpu_seconds_of_stat("7 (a) S 1").is_err());
+        let rollup = "55-7f ---p 00000000 00:00 0 [rollup]\nRss:  1748 kB\nPss:   246 kB\nPss_Dirty: 112 kB\n\
+                      Private_Clean: 10 kB\nPrivate_Dirty:   112 kB\n";
+        let memory = Memory { resident: 1748 * 1024, proportional: 246 * 1024, private: 112 * 1024 };
+        assert_eq!(memory_of_smaps(rollup).unwrap(), memory);
+        assert!(memory_of_smaps("Rss: 1 kB").is_err());
     }
 }

@@ -17,7 +17,9 @@ pub(crate) struct Report {
     version: &'static str,
     kernel: String,
     cpus: usize,
-    plan: Plan,
+    /// Where one was followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Plan>,
     results: Vec<Entry>,
 }
 
@@ -39,19 +41,28 @@ impl Entry {
 
 impl Report {
     pub(crate) fn new(plan: &Plan) -> Self {
+        Self { plan: Some(plan.clone()), ..Self::bare() }
+    }
+
+    /// A report of something that has no plan.
+    pub(crate) fn bare() -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             kernel: kernel.trim().to_owned(),
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
-            plan: plan.clone(),
+            plan: None,
             results: Vec::new(),
         }
     }
 
     pub(crate) fn add(&mut self, frontend: &str, link: &str, scenario: Scenario, outcome: Outcome) {
+        self.add_named(frontend, link, scenario.name(), outcome);
+    }
+
+    pub(crate) fn add_named(&mut self, frontend: &str, link: &str, scenario: &'static str, outcome: Outcome) {
         let (frontend, link) = (frontend.to_owned(), link.to_owned());
-        self.results.push(Entry { frontend, link, scenario: scenario.name(), outcome });
+        self.results.push(Entry { frontend, link, scenario, outcome });
     }
 
     /// Prints the table and the failures, and writes the file. Tells whether
@@ -77,8 +88,12 @@ impl Report {
 
     /// Without which the figures say little.
     fn circumstances(&self) -> String {
-        let (cpus, kernel, seconds) = (self.cpus, &self.kernel, self.plan.seconds().as_secs_f64());
-        format!("loadtest {}, {cpus} CPUs, Linux {kernel}, {seconds} s per measurement", self.version)
+        let (cpus, kernel) = (self.cpus, &self.kernel);
+        let text = format!("loadtest {}, {cpus} CPUs, Linux {kernel}", self.version);
+        match &self.plan {
+            Some(plan) => format!("{text}, {} s per measurement", plan.seconds().as_secs_f64()),
+            None => text,
+        }
     }
 
     fn table(&self) -> Table {
@@ -94,7 +109,7 @@ impl Report {
 }
 
 /// Three significant digits, more in front of the point if there are.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 99.95 || size == 0.0 => 0,
         size if size >= 9.995 => 1,

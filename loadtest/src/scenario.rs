@@ -2,7 +2,8 @@
 
 mod bulk;
 mod bytes;
-mod dial;
+pub(crate) mod dial;
+mod dial_idle;
 mod idle;
 mod isolation;
 mod ping;
@@ -14,6 +15,9 @@ use serde::Serialize;
 
 use crate::bench::Bench;
 use crate::figures::Outcome;
+use crate::profile::{self, Profile};
+
+pub(crate) use isolation::stall_clients;
 
 /// A scenario by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -32,6 +36,24 @@ pub(crate) enum Scenario {
     Isolation,
     /// Whether every byte arrives, whoever closes when and speaks first.
     Bytes,
+    /// Dials beside many connections that do nothing, and without them.
+    DialIdle,
+    /// Profile: files both ways, hashed.
+    Cp,
+    /// Profile: keys typed into shells, with their echo.
+    Exec,
+    /// Profile: lines of logs that are followed.
+    Logs,
+    /// Profile: all other profiles at once.
+    Mixed,
+    /// Profile: many small answers in parallel, and large ones.
+    PortForward,
+    /// Profile: medium downloads, each on a new connection.
+    Scrape,
+    /// Profile: many connections that are idle but for an event now and then.
+    Watch,
+    /// Profile: bursts of short dials.
+    Webhook,
 }
 
 impl Scenario {
@@ -43,6 +65,31 @@ impl Scenario {
             Self::Isolation => "isolation",
             Self::Bytes => "bytes",
             Self::Idle => "idle",
+            Self::DialIdle => "dial-idle",
+            Self::Cp => Profile::Cp.name(),
+            Self::Exec => Profile::Exec.name(),
+            Self::Logs => Profile::Logs.name(),
+            Self::Mixed => Profile::Mixed.name(),
+            Self::PortForward => Profile::PortForward.name(),
+            Self::Scrape => Profile::Scrape.name(),
+            Self::Watch => Profile::Watch.name(),
+            Self::Webhook => Profile::Webhook.name(),
+        }
+    }
+
+    /// Whether it is run when none is named.
+    pub(crate) fn is_basic(self) -> bool {
+        match self {
+            Self::Bulk | Self::Bytes | Self::Dial | Self::Idle | Self::Isolation | Self::Ping => true,
+            Self::DialIdle
+            | Self::Cp
+            | Self::Exec
+            | Self::Logs
+            | Self::Mixed
+            | Self::PortForward
+            | Self::Scrape
+            | Self::Watch
+            | Self::Webhook => false,
         }
     }
 
@@ -58,6 +105,15 @@ impl Scenario {
             Self::Isolation => isolation::run(bench).await,
             Self::Bytes => bytes::run(bench).await,
             Self::Idle => idle::run(bench).await,
+            Self::DialIdle => dial_idle::run(bench).await,
+            Self::Cp => profile::run(bench, Profile::Cp).await,
+            Self::Exec => profile::run(bench, Profile::Exec).await,
+            Self::Logs => profile::run(bench, Profile::Logs).await,
+            Self::Mixed => profile::run(bench, Profile::Mixed).await,
+            Self::PortForward => profile::run(bench, Profile::PortForward).await,
+            Self::Scrape => profile::run(bench, Profile::Scrape).await,
+            Self::Watch => profile::run(bench, Profile::Watch).await,
+            Self::Webhook => profile::run(bench, Profile::Webhook).await,
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::figures::Outcome;
 use crate::scenario::Scenario;
 use crate::target::Target;
 
-const BOTH: [Protocol; 2] = [Protocol::Connect, Protocol::Grpc];
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::Connect, Protocol::Grpc];
 
-async fn run(protocol: Protocol, fault: Fault, scenario: Scenario) -> anyhow::Result<Outcome> {
+pub(crate) async fn run(protocol: Protocol, fault: Fault, scenario: Scenario) -> anyhow::Result<Outcome> {
     let anywhere: SocketAddr = "127.0.0.1:0".parse()?;
     let target = Target::bind(anywhere, anywhere).await?;
     let addresses = target.addresses()?;
@@ -36,12 +36,12 @@ async fn run(protocol: Protocol, fault: Fault, scenario: Scenario) -> anyhow::Re
     Ok(bench.run(scenario).await)
 }
 
-fn figure(outcome: &Outcome, name: &str) -> f64 {
+pub(crate) fn figure(outcome: &Outcome, name: &str) -> f64 {
     let found = outcome.figures.iter().find(|figure| figure.name == name);
     found.unwrap_or_else(|| panic!("no {name} in {outcome:?}")).value
 }
 
-async fn sound(protocol: Protocol, scenario: Scenario) -> Outcome {
+pub(crate) async fn sound(protocol: Protocol, scenario: Scenario) -> Outcome {
     let outcome = run(protocol, Fault::None, scenario).await.unwrap();
     assert!(outcome.failures.is_empty(), "{protocol:?}: {:?}", outcome.failures);
     outcome

@@ -10,11 +10,11 @@ import (
 )
 
 // lossLimit is how soon the server must have noticed a killed agent. The kernel
-// ends the TCP connection of a dead process; of a QUIC peer only the silence is
-// left, and the heartbeats notice that within 20 s.
+// ends the TCP connection of a dead process; after a QUIC peer that is silent
+// the server looks, which takes it three seconds.
 var lossLimit = map[harness.Link]time.Duration{
 	harness.H2:   5 * time.Second,
-	harness.QUIC: 25 * time.Second,
+	harness.QUIC: 8 * time.Second,
 }
 
 // A kube-apiserver keeps connections in a pool for 90 s. When the agent dies

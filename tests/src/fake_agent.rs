@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tunnel::control::{Conversation, Messages, Role, control_messages, greeting};
+use tunnel::control::{Conversation, Messages, Patience, Role, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
 use tunnel::transport::{HandshakeError, Link, Offered, Tunnel, h2, quic};
@@ -99,7 +99,9 @@ impl FakeAgent {
         assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
         let heart = spawn(async move {
             let (_say, mut outgoing) = mpsc::channel(1);
-            Conversation::new(messages, Role::Agent).keep(&mut outgoing, |_| {}).await;
+            Conversation::new(messages, Role::Agent, Patience::default())
+                .keep(&mut outgoing, || false, |_| {})
+                .await;
         });
         let dials = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dials);

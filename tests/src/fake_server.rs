@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tunnel::control::{Conversation, Role, control_messages, greeting};
+use tunnel::control::{Conversation, Patience, Role, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::listen::bind_tcp;
 use tunnel::transport::h2;
@@ -53,7 +53,9 @@ impl FakeServer {
                     heard.lock().unwrap().push(hello);
                     messages.send(encode_control(Control::Welcome(welcome)).unwrap()).await.unwrap();
                     let (_say, mut outgoing) = tokio::sync::mpsc::channel(1);
-                    Conversation::new(messages, Role::Server).keep(&mut outgoing, |_| {}).await;
+                    Conversation::new(messages, Role::Server, Patience::default())
+                        .keep(&mut outgoing, || false, |_| {})
+                        .await;
                 }));
             }
         });

@@ -1,13 +1,19 @@
-//! A way to a server on which UDP is blocked.
+//! Ways to a server that are worse than loopback: one on which UDP is blocked,
+//! and one on which a test decides whether and from where datagrams go on.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::copy_bidirectional;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tunnel::listen::bind_both;
 
 use crate::task::{Task, spawn};
+
+/// Largest datagram there is.
+const DATAGRAM: usize = 1 << 16;
 
 /// Forwards TCP to a server, and swallows all UDP of the same port, as many
 /// firewalls do.
@@ -36,5 +42,89 @@ impl TcpOnly {
             }
         });
         Self { addr, _task: task }
+    }
+}
+
+/// Forwards datagrams to a server, each client's from a port of its own, as a
+/// NAT does. There is no TCP on it.
+#[derive(Debug)]
+pub struct Wire {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    state: Arc<Mutex<State>>,
+    _task: Task,
+}
+
+#[derive(Debug)]
+struct State {
+    cut: bool,
+    /// Where datagrams go on from.
+    from: Ipv4Addr,
+    mappings: HashMap<SocketAddr, Mapping>,
+}
+
+/// One client, as the server sees it. The port closes with it.
+#[derive(Debug)]
+struct Mapping {
+    onward: Arc<UdpSocket>,
+    _answers: Task,
+}
+
+impl Wire {
+    /// Forwards to `server`.
+    pub async fn to(server: SocketAddr) -> Self {
+        let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
+        let addr = socket.local_addr().unwrap();
+        let state = State { cut: false, from: Ipv4Addr::LOCALHOST, mappings: HashMap::new() };
+        let state = Arc::new(Mutex::new(state));
+        let task = spawn(forward(socket, server, Arc::clone(&state)));
+        Self { addr, state, _task: task }
+    }
+
+    /// From now on nothing gets through, in either direction, or again all of it.
+    pub fn cut(&self, cut: bool) {
+        self.state.lock().unwrap().cut = cut;
+    }
+
+    /// Forgets all clients: their next datagrams come from other ports of this
+    /// address, and the old ports are closed.
+    pub fn forget(&self, from: Ipv4Addr) {
+        let mut state = self.state.lock().unwrap();
+        state.from = from;
+        state.mappings.clear();
+    }
+}
+
+async fn forward(socket: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<State>>) {
+    let mut datagram = vec![0; DATAGRAM];
+    loop {
+        let Ok((len, client)) = socket.recv_from(&mut datagram).await else { continue };
+        let onward = {
+            let mut locked = state.lock().unwrap();
+            if locked.cut {
+                continue;
+            }
+            let from = locked.from;
+            let mapping = locked.mappings.entry(client).or_insert_with(|| {
+                let onward = std::net::UdpSocket::bind((from, 0)).unwrap();
+                onward.set_nonblocking(true).unwrap();
+                let onward = Arc::new(UdpSocket::from_std(onward).unwrap());
+                let answers = answer(Arc::clone(&onward), Arc::clone(&socket), client, Arc::clone(&state));
+                Mapping { onward, _answers: spawn(answers) }
+            });
+            Arc::clone(&mapping.onward)
+        };
+        // As in any network, datagrams may be lost.
+        let _ = onward.send_to(&datagram[..len], server).await;
+    }
+}
+
+async fn answer(onward: Arc<UdpSocket>, back: Arc<UdpSocket>, client: SocketAddr, state: Arc<Mutex<State>>) {
+    let mut datagram = vec![0; DATAGRAM];
+    loop {
+        let Ok((len, _)) = onward.recv_from(&mut datagram).await else { continue };
+        if !state.lock().unwrap().cut {
+            let _ = back.send_to(&datagram[..len], client).await;
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!   [`for_each_combination`]: the four ways in and the two links;
 //! * [`Target`]: what agents connect to; [`payload`]: bytes that tell whose
 //!   they are; [`Canary`]: a connection that has to live through everything;
-//! * [`TcpOnly`], [`Balancer`]: what may be in between;
+//! * [`TcpOnly`], [`Wire`], [`Balancer`]: what may be in between;
 //! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that do not do what they should;
 //! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
@@ -47,7 +47,7 @@ pub use canary::Canary;
 pub use cluster::{Builder, Cluster, node};
 pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};
 pub use fake_server::FakeServer;
-pub use forwarder::TcpOnly;
+pub use forwarder::{TcpOnly, Wire};
 pub use frontend::{Frontend, LINKS, for_each_combination};
 pub use parts::{Agent, AgentSpec, Server, ServerSpec};
 pub use pki::{FAR_NAME, Pki, Who};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use rustls::pki_types::ServerName;
+use tunnel::control::Patience;
 use tunnel::drain::Drain;
 use tunnel::transport::Link;
 use tunnel_client::{Connection, DialError, Early, Endpoint, Options};
@@ -82,13 +83,15 @@ pub struct ServerSpec {
     pub id: String,
     /// Port for agents; 0 is any.
     pub agent_port: u16,
+    /// How long it waits for silent agents, if not as usual.
+    pub patience: Option<Patience>,
     flags: Flags,
 }
 
 impl ServerSpec {
     /// A server with an id that no other of the cluster has.
     pub fn new(id: &str) -> Self {
-        Self { id: id.to_owned(), agent_port: 0, flags: Flags::new() }
+        Self { id: id.to_owned(), agent_port: 0, patience: None, flags: Flags::new() }
     }
 
     /// One more flag, without its dashes.
@@ -153,6 +156,7 @@ impl Server {
         if let Some((bind, _)) = &mut config.tcp {
             bind.1 = 0;
         }
+        config.patience = spec.patience.unwrap_or(config.patience);
         let app = tunnel_server::app::App::bind(config).map_err(|error| format!("{error:#}"))?;
         let at = app.addresses().map_err(|error| error.to_string())?;
         let running = Running::start(app.drain().clone(), |stop| async move {
@@ -263,13 +267,15 @@ impl Server {
 pub struct AgentSpec {
     /// Its id.
     pub id: String,
+    /// How long it waits for silent servers, if not as usual.
+    pub patience: Option<Patience>,
     flags: Flags,
 }
 
 impl AgentSpec {
     /// An agent of this id on this link that serves the targets on an address.
     pub fn new(id: &str, link: Link, serves: Ipv4Addr) -> Self {
-        let spec = Self { id: id.to_owned(), flags: Flags::new() };
+        let spec = Self { id: id.to_owned(), patience: None, flags: Flags::new() };
         spec.flag("transport", link.label()).flag("agent-identifiers", &format!("ipv4={serves}"))
     }
 
@@ -323,7 +329,8 @@ impl Agent {
         .into();
         flags.extend(spec.flags.clone());
         let cli = tunnel_agent::cli::Cli::try_parse_from(command_line("tunnel-agent", &flags)).unwrap();
-        let config = tunnel_agent::config::Config::try_from(cli).unwrap();
+        let mut config = tunnel_agent::config::Config::try_from(cli).unwrap();
+        config.patience = spec.patience.unwrap_or(config.patience);
         let app = with(tunnel_agent::app::App::bind(config).unwrap());
         let health = app.health_addr().unwrap();
         let running = Running::start(app.drain().clone(), |stop| async move {

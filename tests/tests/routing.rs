@@ -144,6 +144,9 @@ async fn an_agent_that_left_is_named() {
         assert!(text.starts_with(&format!("no agent serves {A}: agent worker-7 last seen ")), "{text}");
         assert!(text.contains("No agent available"), "{text}");
         assert_eq!(status, (!frontend.is_grpc()).then_some(503));
+        // Also where it did not say that it serves the target, as with the strategy `default`.
+        let (_, text) = cluster.server.refusal(frontend, &format!("{C}:80")).await;
+        assert!(text.starts_with("No agent available: agent worker-7 last seen "), "{text}");
     }
     cluster.server.wait_until_idle().await;
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
 use tunnel::args::List;
+use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
@@ -53,6 +54,8 @@ pub struct Config {
     pub sync: Sync,
     /// What `--keepalive-time` says. The links have shorter limits of their own.
     pub keepalive: Duration,
+    /// How long silent servers are waited for; no flag says otherwise.
+    pub patience: Patience,
     /// The Leases that servers are counted by, if they are.
     pub leases: Option<LeaseCount>,
     /// Which count of servers holds.
@@ -140,7 +143,7 @@ impl TryFrom<Cli> for Config {
         check_identifiers(&cli.agent_identifiers)?;
         Ok(Self {
             servers: servers(&cli.proxy_server_host, cli.proxy_server_port)?,
-            tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert)?)?,
+            tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert).context("--ca-cert")?)?,
             alpn: alpn(cli.alpn_proto)?,
             token_path,
             proxies: Proxies::from_env()?,
@@ -155,6 +158,7 @@ impl TryFrom<Cli> for Config {
             profiling: cli.enable_profiling,
             sync: sync(&cli.sync)?,
             keepalive: cli.sync.keepalive_time,
+            patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,
             grace: cli.graceful_shutdown_timeout,
@@ -182,7 +186,9 @@ fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
 /// The client certificate, which an agent with a token can do without.
 fn identity(cli: &Cli, has_token: bool) -> anyhow::Result<Option<Identity>> {
     match (given(&cli.agent_cert), given(&cli.agent_key)) {
-        (Some(cert), Some(key)) => Ok(Some(Identity::load(&cert, &key)?)),
+        (Some(cert), Some(key)) => {
+            Ok(Some(Identity::load(&cert, &key).context("--agent-cert, --agent-key")?))
+        }
         (Some(_), None) => bail!("--agent-cert needs --agent-key"),
         (None, Some(_)) => bail!("--agent-key needs --agent-cert"),
         (None, None) if has_token => Ok(None),

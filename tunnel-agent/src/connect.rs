@@ -89,8 +89,14 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(config: Arc<Config>, metrics: Metrics, drain: Drain) -> Self {
-        Self { links: Links::new(&config, drain), config, metrics, quic_lost: Mutex::default() }
+    /// `endpoint` is a UDP socket for all attempts, if they are to share one.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        metrics: Metrics,
+        drain: Drain,
+        endpoint: Option<quinn::Endpoint>,
+    ) -> Self {
+        Self { links: Links::new(&config, drain, endpoint), config, metrics, quic_lost: Mutex::default() }
     }
 
     /// Establishes a tunnel and introduces us. Cancel safe: dropping it gives

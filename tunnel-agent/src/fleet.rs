@@ -19,12 +19,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
+use tunnel::control::Patience;
 use tunnel::drain::Drain;
 
 use crate::cli::Transport;
 use crate::config::{Config, ServerAddr};
 use crate::connect::{ConnectError, Connector, Greeted};
+use crate::embedded::{Answer, Means};
 use crate::metrics::Metrics;
+use crate::serve::Serving;
 use crate::session::Session;
 
 pub(crate) use entries::Way;
@@ -50,8 +53,10 @@ enum Report {
     Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
     /// The server of a session drains.
     Drains(String, u64),
+    /// The server of a session is silent (true), or is heard of again.
+    Suspect(String, u64, bool),
     /// A session is over.
-    Ended(String, u64),
+    Ended(String, u64, String),
 }
 
 /// What a fleet takes from outside.
@@ -61,6 +66,8 @@ pub(crate) struct Sources {
     pub(crate) leases: Option<watch::Receiver<Option<u32>>>,
     /// How names are resolved; by the system if absent.
     pub(crate) lookup: Option<Lookup>,
+    /// What an embedded agent has besides.
+    pub(crate) means: Means,
 }
 
 impl std::fmt::Debug for Sources {
@@ -82,7 +89,8 @@ impl Fleet {
         let (reports, inbox) = mpsc::channel(REPORTS);
         let (standing, servers) = Standing::new(metrics);
         let sessions = TaskTracker::new();
-        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone());
+        let Means { endpoint, answer } = sources.means;
+        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), endpoint);
         let tasks = Tasks {
             connector: Arc::new(connector),
             lookup: past_proxies(sources.lookup.unwrap_or_else(system_lookup), config.proxies.clone()),
@@ -96,6 +104,8 @@ impl Fleet {
             tasks,
             running: HashMap::new(),
             tracker: sessions.clone(),
+            answer,
+            patience: config.patience,
             metrics: metrics.clone(),
             drain: drain.clone(),
         };
@@ -140,6 +150,8 @@ struct Keeper {
     /// Sessions by serial number, retired ones included.
     running: HashMap<u64, Session>,
     tracker: TaskTracker,
+    answer: Option<Answer>,
+    patience: Patience,
     metrics: Metrics,
     drain: Drain,
 }
@@ -204,10 +216,20 @@ impl Keeper {
                 info!(id, "the server is draining");
                 self.plan.draining(&id, serial, now);
             }
-            Report::Ended(id, serial) => {
+            Report::Suspect(id, serial, true) => {
+                if self.plan.suspect(&id, serial, now) {
+                    warn!(id, "the server is silent: looking for another tunnel to it");
+                }
+            }
+            Report::Suspect(id, serial, false) => {
+                if self.plan.back(&id, serial, now) {
+                    info!(id, "the server is heard of again");
+                }
+            }
+            Report::Ended(id, serial, why) => {
                 self.running.remove(&serial);
                 if self.plan.ended(&id, serial, now) {
-                    warn!(id, "disconnected");
+                    warn!(id, why, "disconnected");
                 }
             }
         }
@@ -231,12 +253,16 @@ impl Keeper {
             return greeted.tunnel.close("duplicate");
         };
         info!(server = %way, id, link = news.link.label(), software = greeted.software, "connected");
-        let session =
-            Session::start(greeted.tunnel, greeted.control, &self.tracker, &self.metrics, &self.drain);
+        let serving = Arc::new(Serving {
+            answer: self.answer.clone(),
+            metrics: self.metrics.clone(),
+            drain: self.drain.clone(),
+        });
+        let session = Session::start(greeted.tunnel, greeted.control, self.patience, &self.tracker, serving);
         self.tasks.watch(session.clone(), id.to_owned(), serial);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
-            info!(server = %way, id, "moved from h2 to quic");
+            info!(server = %way, id, "in place of an older tunnel");
             old.retire();
         }
     }

@@ -30,6 +30,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     runtime.block_on(async {
         let app = App::bind(config).context("cannot start")?;
         process::count_panics(app.registry())?;
+        process::count_tasks(app.registry())?;
         app.run_until_signal().await
     })
 }

@@ -8,7 +8,7 @@ mod konnectivity;
 mod ours;
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
@@ -26,6 +26,7 @@ pub use tunnel::metering::GaugeGuard;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     traffic: Arc<Traffic>,
+    meters: Arc<[OnceLock<Meter>; Link::ALL.len()]>,
     tunnels: Arc<Tunnels>,
     /// Under Konnectivity's names.
     pub konnectivity: Arc<Konnectivity>,
@@ -58,6 +59,7 @@ impl Metrics {
         let konnectivity = Arc::new(Konnectivity::make(&mut theirs)?);
         let metrics = Self {
             traffic: Arc::new(Traffic::make(&mut ours)?),
+            meters: Arc::default(),
             tunnels: Arc::new(Tunnels::make(&mut ours, &konnectivity)?),
             konnectivity,
         };
@@ -110,8 +112,13 @@ impl Metrics {
         self.traffic.seconds.observe(lasted.as_secs_f64());
     }
 
-    /// What the relay of one connection counts.
-    pub fn meter(&self, link: Link) -> Meter {
+    /// What the relays of connections on such a link count. They share it, so
+    /// that none looks its series up.
+    pub fn meter(&self, link: Link) -> &Meter {
+        self.meters[link as usize].get_or_init(|| self.make_meter(link))
+    }
+
+    fn make_meter(&self, link: Link) -> Meter {
         let lane = |direction: &str| {
             let labels = [link.label(), direction];
             Lane {

@@ -1,27 +1,29 @@
 //! One tunnel in use: keep the conversation, serve streams, and know when it is
 //! time to go.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use tunnel::control::{Conversation, Messages, Role};
+use tunnel::control::{ControlError, Conversation, Event, Messages, Patience, Role};
 use tunnel::drain::Drain;
-use tunnel::transport::Tunnel;
+use tunnel::transport::{Link, Tunnel};
 use tunnel_proto::message::{Control, Drain as DrainNotice};
 
-use crate::metrics::Metrics;
-use crate::serve::serve;
+use crate::serve::Serving;
 
 /// Longer than a round trip between node and control plane takes.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 
 /// Notices that wait for the control stream; there is one.
 const NOTICES: usize = 4;
+
+/// How often a silent server is looked after while streams wait for it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A tunnel in use. Clones are the same session.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub(crate) struct Session {
     retired: CancellationToken,
     server_drains: CancellationToken,
     ended: CancellationToken,
+    why: Arc<OnceLock<String>>,
+    suspect: Arc<watch::Sender<bool>>,
     streams: Arc<Streams>,
 }
 
@@ -69,15 +73,17 @@ impl Session {
     pub(crate) fn start(
         tunnel: Tunnel,
         control: Option<Messages>,
+        patience: Patience,
         sessions: &TaskTracker,
-        metrics: &Metrics,
-        drain: &Drain,
+        serving: Arc<Serving>,
     ) -> Self {
         let session = Self {
             tunnel,
             retired: CancellationToken::new(),
             server_drains: CancellationToken::new(),
             ended: CancellationToken::new(),
+            why: Arc::default(),
+            suspect: Arc::default(),
             streams: Arc::default(),
         };
         let (say, talk) = match control {
@@ -87,7 +93,8 @@ impl Session {
             }
             None => (None, None),
         };
-        let run = session.clone().run(talk, say, metrics.clone(), drain.clone());
+        let drain = serving.drain.clone();
+        let run = session.clone().run(talk, say, patience, serving);
         drain.spawn("session", sessions.track_future(run));
         session
     }
@@ -102,54 +109,98 @@ impl Session {
         self.server_drains.cancelled().await;
     }
 
-    /// Waits until the tunnel is over. Cancel safe.
-    pub(crate) async fn ended(&self) {
+    /// Whether nothing was heard of the server for so long that another tunnel
+    /// is wanted; now and when that changes.
+    pub(crate) fn suspect(&self) -> watch::Receiver<bool> {
+        self.suspect.subscribe()
+    }
+
+    /// Waits until the tunnel is over, and says why. Cancel safe.
+    pub(crate) async fn ended(&self) -> String {
         self.ended.cancelled().await;
+        self.why.get().cloned().unwrap_or_default()
     }
 
     async fn run(
         self,
         talk: Option<Talk>,
         say: Option<mpsc::Sender<Control>>,
-        metrics: Metrics,
-        drain: Drain,
+        patience: Patience,
+        serving: Arc<Serving>,
     ) {
+        let Serving { metrics, drain, .. } = &*serving;
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
         let (why, broken) = tokio::select! {
             biased;
             () = drain.killed() => ("agent stopped".to_owned(), false),
-            why = self.converse(talk) => (why, true),
-            why = self.accept(&metrics, &drain) => (why, true),
-            () = self.leave(&drain, say) => ("drained".to_owned(), false),
+            why = self.converse(talk, patience) => (why, true),
+            why = self.accept(&serving) => (why, true),
+            why = self.forsaken(patience) => (why, true),
+            () = self.leave(drain, say) => ("drained".to_owned(), false),
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
         metrics.tunnel_ended(self.tunnel.link(), broken);
+        // Nobody else sets it.
+        let _ = self.why.set(why);
     }
 
     /// Ready with the reason when the server is not there any more.
-    async fn converse(&self, talk: Option<Talk>) -> String {
+    async fn converse(&self, talk: Option<Talk>, patience: Patience) -> String {
         let Some(Talk { messages, mut outgoing }) = talk else {
             return self.tunnel.closed().await.to_string();
         };
-        let hear = |control| {
-            if let Control::Drain(notice) = control {
+        let hear = |event| match event {
+            Event::Said(Control::Drain(notice)) => {
                 debug!(remote = %self.tunnel.remote(), reason = notice.reason, "the server is draining");
                 self.server_drains.cancel();
             }
+            Event::Said(_) => {}
+            Event::Suspect => drop(self.suspect.send_replace(true)),
+            Event::Back => drop(self.suspect.send_replace(false)),
         };
-        Conversation::new(messages, Role::Agent).keep(&mut outgoing, hear).await.to_string()
+        // On TCP the kernels notice the end of a process.
+        let is_quic = self.tunnel.link() == Link::Quic;
+        let hurry = || {
+            let hurry = is_quic && self.streams.open.load(Ordering::Acquire) > 0;
+            if hurry {
+                self.tunnel.nudge();
+            }
+            hurry
+        };
+        let mut conversation = Conversation::new(messages, Role::Agent, patience.on(self.tunnel.link()));
+        conversation.keep(&mut outgoing, hurry, hear).await.to_string()
     }
 
-    async fn accept(&self, metrics: &Metrics, drain: &Drain) -> String {
+    /// Ready with the reason when nothing speaks for waiting for a silent server
+    /// any longer: no streams are left, or its host says that its process is gone.
+    async fn forsaken(&self, patience: Patience) -> String {
+        let mut suspect = self.suspect();
+        loop {
+            // Never fails: the sender is in `self`.
+            let _ = suspect.wait_for(|suspect| *suspect).await;
+            if self.streams.open.load(Ordering::Acquire) == 0 {
+                return ControlError::Silent(patience.suspect).to_string();
+            }
+            if self.tunnel.is_port_closed().await && *suspect.borrow() {
+                return "the server's process is gone".to_owned();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn accept(&self, serving: &Arc<Serving>) -> String {
         loop {
             match self.tunnel.accept().await {
                 Ok(offered) => {
                     let open = OpenStream::new(&self.streams);
-                    let serving = serve(offered, metrics.clone(), drain.clone());
-                    drain.spawn_connection("connection", async move {
-                        serving.await;
+                    // Boxed, so that it costs nothing once the connection is relayed.
+                    let connecting = Box::pin(Arc::clone(serving).connect(offered));
+                    serving.drain.spawn_connection("connection", async move {
+                        if let Some(connected) = connecting.await {
+                            connected.relay().await;
+                        }
                         drop(open);
                     });
                 }

@@ -2,7 +2,8 @@
 //!
 //! Two tunnels of one agent id never mix: the newest gets new dials, the older
 //! one finishes its streams and is used again only if the newer goes first. A
-//! registration is removed only by its own guard.
+//! registration is removed only by its own guard. A suspect tunnel, of whose agent
+//! nothing is heard, is for new dials as good as gone; its streams live on.
 
 mod authenticator;
 mod konnectivity;
@@ -10,10 +11,10 @@ mod session;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tunnel::transport::Tunnel;
 use tunnel_proto::ident::Identifiers;
@@ -43,8 +44,12 @@ pub struct Agent {
     /// Told when another tunnel of the same agent comes.
     succeeded: Notify,
     draining: AtomicBool,
+    /// When it was last heard of, while it is suspect.
+    suspect: watch::Sender<Option<Instant>>,
     /// The tunnel is over, and its session has not taken notice yet.
     lost: AtomicBool,
+    /// Why the tunnel is over, once its session knows.
+    why_ended: OnceLock<String>,
 }
 
 impl Agent {
@@ -59,13 +64,15 @@ impl Agent {
             busy: Notify::new(),
             succeeded: Notify::new(),
             draining: AtomicBool::new(false),
+            suspect: watch::Sender::new(None),
             lost: AtomicBool::new(false),
+            why_ended: OnceLock::new(),
         }
     }
 
-    /// An agent without a tunnel, for tests of routing.
-    #[cfg(test)]
-    pub(crate) fn detached(id: &str, identifiers: Identifiers) -> Self {
+    /// An agent without a tunnel: routing can pick it, a dial of it fails. For
+    /// tests and guards of routing.
+    pub fn detached(id: &str, identifiers: Identifiers) -> Self {
         Self {
             id: id.to_owned(),
             identifiers,
@@ -75,7 +82,9 @@ impl Agent {
             busy: Notify::new(),
             succeeded: Notify::new(),
             draining: AtomicBool::new(false),
+            suspect: watch::Sender::new(None),
             lost: AtomicBool::new(false),
+            why_ended: OnceLock::new(),
         }
     }
 
@@ -128,6 +137,39 @@ impl Agent {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Why its tunnel is over, once that is known.
+    pub fn why_ended(&self) -> Option<&str> {
+        self.why_ended.get().map(String::as_str)
+    }
+
+    /// Its tunnel is over. Said before the tunnel is closed, so that whoever
+    /// loses a stream by that can tell why.
+    fn set_ended(&self, why: &str) {
+        // The first reason is the true one.
+        let _ = self.why_ended.set(why.to_owned());
+    }
+
+    /// Since when nothing was heard of it, if that is so long that it gets no new
+    /// dials.
+    pub fn silent_since(&self) -> Option<Instant> {
+        *self.suspect.borrow()
+    }
+
+    /// Nothing was heard of it since then, or it is back.
+    pub fn set_suspect(&self, since: Option<Instant>) {
+        self.suspect.send_replace(since);
+    }
+
+    /// Waits until it is suspect. Cancel safe.
+    pub async fn suspected(&self) {
+        // Never fails: the sender is in `self`.
+        let _ = self.suspect.subscribe().wait_for(Option::is_some).await;
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.lost.load(Ordering::Relaxed) && self.silent_since().is_none()
+    }
+
     /// Sends a notice on the control stream, if there is room for one.
     pub fn say(&self, control: Control) {
         if let Some(say) = &self.say {
@@ -141,6 +183,13 @@ impl Agent {
 /// One stream of an agent, counted until dropped.
 #[derive(Debug)]
 pub struct StreamCount(Arc<Agent>);
+
+impl StreamCount {
+    /// The agent.
+    pub fn agent(&self) -> &Arc<Agent> {
+        &self.0
+    }
+}
 
 impl Drop for StreamCount {
     fn drop(&mut self) {
@@ -168,7 +217,15 @@ struct Shared {
 struct State {
     /// In the order of registration.
     tunnels: Vec<(u64, Arc<Agent>)>,
-    departed: VecDeque<(Instant, Arc<Agent>)>,
+    departed: VecDeque<Departed>,
+}
+
+/// An agent that left: its words only, because its tunnel holds memory.
+#[derive(Debug)]
+struct Departed {
+    at: Instant,
+    id: String,
+    hosts: Vec<Host>,
 }
 
 impl Registry {
@@ -207,12 +264,22 @@ impl Registry {
         self.lock().tunnels.iter().map(|(_, agent)| Arc::clone(agent)).collect()
     }
 
-    /// The agent that last served a host and when it left, if one did.
+    /// The agent that last served a host and when it was last seen, if one did:
+    /// one that is suspect, or else one that left.
     pub fn departed(&self, host: &Host) -> Option<(String, Instant)> {
         let state = self.lock();
-        let (at, agent) =
-            state.departed.iter().rev().find(|(_, agent)| agent.identifiers.hosts.contains(host))?;
-        Some((agent.id.clone(), *at))
+        let suspects = state
+            .tunnels
+            .iter()
+            .filter_map(|(_, agent)| Some((agent.silent_since()?, &agent.id, &agent.identifiers.hosts)));
+        let departed = state.departed.iter().map(|agent| (agent.at, &agent.id, &agent.hosts));
+        let (at, id, _) = departed.chain(suspects).rev().find(|(_, _, hosts)| hosts.contains(host))?;
+        Some((id.clone(), at))
+    }
+
+    /// The agent that left last, whatever it served, and when.
+    pub fn last_departed(&self) -> Option<(String, Instant)> {
+        self.lock().departed.back().map(|agent| (agent.id.clone(), agent.at))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -220,11 +287,11 @@ impl Registry {
     }
 }
 
-/// Per agent id, the tunnel that registered last and does not drain; if all
-/// drain, the last.
+/// Per agent id, of the tunnels that can be used, the one that registered last
+/// and does not drain; if all drain, the last.
 fn newest(tunnels: &[(u64, Arc<Agent>)]) -> impl Iterator<Item = Arc<Agent>> {
     let mut best: std::collections::HashMap<&str, &Arc<Agent>> = std::collections::HashMap::new();
-    for (_, agent) in tunnels.iter().filter(|(_, agent)| !agent.lost.load(Ordering::Relaxed)) {
+    for (_, agent) in tunnels.iter().filter(|(_, agent)| agent.is_usable()) {
         let slot = best.entry(&agent.id).or_insert(agent);
         if !agent.is_draining() || slot.is_draining() {
             *slot = agent;
@@ -245,8 +312,9 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The agent began to drain: an older tunnel of it may be better now.
-    pub fn drained(&self) {
+    /// The agent began to drain, became suspect or came back: another tunnel of it
+    /// may be better now.
+    pub fn changed(&self) {
         self.registry.shared.stale.store(true, Ordering::Release);
     }
 }
@@ -259,7 +327,8 @@ impl Drop for Registration {
             if state.departed.len() == DEPARTED {
                 state.departed.pop_front();
             }
-            state.departed.push_back((Instant::now(), agent));
+            let (id, hosts) = (agent.id.clone(), agent.identifiers.hosts.clone());
+            state.departed.push_back(Departed { at: Instant::now(), id, hosts });
         }
         drop(state);
         self.registry.shared.stale.store(true, Ordering::Release);
@@ -306,8 +375,48 @@ mod tests {
         let _old = registry.register(Arc::clone(&old));
         let newer = registry.register(Arc::clone(&new));
         new.set_draining();
-        newer.drained();
+        newer.changed();
         assert!(Arc::ptr_eq(&active(&registry)[0], &old));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_an_agent_that_left_is_kept_but_its_words() {
+        let (registry, agent) = (Registry::default(), agent("a"));
+        drop(registry.register(Arc::clone(&agent)));
+        drop(registry.view());
+        assert_eq!(Arc::strong_count(&agent), 1);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_tunnel_gets_no_dials_until_it_is_back() {
+        let registry = Registry::default();
+        let (old, new) = (agent("a"), agent("a"));
+        let _old = registry.register(Arc::clone(&old));
+        let newer = registry.register(Arc::clone(&new));
+        new.set_suspect(Some(Instant::now()));
+        newer.changed();
+        assert!(Arc::ptr_eq(&active(&registry)[0], &old));
+        new.set_suspect(None);
+        newer.changed();
+        assert!(Arc::ptr_eq(&active(&registry)[0], &new) && active(&registry).len() == 1);
+        for agent in [&old, &new] {
+            agent.set_suspect(Some(Instant::now()));
+        }
+        newer.changed();
+        assert!(active(&registry).is_empty());
+        new.suspected().await;
+    }
+
+    #[tokio::test]
+    async fn who_is_suspect_is_told_of_as_if_it_had_left() {
+        let registry = Registry::default();
+        let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
+        let silent = Arc::new(Agent::detached("a", ids));
+        let _registered = registry.register(Arc::clone(&silent));
+        assert!(registry.departed(&Host::Name("node".into())).is_none());
+        let since = Instant::now();
+        silent.set_suspect(Some(since));
+        assert_eq!(registry.departed(&Host::Name("node".into())), Some(("a".to_owned(), since)));
     }
 
     #[tokio::test]
@@ -317,6 +426,7 @@ mod tests {
         drop(registry.register(Arc::new(Agent::detached("a", ids))));
         assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().0, "a");
         assert!(registry.departed(&Host::Name("other".into())).is_none());
+        assert_eq!(registry.last_departed().unwrap().0, "a");
         for _ in 0..2 * DEPARTED {
             drop(registry.register(agent("b")));
         }

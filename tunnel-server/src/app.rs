@@ -196,6 +196,7 @@ impl App {
             &config.server_id,
             config.server_count,
             authenticator,
+            config.patience,
             metrics.clone(),
             drain.clone(),
         );

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tracing::warn;
+use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 
@@ -75,6 +76,8 @@ pub struct Config {
     pub keepalive: Duration,
     /// What `--frontend-keepalive-time` says.
     pub frontend_keepalive: Duration,
+    /// How long silent agents are waited for; no flag says otherwise.
+    pub patience: Patience,
     /// Routing.
     pub strategies: Vec<Strategy>,
     /// Limit of a dial.
@@ -137,6 +140,7 @@ impl TryFrom<ServerArgs> for Config {
             kube: kube_access(&args.kube)?,
             leases: lease_publishing(args.leases)?,
             keepalive: args.wire.keepalive_time,
+            patience: Patience::default(),
             frontend_keepalive: args.wire.frontend_keepalive_time,
             strategies: args.proxy_strategies.into(),
             dial_limit: match args.backend_dial_timeout {
@@ -201,8 +205,10 @@ fn tcp_frontend(
         given(&args.server_cert).is_some() && given(&args.server_key).is_some(),
         "the frontend on TCP port {port} needs --server-cert and --server-key"
     );
-    let identity = Identity::load(&args.server_cert, &args.server_key)?;
-    let tls = tls::frontend_listener(&identity, tls::load_roots(&args.server_ca_cert)?, offer)?;
+    let identity =
+        Identity::load(&args.server_cert, &args.server_key).context("--server-cert, --server-key")?;
+    let clients = tls::load_roots(&args.server_ca_cert).context("--server-ca-cert")?;
+    let tls = tls::frontend_listener(&identity, clients, offer)?;
     Ok((bind("--server-bind-address", &args.server_bind_address, port)?, tls))
 }
 

@@ -29,8 +29,11 @@ const UNTAKEN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// No agent is connected at all. Runbooks search for this text.
-    #[error("No agent available")]
-    NoAgent,
+    #[error("No agent available{hint}")]
+    NoAgent {
+        /// Which agent was the last and when, if there was one.
+        hint: String,
+    },
     /// Agents are connected, but none for this target.
     #[error("no agent serves {host}{hint}")]
     NoneServes {
@@ -55,9 +58,15 @@ pub enum DialError {
         /// The agent's id.
         agent: String,
     },
-    /// The agent answered "no".
-    #[error("{0}")]
-    Refused(Refusal),
+    /// The agent answered "no". The text is Go's for the same failure, without
+    /// the agent's name, which is in the log.
+    #[error("{refusal}")]
+    Refused {
+        /// The agent's id.
+        agent: String,
+        /// Its answer.
+        refusal: Refusal,
+    },
     /// The agent did not answer.
     #[error("agent {agent} did not answer the dial of {target} within {seconds}s: timeout")]
     Timeout {
@@ -79,13 +88,25 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// The agent that was asked last, if one was.
+    pub fn agent(&self) -> Option<&str> {
+        match self {
+            Self::NoAgent { .. } | Self::NoneServes { .. } => None,
+            Self::AgentLost { agent, .. }
+            | Self::AgentBusy { agent }
+            | Self::Refused { agent, .. }
+            | Self::Timeout { agent, .. }
+            | Self::BadAnswer { agent, .. } => Some(agent),
+        }
+    }
+
     /// The name in metrics and logs.
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::NoAgent | Self::NoneServes { .. } => "no_agent",
+            Self::NoAgent { .. } | Self::NoneServes { .. } => "no_agent",
             Self::AgentLost { .. } => "agent_lost",
             Self::AgentBusy { .. } => "agent_busy",
-            Self::Refused(refusal) => refusal.kind.label(),
+            Self::Refused { refusal, .. } => refusal.kind.label(),
             Self::Timeout { .. } => "timeout",
             Self::BadAnswer { .. } => "bad_answer",
         }
@@ -94,9 +115,9 @@ impl DialError {
     /// What Konnectivity would call it.
     const fn failure(&self) -> DialFailure {
         match self {
-            Self::NoAgent | Self::NoneServes { .. } => DialFailure::NoAgent,
+            Self::NoAgent { .. } | Self::NoneServes { .. } => DialFailure::NoAgent,
             Self::AgentLost { .. } | Self::AgentBusy { .. } => DialFailure::BackendClose,
-            Self::Refused(_) => DialFailure::ErrorResponse,
+            Self::Refused { .. } => DialFailure::ErrorResponse,
             Self::Timeout { .. } => DialFailure::BackendDialTimeout,
             Self::BadAnswer { .. } => DialFailure::UnrecognizedResponse,
         }
@@ -106,8 +127,13 @@ impl DialError {
     const fn is_worth_another_agent(&self) -> bool {
         match self {
             Self::AgentLost { .. } | Self::AgentBusy { .. } => true,
-            Self::Refused(refusal) => matches!(refusal.kind, RefusalKind::Busy | RefusalKind::Draining),
-            Self::NoAgent | Self::NoneServes { .. } | Self::Timeout { .. } | Self::BadAnswer { .. } => false,
+            Self::Refused { refusal, .. } => {
+                matches!(refusal.kind, RefusalKind::Busy | RefusalKind::Draining)
+            }
+            Self::NoAgent { .. }
+            | Self::NoneServes { .. }
+            | Self::Timeout { .. }
+            | Self::BadAnswer { .. } => false,
         }
     }
 }
@@ -117,13 +143,18 @@ impl DialError {
 pub struct Dialed {
     /// Its bytes.
     pub stream: Stream,
-    /// The agent's id.
-    pub agent: String,
     /// The link it came over.
     pub link: Link,
     /// Counts the stream for as long as it lives.
-    pub count: StreamCount,
+    count: StreamCount,
     _streams: GaugeGuard,
+}
+
+impl Dialed {
+    /// The agent that made it.
+    pub fn agent(&self) -> &Arc<Agent> {
+        self.count.agent()
+    }
 }
 
 /// A stream whose agent has connected.
@@ -213,7 +244,9 @@ impl Dialer {
 
     fn no_agent(&self, target: &Target) -> DialError {
         match self.hint(target) {
-            hint if hint.is_empty() => DialError::NoAgent,
+            hint if hint.is_empty() => {
+                DialError::NoAgent { hint: self.registry.last_departed().map_or_else(String::new, last_seen) }
+            }
             hint => DialError::NoneServes {
                 host: target.host().to_string(),
                 hint: format!("{hint}; No agent available"),
@@ -226,9 +259,7 @@ impl Dialer {
     }
 
     fn hint(&self, target: &Target) -> String {
-        self.registry.departed(target.host()).map_or_else(String::new, |(agent, at)| {
-            format!(": agent {agent} last seen {}s ago", at.elapsed().as_secs())
-        })
+        self.registry.departed(target.host()).map_or_else(String::new, last_seen)
     }
 
     async fn ask(
@@ -240,7 +271,24 @@ impl Dialer {
         patience: Option<Duration>,
     ) -> Result<(Dialed, DialTimes), DialError> {
         let count = agent.count_stream();
-        let asked = timeout_at(deadline, self.exchange(agent, id, target, deadline, patience)).await;
+        // Whether a dial has reached a silent agent cannot be known, nor that of one
+        // whose tunnel is over; dropped, it is cancelled there as soon as that hears of it.
+        let silent = || DialError::AgentLost {
+            agent: agent.id.clone(),
+            target: target.to_string(),
+            why: "no sign of life".to_owned(),
+        };
+        // Boxed: it is large, and the connection's task, which it is part of, lives on.
+        let mut exchange = Box::pin(self.exchange(agent, id, target, deadline, patience));
+        let asked = timeout_at(deadline, async {
+            tokio::select! {
+                biased;
+                answered = &mut exchange => answered,
+                () = agent.suspected() => Err(silent()),
+            }
+        });
+        let asked = asked.await;
+        drop(exchange);
         let answered = asked.unwrap_or_else(|_| {
             Err(DialError::Timeout {
                 agent: agent.id.clone(),
@@ -254,7 +302,7 @@ impl Dialer {
             total: began.elapsed(),
         };
         let Answered { stream, link, streams, .. } = answered;
-        Ok((Dialed { stream, agent: agent.id.clone(), link, count, _streams: streams }, times))
+        Ok((Dialed { stream, link, count, _streams: streams }, times))
     }
 
     async fn exchange(
@@ -265,8 +313,12 @@ impl Dialer {
         deadline: Instant,
         patience: Option<Duration>,
     ) -> Result<Answered, DialError> {
-        let lost =
-            |why: String| DialError::AgentLost { agent: agent.id.clone(), target: target.to_string(), why };
+        // What the session found out says more than what became of the stream.
+        let lost = |why: String| DialError::AgentLost {
+            agent: agent.id.clone(),
+            target: target.to_string(),
+            why: agent.why_ended().map_or(why, str::to_owned),
+        };
         let bad = |why: String| DialError::BadAnswer { agent: agent.id.clone(), why };
         let tunnel = agent.tunnel().ok_or_else(|| lost("no tunnel".to_owned()))?;
         if let Tunnel::Konnectivity(link) = tunnel {
@@ -300,7 +352,7 @@ impl Dialer {
                 let stream = messages.into_stream();
                 Ok(Answered { stream, link: tunnel.link(), opened, streams })
             }
-            DialReply::Refused(refusal) => Err(DialError::Refused(refusal)),
+            DialReply::Refused(refusal) => Err(DialError::Refused { agent: agent.id.clone(), refusal }),
         }
     }
 
@@ -319,7 +371,9 @@ impl Dialer {
         };
         match answer {
             Ok(member) => Ok(Answered { stream: member.into(), link: Link::Konnectivity, opened, streams }),
-            Err(packets::DialFailure::Refused(text)) => Err(DialError::Refused(Refusal::from_go(text))),
+            Err(packets::DialFailure::Refused(text)) => {
+                Err(DialError::Refused { agent: agent_id(), refusal: Refusal::from_go(text) })
+            }
             Err(packets::DialFailure::BadAnswer(why)) => Err(DialError::BadAnswer { agent: agent_id(), why }),
             Err(packets::DialFailure::Busy | packets::DialFailure::Untaken) => {
                 Err(DialError::AgentBusy { agent: agent_id() })
@@ -330,4 +384,8 @@ impl Dialer {
             }
         }
     }
+}
+
+fn last_seen((agent, at): (String, Instant)) -> String {
+    format!(": agent {agent} last seen {}s ago", at.elapsed().as_secs())
 }

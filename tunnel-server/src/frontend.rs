@@ -5,6 +5,7 @@
 //! connection has a task of its own and reads nothing beyond its limits.
 
 mod authority;
+mod carried;
 mod connect;
 mod grpc;
 mod record;
@@ -28,6 +29,7 @@ use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
 use tunnel::listen::{ACCEPT_PAUSE, UnixSocket, tune};
 use tunnel::socket::Socket;
 
+use self::carried::Carried;
 use crate::cli::Mode;
 use crate::dial::{Dialed, Dialer};
 use crate::metrics::Metrics;
@@ -119,18 +121,28 @@ impl Frontend {
             self.bad_client("too_many_clients", listener, "the limit of client connections is reached");
             return;
         };
+        // Boxed one by one, so that a stage costs nothing once it is over.
+        let beginning = Box::pin(Arc::clone(self).begin(listener, socket));
         let frontend = Arc::clone(self);
         self.drain.spawn_connection("client", async move {
-            frontend.serve(listener, socket).await;
+            match beginning.await {
+                Begun::Nothing => {}
+                Begun::Connected(carried) => carried.run().await,
+                Begun::Calls(socket, deadline) => {
+                    Box::pin(grpc::serve(frontend, listener, *socket, deadline)).await;
+                }
+            }
             drop(permit);
         });
     }
 
-    async fn serve(
+    /// Everything up to the relay of a CONNECT client, or the first call of
+    /// a gRPC client.
+    async fn begin(
         self: Arc<Self>,
         listener: &'static str,
         socket: impl Future<Output = io::Result<Socket>>,
-    ) {
+    ) -> Begun {
         let deadline = Instant::now() + HEAD_LIMIT;
         let begun = async {
             let mut socket = socket.await?;
@@ -139,24 +151,35 @@ impl Frontend {
         };
         let begun = tokio::select! {
             biased;
-            () = self.drain.killed() => return,
+            () = self.drain.killed() => return Begun::Nothing,
             begun = timeout_at(deadline, begun) => begun,
         };
         let (socket, protocol) = match begun {
             Ok(Ok(begun)) => begun,
-            Ok(Err(error)) => return self.bad_client("no_request", listener, &error.to_string()),
-            Err(_) => return self.bad_client("slow_request", listener, "no request in time"),
+            Ok(Err(error)) => {
+                self.bad_client("no_request", listener, &error.to_string());
+                return Begun::Nothing;
+            }
+            Err(_) => {
+                self.bad_client("slow_request", listener, "no request in time");
+                return Begun::Nothing;
+            }
         };
         match (protocol, self.mode) {
             (Protocol::Http1, Some(Mode::Grpc)) => {
                 self.bad_client("wrong_mode", listener, "an HTTP/1 request, but --mode=grpc");
                 connect::refuse_mode(socket).await;
+                Begun::Nothing
             }
             (Protocol::Http2, Some(Mode::HttpConnect)) => {
                 self.bad_client("wrong_mode", listener, "an HTTP/2 preface, but --mode=http-connect");
+                Begun::Nothing
             }
-            (Protocol::Http1, _) => Box::pin(connect::serve(self, listener, socket, deadline)).await,
-            (Protocol::Http2, _) => Box::pin(grpc::serve(self, listener, socket, deadline)).await,
+            (Protocol::Http1, _) => {
+                let carried = connect::serve(self, listener, socket, deadline).await;
+                carried.map_or(Begun::Nothing, Begun::Connected)
+            }
+            (Protocol::Http2, _) => Begun::Calls(Box::new(socket), deadline),
         }
     }
 
@@ -165,6 +188,16 @@ impl Frontend {
         self.metrics.bad_clients.with_label_values(&[reason]).inc();
         debug!(reason, listener, why, "client dropped");
     }
+}
+
+/// What became of a client's beginning.
+enum Begun {
+    /// It was told why, or is gone.
+    Nothing,
+    /// A CONNECT client has its connection.
+    Connected(Box<Carried<Socket>>),
+    /// A gRPC client, which may take until then to make its first call.
+    Calls(Box<Socket>, Instant),
 }
 
 async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<Socket> {

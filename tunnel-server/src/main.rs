@@ -34,6 +34,7 @@ fn run(args: ServerArgs) -> anyhow::Result<()> {
     runtime.block_on(async {
         let app = App::bind(config).context("cannot start")?;
         process::count_panics(app.metering())?;
+        process::count_tasks(app.metering())?;
         Box::pin(app.run_until_signal()).await
     })
 }

@@ -9,7 +9,7 @@ mod konnectivity;
 mod ours;
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
@@ -28,6 +28,7 @@ pub use tunnel::metering::GaugeGuard;
 pub struct Metrics {
     dials: Arc<Dials>,
     traffic: Arc<Traffic>,
+    meters: Arc<Meters>,
     peers: Arc<Peers>,
     /// Under Konnectivity's names.
     pub konnectivity: Arc<Konnectivity>,
@@ -56,6 +57,23 @@ impl ClientKind {
         match self {
             Self::Connect => "connect",
             Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// Meters that have been asked for: connections share them, so that none looks
+/// its series up.
+#[derive(Debug, Default)]
+struct Meters {
+    connect: [OnceLock<Meter>; Link::ALL.len()],
+    grpc: [OnceLock<Meter>; Link::ALL.len()],
+}
+
+impl Meters {
+    const fn of(&self, kind: ClientKind, link: Link) -> &OnceLock<Meter> {
+        match kind {
+            ClientKind::Connect => &self.connect[link as usize],
+            ClientKind::Grpc => &self.grpc[link as usize],
         }
     }
 }
@@ -99,6 +117,7 @@ impl Metrics {
         let metrics = Self {
             dials: Arc::new(Dials::make(&mut ours)?),
             traffic: Arc::new(Traffic::make(&mut ours)?),
+            meters: Arc::default(),
             peers: Arc::new(Peers::make(&mut ours)?),
             konnectivity: Arc::new(Konnectivity::make(&mut theirs)?),
         };
@@ -153,8 +172,12 @@ impl Metrics {
         self.konnectivity.connection_duration.observe(lasted.established.as_secs_f64());
     }
 
-    /// What the relay of one connection counts.
-    pub fn meter(&self, kind: ClientKind, link: Link) -> Meter {
+    /// What the relays of such connections count.
+    pub fn meter(&self, kind: ClientKind, link: Link) -> &Meter {
+        self.meters.of(kind, link).get_or_init(|| self.make_meter(kind, link))
+    }
+
+    fn make_meter(&self, kind: ClientKind, link: Link) -> Meter {
         let lane = |direction: &str| {
             let labels = [kind.label(), link.label(), direction];
             Lane {

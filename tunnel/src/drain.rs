@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, debug_span};
+use tracing::{Instrument as _, debug_span, trace};
 
 /// Time between the kill signal and giving up on tasks that ignore it.
 const AFTER_KILL: Duration = Duration::from_secs(2);
@@ -42,7 +42,9 @@ impl Drain {
     /// Spawns a task that serves one connection. The drain waits for it; it
     /// should watch [`Drain::killed`].
     pub fn spawn_connection(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        spawn(self.connections.track_future(task.instrument(debug_span!("task", what))));
+        trace!(what, "task starts");
+        // Without a span of its own: there are many, and each would keep it.
+        spawn(self.connections.track_future(task));
     }
 
     /// Spawns any other task. It ends by itself on [`Drain::killed`] at the latest.

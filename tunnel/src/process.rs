@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use prometheus::{IntCounter, Registry};
+use prometheus::{IntCounter, PullingGauge, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -74,6 +74,17 @@ pub fn count_panics(registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
+/// Counts the tasks of the runtime that this is called on: what never falls back
+/// while nothing goes on is a leak.
+///
+/// # Errors
+/// When the registry has the metric already.
+pub fn count_tasks(registry: &Registry) -> prometheus::Result<()> {
+    let runtime = tokio::runtime::Handle::current().metrics();
+    let count = Box::new(move || runtime.num_alive_tasks() as f64);
+    registry.register(Box::new(PullingGauge::new("tunnel_tasks", "Tasks that run or wait.", count)?))
+}
+
 /// First SIGTERM or SIGINT: ready, begin to drain. A second one kills the
 /// drain. Returns at the first.
 ///
@@ -97,4 +108,22 @@ pub async fn wait_for_signal(drain: &Drain) -> io::Result<()> {
         second.kill();
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tasks_are_counted_while_they_live() {
+        let (registry, drain) = (Registry::new(), Drain::new());
+        count_tasks(&registry).unwrap();
+        let tasks = || registry.gather()[0].get_metric()[0].get_gauge().get_value();
+        let before = tasks();
+        let killed = drain.clone();
+        drain.spawn("test", async move { killed.killed().await });
+        assert_eq!(tasks(), before + 1.0);
+        drain.finish().await;
+        assert_eq!(tasks(), before);
+    }
 }

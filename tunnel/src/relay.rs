@@ -8,12 +8,11 @@
 
 mod watch;
 
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 use watch::Watch;
@@ -116,46 +115,99 @@ pub struct Moved {
 ///
 /// Not cancel safe in the sense that bytes in flight are lost, as with a reset:
 /// dropping the future and both ends is how a connection is cut.
-pub async fn relay<N: Duplex, F: Duplex>(
-    near: &mut N,
-    far: &mut F,
+pub fn relay<'a, N: Duplex, F: Duplex>(
+    near: &'a mut N,
+    far: &'a mut F,
     hold: Option<Duration>,
-    meter: &Meter,
-    moved: &mut Moved,
-) -> Ending {
-    let mut state = Relay {
+    meter: &'a Meter,
+    moved: &'a mut Moved,
+) -> impl Future<Output = Ending> + use<'a, N, F> {
+    let state = Relay {
         up: Direction::new(&meter.up),
         down: Direction::new(&meter.down),
         hold: hold.map(|time| Box::pin(sleep_until(Instant::now() + time))),
         timer: None,
         stall: None,
+        telling: None,
     };
-    let ending = poll_fn(|cx| {
-        let ending = state.poll(cx, near, far);
-        *moved = Moved { up: state.up.moved, down: state.down.moved };
-        ending
-    })
-    .await;
-    match &ending {
-        Ending::Clean | Ending::Left(_) => {}
-        // It was given up because the other end does not read.
-        Ending::Broken { side: Side::Near, why: Broken::Overflow { .. } } => far.abort(Abort::Now),
-        Ending::Broken { side: Side::Far, why: Broken::Overflow { .. } } => near.abort(Abort::Now),
-        Ending::Broken { side: Side::Near, .. } => abort_after_data(far).await,
-        Ending::Broken { side: Side::Far, .. } => abort_after_data(near).await,
-        Ending::Lingered(_) => {
-            near.abort(Abort::Now);
-            far.abort(Abort::Now);
-        }
-    }
-    ending
+    Relaying { state, near, far, moved }
 }
 
-/// What was handed to an end that buffers goes out before the bad news.
-async fn abort_after_data<D: Duplex>(end: &mut D) {
-    // One that takes nothing for so long does not get the rest.
-    let flushed = timeout(FLUSH_LIMIT, poll_fn(|cx| end.poll_flush(cx))).await;
-    end.abort(if matches!(flushed, Ok(Ok(()))) { Abort::AfterData } else { Abort::Now });
+/// The future of [`relay`]. Written by hand, because every connection has one
+/// for all its life: as an `async` block it was half as large again.
+struct Relaying<'a, N, F> {
+    state: Relay<'a>,
+    near: &'a mut N,
+    far: &'a mut F,
+    moved: &'a mut Moved,
+}
+
+impl<N: Duplex, F: Duplex> Future for Relaying<'_, N, F> {
+    type Output = Ending;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        let Self { state, near, far, moved } = self.get_mut();
+        let telling = match &mut state.telling {
+            Some(telling) => telling,
+            None => {
+                let ending = state.poll(cx, *near, *far);
+                **moved = Moved { up: state.up.moved, down: state.down.moved };
+                let ending = ready!(ending);
+                match &ending {
+                    Ending::Clean | Ending::Left(_) => return Poll::Ready(ending),
+                    // It was given up because the other end does not read.
+                    Ending::Broken { side, why: Broken::Overflow { .. } } => {
+                        match side {
+                            Side::Near => far.abort(Abort::Now),
+                            Side::Far => near.abort(Abort::Now),
+                        }
+                        return Poll::Ready(ending);
+                    }
+                    Ending::Lingered(_) => {
+                        near.abort(Abort::Now);
+                        far.abort(Abort::Now);
+                        return Poll::Ready(ending);
+                    }
+                    Ending::Broken { side, .. } => {
+                        let whom = if *side == Side::Near { Side::Far } else { Side::Near };
+                        state.telling.insert(Box::new(Telling::new(whom, ending)))
+                    }
+                }
+            }
+        };
+        match telling.whom {
+            Side::Near => ready!(telling.poll(cx, *near)),
+            Side::Far => ready!(telling.poll(cx, *far)),
+        }
+        Poll::Ready(telling.ending.clone())
+    }
+}
+
+/// Bad news for one end: what was handed to it goes out before.
+struct Telling {
+    whom: Side,
+    ending: Ending,
+    limit: Pin<Box<Sleep>>,
+}
+
+impl Telling {
+    fn new(whom: Side, ending: Ending) -> Self {
+        Self { whom, ending, limit: Box::pin(sleep_until(Instant::now() + FLUSH_LIMIT)) }
+    }
+
+    fn poll<D: Duplex>(&mut self, cx: &mut Context<'_>, end: &mut D) -> Poll<()> {
+        let how = match end.poll_flush(cx) {
+            Poll::Ready(Ok(())) => Abort::AfterData,
+            Poll::Ready(Err(_)) => Abort::Now,
+            // One that takes nothing for so long does not get the rest.
+            Poll::Pending => {
+                ready!(self.limit.as_mut().poll(cx));
+                Abort::Now
+            }
+        };
+        end.abort(how);
+        Poll::Ready(())
+    }
 }
 
 struct Relay<'a> {
@@ -166,7 +218,9 @@ struct Relay<'a> {
     /// ordinary ones do not pay for it.
     timer: Option<Pin<Box<Sleep>>>,
     /// Since when a direction stands still: for connections that do, only.
-    stall: Option<Stall>,
+    stall: Option<Box<Stall>>,
+    /// The connection is over, and one end has not been told yet.
+    telling: Option<Box<Telling>>,
 }
 
 /// A time at which something should have moved.
@@ -214,7 +268,7 @@ impl Relay<'_> {
     /// Both directions are over; but if one of them could not deliver, the end
     /// that took no more bytes broke the connection.
     fn ending(&self) -> Ending {
-        match (&self.up.undelivered, &self.down.undelivered) {
+        match (self.up.undelivered(), self.down.undelivered()) {
             (Some(why), _) => Ending::Broken { side: Side::Far, why: why.clone() },
             (None, Some(why)) => Ending::Broken { side: Side::Near, why: why.clone() },
             (None, None) => Ending::Clean,
@@ -237,9 +291,9 @@ impl Relay<'_> {
             return Poll::Pending;
         }
         let moved = self.up.moved + self.down.moved;
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Stall { timer: Box::pin(sleep_until(Instant::now() + STALLED)), moved });
+        let stall = self.stall.get_or_insert_with(|| {
+            Box::new(Stall { timer: Box::pin(sleep_until(Instant::now() + STALLED)), moved })
+        });
         // The timer is left alone while bytes move: setting it costs more than a look.
         while stall.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -283,28 +337,31 @@ impl Relay<'_> {
         timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Ending> {
         loop {
-            if open.leaving.is_none() && (done.end == Some(End::Closed) || quiet.poll_gone(cx).is_ready()) {
+            if open.left_since().is_none()
+                && (done.end == Some(End::Closed) || quiet.poll_gone(cx).is_ready())
+            {
                 // Its own end is told at once: on some links that is how the
                 // peer learns that everything arrived.
                 let _ = quiet.poll_finish(cx, End::Fin);
                 if source.stop_receiving() {
                     return Poll::Ready(Ending::Left(by));
                 }
-                open.leaving = Some(open.discarded);
-                open.discard = true;
+                let discarding = open.discard();
+                discarding.since = Some(discarding.bytes);
                 *timer = None;
                 // What the direction holds is now to be thrown away.
                 cx.waker().wake_by_ref();
             }
-            if open.leaving.is_some_and(|since| open.discarded - since > done.moved + LINGER_BYTES) {
+            let left = open.left_since();
+            if left.is_some_and(|thrown_away| thrown_away > done.moved + LINGER_BYTES) {
                 return Poll::Ready(Ending::Lingered(by));
             }
-            let wait = if open.leaving.is_some() { LINGER } else { GONE_CHECK };
+            let wait = if left.is_some() { LINGER } else { GONE_CHECK };
             let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + wait)));
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if open.leaving.is_some() {
+            if left.is_some() {
                 return Poll::Ready(Ending::Lingered(by));
             }
             timer.as_mut().reset(Instant::now() + GONE_CHECK);
@@ -318,17 +375,23 @@ struct Direction<'a> {
     moved: u64,
     /// The source's end, once it came.
     end: Option<End>,
-    /// The sink takes nothing any more: read on, and throw away.
-    discard: bool,
-    /// Bytes thrown away.
-    discarded: u64,
-    /// Set when the sink's end left: what had been thrown away by then.
-    leaving: Option<u64>,
     /// There are bytes, and the sink takes none for now.
     blocked: bool,
+    done: bool,
+    /// The sink takes nothing any more: read on, and throw away. Boxed, because
+    /// most connections never come to it and all of them have room for it.
+    discarding: Option<Box<Discarding>>,
+}
+
+/// A direction whose bytes nobody wants.
+#[derive(Default)]
+struct Discarding {
+    /// Bytes thrown away.
+    bytes: u64,
+    /// Set when the sink's end left: what had been thrown away by then.
+    since: Option<u64>,
     /// Why, if that was not what the sink's peer meant to do.
     undelivered: Option<Broken>,
-    done: bool,
 }
 
 impl<'a> Direction<'a> {
@@ -338,13 +401,24 @@ impl<'a> Direction<'a> {
             watch: Watch::new(lane),
             moved: 0,
             end: None,
-            discard: false,
-            discarded: 0,
-            leaving: None,
             blocked: false,
-            undelivered: None,
             done: false,
+            discarding: None,
         }
+    }
+
+    fn discard(&mut self) -> &mut Discarding {
+        self.discarding.get_or_insert_default()
+    }
+
+    /// Bytes thrown away since the sink's end left, if it has.
+    fn left_since(&self) -> Option<u64> {
+        let discarding = self.discarding.as_ref()?;
+        discarding.since.map(|since| discarding.bytes - since)
+    }
+
+    fn undelivered(&self) -> Option<&Broken> {
+        self.discarding.as_ref()?.undelivered.as_ref()
     }
 
     /// Ready when the direction is over or its source failed.
@@ -388,7 +462,7 @@ impl<'a> Direction<'a> {
         source: &mut S,
         sink: &mut D,
     ) -> Poll<()> {
-        while !self.discard && !self.batch.is_empty() {
+        while self.discarding.is_none() && !self.batch.is_empty() {
             let before = self.batch.len();
             let sent = sink.poll_send(cx, &mut self.batch);
             let n = before - self.batch.len();
@@ -407,10 +481,10 @@ impl<'a> Direction<'a> {
                 }
             }
         }
-        if self.discard {
+        if let Some(discarding) = &mut self.discarding {
             self.watch.ends();
             let dropped = self.batch.clear();
-            self.discarded += dropped as u64;
+            discarding.bytes += dropped as u64;
             source.consumed(dropped);
             return Poll::Ready(());
         }
@@ -426,7 +500,7 @@ impl<'a> Direction<'a> {
 
     /// The source has nothing for now: what the sink holds back goes out.
     fn poll_idle<D: Duplex>(&mut self, cx: &mut Context<'_>, sink: &mut D) -> Poll<Result<(), Broken>> {
-        if !self.discard
+        if self.discarding.is_none()
             && self.moved > 0
             && let Poll::Ready(Err(why)) = sink.poll_flush(cx)
         {
@@ -436,8 +510,7 @@ impl<'a> Direction<'a> {
     }
 
     fn give_up(&mut self, why: Broken) {
-        self.discard = true;
-        self.undelivered = Some(why);
+        self.discard().undelivered = Some(why);
     }
 }
 

@@ -35,8 +35,9 @@ const SLICES: usize = 32;
 #[derive(Debug)]
 pub struct Socket {
     io: Io,
-    /// Bytes that were read before the relay began; they come first.
-    unread: Bytes,
+    /// Bytes that were read before the relay began; they come first. Boxed,
+    /// because they are gone before most of a connection's life.
+    unread: Option<Box<Bytes>>,
     block: BytesMut,
     read_size: usize,
 }
@@ -68,13 +69,16 @@ impl From<TlsStream<TcpStream>> for Socket {
 
 impl Socket {
     fn new(io: Io) -> Self {
-        Self { io, unread: Bytes::new(), block: BytesMut::new(), read_size: SMALLEST_READ }
+        Self { io, unread: None, block: BytesMut::new(), read_size: SMALLEST_READ }
     }
 
     /// Puts bytes back in front of what is read next.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.unread =
-            if self.unread.is_empty() { bytes } else { [&bytes[..], &self.unread[..]].concat().into() };
+        let all = match self.unread.take() {
+            Some(unread) => [&bytes[..], &unread[..]].concat().into(),
+            None => bytes,
+        };
+        self.unread = (!all.is_empty()).then(|| Box::new(all));
     }
 
     /// Whether the peer has gone away in both directions, as far as the kernel
@@ -165,8 +169,8 @@ impl Socket {
 
 impl Duplex for Socket {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
-        if !self.unread.is_empty() {
-            batch.push(std::mem::take(&mut self.unread));
+        if let Some(unread) = self.unread.take() {
+            batch.push(*unread);
             return Poll::Ready(Ok(Flow::More));
         }
         let read = if matches!(self.io, Io::Tls(_)) {
@@ -254,9 +258,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.unread.is_empty() {
-            let n = self.unread.len().min(buf.remaining());
-            buf.put_slice(&self.unread.split_to(n));
+        if let Some(unread) = &mut self.unread {
+            let n = unread.len().min(buf.remaining());
+            buf.put_slice(&unread.split_to(n));
+            if unread.is_empty() {
+                self.unread = None;
+            }
             return Poll::Ready(Ok(()));
         }
         match &mut self.io {

@@ -24,7 +24,13 @@ use crate::transport::{Link, h2, quic};
 #[derive(Debug)]
 pub struct Stream {
     link: LinkStream,
-    /// Bytes that came behind a header; they come first.
+    /// What came behind a header, until it has been passed on.
+    early: Option<Box<Early>>,
+}
+
+#[derive(Debug)]
+struct Early {
+    /// Comes before anything else.
     unread: Bytes,
     /// How many of the next bytes had their flow-control credit given when they
     /// were first received.
@@ -40,19 +46,19 @@ enum LinkStream {
 
 impl From<h2::Stream> for Stream {
     fn from(stream: h2::Stream) -> Self {
-        Self { link: LinkStream::H2(stream), unread: Bytes::new(), credited: 0 }
+        Self { link: LinkStream::H2(stream), early: None }
     }
 }
 
 impl From<quic::Stream> for Stream {
     fn from(stream: quic::Stream) -> Self {
-        Self { link: LinkStream::Quic(stream), unread: Bytes::new(), credited: 0 }
+        Self { link: LinkStream::Quic(stream), early: None }
     }
 }
 
 impl From<Member> for Stream {
     fn from(member: Member) -> Self {
-        Self { link: LinkStream::Packets(member), unread: Bytes::new(), credited: 0 }
+        Self { link: LinkStream::Packets(member), early: None }
     }
 }
 
@@ -77,8 +83,8 @@ impl Stream {
 
     /// Puts bytes back in front of what is received next.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.credited = bytes.len();
-        self.unread = bytes;
+        let credited = bytes.len();
+        self.early = (credited > 0).then(|| Box::new(Early { unread: bytes, credited }));
     }
 
     /// Ready when the peer has reset the stream or wants nothing from it; for
@@ -107,8 +113,10 @@ impl Stream {
 
 impl Duplex for Stream {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
-        if !self.unread.is_empty() {
-            batch.push(std::mem::take(&mut self.unread));
+        if let Some(early) = &mut self.early
+            && !early.unread.is_empty()
+        {
+            batch.push(std::mem::take(&mut early.unread));
             return Poll::Ready(Ok(Flow::More));
         }
         match &mut self.link {
@@ -119,9 +127,17 @@ impl Duplex for Stream {
     }
 
     fn consumed(&mut self, n: usize) {
-        let credited = n.min(self.credited);
-        self.credited -= credited;
-        let n = n - credited;
+        let n = match &mut self.early {
+            Some(early) => {
+                let credited = n.min(early.credited);
+                early.credited -= credited;
+                if early.credited == 0 {
+                    self.early = None;
+                }
+                n - credited
+            }
+            None => n,
+        };
         match &mut self.link {
             LinkStream::H2(stream) => stream.consumed(n),
             // quinn gives credit when bytes are taken out of it; packets know none.

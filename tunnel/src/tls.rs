@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::ring::hmac;
-use rustls::RootCertStore;
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
 
 pub use options::{MinVersion, Offer, Suites, UnknownSuite};
 
@@ -56,14 +58,25 @@ impl Identity {
     /// Reads PEM files.
     ///
     /// # Errors
-    /// When one of them cannot be read or holds nothing of its kind.
+    /// When one of them cannot be read or holds nothing of its kind, or when
+    /// they do not belong together.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let key_of = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::File {
-            what: "private key",
-            path: key.to_owned(),
-            why: error.to_string(),
-        })?;
-        Ok(Self { chain: certificates("certificate", cert)?, key: key_of })
+        let bad_key = |why: String| TlsError::File { what: "private key", path: key.to_owned(), why };
+        let found = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_key(error.to_string()))?;
+        let chain = certificates("certificate", cert)?;
+        let signing = any_supported_type(&found).map_err(|error| bad_key(error.to_string()))?;
+        match CertifiedKey::new(chain.clone(), signing).keys_match() {
+            // Some keys do not tell; the peers will.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                return Err(bad_key(format!("not the key of the certificate {}", cert.display())));
+            }
+            Err(error) => {
+                let why = error.to_string();
+                return Err(TlsError::File { what: "certificate", path: cert.to_owned(), why });
+            }
+        }
+        Ok(Self { chain, key: found })
     }
 
     /// A secret that only holders of the key can know, for uses beside TLS.

@@ -26,6 +26,11 @@ pub enum Link {
 }
 
 impl Link {
+    /// Every link, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::H2, Self::Quic, Self::Konnectivity];
+}
+
+impl Link {
     /// The name in flags, metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {
@@ -143,6 +148,16 @@ impl Tunnel {
         match self {
             Self::H2(_) | Self::Konnectivity(_) => false,
             Self::Quic(tunnel) => tunnel.is_port_closed().await,
+        }
+    }
+
+    /// The next thing that is said goes out even if nothing that was sent before
+    /// has arrived yet, on links where it would wait for that: for a word now and
+    /// then to a peer of whom nothing is heard.
+    pub fn nudge(&self) {
+        match self {
+            Self::H2(_) | Self::Konnectivity(_) => {}
+            Self::Quic(tunnel) => tunnel.nudge(),
         }
     }
 

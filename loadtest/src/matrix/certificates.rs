@@ -12,22 +12,22 @@ use rcgen::{
 
 /// Where the files are.
 #[derive(Debug)]
-pub(super) struct Certificates {
-    pub(super) ca: PathBuf,
-    pub(super) agent: Pair,
-    pub(super) client: Pair,
-    pub(super) server: Pair,
+pub(crate) struct Certificates {
+    pub(crate) ca: PathBuf,
+    pub(crate) agent: Pair,
+    pub(crate) client: Pair,
+    pub(crate) server: Pair,
 }
 
 /// A certificate and its key.
 #[derive(Debug)]
-pub(super) struct Pair {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+pub(crate) struct Pair {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 impl Certificates {
-    pub(super) fn write(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn write(dir: &Path) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

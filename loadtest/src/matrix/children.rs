@@ -20,6 +20,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long one question to it may take.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
 
+/// Longest answer to it.
+const MAX_ANSWER: u64 = 1 << 20;
+
 /// Lines of a log that go with an error.
 const LAST_LINES: usize = 15;
 
@@ -82,6 +85,28 @@ impl Child {
         self.wait("is ready", async || ask_readyz(port).await).await
     }
 
+    /// Asks the program to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or has not ended in time.
+    pub(crate) async fn terminate(&mut self, limit: Duration) -> anyhow::Result<()> {
+        let asked = Command::new("kill").arg("-TERM").arg(self.id().to_string()).status();
+        anyhow::ensure!(asked.context("kill")?.success(), "{} cannot be asked to end", self.name);
+        let end = Instant::now() + limit;
+        while self.process.try_wait()?.is_none() {
+            anyhow::ensure!(Instant::now() < end, "{} has not ended in {limit:?}", self.name);
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the program at once.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
     async fn wait(&mut self, state: &str, ask: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let end = Instant::now() + START_LIMIT;
         loop {
@@ -94,7 +119,7 @@ impl Child {
             if Instant::now() >= end {
                 anyhow::bail!("{} never {state} in {START_LIMIT:?}\n{}", self.name, self.last_words());
             }
-            sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -121,27 +146,33 @@ async fn connect(port: u16) -> anyhow::Result<TcpStream> {
 }
 
 async fn ask_readyz(port: u16) -> anyhow::Result<bool> {
-    let mut socket = connect(port).await?;
-    socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-    let mut answer = Vec::new();
-    socket.take(64 * 1024).read_to_end(&mut answer).await?;
-    Ok(answer.starts_with(b"HTTP/1.1 200 "))
+    Ok(get(port, "/readyz").await?.starts_with("HTTP/1.1 200 "))
 }
 
-/// Ports of a server and an agent.
-#[derive(Debug)]
-pub(super) struct Ports {
-    pub(super) frontend: u16,
+/// What a program's health listener answers, its head included.
+pub(crate) async fn get(port: u16, path: &str) -> anyhow::Result<String> {
+    let mut socket = connect(port).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    socket.take(MAX_ANSWER).read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Ports of a server and an agent; those that are 0 are left to the kernel.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    pub(crate) frontend: u16,
     /// TCP and UDP.
-    pub(super) link: u16,
-    pub(super) server_admin: u16,
-    pub(super) server_health: u16,
-    pub(super) agent_admin: u16,
-    pub(super) agent_health: u16,
+    pub(crate) link: u16,
+    pub(crate) server_admin: u16,
+    pub(crate) server_health: u16,
+    pub(crate) agent_admin: u16,
+    pub(crate) agent_health: u16,
 }
 
 impl Ports {
-    pub(super) fn free() -> anyhow::Result<Self> {
+    pub(crate) fn free() -> anyhow::Result<Self> {
         let [frontend, link, server_admin, server_health, agent_admin, agent_health] = free_ports()?;
         Ok(Self { frontend, link, server_admin, server_health, agent_admin, agent_health })
     }

@@ -1,6 +1,7 @@
 //! Dial: how many connections a second, and how long one takes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::io::AsyncReadExt as _;
@@ -16,18 +17,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     // Fails here, with its reason, when no dial works at all.
     cycle(bench).await?;
     let meter = Meter::start(&bench.watched)?;
-    let end = Instant::now() + bench.plan.seconds();
-    let mut workers = JoinSet::new();
-    for _ in 0..bench.plan.workers {
-        workers.spawn(work(Arc::clone(bench), end));
-    }
-    let mut all = Worked { times: histogram()?, failures: Vec::new(), failed: 0 };
-    while let Some(worked) = workers.join_next().await {
-        let worked = worked??;
-        all.times.add(&worked.times)?;
-        all.failed += worked.failed;
-        all.failures.extend(worked.failures);
-    }
+    let all = dials(bench, bench.plan.seconds()).await?;
     let used = meter.stop()?;
     let dials = all.times.len() as f64;
     let mut outcome = Outcome::default();
@@ -40,11 +30,28 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-struct Worked {
-    times: Histogram<u64>,
-    failed: u64,
+pub(super) struct Worked {
+    pub(super) times: Histogram<u64>,
+    pub(super) failed: u64,
     /// The first of each worker, in words.
-    failures: Vec<String>,
+    pub(super) failures: Vec<String>,
+}
+
+/// Dials with all workers for so long.
+pub(super) async fn dials(bench: &Arc<Bench>, time: Duration) -> anyhow::Result<Worked> {
+    let end = Instant::now() + time;
+    let mut workers = JoinSet::new();
+    for _ in 0..bench.plan.workers {
+        workers.spawn(work(Arc::clone(bench), end));
+    }
+    let mut all = Worked { times: histogram()?, failures: Vec::new(), failed: 0 };
+    while let Some(worked) = workers.join_next().await {
+        let worked = worked??;
+        all.times.add(&worked.times)?;
+        all.failed += worked.failed;
+        all.failures.extend(worked.failures);
+    }
+    Ok(all)
 }
 
 async fn work(bench: Arc<Bench>, end: Instant) -> anyhow::Result<Worked> {
@@ -64,7 +71,8 @@ async fn work(bench: Arc<Bench>, end: Instant) -> anyhow::Result<Worked> {
     Ok(worked)
 }
 
-async fn cycle(bench: &Bench) -> anyhow::Result<()> {
+/// One dial, a byte there and back, and the end.
+pub(crate) async fn cycle(bench: &Bench) -> anyhow::Result<()> {
     let mut connection = bench.command(Command::Echo, b"!").await?;
     let back = within("echo", connection.read_u8()).await??;
     anyhow::ensure!(back == b'!', "another byte came back");

@@ -21,11 +21,8 @@ const DIALS: u32 = 32;
 const OTHER_FILES: usize = 64;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
-    let (count, limit) = (bench.plan.idle, open_file_limit()?);
-    anyhow::ensure!(
-        count as usize + OTHER_FILES <= limit,
-        "{count} connections do not fit into {limit} open files; raise it with `ulimit -n`"
-    );
+    let count = bench.plan.idle;
+    check_limit(count)?;
     bench.progress("idle, opening");
     // What the first connections cost, such as buffers that are kept, is not
     // what every one of them costs.
@@ -56,8 +53,18 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// So many connections need so many open files.
+pub(super) fn check_limit(count: u32) -> anyhow::Result<()> {
+    let limit = open_file_limit()?;
+    anyhow::ensure!(
+        count as usize + OTHER_FILES <= limit,
+        "{count} connections do not fit into {limit} open files; raise it with `ulimit -n`"
+    );
+    Ok(())
+}
+
 /// Connections that have carried a byte each way.
-async fn open(bench: &Arc<Bench>, count: u32) -> anyhow::Result<Vec<Connection>> {
+pub(super) async fn open(bench: &Arc<Bench>, count: u32) -> anyhow::Result<Vec<Connection>> {
     let mut dials = JoinSet::new();
     let mut open = Vec::with_capacity(count as usize);
     for _ in 0..count {

@@ -79,13 +79,13 @@ async fn compare(bench: &Bench, side: Side, outcome: &mut Outcome) -> anyhow::Re
     let processes = bench.watched.len();
     let (mut without, mut with) = (Blocks::new(processes)?, Blocks::new(processes)?);
     for _ in 0..bench.plan.rounds {
-        for stalled in [0, bench.plan.stalled, bench.plan.stalled, 0] {
+        for stalled in [0, bench.plan.stalled(), bench.plan.stalled(), 0] {
             bench.progress(&format!("isolation, {stalled} {}", side.name()));
             let blocks = if stalled == 0 { &mut without } else { &mut with };
             block(bench, side, stalled, blocks).await.with_context(|| format!("with {stalled}"))?;
         }
     }
-    let name = format!("{} {}", bench.plan.stalled, side.name());
+    let name = format!("{} {}", bench.plan.stalled(), side.name());
     let download = with.rate() / without.rate();
     let p99 = with.p99() / without.p99();
     outcome.add(format!("download, no {}", side.name()), without.rate(), "MB/s");
@@ -127,12 +127,14 @@ async fn block(bench: &Bench, side: Side, stalled: u32, blocks: &mut Blocks) -> 
 }
 
 /// Connections that stay as they are until dropped.
-struct Stalled {
+pub(crate) struct Stalled {
     _unread: Vec<Connection>,
     _writers: JoinSet<()>,
 }
 
-async fn stall_clients(bench: &Bench, count: u32) -> anyhow::Result<Stalled> {
+/// Clients that stop reading in mid-download; returns once everything on the way
+/// has filled up.
+pub(crate) async fn stall_clients(bench: &Bench, count: u32) -> anyhow::Result<Stalled> {
     let mut unread = Vec::new();
     for _ in 0..count {
         let mut connection = bench.command(Command::Zeros, &[]).await?;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Deposits;
 use crate::command::{Command, MAX_LINE, REPORT_EVERY};
 use crate::payload::{Payload, Tally, random_size};
+use crate::profile;
 
 /// How long a client may take to send its command.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -33,6 +34,9 @@ pub(super) async fn obey(mut socket: TcpStream, deposits: &Deposits) -> anyhow::
         }
         Command::Discard => discard(socket, rest.len() as u64).await,
         Command::Echo => echo(socket, &rest).await,
+        Command::Lines(lines) => profile::tell(socket, lines).await,
+        Command::Serve => profile::serve(socket, rest).await,
+        Command::Shell => profile::shell(socket, rest).await,
         Command::Sink(count) => answer_tally(socket, &rest, count).await,
         Command::SinkToEnd => answer_tally(socket, &rest, u64::MAX).await,
         Command::Source { count, seed } => source(socket, count, seed).await,

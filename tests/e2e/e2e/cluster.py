@@ -103,6 +103,7 @@ class Cluster:
         objects.create_service(kubectl, "hook", self.network.webhook_service, objects.HOOK_PORT, addresses["hook"])
         self.network.translate(self.network.webhook_service, 443, addresses["hook"], objects.HOOK_PORT)
         objects.create_webhook(kubectl, self.pki.cluster.certificate)
+        objects.create_gone_pod(kubectl, self.network.nobody)
 
     def kubectl(self, frontend):
         return Kubectl(self.apis[frontend].kubeconfig, self.directory, self.processes.environment)

@@ -7,6 +7,7 @@ from . import image, wait
 
 NAMESPACE = "/api/v1/namespaces/default"
 WEB_PORT, HOOK_PORT = 8080, 8443
+GONE = "gone"
 FIRST_LINES = [f"line {number} of the box" for number in range(1, 101)]
 
 
@@ -34,14 +35,28 @@ def create_service(kubectl, name, cluster_ip, port, pod_ip):
         kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(item))
 
 
+def create_gone_pod(kubectl, pod_ip):
+    """A pod that runs nowhere, with an address that nobody has: what is left when a node has just died."""
+    kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(_pod(None, GONE, ["/bin/pod", "wait"])))
+    pod = json.loads(kubectl.ok("get", "pod", GONE, "-o", "json"))
+    pod["status"].update(phase="Running", podIP=pod_ip, podIPs=[{"ip": pod_ip}])
+    kubectl.ok("replace", "--raw", f"{NAMESPACE}/pods/{GONE}/status", "-f", "-", stdin=json.dumps(pod))
+
+
+def create_api_service(kubectl, group, authority_path):
+    """An API whose server is the hook pod, behind its service."""
+    spec = {"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
+            "caBundle": _bundle(authority_path), "service": {"namespace": "default", "name": "hook", "port": 443}}
+    document = _object("apiregistration.k8s.io/v1", "APIService", f"v1.{group}", spec=spec)
+    kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(document))
+
+
 def create_webhook(kubectl, authority_path):
     """Only labelled ConfigMaps are asked about, so that nothing else of the cluster depends on the webhook."""
-    with open(authority_path, "rb") as file:
-        bundle = base64.b64encode(file.read()).decode()
     hook = {
         "name": "hook.tunnel.test", "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 10,
         "admissionReviewVersions": ["v1"], "objectSelector": {"matchLabels": {"ask": "hook"}},
-        "clientConfig": {"caBundle": bundle, "service": {"namespace": "default", "name": "hook", "path": "/review"}},
+        "clientConfig": {"caBundle": _bundle(authority_path), "service": {"namespace": "default", "name": "hook", "path": "/review"}},
         "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
     }
     document = _object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "hook", webhooks=[hook])
@@ -70,13 +85,18 @@ def _pod(node_name, name, command, stdin=False, port=None):
         container["ports"] = [{"containerPort": port}]
         container["readinessProbe"] = {"tcpSocket": {"port": port}, "periodSeconds": 1}
     return _object("v1", "Pod", name, spec={
-        "nodeName": node_name, "containers": [container], "terminationGracePeriodSeconds": 1,
+        **({"nodeName": node_name} if node_name else {}), "containers": [container], "terminationGracePeriodSeconds": 1,
         "automountServiceAccountToken": False, "enableServiceLinks": False, "dnsPolicy": "Default"})
 
 
 def _is_ready(pod):
     conditions = {c["type"]: c["status"] for c in pod.get("status", {}).get("conditions", [])}
     return conditions.get("Ready") == "True" and pod["status"].get("podIP")
+
+
+def _bundle(path):
+    with open(path, "rb") as file:
+        return base64.b64encode(file.read()).decode()
 
 
 def _object(version, kind, name, **fields):

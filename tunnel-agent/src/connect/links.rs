@@ -46,10 +46,12 @@ pub(super) struct Links {
     /// Ways out for TCP.
     proxies: Proxies,
     drain: Drain,
+    /// Shared by all attempts, if there is one.
+    endpoint: Option<quinn::Endpoint>,
 }
 
 impl Links {
-    pub(super) fn new(config: &Config, drain: Drain) -> Self {
+    pub(super) fn new(config: &Config, drain: Drain, endpoint: Option<quinn::Endpoint>) -> Self {
         let with_alpn = |alpn: Vec<Vec<u8>>| {
             let mut tls = (*config.tls).clone();
             tls.alpn_protocols = alpn;
@@ -60,6 +62,7 @@ impl Links {
             tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
             proxies: config.proxies.clone(),
             drain,
+            endpoint,
         }
     }
 
@@ -72,8 +75,10 @@ impl Links {
         } else {
             (Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let endpoint =
-            quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?;
+        let endpoint = match &self.endpoint {
+            Some(shared) => shared.clone(),
+            None => quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?,
+        };
         let (tunnel, control) =
             quic::connect(&endpoint, way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
         Ok(Opened::Ours(Tunnel::Quic(tunnel), control))

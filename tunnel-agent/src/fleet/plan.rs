@@ -107,6 +107,9 @@ pub(super) struct Plan {
     entries: Entries,
     ways: Ways,
     held: BTreeMap<String, Held>,
+    /// Tunnels to servers that are silent. They count as lost, unless they come
+    /// back before there is another one.
+    suspects: BTreeMap<String, Held>,
     search: Search,
     serial: u64,
     stopped: bool,
@@ -156,6 +159,7 @@ impl Plan {
             entries: Entries::new(servers, now),
             ways: Ways::default(),
             held: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             search,
             serial: 0,
             stopped: false,
@@ -236,12 +240,13 @@ impl Plan {
 
     /// An attempt led to a server that took us.
     pub(super) fn connected(&mut self, way: &Way, purpose: &Purpose, news: &News, now: Instant) -> Verdict {
-        let replaces = self.held.get(&news.server_id).map(|held| held.serial);
+        let held = self.held.get(&news.server_id).map(|held| held.serial);
         let upgrades = *purpose == Purpose::Upgrade(news.server_id.clone()) && news.link == Link::Quic;
-        if replaces.is_some() && !upgrades {
+        if held.is_some() && !upgrades {
             self.duplicate(way, purpose, &news.server_id, now);
             return Verdict::Duplicate;
         }
+        let replaces = held.or(self.suspects.remove(&news.server_id).map(|suspect| suspect.serial));
         self.settle(way, purpose);
         if let Purpose::Upgrade(id) = purpose {
             // A load balancer led to another server.
@@ -322,21 +327,55 @@ impl Plan {
         }
     }
 
-    /// A tunnel is over. False if another one has taken its place.
-    pub(super) fn ended(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
-        if self.held.get(server_id).is_none_or(|held| held.serial != serial) {
+    /// Nothing was heard of a server for too long: it counts as lost. False if
+    /// another tunnel has taken the place of this one.
+    pub(super) fn suspect(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
+        let Some(held) = self.take(server_id, serial, now) else { return false };
+        self.suspects.insert(server_id.to_owned(), held);
+        true
+    }
+
+    /// The server of a suspect tunnel was heard of again. False if another tunnel
+    /// has taken its place.
+    pub(super) fn back(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
+        if self.suspects.get(server_id).is_none_or(|held| held.serial != serial) {
             return false;
         }
-        let Some(held) = self.held.remove(server_id) else { return false };
-        let lasted = now.saturating_duration_since(held.since) >= LASTED;
+        let Some(held) = self.suspects.remove(server_id) else { return false };
+        self.ways.list(&self.entries, now);
+        self.ways.gained(&held.way, server_id);
+        self.held.insert(server_id.to_owned(), held);
+        self.search_again(now);
+        true
+    }
+
+    /// A tunnel is over. False if another one has taken its place.
+    pub(super) fn ended(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
+        if self.suspects.get(server_id).is_some_and(|held| held.serial == serial) {
+            // It counts as lost already.
+            self.suspects.remove(server_id);
+        } else if self.take(server_id, serial, now).is_none() {
+            return false;
+        }
         self.entries.forget(server_id);
+        self.ways.list(&self.entries, now);
+        true
+    }
+
+    /// Takes a tunnel out of those held, if it is there.
+    fn take(&mut self, server_id: &str, serial: u64, now: Instant) -> Option<Held> {
+        if self.held.get(server_id)?.serial != serial {
+            return None;
+        }
+        let held = self.held.remove(server_id)?;
+        let lasted = now.saturating_duration_since(held.since) >= LASTED;
         self.entries.doubt(&held.way);
         self.ways.lost(&held.way);
         let (pace, random) = (self.manner.pace, &mut self.random);
         self.ways.unheld(server_id, &held.way, lasted, |failures| now + pace.backoff(failures, random()));
         self.ways.list(&self.entries, now);
         self.hurry(now);
-        true
+        Some(held)
     }
 
     /// The bookkeeping of every outcome.

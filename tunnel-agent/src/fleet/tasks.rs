@@ -104,15 +104,22 @@ impl Tasks {
     pub(super) fn watch(&self, session: Session, id: String, serial: u64) {
         let reports = self.reports.clone();
         self.drain.spawn("session watch", async move {
-            let drains = tokio::select! {
-                () = session.ended() => false,
-                () = session.server_drains() => true,
+            let (mut suspect, mut drains) = (session.suspect(), false);
+            let why = loop {
+                let report = tokio::select! {
+                    why = session.ended() => break why,
+                    () = session.server_drains(), if !drains => {
+                        drains = true;
+                        Report::Drains(id.clone(), serial)
+                    }
+                    // Never fails: the session has the other end.
+                    Ok(()) = suspect.changed() => {
+                        Report::Suspect(id.clone(), serial, *suspect.borrow_and_update())
+                    }
+                };
+                let _ = reports.send(report).await;
             };
-            if drains {
-                let _ = reports.send(Report::Drains(id.clone(), serial)).await;
-                session.ended().await;
-            }
-            let _ = reports.send(Report::Ended(id, serial)).await;
+            let _ = reports.send(Report::Ended(id, serial, why)).await;
         });
     }
 }

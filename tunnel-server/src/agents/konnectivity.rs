@@ -100,7 +100,7 @@ impl Sessions {
             packets.peer_drains().await;
             info!(agent = agent.id, link, "agent drains");
             agent.set_draining();
-            registration.drained();
+            registration.changed();
             std::future::pending::<()>().await;
         };
         let why = tokio::select! {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
-use tunnel::control::{ControlError, Conversation, Messages, Role, control_messages, greeting};
+use tunnel::control::{
+    ControlError, Conversation, Event, Messages, Patience, Role, control_messages, greeting,
+};
 use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, tune};
 use tunnel::stream::Stream;
@@ -59,6 +61,8 @@ pub struct Sessions {
     pub server_count: u32,
     /// Who is taken for an agent.
     pub authenticator: Authenticator,
+    /// How long silent agents are waited for.
+    pub patience: Patience,
     /// Metrics.
     pub metrics: Metrics,
     /// The drain that ends it all.
@@ -75,6 +79,7 @@ impl Sessions {
         server_id: &str,
         server_count: u32,
         authenticator: Authenticator,
+        patience: Patience,
         metrics: Metrics,
         drain: Drain,
     ) -> Self {
@@ -83,6 +88,7 @@ impl Sessions {
             server_id: server_id.into(),
             server_count,
             authenticator,
+            patience,
             metrics,
             drain,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
@@ -210,7 +216,8 @@ impl Sessions {
         if let Err(error) = self.welcome(&mut messages).await {
             return self.drop_tunnel(&tunnel, "no_hello", &error.to_string());
         }
-        let mut conversation = Conversation::new(messages, Role::Server);
+        let patience = self.patience.on(tunnel.link());
+        let mut conversation = Conversation::new(messages, Role::Server, patience);
         // Not before: a dial sent to a tunnel that the agent does not want fails.
         if let Err(error) = conversation.begin().await {
             return self.drop_tunnel(&tunnel, "left", &error.to_string());
@@ -219,20 +226,37 @@ impl Sessions {
         let counted = GaugeGuard::new(self.metrics.tunnels.with_label_values(&[link]));
         info!(agent = agent.id, from = %tunnel.remote(), link, software, "agent connected");
 
-        let hear = |control| {
-            if let Control::Drain(notice) = control {
-                info!(agent = agent.id, link, reason = notice.reason, "agent drains");
-                agent.set_draining();
-                registration.drained();
+        let mut suspect = None;
+        let hear = |event| {
+            match event {
+                Event::Said(Control::Drain(notice)) => {
+                    info!(agent = agent.id, link, reason = notice.reason, "agent drains");
+                    agent.set_draining();
+                }
+                Event::Said(_) => return,
+                Event::Suspect => {
+                    warn!(agent = agent.id, link, streams = agent.streams(), "agent is silent");
+                    suspect = Some(GaugeGuard::new(self.metrics.suspect_tunnels.with_label_values(&[link])));
+                    agent.set_suspect(Some(Instant::now() - patience.suspect));
+                }
+                Event::Back => {
+                    info!(agent = agent.id, link, from = %tunnel.remote(), "agent is heard of again");
+                    suspect = None;
+                    agent.set_suspect(None);
+                }
             }
+            registration.changed();
         };
         let why = tokio::select! {
             biased;
             () = self.drain.killed() => "server stopped".to_owned(),
             closed = tunnel.closed() => closed.to_string(),
-            why = conversation.keep(&mut outgoing, hear) => why.to_string(),
+            why = conversation.keep(&mut outgoing, || false, hear) => why.to_string(),
             () = died(&agent, &tunnel) => "the agent's process is gone".to_owned(),
+            () = abandoned(&agent) => format!("{}", ControlError::Silent(patience.suspect)),
         };
+        agent.set_ended(&why);
+        drop(suspect);
         drop((registration, counted));
         tunnel.close(&why);
         self.metrics.tunnels_closed.with_label_values(&[link]).inc();
@@ -248,7 +272,9 @@ impl Sessions {
             ..Welcome::default()
         };
         let message = encode_control(Control::Welcome(welcome))?;
-        timeout(GREETING_LIMIT, messages.send(message)).await.map_err(|_| ControlError::Silent)??;
+        timeout(GREETING_LIMIT, messages.send(message))
+            .await
+            .map_err(|_| ControlError::Silent(GREETING_LIMIT))??;
         Ok(())
     }
 
@@ -293,7 +319,8 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
             () = async { agent.busy().await; sleep(LOOK).await } => LOOK,
             () = agent.succeeded() => {
                 received = tunnel.received().unwrap_or_default();
-                SHORT_LOOK
+                // After a cut of the network both may be back in one moment.
+                if agent.silent_since().is_some() { 2 * LOOK } else { SHORT_LOOK }
             }
         };
         if tunnel.received() != Some(received) {
@@ -301,6 +328,7 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
             continue;
         }
         number += 1;
+        tunnel.nudge();
         agent.say(Control::Ping(Ping { number }));
         sleep(patience).await;
         // The answer to the ping may come while the host is asked.
@@ -310,6 +338,17 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
         {
             return;
         }
+    }
+}
+
+/// Ready when the agent is suspect and has no streams for which to wait.
+async fn abandoned(agent: &Agent) {
+    loop {
+        agent.suspected().await;
+        if agent.streams() == 0 {
+            return;
+        }
+        sleep(LOOK).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
 use tunnel::tls::{self, Identity, Offer, Secret};
 
@@ -53,8 +53,9 @@ pub(super) fn of_agents(args: &ServerArgs, offer: &Offer) -> anyhow::Result<OfAg
         given(&args.cluster_cert).is_some() && given(&args.cluster_key).is_some(),
         "the listener of agents needs --cluster-cert and --cluster-key"
     );
-    let identity = Identity::load(&args.cluster_cert, &args.cluster_key)?;
-    let authorities = authorities.as_deref().map(tls::load_roots).transpose()?;
+    let identity =
+        Identity::load(&args.cluster_cert, &args.cluster_key).context("--cluster-cert, --cluster-key")?;
+    let authorities = authorities.as_deref().map(tls::load_roots).transpose().context("--cluster-ca-cert")?;
     Ok(OfAgents {
         tls: tls::agent_listener(&identity, authorities, offer)?,
         reset_secret: identity.derived_secret("quic stateless reset"),

@@ -36,6 +36,49 @@ fn a_server_that_would_leave_a_door_open_names_the_flags_that_close_it() {
 }
 
 #[test]
+fn files_that_are_no_good_are_named_with_their_flags() {
+    let key_of_another = tempfile::NamedTempFile::new().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(key_of_another.path(), key).unwrap();
+    let other = key_of_another.path().display();
+    for (flags, named) in [
+        (
+            format!("--cluster-cert={{}}/cert --cluster-key={other}"),
+            "--cluster-cert, --cluster-key: private key",
+        ),
+        (
+            "--cluster-cert={}/cert --cluster-key={}/none".to_owned(),
+            "--cluster-cert, --cluster-key: private key",
+        ),
+        ("--cluster-cert={}/key --cluster-key={}/key".to_owned(), "--cluster-key: certificate"),
+    ] {
+        let flags: Vec<&str> =
+            flags.split(' ').chain(["--uds-name=/x", "--cluster-ca-cert={}/cert"]).collect();
+        let said = refused(&flags);
+        assert!(said.contains(named), "{said}");
+        assert_eq!(
+            said.contains("not the key of the certificate"),
+            flags[1].contains(&other.to_string()),
+            "{said}"
+        );
+    }
+    let said = refused(&[
+        "--uds-name=/x",
+        "--cluster-cert={}/cert",
+        "--cluster-key={}/key",
+        "--cluster-ca-cert={}/none",
+    ]);
+    assert!(said.starts_with("--cluster-ca-cert: certificate authority "), "{said}");
+    let said = refused_with(&[
+        "--server-port=1",
+        "--server-cert={}/cert",
+        "--server-key={}/key",
+        "--server-ca-cert={}/none",
+    ]);
+    assert!(said.starts_with("--server-ca-cert: certificate authority "), "{said}");
+}
+
+#[test]
 fn empty_values_mean_none() {
     assert!(refused(&["--uds-name=", "--server-port=0"]).contains("no frontend"));
     assert!(refused(&[]).contains("--server-ca-cert"));

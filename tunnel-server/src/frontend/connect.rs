@@ -6,15 +6,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Duration, Instant, timeout, timeout_at};
-use tunnel::duplex::{Abort, Duplex as _};
-use tunnel::relay::relay;
 use tunnel::socket::Socket;
 use tunnel_proto::connect::{ESTABLISHED, Head, HeadError, Status, parse, refusal};
 use tunnel_proto::refusal::RefusalKind;
 use tunnel_proto::target::Target;
 
+use super::carried::Carried;
 use super::record::{GivenUp, Record};
-use super::{Frontend, HEAD_LIMIT, HOLD, send_all, settle, watched};
+use super::{Frontend, HEAD_LIMIT, send_all, watched};
 use crate::dial::DialError;
 use crate::metrics::ClientKind;
 
@@ -25,12 +24,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The one place that turns a failed dial into a status.
 const fn status(error: &DialError) -> Status {
     match error {
-        DialError::NoAgent | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
+        DialError::NoAgent { .. } | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
             Status::UNAVAILABLE
         }
         DialError::AgentLost { .. } | DialError::BadAnswer { .. } => Status::BAD_GATEWAY,
         DialError::Timeout { .. } => Status::GATEWAY_TIMEOUT,
-        DialError::Refused(refusal) => match refusal.kind {
+        DialError::Refused { refusal, .. } => match refusal.kind {
             RefusalKind::Refused | RefusalKind::Unreachable | RefusalKind::Dns | RefusalKind::Failed => {
                 Status::BAD_GATEWAY
             }
@@ -42,33 +41,39 @@ const fn status(error: &DialError) -> Status {
     }
 }
 
-/// Serves one connection, of which at least one byte can be read.
+/// Brings one connection, of which at least one byte can be read, to where it
+/// is relayed; `None` when it does not come to that.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
     mut socket: Socket,
     deadline: Instant,
-) {
+) -> Option<Box<Carried<Socket>>> {
     let head = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return,
+        () = frontend.drain.killed() => return None,
         head = timeout_at(deadline, read_head(&mut socket)) => head,
     };
     let target = match head {
         Ok(Ok(Ok(target))) => target,
         Ok(Ok(Err(error))) => {
             frontend.bad_client("bad_request", listener, &error.to_string());
-            return refuse(socket, error.status(), &error.to_string()).await;
+            refuse(socket, error.status(), &error.to_string()).await;
+            return None;
         }
-        Ok(Err(error)) => return frontend.bad_client("no_request", listener, &error.to_string()),
+        Ok(Err(error)) => {
+            frontend.bad_client("no_request", listener, &error.to_string());
+            return None;
+        }
         Err(_) => {
             frontend.bad_client("slow_request", listener, "the request head did not end in time");
-            return refuse(socket, Status::REQUEST_TIMEOUT, "the request head did not end in time").await;
+            refuse(socket, Status::REQUEST_TIMEOUT, "the request head did not end in time").await;
+            return None;
         }
     };
     let id = frontend.dialer.next_id();
     let record = Record::new(&frontend, ClientKind::Connect, (listener, id), target.to_string());
-    dial_and_relay(&frontend, socket, &target, record).await;
+    dial(&frontend, socket, &target, record).await
 }
 
 async fn read_head(socket: &mut Socket) -> io::Result<Result<Target, HeadError>> {
@@ -88,37 +93,41 @@ async fn read_head(socket: &mut Socket) -> io::Result<Result<Target, HeadError>>
     }
 }
 
-async fn dial_and_relay(frontend: &Frontend, mut socket: Socket, target: &Target, mut record: Record) {
+async fn dial(
+    frontend: &Arc<Frontend>,
+    mut socket: Socket,
+    target: &Target,
+    mut record: Record,
+) -> Option<Box<Carried<Socket>>> {
     let dial = frontend.dialer.dial(record.id, target);
     let (dialed, early) = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return record.given_up(GivenUp::Killed),
+        () = frontend.drain.killed() => {
+            record.given_up(GivenUp::Killed);
+            return None;
+        }
         watched = watched(&mut socket, dial) => watched,
     };
-    let mut dialed = match dialed {
+    let dialed = match dialed {
         Some(Ok(dialed)) => dialed,
         Some(Err(error)) => {
             record.failed(&error);
-            return refuse(socket, status(&error), &error.to_string()).await;
+            refuse(socket, status(&error), &error.to_string()).await;
+            return None;
         }
-        None => return record.given_up(GivenUp::Cancelled),
+        None => {
+            record.given_up(GivenUp::Cancelled);
+            return None;
+        }
     };
     record.dialed(&dialed);
     socket.unread(early);
     let answer = Bytes::from_static(ESTABLISHED);
     if send_all(&mut socket, answer, Instant::now() + HEAD_LIMIT).await.is_err() {
-        return record.given_up(GivenUp::Unanswered);
+        record.given_up(GivenUp::Unanswered);
+        return None;
     }
-    record.established();
-    let meter = frontend.metrics.meter(ClientKind::Connect, dialed.link);
-    let ending = tokio::select! {
-        biased;
-        () = frontend.drain.killed() => return socket.abort(Abort::Now),
-        ending = relay(&mut socket, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
-    };
-    record.ended(ending);
-    drop((record, socket));
-    settle(dialed, &frontend.drain).await;
+    Some(Carried::new(socket, dialed, record, frontend, ClientKind::Connect))
 }
 
 async fn refuse(mut socket: Socket, status: Status, reason: &str) {

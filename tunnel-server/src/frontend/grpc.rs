@@ -77,7 +77,8 @@ pub(super) async fn serve(
         .max_pending_accept_reset_streams(RESETS)
         .data_frame_budget(SMALL_FRAME_BUDGET)
         .handshake::<_, Bytes>(io);
-    let mut connection = match timeout_at(deadline, handshake).await {
+    // Boxed, so that a connection has no room for its handshake all its life.
+    let mut connection = match Box::pin(timeout_at(deadline, handshake)).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return frontend.bad_client("no_request", listener, &error.to_string()),
         Err(_) => return frontend.bad_client("slow_request", listener, "no HTTP/2 settings in time"),
@@ -150,8 +151,13 @@ fn start(
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     // Clients wait for the head before anything else.
     let Ok(send) = respond.send_response(response, false) else { return };
-    let call = call::serve(Arc::clone(frontend), listener, send, request.into_body());
-    frontend.drain.spawn_connection("call", call);
+    // Boxed, so that it costs nothing once the connection is relayed.
+    let call = Box::pin(call::serve(Arc::clone(frontend), listener, send, request.into_body()));
+    frontend.drain.spawn_connection("call", async move {
+        if let Some(carried) = call.await {
+            carried.run().await;
+        }
+    });
 }
 
 /// Only one method is served.

@@ -9,6 +9,7 @@ use tunnel::relay::{Ending, Moved};
 use tunnel::transport::Link;
 
 use super::Frontend;
+use crate::agents::Agent;
 use crate::dial::{DialError, Dialed};
 use crate::metrics::{ClientKind, DialFailure, GaugeGuard, Lifetime};
 
@@ -50,6 +51,26 @@ impl GivenUp {
     }
 }
 
+/// The agent that was asked last.
+#[derive(Debug)]
+enum Asked {
+    Nobody,
+    /// It could not connect, or was lost.
+    Failed(Box<str>),
+    /// It has connected.
+    Connected(Arc<Agent>),
+}
+
+impl Asked {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Nobody => None,
+            Self::Failed(agent) => Some(agent),
+            Self::Connected(agent) => Some(&agent.id),
+        }
+    }
+}
+
 /// What is known of one connection. Dropping it counts and logs, also when the
 /// connection's task was cancelled.
 #[derive(Debug)]
@@ -60,14 +81,15 @@ pub(super) struct Record {
     pub(super) moved: Moved,
     kind: ClientKind,
     listener: &'static str,
-    target: String,
-    agent: Option<(String, Link)>,
+    target: Box<str>,
+    agent: Asked,
+    link: Option<Link>,
     started: Instant,
     dial: Option<Duration>,
     established: Option<(Instant, GaugeGuard)>,
     outcome: &'static str,
-    error: Option<String>,
-    ending: Option<Ending>,
+    error: Option<Box<str>>,
+    ending: Option<Box<Ending>>,
     server: Arc<Frontend>,
     _connection: GaugeGuard,
     _request: Option<GaugeGuard>,
@@ -87,8 +109,9 @@ impl Record {
             moved: Moved::default(),
             kind,
             listener,
-            target,
-            agent: None,
+            target: target.into(),
+            agent: Asked::Nobody,
+            link: None,
             started: Instant::now(),
             dial: None,
             established: None,
@@ -104,7 +127,8 @@ impl Record {
 
     /// An agent has connected; the client does not know it yet.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
-        self.agent = Some((dialed.agent.clone(), dialed.link));
+        self.agent = Asked::Connected(Arc::clone(dialed.agent()));
+        self.link = Some(dialed.link);
         self.dial = Some(self.started.elapsed());
     }
 
@@ -116,7 +140,8 @@ impl Record {
 
     pub(super) fn failed(&mut self, error: &DialError) {
         self.outcome = error.label();
-        self.error = Some(error.to_string());
+        self.agent = error.agent().map_or(Asked::Nobody, |agent| Asked::Failed(agent.into()));
+        self.error = Some(error.to_string().into());
     }
 
     /// The connection came to nothing before it was established.
@@ -129,9 +154,9 @@ impl Record {
 
     pub(super) fn ended(&mut self, ending: Ending) {
         if let Ending::Broken { why, .. } = &ending {
-            self.error = Some(why.to_string());
+            self.error = Some(why.to_string().into());
         }
-        self.ending = Some(ending);
+        self.ending = Some(Box::new(ending));
     }
 }
 
@@ -140,21 +165,20 @@ impl Drop for Record {
         let metrics = &self.server.metrics;
         metrics.dial_ended(self.kind, self.outcome);
         let lasted = self.started.elapsed();
-        let link = self.agent.as_ref().map(|(_, link)| *link);
         let mut ended = self.outcome;
-        if let (Some((since, _)), Some(link)) = (&self.established, link) {
+        if let (Some((since, _)), Some(link)) = (&self.established, self.link) {
             let lasted = Lifetime { asked: lasted, established: since.elapsed() };
-            metrics.closed(self.kind, link, self.ending.as_ref(), &lasted);
-            ended = self.ending.as_ref().map_or("killed", Ending::label);
+            metrics.closed(self.kind, link, self.ending.as_deref(), &lasted);
+            ended = self.ending.as_deref().map_or("killed", Ending::label);
         }
         info!(
             target: "access",
             id = self.id,
             frontend = self.kind.label(),
             client = self.listener,
-            target = self.target,
-            agent = self.agent.as_ref().map(|(agent, _)| agent.as_str()),
-            link = link.map(Link::label),
+            target = &*self.target,
+            agent = self.agent.name(),
+            link = self.link.map(Link::label),
             dial_ms = self.dial.map(|dial| dial.as_millis()),
             bytes_up = self.moved.up,
             bytes_down = self.moved.down,

@@ -124,6 +124,8 @@ pub struct Peers {
     pub bad_clients: IntCounterVec,
     /// Tunnels that stand.
     pub tunnels: IntGaugeVec,
+    /// Those of agents that are silent.
+    pub suspect_tunnels: IntGaugeVec,
     /// Agents that were not admitted.
     pub rejected_agents: IntCounterVec,
     /// Tunnels that ended.
@@ -143,6 +145,12 @@ impl Peers {
                 &["reason"],
             )?,
             tunnels: make.gauges("tunnels", "Tunnels of agents that stand.", &["link"])?,
+            suspect_tunnels: make.gauges(
+                "suspect_tunnels",
+                "Tunnels among them whose agent was not heard of for 15 s: it gets no new dials, but its streams \
+                 wait for it for 70 s.",
+                &["link"],
+            )?,
             rejected_agents: make.counters(
                 "rejected_agents_total",
                 "Agents that were not admitted, by what was wrong.",

@@ -22,6 +22,7 @@ use super::table::Taken;
 use super::{Asked, Mux, Role};
 use crate::duplex::{Batch, Broken};
 use crate::packet_counters::{PacketCounters, StreamError};
+use crate::transport::h2::told;
 
 /// Bytes in one data packet, as Konnectivity's server reads them.
 const PACKET: usize = 32 * 1024;
@@ -200,7 +201,7 @@ impl Driver {
     fn failed(&self, error: &h2::Error) -> String {
         let code = if self.called { StreamError::of_caller(error) } else { StreamError::from(error) };
         self.counters.received.failed(code, None);
-        error.to_string()
+        told(error)
     }
 
     /// Reads slower while a queue fills up, so that its sender is held back

@@ -7,6 +7,7 @@
 
 mod stream;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -100,7 +101,7 @@ where
         () = shared.stop.cancelled() => shared.stop_reason(),
         result = connection => match result {
             Ok(()) => "closed by peer".to_owned(),
-            Err(error) => error.to_string(),
+            Err(error) => told(&error),
         },
     };
     shared.set_closed(why);
@@ -169,7 +170,7 @@ async fn drive_server<IO>(
                 Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
                 Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
             },
-            Some(Err(error)) => break error.to_string(),
+            Some(Err(error)) => break told(&error),
             None => break "closed by peer".to_owned(),
         }
     };
@@ -260,6 +261,17 @@ fn open_error(error: h2::Error) -> OpenError {
     if error.reason() == Some(Reason::REFUSED_STREAM) {
         OpenError::Busy
     } else {
-        OpenError::Lost(error.to_string())
+        OpenError::Lost(told(&error))
+    }
+}
+
+/// An error in words for an operator. A peer that dies leaves a TLS connection
+/// without its goodbye; what rustls says of that is advice to programmers.
+pub(crate) fn told(error: &h2::Error) -> String {
+    match error.get_io() {
+        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
+            "the peer closed without a goodbye".to_owned()
+        }
+        _ => error.to_string(),
     }
 }

@@ -4,6 +4,7 @@
 //! stream; the agent grants many and raises the grant as it is used, because
 //! quinn takes memory for every stream it allows.
 
+mod congestion;
 mod stream;
 
 use std::io;
@@ -29,9 +30,10 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes of one tunnel that are sent and not yet acknowledged.
 const SEND_WINDOW: u64 = 8 << 20;
 
-/// A peer that is silent for this long is gone. Heartbeats on the control
-/// stream notice sooner; this is the floor under them.
-const IDLE_TIMEOUT_MS: u32 = 30_000;
+/// A peer that is silent for this long is gone, and streams with it. Heartbeats
+/// on the control stream notice sooner that something is wrong, and new work goes
+/// elsewhere then ([`Patience`](crate::control::Patience)).
+const IDLE_TIMEOUT_MS: u32 = 70_000;
 
 /// Keeps a NAT's mapping alive; only the agent is behind one.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -91,6 +93,7 @@ fn transport_config(streams: u32, keep_alive: Option<Duration>) -> Arc<quinn::Tr
         .datagram_receive_buffer_size(None)
         .allow_spin(false)
         .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::<congestion::Config>::default())
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)
 }
@@ -156,7 +159,7 @@ pub async fn connect(
         .map_err(|error| HandshakeError::Config(error.to_string()))?;
     let connection = connecting.await.map_err(handshake_error)?;
     let (send, recv) = connection.open_bi().await.map_err(handshake_error)?;
-    Ok((Tunnel::new(connection), Stream::new(send, recv).into()))
+    Ok((Tunnel::new(connection), control(send, recv)))
 }
 
 /// Finishes an agent's handshake and takes its control stream.
@@ -168,7 +171,15 @@ pub async fn connect(
 pub async fn accept(incoming: quinn::Incoming) -> Result<(Tunnel, any::Stream), HandshakeError> {
     let connection = incoming.await.map_err(handshake_error)?;
     let (send, recv) = connection.accept_bi().await.map_err(handshake_error)?;
-    Ok((Tunnel::new(connection), Stream::new(send, recv).into()))
+    Ok((Tunnel::new(connection), control(send, recv)))
+}
+
+/// The control stream, whose few bytes go before those of all others: however
+/// many streams wait for their turn on a slow network, heartbeats do not.
+fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> any::Stream {
+    // Fails only on a stream that has ended.
+    let _ = send.set_priority(1);
+    Stream::new(send, recv).into()
 }
 
 fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
@@ -229,6 +240,10 @@ impl Tunnel {
             tokio::time::timeout(PROBE_LIMIT, asked).await,
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused
         )
+    }
+
+    pub(crate) fn nudge(&self) {
+        congestion::nudge(&self.connection);
     }
 
     pub(crate) async fn open(&self) -> Result<any::Stream, OpenError> {

@@ -1,6 +1,6 @@
 """The names of `--only`, in the order in which the checks run."""
 
-from . import attach, copy, disruption, exec, forward, leases, logs, noagent, proxy, tokens, webhook
+from . import aggregated, attach, copy, disruption, exec, forward, leases, logs, noagent, proxy, tokens, webhook
 
 # One after another in each frontend, the frontends at once.
 STEPS = {
@@ -17,6 +17,11 @@ STEPS = {
     "service-proxy": [("service proxy", proxy.service)],
     "upgrade": [("upgraded connection through the pod proxy", proxy.upgraded)],
     "webhook": [("service webhook allows and denies", webhook.allow_and_deny)],
+    "aggregated": [("aggregated API", aggregated.get_and_list)],
+    "refusals": [
+        ("a refused connection is named", proxy.refused),
+        ("an unreachable address is named", proxy.unreachable),
+    ],
     "connections": [("port-forward, 50 connections at once", forward.many_connections)],
     "download": [("port-forward, download of 256 MiB", forward.download)],
     "cp": [("cp of 256 MiB both ways", copy.upload_and_download)],

@@ -1,5 +1,6 @@
 """No agent is connected: the cluster lives, and what needs the node fails at once with a reason."""
 
+import re
 import socket
 import time
 
@@ -20,6 +21,17 @@ def fails_fast(ctx):
     expect("No agent available" in result.stderr, f"the reason is missing: {result.stderr.strip()}")
     expect(seconds <= FAST_SECONDS, f"kubectl logs took {seconds:.1f} s to fail")
     return f"kubectl logs failed after {seconds:.1f} s"
+
+
+def names_the_lost(ctx):
+    """Where the agent was a moment ago, the person is told who is missing and since when."""
+    started = time.monotonic()
+    result = ctx.kubectl.try_("logs", "box", timeout=40)
+    said = result.stderr.strip()
+    expect(result.returncode != 0, "kubectl logs worked without an agent")
+    expect(re.search(rf"agent {NODE} last seen \d+s ago", said), f"kubectl said {said!r}")
+    expect(time.monotonic() - started <= FAST_SECONDS, "kubectl logs took long to fail")
+    return said[-160:]
 
 
 def cluster_lives(ctx):

@@ -1,6 +1,7 @@
 """The node, pod and service proxies of the API server, and an upgraded connection through one."""
 
 import os
+import re
 import socket
 import ssl
 
@@ -11,6 +12,7 @@ from . import echo
 
 ROUND_TRIPS = 300
 GREETING = "hello from the pod\n"
+CLOSED_PORT = 9
 
 
 def node(ctx):
@@ -28,6 +30,24 @@ def pod(ctx):
 def service(ctx):
     got = ctx.kubectl.raw(f"{objects.NAMESPACE}/services/web:80/proxy/hello")
     expect(got == GREETING, f"the service answered {got!r}")
+
+
+def refused(ctx):
+    """What failed and at which address, in the words that people search for."""
+    return _fails_with(ctx, f"pods/web:{CLOSED_PORT}", "connect: connection refused", CLOSED_PORT)
+
+
+def unreachable(ctx):
+    """The address of a pod that is gone. The kernel of the node gives up after some three seconds."""
+    return _fails_with(ctx, f"pods/{objects.GONE}:{objects.WEB_PORT}", "connect: no route to host", objects.WEB_PORT)
+
+
+def _fails_with(ctx, what, reason, port):
+    result = ctx.kubectl.try_("get", "--raw", f"{objects.NAMESPACE}/{what}/proxy/", timeout=40)
+    said = result.stderr.strip()
+    expect(result.returncode != 0, f"it answered {result.stdout!r}")
+    expect(re.search(rf"dial tcp 10\.201\.\d+\.\d+:{port}: {reason}", said), f"kubectl said {said!r}")
+    return said[-160:]
 
 
 def upgraded(ctx):

@@ -66,6 +66,8 @@ struct World {
     link: Link,
     pending: Vec<(Instant, Pending)>,
     tunnels: BTreeMap<u64, String>,
+    /// Tunnels to servers that are silent.
+    suspects: BTreeMap<u64, String>,
     dialled: Vec<Dialled>,
     lookups: usize,
 }
@@ -108,6 +110,7 @@ impl World {
             link: Link::Quic,
             pending: Vec::new(),
             tunnels: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             dialled: Vec::new(),
             lookups: 0,
         }
@@ -201,10 +204,12 @@ impl World {
             Verdict::Duplicate => assert!(known, "{id} is not held"),
             Verdict::Keep { serial, replaces } => {
                 assert!(!known, "{id} is held already");
-                assert_eq!(replaces.is_some(), purpose == Purpose::Upgrade(id.clone()));
-                if let Some(old) = replaces {
-                    assert_eq!(self.tunnels.remove(&old).as_ref(), Some(&id));
+                let suspects = self.suspects.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial);
+                let mut old: Vec<u64> = suspects.collect();
+                if purpose == Purpose::Upgrade(id.clone()) {
+                    old.extend(self.tunnels.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial));
                 }
+                assert_eq!(old, replaces.into_iter().collect::<Vec<_>>());
                 self.tunnels.insert(serial, id);
             }
         }
@@ -218,6 +223,32 @@ impl World {
         assert!(!lost.is_empty(), "there is no tunnel to {id}");
         for serial in lost.into_keys() {
             self.plan.ended(id, serial, self.now);
+        }
+    }
+
+    /// Nothing is heard of a server any more. What is behind the addresses stays.
+    fn silence(&mut self, id: &str) {
+        let (silent, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
+        self.tunnels = left;
+        let silent: BTreeMap<u64, String> = silent;
+        for serial in silent.keys() {
+            assert!(self.plan.suspect(id, *serial, self.now));
+        }
+        self.suspects.extend(silent);
+    }
+
+    /// Those of which nothing was heard are heard of again.
+    fn hear(&mut self) {
+        for (serial, id) in std::mem::take(&mut self.suspects) {
+            assert!(self.plan.back(&id, serial, self.now));
+            self.tunnels.insert(serial, id);
+        }
+    }
+
+    /// Those of which nothing was heard are given up.
+    fn give_up(&mut self) {
+        for (serial, id) in std::mem::take(&mut self.suspects) {
+            assert!(self.plan.ended(&id, serial, self.now));
         }
     }
 

@@ -1,4 +1,4 @@
-//! One `Proxy` call: the first packet, the dial, and then the relay.
+//! One `Proxy` call: the first packet and the dial, up to the relay.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,14 +8,14 @@ use std::task::Poll;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use tokio::time::timeout;
-use tunnel::duplex::{Abort, Broken, Duplex as _};
-use tunnel::packets::Asked;
-use tunnel::relay::relay;
+use tunnel::duplex::Broken;
+use tunnel::packets::{Asked, Member};
 use tunnel_proto::packet::Packet;
 use tunnel_proto::target::Target;
 
+use super::super::carried::Carried;
 use super::super::record::{GivenUp, Record};
-use super::super::{Frontend, HEAD_LIMIT, HOLD, settle};
+use super::super::{Frontend, HEAD_LIMIT};
 use super::Code;
 use super::client::{Client, Packets};
 use super::sender::Sender;
@@ -36,34 +36,38 @@ impl Request {
     }
 }
 
-/// Serves one call to its end.
+/// Brings one call to where its connection is relayed; `None` when it does not
+/// come to that.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
     send: SendStream<Bytes>,
     body: RecvStream,
-) {
+) -> Option<Box<Carried<Party>>> {
     let counted = &frontend.metrics.konnectivity;
     let mut send = Sender::new(send, counted.packets.to_client.clone(), counted.proxy_call());
     let mut packets = Packets::new(body, counted.packets.from_client.clone());
     let first = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return,
+        () = frontend.drain.killed() => return None,
         first = timeout(HEAD_LIMIT, first_dial(&mut packets, &mut send)) => first,
     };
     let mut request = match first {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => {
             frontend.bad_client("no_request", listener, "the call ended before a dial");
-            return send.end(Code::Ok, "");
+            send.end(Code::Ok, "");
+            return None;
         }
         Ok(Err(error)) => {
             frontend.bad_client("bad_request", listener, &error.to_string());
-            return send.end(Code::InvalidArgument, "malformed or unexpected packet");
+            send.end(Code::InvalidArgument, "malformed or unexpected packet");
+            return None;
         }
         Err(_) => {
             frontend.bad_client("slow_request", listener, "no dial in time");
-            return send.end(Code::InvalidArgument, "no dial request in time");
+            send.end(Code::InvalidArgument, "no dial request in time");
+            return None;
         }
     };
     // Again only for clients that asked for another connection before the
@@ -71,10 +75,21 @@ pub(super) async fn serve(
     loop {
         let carrying = Carrying { frontend: &frontend, listener, packets, send };
         match carrying.serve(request).await {
-            Some((rest, next)) => ((packets, send), request) = (rest, next),
-            None => return,
+            Served::Next(rest, next) => ((packets, send), request) = (*rest, next),
+            Served::Connected(carried) => return Some(carried),
+            Served::Over => return None,
         }
     }
+}
+
+/// What became of a dial.
+enum Served {
+    /// The client has its connection.
+    Connected(Box<Carried<Party>>),
+    /// It has not, and asked for another one in the meantime.
+    Next(Box<(Packets, Sender)>, Request),
+    /// The call is over.
+    Over,
 }
 
 /// A call without a connection.
@@ -86,9 +101,8 @@ struct Carrying<'a> {
 }
 
 impl Carrying<'_> {
-    /// Serves a connection. Gives the call back when there was none and the
-    /// client has asked for another one in the meantime.
-    async fn serve(mut self, request: Request) -> Option<((Packets, Sender), Request)> {
+    /// Makes a connection.
+    async fn serve(mut self, request: Request) -> Served {
         let (frontend, listener) = (self.frontend, self.listener);
         let id = frontend.dialer.next_id();
         let mut record = Record::new(frontend, ClientKind::Grpc, (listener, id), shown(&request.address));
@@ -104,15 +118,14 @@ impl Carrying<'_> {
             biased;
             () = frontend.drain.killed() => {
                 record.given_up(GivenUp::Killed);
-                return None;
+                return Served::Over;
             }
             dialed = dial(frontend, id, &target, (&mut self.packets, &mut next), request.random) => dialed,
         };
         match dialed {
             Ok(Ok(dialed)) => {
                 record.dialed(&dialed);
-                self.relay(dialed, request.random, next, record).await;
-                None
+                self.answer(dialed, request.random, next, record)
             }
             Ok(Err(error)) => {
                 record.failed(&error);
@@ -120,56 +133,47 @@ impl Carrying<'_> {
             }
             Err(Gone::Left) => {
                 record.given_up(GivenUp::Cancelled);
-                if next.is_none() {
-                    self.send.end(Code::Ok, "");
-                }
-                next.map(|next| ((self.packets, self.send), next))
+                self.go_on(next)
             }
             Err(Gone::Broken(why)) => {
                 record.given_up(GivenUp::Nonsense);
                 frontend.bad_client("bad_request", listener, &why.to_string());
                 self.send.end(Code::InvalidArgument, "unexpected packet while dialling");
-                None
+                Served::Over
             }
         }
     }
 
-    fn refuse(
-        mut self,
-        error: String,
-        request: &Request,
-        next: Option<Request>,
-    ) -> Option<((Packets, Sender), Request)> {
+    fn refuse(mut self, error: String, request: &Request, next: Option<Request>) -> Served {
         let answer = Packet::DialResponse { error, connect_id: 0, random: request.random };
         // A client that went away needs no answer.
-        self.send.packet(&answer).ok()?;
-        if next.is_none() {
-            // Old clients leak the connection unless the call is ended here.
-            self.send.end(Code::Ok, "");
+        if self.send.packet(&answer).is_err() {
+            return Served::Over;
         }
-        next.map(|next| ((self.packets, self.send), next))
+        self.go_on(next)
     }
 
-    async fn relay(mut self, mut dialed: Dialed, random: i64, next: Option<Request>, mut record: Record) {
+    fn go_on(mut self, next: Option<Request>) -> Served {
+        if let Some(next) = next {
+            return Served::Next(Box::new((self.packets, self.send)), next);
+        }
+        // Old clients leak the connection unless the call is ended here.
+        self.send.end(Code::Ok, "");
+        Served::Over
+    }
+
+    fn answer(mut self, dialed: Dialed, random: i64, next: Option<Request>, mut record: Record) -> Served {
         // Never 0, which clients take for "none", and never negative.
         let connect_id = i64::try_from(record.id).unwrap_or(1);
         let answer = Packet::DialResponse { error: String::new(), connect_id, random };
         if self.send.packet(&answer).is_err() {
-            return record.given_up(GivenUp::Unanswered);
+            record.given_up(GivenUp::Unanswered);
+            return Served::Over;
         }
-        record.established();
         let frontend = self.frontend;
         let client = Client::new(self.packets, self.send, connect_id, next.map(Request::into_packet));
-        let mut client = Party::new(client, Arc::clone(frontend), self.listener);
-        let meter = frontend.metrics.meter(ClientKind::Grpc, dialed.link);
-        let ending = tokio::select! {
-            biased;
-            () = frontend.drain.killed() => return client.abort(Abort::Now),
-            ending = relay(&mut client, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
-        };
-        record.ended(ending);
-        drop((record, client));
-        settle(dialed, &frontend.drain).await;
+        let client = Party::new(client, Arc::clone(frontend), self.listener);
+        Served::Connected(Carried::new(client, dialed, record, frontend, ClientKind::Grpc))
     }
 }
 
@@ -255,40 +259,42 @@ async fn dial(
     .await
 }
 
-/// Serves one more dial of a call that carries others already.
-pub(super) async fn serve_asked(frontend: Arc<Frontend>, listener: &'static str, asked: Asked) {
+/// Makes one more connection on a call that carries others already.
+pub(super) async fn serve_asked(
+    frontend: Arc<Frontend>,
+    listener: &'static str,
+    asked: Asked,
+) -> Option<Box<Carried<Member>>> {
     let id = frontend.dialer.next_id();
     let mut record = Record::new(&frontend, ClientKind::Grpc, (listener, id), shown(&asked.address));
     let target = match target_of(&asked.protocol, &asked.address) {
         Ok(target) => target,
         Err(text) => {
             record.given_up(GivenUp::BadRequest);
-            return asked.refuse(text);
+            asked.refuse(text);
+            return None;
         }
     };
     let dialed = tokio::select! {
         biased;
-        () = frontend.drain.killed() => return record.given_up(GivenUp::Killed),
-        () = asked.cancelled() => return record.given_up(GivenUp::Cancelled),
+        () = frontend.drain.killed() => {
+            record.given_up(GivenUp::Killed);
+            return None;
+        }
+        () = asked.cancelled() => {
+            record.given_up(GivenUp::Cancelled);
+            return None;
+        }
         dialed = frontend.dialer.dial(id, &target) => dialed,
     };
-    let mut dialed = match dialed {
+    let dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
             record.failed(&error);
-            return asked.refuse(error.to_string());
+            asked.refuse(error.to_string());
+            return None;
         }
     };
     record.dialed(&dialed);
-    let mut client = asked.accept();
-    record.established();
-    let meter = frontend.metrics.meter(ClientKind::Grpc, dialed.link);
-    let ending = tokio::select! {
-        biased;
-        () = frontend.drain.killed() => return,
-        ending = relay(&mut client, &mut dialed.stream, Some(HOLD), &meter, &mut record.moved) => ending,
-    };
-    record.ended(ending);
-    drop((record, client));
-    settle(dialed, &frontend.drain).await;
+    Some(Carried::new(asked.accept(), dialed, record, &frontend, ClientKind::Grpc))
 }

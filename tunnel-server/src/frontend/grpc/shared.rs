@@ -84,8 +84,12 @@ async fn serve(frontend: Arc<Frontend>, listener: &'static str, mux: Mux, mut as
             }
         };
         let Some(asked) = next else { break };
-        let serving = call::serve_asked(Arc::clone(&frontend), listener, asked);
-        frontend.drain.spawn_connection("dial on a shared call", serving);
+        let dial = Box::pin(call::serve_asked(Arc::clone(&frontend), listener, asked));
+        frontend.drain.spawn_connection("dial on a shared call", async move {
+            if let Some(carried) = dial.await {
+                carried.run().await;
+            }
+        });
     }
 }
 

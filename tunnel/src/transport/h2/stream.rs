@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client, server};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
+use super::told;
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
 /// Trailer that says how a direction ended, if not with a plain end.
@@ -240,7 +241,7 @@ fn broken(error: &h2::Error) -> Broken {
         return Broken::Reset;
     }
     if error.is_io() || error.is_go_away() {
-        Broken::Lost(error.to_string())
+        Broken::Lost(told(error))
     } else {
         Broken::Protocol(error.to_string())
     }

@@ -15,6 +15,9 @@ enum Happens {
     NameFails(usize),
     Dies(usize),
     Drains(usize),
+    FallsSilent(usize),
+    IsHeardAgain,
+    IsGivenUp,
     Count(Option<u32>),
     Leases(Option<u32>),
     Told(Vec<u8>),
@@ -37,6 +40,9 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => (0..2_usize).prop_map(Happens::NameFails),
         2 => (0..IDS.len()).prop_map(Happens::Dies),
         1 => (0..IDS.len()).prop_map(Happens::Drains),
+        2 => (0..IDS.len()).prop_map(Happens::FallsSilent),
+        1 => Just(Happens::IsHeardAgain),
+        1 => Just(Happens::IsGivenUp),
         1 => prop::option::of(0..7_u32).prop_map(Happens::Count),
         1 => prop::option::of(0..7_u32).prop_map(Happens::Leases),
         1 => addrs().prop_map(Happens::Told),
@@ -57,6 +63,9 @@ fn let_happen(world: &mut World, happens: Happens) {
             }
         }
         Happens::Drains(n) => world.drain(IDS[n]),
+        Happens::FallsSilent(n) => world.silence(IDS[n]),
+        Happens::IsHeardAgain => world.hear(),
+        Happens::IsGivenUp => world.give_up(),
         Happens::Count(count) => world.count = count,
         Happens::Leases(count) => world.plan.leased(count, world.now),
         Happens::Told(addrs) => world.told = addrs.into_iter().map(|n| addr(n).to_string()).collect(),
@@ -96,6 +105,7 @@ proptest! {
         world.put(4, Behind::Servers(vec!["c", "d", "e"]));
         world.put(5, Behind::Refuses);
         world.put(6, Behind::Refuses);
+        world.give_up();
         for id in IDS {
             if world.held().contains(id) {
                 world.lose(id);

@@ -477,3 +477,58 @@ fn a_plan_that_was_stopped_begins_nothing_and_still_counts() {
     assert_eq!(world.count_dials(s(3600)), 0);
     assert_eq!((world.plan.wake(), world.numbers()), (None, (0, 2)));
 }
+
+#[test]
+fn a_silent_server_counts_as_lost_until_it_is_heard_of_again() {
+    let mut world = World::new(&["10.0.0.1", "10.0.0.2"], 26);
+    world.put(1, one("a"));
+    world.put(2, one("b"));
+    world.pass(s(20));
+    world.put(1, Behind::Silent);
+    world.silence("a");
+    assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 2)));
+    assert!(world.count_dials(s(120)) >= 5, "another tunnel is looked for");
+    assert!(world.dialled.iter().all(|dial| dial.addr == addr(1)));
+    world.hear();
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
+    // One attempt was under way.
+    assert!(world.count_dials(s(3600)) <= 1);
+    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
+    world.lose("a");
+    world.put(1, one("a"));
+    world.pass(s(20));
+    assert_eq!(world.held(), set(&["a", "b"]));
+}
+
+#[test]
+fn another_tunnel_to_a_silent_server_takes_its_place() {
+    let mut world = World::new(&["10.0.0.1"], 27);
+    world.put(1, one("a"));
+    world.pass(s(20));
+    let old = *world.tunnels.keys().next().unwrap();
+    world.silence("a");
+    world.pass(s(5));
+    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
+    assert!(world.suspects.is_empty() && !world.tunnels.contains_key(&old));
+    // Whatever becomes of the old one, it is of no interest any more.
+    assert!(!world.plan.back("a", old, world.now));
+    assert!(!world.plan.suspect("a", old, world.now));
+    assert!(!world.plan.ended("a", old, world.now));
+    assert_eq!(world.count_dials(s(3600)), 0);
+    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
+}
+
+#[test]
+fn a_silent_server_that_is_given_up_was_lost_before() {
+    let mut world = World::new(&["10.0.0.1"], 28);
+    world.put(1, one("a"));
+    world.pass(s(20));
+    let old = *world.tunnels.keys().next().unwrap();
+    world.put(1, Behind::Silent);
+    world.silence("a");
+    world.pass(s(45));
+    assert!(world.plan.ended("a", old, world.now));
+    world.put(1, one("b"));
+    world.pass(s(25));
+    assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 1)));
+}

@@ -1,0 +1,62 @@
+//! A CA and the certificates of server and agent, valid for one address and for
+//! as long as the directory they are in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// Where the files are.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    pub(crate) ca: PathBuf,
+    pub(crate) agent: Pair,
+    pub(crate) server: Pair,
+}
+
+/// A certificate and its key.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Certificates {
+    pub(crate) fn write(dir: &Path, host: &str) -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "badnet");
+        let ca = put(dir, "ca.pem", &params.self_signed(&key)?.pem())?;
+        let issuer = Issuer::new(params, key);
+        let pair = |name: &str| Pair::write(dir, name, host, &issuer);
+        Ok(Self { ca, agent: pair("agent")?, server: pair("server")? })
+    }
+}
+
+impl Pair {
+    fn write(dir: &Path, name: &str, host: &str, issuer: &Issuer<'_, KeyPair>) -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec!["localhost".into(), host.into()])?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, issuer)?.pem();
+        Ok(Self {
+            certificate: put(dir, &format!("{name}.pem"), &certificate)?,
+            key: put(dir, &format!("{name}.key"), &key.serialize_pem())?,
+        })
+    }
+}
+
+fn put(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = dir.join(name);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}

@@ -1,0 +1,193 @@
+//! The line between two network namespaces: two TUN devices, and what moves
+//! packets between them, on a thread of its own.
+//!
+//! A TUN device hands over what would go on the wire: one packet of at most the
+//! MTU at a time. (Of a pair of Ethernet devices in the same kernel, segments of
+//! 64 KB would come, and one loss would be fifty.)
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tun_rs::{AsyncDevice, DeviceBuilder};
+
+use crate::line::{Conditions, Counts, Line};
+use crate::nat::{Field, translate};
+
+/// Longer than any packet on a device with this MTU.
+const BUFFER: usize = 4096;
+
+/// Packets that are moved before the other direction has its turn.
+const TURN: usize = 64;
+
+/// Without packets on the way, there is nothing to wait for; this only bounds it.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A running emulator; it ends when this is dropped, and its devices vanish.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    state: Arc<Mutex<State>>,
+    /// Wakes the mover after a change.
+    _alive: mpsc::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// From the server's side to the agent's, and back.
+    down: Line,
+    up: Line,
+    /// What the NAT does to the ports of the agent's side.
+    change: u16,
+}
+
+impl Emulator {
+    /// Makes the devices, and moves packets between them.
+    pub(crate) fn start(names: [&str; 2], conditions: Conditions, seed: u64) -> anyhow::Result<Self> {
+        let state = State { down: Line::new(conditions, seed), up: Line::new(conditions, !seed), change: 0 };
+        let state = Arc::new(Mutex::new(state));
+        let (alive, gone) = mpsc::channel(1);
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let (shared, names) = (Arc::clone(&state), names.map(str::to_owned));
+        let thread = std::thread::Builder::new().name("line".into()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            runtime.block_on(run(names, &shared, ready, gone));
+        })?;
+        started.recv().context("the emulator's thread ended")?.context("TUN devices")?;
+        Ok(Self { state, _alive: alive, thread: Some(thread) })
+    }
+
+    /// From now on, in both directions.
+    pub(crate) fn set(&self, conditions: Conditions) {
+        let mut state = self.lock();
+        state.down.set(conditions);
+        state.up.set(conditions);
+    }
+
+    /// Nothing gets through, or again everything.
+    pub(crate) fn set_dark(&self, dark: bool) {
+        let mut state = self.lock();
+        state.down.set_dark(dark);
+        state.up.set_dark(dark);
+    }
+
+    /// The NAT forgets: connections of the agent's side have other ports now, and
+    /// what is sent to the old ones does not arrive.
+    pub(crate) fn rebind(&self) {
+        let mut state = self.lock();
+        // The high bits stay, so that ports remain in the range they are from.
+        state.change = (state.change + 0x0123) & 0x0fff;
+    }
+
+    /// Of the direction to the agent, and of the other.
+    pub(crate) fn counts(&self) -> [Counts; 2] {
+        let state = self.lock();
+        [state.down.counts(), state.up.counts()]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let (alive, _) = mpsc::channel(1);
+        // The thread ends when its channel does.
+        drop(std::mem::replace(&mut self._alive, alive));
+        if let Some(thread) = self.thread.take() {
+            // It has panicked otherwise, which was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn run(
+    names: [String; 2],
+    state: &Mutex<State>,
+    ready: std::sync::mpsc::SyncSender<std::io::Result<()>>,
+    mut gone: mpsc::Receiver<()>,
+) {
+    let devices = names.map(|name| DeviceBuilder::new().name(name).enable(false).build_async());
+    let [server, agent] = match devices {
+        [Ok(server), Ok(agent)] => [server, agent],
+        [Err(error), _] | [_, Err(error)] => return drop(ready.send(Err(error))),
+    };
+    if ready.send(Ok(())).is_err() {
+        return;
+    }
+    tokio::select! {
+        _ = gone.recv() => {}
+        () = carry(&server, &agent, state, Way::Down) => {}
+        () = carry(&agent, &server, state, Way::Up) => {}
+    }
+}
+
+/// Which direction.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Down,
+    Up,
+}
+
+impl Way {
+    fn of(self, state: &mut State) -> &mut Line {
+        match self {
+            Self::Down => &mut state.down,
+            Self::Up => &mut state.up,
+        }
+    }
+}
+
+/// Until a device fails.
+async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: Way) {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let next = way.of(&mut lock(state)).next().unwrap_or_else(|| Instant::now() + LONG);
+        tokio::select! {
+            received = from.recv(&mut buffer) => {
+                let Ok(mut len) = received else { return };
+                for _ in 0..TURN {
+                    put(&mut buffer[..len], state, way);
+                    match from.try_recv(&mut buffer) {
+                        Ok(more) => len = more,
+                        Err(_) => break,
+                    }
+                }
+            }
+            () = sleep_until(next) => {}
+        }
+        let mut out = Vec::new();
+        {
+            let (mut state, now) = (lock(state), Instant::now());
+            out.extend(std::iter::from_fn(|| way.of(&mut state).take(now)).take(TURN));
+        }
+        for packet in out {
+            // A device that is down, or has no room, loses packets, as any does.
+            let _ = to.try_send(&packet);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn put(packet: &mut [u8], state: &Mutex<State>, way: Way) {
+    let mut state = lock(state);
+    let field = match way {
+        Way::Down => Field::Destination,
+        Way::Up => Field::Source,
+    };
+    if state.change != 0 {
+        translate(packet, field, state.change);
+    }
+    way.of(&mut state).put(Instant::now(), packet);
+}

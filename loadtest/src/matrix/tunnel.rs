@@ -1,0 +1,127 @@
+//! A server and an agent of ours, started here and ended with their value.
+
+use std::path::{Path, PathBuf};
+
+use rustls::ClientConfig;
+use tunnel_client::{Endpoint, Options, Protocol, tls_config};
+
+use super::certificates::Certificates;
+use super::children::{Child, Ports};
+use crate::bench::Frontend;
+use crate::cli::{FrontendName, Link};
+use crate::process::Process;
+
+/// What is started: programs, and flags beside those that are needed.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub(crate) server: PathBuf,
+    pub(crate) agent: PathBuf,
+    pub(crate) server_flags: Vec<String>,
+    pub(crate) agent_flags: Vec<String>,
+}
+
+/// A server and an agent on one link.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    server: Child,
+    agent: Child,
+    uds: PathBuf,
+    ports: Ports,
+    tls: ClientConfig,
+}
+
+impl Tunnel {
+    /// Starts both and waits until they are ready. Socket and logs are files in
+    /// `dir` with this `label`.
+    pub(crate) async fn start(
+        programs: &Programs,
+        link: Link,
+        certificates: &Certificates,
+        dir: &Path,
+        label: &str,
+    ) -> anyhow::Result<Self> {
+        let ports = Ports::free()?;
+        let uds = dir.join(format!("{label}.socket"));
+        let server_flags = [server_flags(certificates, &ports, &uds), programs.server_flags.clone()].concat();
+        let agent_flags = [agent_flags(certificates, &ports, link), programs.agent_flags.clone()].concat();
+        let log = |name: &str| dir.join(format!("{name}-{label}.log"));
+        let mut server = Child::start("server", &programs.server, &server_flags, &log("server"))?;
+        server.wait_for_port(ports.server_health).await?;
+        let mut agent = Child::start("agent", &programs.agent, &agent_flags, &log("agent"))?;
+        agent.wait_until_ready(ports.agent_health).await?;
+        server.wait_until_ready(ports.server_health).await?;
+        let tls = tls_config(&certificates.ca, &certificates.client.certificate, &certificates.client.key)?;
+        Ok(Self { server, agent, uds, ports, tls })
+    }
+
+    /// Server and agent, to be watched.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        [("server", &self.server), ("agent", &self.agent)]
+            .map(|(name, child)| Process { name: name.into(), pid: child.id() })
+            .to_vec()
+    }
+
+    /// The ends of both logs.
+    pub(crate) fn last_words(&self) -> String {
+        format!("{}\n{}", self.server.last_words(), self.agent.last_words())
+    }
+
+    /// One of the ways in.
+    pub(crate) fn frontend(&self, name: FrontendName) -> anyhow::Result<Frontend> {
+        let protocol = match name {
+            FrontendName::ConnectUds | FrontendName::ConnectTcp => Protocol::Connect,
+            FrontendName::GrpcUds | FrontendName::GrpcTcp => Protocol::Grpc,
+        };
+        let endpoint = match name {
+            FrontendName::ConnectUds | FrontendName::GrpcUds => Endpoint::unix(self.uds.clone()),
+            FrontendName::ConnectTcp | FrontendName::GrpcTcp => {
+                let address = ([127, 0, 0, 1], self.ports.frontend).into();
+                Endpoint::tls(address, "localhost".try_into()?, self.tls.clone())
+            }
+        };
+        Ok(Frontend { name: name.name().into(), protocol, endpoint, options: Options::default() })
+    }
+}
+
+pub(crate) fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Path) -> Vec<String> {
+    let (ca, server) = (certificates.ca.display(), &certificates.server);
+    let (certificate, key) = (server.certificate.display(), server.key.display());
+    let mut flags = vec![
+        format!("--uds-name={}", uds.display()),
+        "--delete-existing-uds-file=true".into(),
+        "--proxy-strategies=default".into(),
+        "--server-id=loadtest".into(),
+    ];
+    for name in ["server", "cluster"] {
+        flags.push(format!("--{name}-cert={certificate}"));
+        flags.push(format!("--{name}-key={key}"));
+        flags.push(format!("--{name}-ca-cert={ca}"));
+    }
+    let listeners = [
+        ("server", ports.frontend),
+        ("agent", ports.link),
+        ("admin", ports.server_admin),
+        ("health", ports.server_health),
+    ];
+    for (name, port) in listeners {
+        flags.push(format!("--{name}-bind-address=127.0.0.1"));
+        flags.push(format!("--{name}-port={port}"));
+    }
+    flags
+}
+
+fn agent_flags(certificates: &Certificates, ports: &Ports, link: Link) -> Vec<String> {
+    vec![
+        format!("--ca-cert={}", certificates.ca.display()),
+        format!("--agent-cert={}", certificates.agent.certificate.display()),
+        format!("--agent-key={}", certificates.agent.key.display()),
+        "--proxy-server-host=127.0.0.1".into(),
+        format!("--proxy-server-port={}", ports.link),
+        format!("--transport={}", link.name()),
+        "--agent-id=loadtest".into(),
+        "--health-server-host=127.0.0.1".into(),
+        format!("--health-server-port={}", ports.agent_health),
+        "--admin-bind-address=127.0.0.1".into(),
+        format!("--admin-server-port={}", ports.agent_admin),
+    ]
+}

@@ -1,0 +1,58 @@
+//! A connection of which client and target know, for as long as it lasts.
+//!
+//! Most of a server's connections are in this state and idle, so what one costs
+//! is what is in here: everything that came before, the dial above all, has been
+//! dropped by then, and what may come after is boxed.
+
+use std::sync::Arc;
+
+use tunnel::duplex::{Abort, Duplex};
+use tunnel::relay::relay;
+
+use super::record::Record;
+use super::{Frontend, HOLD, settle};
+use crate::dial::Dialed;
+use crate::metrics::ClientKind;
+
+/// A client and the stream that carries its connection.
+pub(super) struct Carried<C> {
+    client: C,
+    dialed: Dialed,
+    record: Record,
+    frontend: Arc<Frontend>,
+    kind: ClientKind,
+}
+
+impl<C: Duplex> Carried<C> {
+    /// The client was told that it is connected.
+    pub(super) fn new(
+        client: C,
+        dialed: Dialed,
+        mut record: Record,
+        frontend: &Arc<Frontend>,
+        kind: ClientKind,
+    ) -> Box<Self> {
+        record.established();
+        Box::new(Self { client, dialed, record, frontend: Arc::clone(frontend), kind })
+    }
+
+    /// Relays until both directions are over or the drain kills, and then stays
+    /// until the agent has all that the client sent.
+    pub(super) async fn run(mut self: Box<Self>) {
+        let Self { client, dialed, record, frontend, kind } = &mut *self;
+        let meter = frontend.metrics.meter(*kind, dialed.link);
+        let ending = tokio::select! {
+            biased;
+            () = frontend.drain.killed() => return client.abort(Abort::Now),
+            ending = relay(client, &mut dialed.stream, Some(HOLD), meter, &mut record.moved) => ending,
+        };
+        record.ended(ending);
+        Box::pin(self.leave()).await;
+    }
+
+    async fn leave(self: Box<Self>) {
+        let Self { client, dialed, record, frontend, kind: _ } = *self;
+        drop((record, client));
+        settle(dialed, &frontend.drain).await;
+    }
+}
