@@ -252,7 +252,8 @@ fn servers(list: &str, default_port: u16) -> anyhow::Result<Vec<ServerAddr>> {
             None => (entry, default_port),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        ensure!(!host.is_empty() && port != 0, "--proxy-server-host: {entry:?} is no host");
+        ensure!(!host.is_empty(), "--proxy-server-host: {entry:?} is no host");
+        ensure!(port != 0, "--proxy-server-port must be greater than 0, also within --proxy-server-host");
         let server = ServerAddr { host: host.to_owned(), port };
         if !servers.contains(&server) {
             servers.push(server);

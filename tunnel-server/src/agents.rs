@@ -93,6 +93,15 @@ impl Agent {
         self.tunnel.as_ref()
     }
 
+    /// Whether it reads nothing, so that others are better asked. Only on a
+    /// stream that all connections share can one of them bring that about.
+    pub fn is_stuck(&self) -> bool {
+        match &self.tunnel {
+            Some(Tunnel::Konnectivity(link)) => link.is_stuck(),
+            Some(Tunnel::Quic(_) | Tunnel::H2(_)) | None => false,
+        }
+    }
+
     /// Open streams, those being dialled included.
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)

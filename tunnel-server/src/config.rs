@@ -224,11 +224,12 @@ fn kube_access(args: &KubeArgs) -> anyhow::Result<KubeAccess> {
     })
 }
 
+/// Labels are read, and refused, also where nothing is published, as in Konnectivity.
 fn lease_publishing(args: LeaseArgs) -> anyhow::Result<Option<LeasePublishing>> {
+    let labels = tunnel::args::labels(&args.lease_label).context("--lease-label")?;
     if !args.enable_lease_controller {
         return Ok(None);
     }
     ensure!(!args.lease_namespace.is_empty(), "--enable-lease-controller needs --lease-namespace");
-    let labels = tunnel::args::labels(&args.lease_label).context("--lease-label")?;
     Ok(Some(LeasePublishing { namespace: args.lease_namespace, labels }))
 }

@@ -21,6 +21,10 @@ use crate::agents::{Agent, Registry, StreamCount};
 use crate::metrics::{DialFailure, DialTimes, GaugeGuard, Metrics};
 use crate::route::Router;
 
+/// How long a dial waits for an agent that reads nothing where another could be
+/// asked. Longer than a lost packet takes to be sent again.
+const UNTAKEN: Duration = Duration::from_secs(2);
+
 /// Why a client does not get its connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
@@ -48,8 +52,8 @@ pub enum DialError {
         /// What happened to the tunnel.
         why: String,
     },
-    /// The agent takes no more streams.
-    #[error("agent {agent} is at its limit of streams")]
+    /// The agent is at its limit of streams, or reads nothing.
+    #[error("agent {agent} takes no more dials")]
     AgentBusy {
         /// The agent's id.
         agent: String,
@@ -212,7 +216,8 @@ impl Dialer {
     ) -> Result<(Dialed, DialTimes), DialError> {
         let began = Instant::now();
         let first = self.pick(target, None)?;
-        let error = match self.ask(&first, id, target, began, deadline).await {
+        let patience = self.patience(&first, target);
+        let error = match self.ask(&first, id, target, (began, deadline), patience).await {
             Err(error) if error.is_worth_another_agent() => error,
             result => return result,
         };
@@ -220,7 +225,14 @@ impl Dialer {
         let Ok(second) = self.pick(target, Some(&first)) else { return Err(error) };
         self.metrics.dial_retried();
         self.metrics.konnectivity.dial_failed(error.failure());
-        self.ask(&second, id, target, began, deadline).await
+        self.ask(&second, id, target, (began, deadline), None).await
+    }
+
+    /// How long an agent is waited for that takes no dial, where others could.
+    fn patience(&self, agent: &Arc<Agent>, target: &Target) -> Option<Duration> {
+        let shares = matches!(agent.tunnel(), Some(Tunnel::Konnectivity(_)));
+        let others = || self.router.pick(&self.registry.view(), target, Some(agent)).is_some();
+        (shares && others()).then_some(UNTAKEN)
     }
 
     fn pick(&self, target: &Target, not: Option<&Arc<Agent>>) -> Result<Arc<Agent>, DialError> {
@@ -255,8 +267,8 @@ impl Dialer {
         agent: &Arc<Agent>,
         id: u64,
         target: &Target,
-        began: Instant,
-        deadline: Instant,
+        (began, deadline): (Instant, Instant),
+        patience: Option<Duration>,
     ) -> Result<(Dialed, DialTimes), DialError> {
         let count = agent.count_stream();
         // Whether a dial has reached a silent agent cannot be known, nor that of one
@@ -267,7 +279,7 @@ impl Dialer {
             why: "no sign of life".to_owned(),
         };
         // Boxed: it is large, and the connection's task, which it is part of, lives on.
-        let mut exchange = Box::pin(self.exchange(agent, id, target, deadline));
+        let mut exchange = Box::pin(self.exchange(agent, id, target, deadline, patience));
         let asked = timeout_at(deadline, async {
             tokio::select! {
                 biased;
@@ -299,6 +311,7 @@ impl Dialer {
         id: u64,
         target: &Target,
         deadline: Instant,
+        patience: Option<Duration>,
     ) -> Result<Answered, DialError> {
         // What the session found out says more than what became of the stream.
         let lost = |why: String| DialError::AgentLost {
@@ -309,7 +322,7 @@ impl Dialer {
         let bad = |why: String| DialError::BadAnswer { agent: agent.id.clone(), why };
         let tunnel = agent.tunnel().ok_or_else(|| lost("no tunnel".to_owned()))?;
         if let Tunnel::Konnectivity(link) = tunnel {
-            return self.ask_by_packet(agent, link, target).await;
+            return self.ask_by_packet(agent, link, target, patience).await;
         }
         let stream = tunnel.open().await.map_err(|error| match error {
             OpenError::Busy => DialError::AgentBusy { agent: agent.id.clone() },
@@ -348,16 +361,23 @@ impl Dialer {
         agent: &Arc<Agent>,
         link: &konnectivity::Tunnel,
         target: &Target,
+        patience: Option<Duration>,
     ) -> Result<Answered, DialError> {
         let agent_id = || agent.id.clone();
         let (opened, streams) = (Instant::now(), self.metrics.stream(Link::Konnectivity));
-        match link.dial(target.to_string()).await {
+        let answer = match patience {
+            Some(patience) => link.dial_if_taken(target.to_string(), patience).await,
+            None => link.dial(target.to_string()).await,
+        };
+        match answer {
             Ok(member) => Ok(Answered { stream: member.into(), link: Link::Konnectivity, opened, streams }),
             Err(packets::DialFailure::Refused(text)) => {
                 Err(DialError::Refused { agent: agent_id(), refusal: Refusal::from_go(text) })
             }
             Err(packets::DialFailure::BadAnswer(why)) => Err(DialError::BadAnswer { agent: agent_id(), why }),
-            Err(packets::DialFailure::Busy) => Err(DialError::AgentBusy { agent: agent_id() }),
+            Err(packets::DialFailure::Busy | packets::DialFailure::Untaken) => {
+                Err(DialError::AgentBusy { agent: agent_id() })
+            }
             Err(packets::DialFailure::Lost(why)) => {
                 self.registry.lost(agent);
                 Err(DialError::AgentLost { agent: agent_id(), target: target.to_string(), why })

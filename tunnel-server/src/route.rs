@@ -172,10 +172,15 @@ impl Group {
         }
     }
 
-    /// One that does not drain, or else one that does.
+    /// One that does not drain, or else one that does; what is stuck comes after
+    /// both, since a dial would only wait there.
     fn pick(&self, usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
         let (ready, draining) = self.agents.split_at(self.ready);
-        pick_of(ready, &usable).or_else(|| pick_of(draining, &usable))
+        let takes = |agent: &Arc<Agent>| usable(agent) && !agent.is_stuck();
+        pick_of(ready, &takes)
+            .or_else(|| pick_of(draining, &takes))
+            .or_else(|| pick_of(ready, &usable))
+            .or_else(|| pick_of(draining, &usable))
     }
 }
 
@@ -206,8 +211,8 @@ impl Router {
     }
 }
 
-/// Power of two choices. What is not usable (at most one agent, in practice)
-/// is stepped over.
+/// Power of two choices. What is not usable (few agents, in practice) is
+/// stepped over.
 fn pick_of(agents: &[Arc<Agent>], usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
     if agents.is_empty() {
         return None;

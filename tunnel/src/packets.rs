@@ -28,6 +28,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -43,6 +44,10 @@ use table::{Table, Taken};
 /// Packets that wait to be sent and open or close something, or answer
 /// nonsense. A peer that reads has none; one that does not gets no more dials.
 const MAX_CONTROL: usize = 1024;
+
+/// How long a peer may take nothing before dials are better sent elsewhere. A
+/// window that is full for a moment is how bulk transfers look.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// Dials of the peer that wait to be taken. Their taker only spawns.
 const MAX_ASKED: usize = 256;
@@ -104,6 +109,8 @@ struct Outgoing {
     ready: VecDeque<Arc<Conn>>,
     /// Connections that are to be closed later.
     delayed: Vec<(Instant, Arc<Conn>)>,
+    /// Since when the peer has taken nothing, while something waits for it.
+    blocked: Option<Instant>,
     driver: Option<Waker>,
 }
 
@@ -157,6 +164,11 @@ impl Mux {
         self.table().connections()
     }
 
+    /// Whether the peer has taken nothing for a while, though something waits.
+    pub fn is_stuck(&self) -> bool {
+        self.outgoing().blocked.is_some_and(|since| since.elapsed() >= STUCK)
+    }
+
     /// Tells the peer that this side wants no more dials.
     pub fn say_drain(&self) {
         self.control(&Packet::Drain);
@@ -188,6 +200,13 @@ impl Mux {
         outgoing.control.push_back((packet.kind(), packet.encode()));
         outgoing.wake();
         true
+    }
+
+    /// Takes a control packet back; whether it had not been sent yet.
+    fn unsay(&self, packet: &Bytes) -> bool {
+        let mut outgoing = self.outgoing();
+        let at = outgoing.control.iter().position(|(_, queued)| queued == packet);
+        at.is_some_and(|at| outgoing.control.remove(at).is_some())
     }
 
     /// A connection has something to send.

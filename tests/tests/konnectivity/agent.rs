@@ -205,6 +205,32 @@ async fn b30_an_agent_wants_as_many_servers_as_it_is_told_and_at_least_one() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b30_leases_and_the_servers_word_are_counted_together_as_the_flag_says() {
+    let certificates = Certificates::make();
+    for (source, leases, wanted) in [
+        ("default", Some(2), 2),
+        // Not known yet: what servers say counts.
+        ("default", None, 3),
+        ("", Some(0), 1),
+        ("max", Some(2), 3),
+        ("max", Some(5), 5),
+        ("max", None, 3),
+    ] {
+        let manners = Manners { count: "3".to_owned(), ..Manners::of("server-a") };
+        let mut server = StockServer::start(&certificates.pki, manners).await;
+        let (_leases, count) = tokio::sync::watch::channel(leases);
+        let spec = spec().flag("server-count-source", source);
+        let agent =
+            Agent::start_with(&certificates.pki, &[server.addr], &spec, |app| app.counting_leases(count));
+        let _call = server.agent().await;
+        agent.wait_for_servers(1, wanted).await;
+        let metrics = agent.metrics().await;
+        assert_eq!(metrics.value("konnectivity_network_proxy_agent_known_server_count"), wanted);
+    }
+    panics::assert_none();
+}
+
 /// The real agent throws away what it has not written yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w06_what_came_before_a_close_is_written() {

@@ -21,6 +21,19 @@ async fn no_dial_pending(cluster: &Cluster) {
     .await;
 }
 
+/// Waits until so many connections have bytes of agents that no client takes.
+async fn full_receive_channels(cluster: &Cluster, wanted: i64) {
+    const FULL: &str = "konnectivity_network_proxy_server_full_receive_channels";
+    wait_for(&format!("{wanted} full channels"), async || {
+        let metrics = cluster.server.metrics().await;
+        match metrics.sum(FULL, &["service_method=\"Connect\""]) {
+            full if full == wanted => Ok(()),
+            _ => Err(metrics.show(FULL)),
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b17_without_an_agent_the_answer_is_no_agent_available() {
     let cluster = Cluster::builder().start().await;
@@ -143,6 +156,7 @@ async fn b19_a_client_that_does_not_read_loses_its_connection_alone() {
     assert_eq!(agent.read(2, 1).await, b"x");
     agent.data(2, b"y").await;
     assert_eq!(within("a byte", healthy.read_u8()).await.unwrap(), b'y');
+    full_receive_channels(&cluster, 1).await;
     while sent < 48 << 20 {
         agent.data(1, &part).await;
         sent += PART;
@@ -163,6 +177,7 @@ async fn b19_a_client_that_does_not_read_loses_its_connection_alone() {
         }
     };
     assert!(!error.is_empty(), "it ended as if that were all");
+    full_receive_channels(&cluster, 0).await;
     healthy.close().await.unwrap();
     cluster.server.wait_until_idle().await;
     panics::assert_none();
@@ -236,6 +251,59 @@ async fn b22_an_agent_that_takes_no_dial_costs_its_limit_and_no_more() {
     connected(&cluster, Frontend::ConnectUnix, &mut agent, 2).await.close().await.unwrap();
     agent.call.expect(Packet::CloseRequest { connect_id: 2 }).await;
     agent.closed(2).await;
+    cluster.finish().await;
+}
+
+/// Konnectivity gives such an agent up for good; here others are preferred to it
+/// for as long as it reads nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b22_an_agent_that_takes_no_dial_is_passed_over_where_there_is_another() {
+    let cluster = Cluster::builder().start().await;
+    let mut stuck = scripted_agent(&cluster, "stuck").await;
+    cluster.server.wait_for_tunnels(1).await;
+    let mut upload = connected(&cluster, Frontend::ConnectUnix, &mut stuck, 1).await;
+    let block = vec![0; 16 * 1024];
+    while tokio::time::timeout(Duration::from_millis(500), upload.write_all(&block)).await.is_ok() {}
+
+    let node = crate::ways::Way::Stock.node();
+    let healthy = stock_agent(&cluster, "healthy", &format!("ipv4={node}")).await;
+    cluster.server.wait_for_tunnels(2).await;
+    let echo = Target::echo(node).await;
+    let begin = Instant::now();
+    for _ in 0..20 {
+        for frontend in FRONTENDS {
+            let mut connection = cluster.server.connect(frontend, &echo).await;
+            ping(&mut connection).await;
+            connection.close().await.unwrap();
+        }
+    }
+    // The first of them may have found that out; the others knew.
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert_eq!(healthy.dials(), 40);
+
+    // It has heard of none of them, and is asked again once it reads.
+    drop(upload);
+    loop {
+        match within("the rest", stuck.call.next()).await.unwrap() {
+            Packet::CloseRequest { connect_id: 1 } => break,
+            packet => assert!(matches!(packet, Packet::Data { connect_id: 1, .. }), "{packet:?}"),
+        }
+    }
+    stuck.closed(1).await;
+    let target = echo.to_string();
+    for round in 0.. {
+        assert!(round < 100, "it is never asked again");
+        let dial = cluster.server.dial(Frontend::ConnectUnix, &target);
+        tokio::pin!(dial);
+        tokio::select! {
+            _ = &mut dial => {}
+            (_, random) = stuck.dialed() => {
+                stuck.refuse(random, "no").await;
+                assert!(within("an answer", dial).await.is_err());
+                break;
+            }
+        }
+    }
     cluster.finish().await;
 }
 

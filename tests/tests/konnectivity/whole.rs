@@ -160,6 +160,35 @@ async fn b03_b08_a_target_that_refuses() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b08_a_name_that_nobody_knows() {
+    for way in WAYS {
+        let mut builder = Cluster::builder().server_flag("proxy-strategies", "default");
+        if let Way::Ours(link) = way {
+            builder = builder.agent_on(link);
+        }
+        let cluster = builder.start().await;
+        let mut fleet = Fleet { cluster, stock: None, node: way.node() };
+        if way == Way::Stock {
+            fleet.start_agent(way).await;
+        }
+        fleet.server().wait_for_tunnels(1).await;
+        for frontend in FRONTENDS {
+            let (status, text) = fleet.server().refusal(frontend, "no-such-host.invalid:80").await;
+            // Where there is no DNS at all, that is what is said.
+            let text = text.replace("server misbehaving", "no such host");
+            assert!(text.starts_with("dial tcp: lookup no-such-host.invalid"), "{way:?}: {text}");
+            assert!(text.ends_with("no such host"), "{way:?}: {text}");
+            assert_eq!(status, (!frontend.is_grpc()).then_some(502), "{way:?}");
+        }
+        wait_for_dial_failures(fleet.server(), "error_response", 2).await;
+        for agent in &fleet.cluster.agents {
+            assert_endpoint_failures(agent, "unknown", 2).await;
+        }
+        fleet.finish().await;
+    }
+}
+
 /// All at the same time, since each takes the agent's whole limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b04_a_target_that_does_not_answer_is_given_up_after_five_seconds() {

@@ -56,7 +56,7 @@ fn what_konnectivity_refuses_is_refused() {
         (&["--lease-label-selector=a in b"], "requirement"),
         (&["--count-server-leases", "--lease-namespace="], "--lease-namespace"),
         (&["--keepalive-time=-1s"], "negative"),
-        (&["--proxy-server-port=0"], "--proxy-server-host"),
+        (&["--proxy-server-port=0"], "--proxy-server-port must be greater than 0"),
         (&["--proxy-server-port=65536"], "65536"),
         (&["--health-server-host=no such name"], "--health-server-host"),
         (&["--no-such-flag"], "--no-such-flag"),

@@ -107,6 +107,7 @@ fn what_konnectivity_refuses_is_refused() {
         (&["--tls-min-version=InvalidVersion"], "VersionTLS12"),
         (&["--cipher-suites=TLS_RSA_WITH_RC4_128_SHA"], "TLS_RSA_WITH_RC4_128_SHA"),
         (&["--enable-lease-controller", "--lease-label="], "--lease-label"),
+        (&["--lease-label=a"], "key=value"),
         (&["--enable-lease-controller", "--lease-label=a"], "key=value"),
         (&["--enable-lease-controller", "--lease-namespace="], "--lease-namespace"),
         (&["--graceful-shutdown-timeout=-1s"], "must not be negative"),

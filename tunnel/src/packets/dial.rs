@@ -1,8 +1,12 @@
 //! Dials on a packet stream, from both sides.
 
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tunnel_proto::packet::Packet;
 
@@ -21,6 +25,9 @@ pub enum DialFailure {
     /// Too many connections, or the peer does not read.
     #[error("the stream takes no more dials")]
     Busy,
+    /// The peer reads nothing, so it has not heard of the dial.
+    #[error("the peer took nothing for too long")]
+    Untaken,
     /// The stream is gone.
     #[error("{0}")]
     Lost(String),
@@ -30,13 +37,14 @@ pub enum DialFailure {
 struct Pending<'a> {
     mux: &'a Mux,
     random: i64,
+    /// As it was queued.
+    request: Bytes,
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        let mut table = self.mux.table();
-        if table.forget_dial(self.random) {
-            drop(table);
+        let open = self.mux.table().forget_dial(self.random);
+        if open && !self.mux.unsay(&self.request) {
             self.mux.control(&Packet::CloseDial { random: self.random });
         }
     }
@@ -51,19 +59,51 @@ impl Mux {
     /// # Errors
     /// With the peer's words, or with what is wrong with the stream.
     pub async fn dial(&self, address: String) -> Result<Member, DialFailure> {
+        self.dial_with(address, None).await
+    }
+
+    /// As [`Mux::dial`], but not where the peer reads nothing: a request that has
+    /// not left after `limit` is taken back, and nobody has heard of it. Cancel
+    /// safe.
+    ///
+    /// # Errors
+    /// As there, and [`DialFailure::Untaken`].
+    pub async fn dial_if_taken(&self, address: String, limit: Duration) -> Result<Member, DialFailure> {
+        self.dial_with(address, Some(limit)).await
+    }
+
+    async fn dial_with(&self, address: String, limit: Option<Duration>) -> Result<Member, DialFailure> {
         let (answer, answered) = oneshot::channel();
         // The top bit stays clear: the number is signed on the wire.
         let random = i64::from_ne_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
         self.table().dial(random, answer)?;
-        let pending = Pending { mux: self, random };
         let request = Packet::DialRequest { protocol: "tcp".to_owned(), address, random };
+        let pending = Pending { mux: self, random, request: request.encode() };
         if !self.control(&request) {
             self.table().forget_dial(random);
             return Err(DialFailure::Busy);
         }
-        let answer = answered.await;
+        let answer = tokio::select! {
+            biased;
+            answer = answered => answer,
+            () = self.unsaid(&pending.request, limit) => {
+                self.table().forget_dial(random);
+                return Err(DialFailure::Untaken);
+            }
+        };
         drop(pending);
         answer.unwrap_or_else(|_| Err(DialFailure::Lost(self.table().why().to_owned())))
+    }
+
+    /// Ready when a request was taken back that had not left after `limit`.
+    async fn unsaid(&self, request: &Bytes, limit: Option<Duration>) {
+        if let Some(limit) = limit {
+            sleep(limit).await;
+            if self.unsay(request) {
+                return;
+            }
+        }
+        pending().await
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: m
         pause: None,
         owed: Duration::ZERO,
         delayed: VecDeque::new(),
+        blocked: false,
         look: None,
         timer: None,
     };
@@ -143,6 +144,8 @@ struct Driver {
     owed: Duration,
     /// Connections to be closed later.
     delayed: VecDeque<(Instant, Arc<Conn>)>,
+    /// The peer's window has no room for what waits.
+    blocked: bool,
     /// When to look at them again.
     look: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -297,20 +300,32 @@ impl Driver {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<String> {
         for _ in 0..TURNS {
             if !self.anything_to_send(cx) {
+                self.set_blocked(false);
                 // So that a reset by the peer is noticed.
                 return self.poll_reset(cx);
             }
             let room = match self.poll_room(cx) {
                 Poll::Ready(Ok(room)) => room,
                 Poll::Ready(Err(why)) => return Poll::Ready(why),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.set_blocked(true);
+                    return Poll::Pending;
+                }
             };
+            self.set_blocked(false);
             if let Err(why) = self.send_one(room) {
                 return Poll::Ready(why);
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn set_blocked(&mut self, blocked: bool) {
+        if self.blocked != blocked {
+            self.blocked = blocked;
+            self.mux.outgoing().blocked = blocked.then(Instant::now);
+        }
     }
 
     /// Registers for what comes later, too.

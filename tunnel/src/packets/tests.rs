@@ -173,6 +173,31 @@ async fn a_dial_that_is_given_up_is_taken_back_and_a_late_answer_closed() {
     assert_eq!(peer.hear().await, Packet::CloseRequest { connect_id: 3 });
 }
 
+/// Whoever asked may then ask somebody else: this peer never hears of it.
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_a_peer_does_not_read_is_taken_back_unsaid() {
+    let (mux, _, mut peer) = pair(Role::Dialer, LIMITS).await;
+    let mut member = dialled(&mux, &mut peer, 1).await;
+    let block: &[u8] = &[0x55; 64 * 1024];
+    while let Ok(written) = timeout(Duration::from_secs(2), write(&mut member, block)).await {
+        written.unwrap();
+    }
+    assert!(mux.is_stuck());
+    let limit = Duration::from_secs(2);
+    let untaken = mux.dial_if_taken("10.0.0.2:80".to_owned(), limit).await;
+    assert_eq!(untaken.unwrap_err(), DialFailure::Untaken);
+    // Nor is one spoken of that was given up before it could leave.
+    let given_up = timeout(limit, mux.dial("10.0.0.2:80".to_owned())).await;
+    assert!(given_up.is_err());
+    while let Ok(packet) = timeout(Duration::from_secs(1), peer.hear()).await {
+        assert!(matches!(packet, Packet::Data { connect_id: 1, .. }), "{packet:?}");
+    }
+    assert!(!mux.is_stuck());
+    let dial = mux.dial_if_taken("10.0.0.2:80".to_owned(), limit);
+    let (second, ()) = tokio::join!(dial, peer.accept(2));
+    second.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_id_in_use_is_a_bad_answer_and_harms_nobody() {
     let (mux, _asked, mut peer) = pair(Role::Dialer, LIMITS).await;

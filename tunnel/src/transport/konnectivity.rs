@@ -94,6 +94,20 @@ impl Tunnel {
         self.mux.dial(address).await
     }
 
+    /// As [`Tunnel::dial`], but taken back where the agent has read nothing for
+    /// `limit`. Cancel safe.
+    ///
+    /// # Errors
+    /// See [`DialFailure`].
+    pub async fn dial_if_taken(&self, address: String, limit: Duration) -> Result<Member, DialFailure> {
+        self.mux.dial_if_taken(address, limit).await
+    }
+
+    /// Whether the peer has read nothing for a while, though something waits.
+    pub fn is_stuck(&self) -> bool {
+        self.mux.is_stuck()
+    }
+
     /// The next dial of the server; agents only. Cancel safe.
     ///
     /// # Errors
