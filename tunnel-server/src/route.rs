@@ -177,8 +177,8 @@ impl Group {
     fn pick(&self, usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
         let (ready, draining) = self.agents.split_at(self.ready);
         let takes = |agent: &Arc<Agent>| usable(agent) && !agent.is_stuck();
-        pick_of(ready, &takes)
-            .or_else(|| pick_of(draining, &takes))
+        pick_of(ready, takes)
+            .or_else(|| pick_of(draining, takes))
             .or_else(|| pick_of(ready, &usable))
             .or_else(|| pick_of(draining, &usable))
     }
