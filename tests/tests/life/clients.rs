@@ -88,14 +88,13 @@ async fn a_dial_whose_agent_is_killed_says_what_became_of_the_agent() {
             cluster.agents[0].kill().await;
         });
         let (status, text) = refusal;
-        let became = match link {
-            Link::Quic => "the agent's process is gone",
-            Link::H2 | Link::Konnectivity => "the peer closed without a goodbye",
+        let became: &[&str] = match link {
+            // Whether its goodbye still gets out is up to chance.
+            Link::Quic => &["the agent's process is gone", "agent stopped"],
+            Link::H2 | Link::Konnectivity => &["the peer closed without a goodbye"],
         };
-        assert!(
-            text.contains(&format!("was lost while dialling {hole}: ")) && text.contains(became),
-            "{text}"
-        );
+        assert!(text.contains(&format!("was lost while dialling {hole}: ")), "{text}");
+        assert!(became.iter().any(|became| text.contains(became)), "{text}");
         assert_eq!(status, (!frontend.is_grpc()).then_some(502));
         cluster.server.wait_until_idle().await;
     })
