@@ -2,6 +2,7 @@ package interop
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,4 +73,50 @@ func replaceAgent(t *testing.T, pair *harness.Pair, addr string) {
 		conn.Close()
 	}
 	pair.RequireIdle(t)
+}
+
+// becameOf is what the person is told about an agent that was killed: what the
+// server found out, rather than what its libraries say of a broken stream.
+var becameOf = map[harness.Link]string{
+	harness.H2:   "the peer closed without a goodbye",
+	harness.QUIC: "the agent's process is gone",
+}
+
+// A dial that is under way when the agent dies fails with the agent's name and
+// with what became of it.
+func TestKilledAgentIsNamedByItsDials(t *testing.T) {
+	for _, link := range harness.Links {
+		t.Run(string(link), func(t *testing.T) {
+			t.Parallel()
+			pair := harness.NewPair(t, link)
+			hole := targets.NewBlackHole(t)
+			failed := make(chan error, len(harness.Frontends))
+			for _, frontend := range harness.Frontends {
+				dial := pair.Server.EgressDial(t, frontend)
+				go func() {
+					conn, err := dial(t.Context(), "tcp", hole.Addr)
+					if err == nil {
+						conn.Close()
+						err = fmt.Errorf("%s: connected to a black hole", frontend)
+					}
+					failed <- err
+				}()
+			}
+			harness.Eventually(t, step, "the agent's dials", hole.Want(len(harness.Frontends)))
+			pair.Agent.Kill()
+			harness.Within(t, lossLimit[link], "the end of the dials", func() error {
+				for range cap(failed) {
+					err := <-failed
+					for _, words := range []string{"was lost while dialling " + hole.Addr, becameOf[link]} {
+						if !strings.Contains(err.Error(), words) {
+							return fmt.Errorf("%q does not contain %q", err, words)
+						}
+					}
+				}
+				return nil
+			})
+			harness.Eventually(t, step, "the server's connections", pair.Server.Idle)
+			replaceAgent(t, pair, targets.Echo(t))
+		})
+	}
 }

@@ -73,34 +73,6 @@ async fn a_client_that_leaves_cancels_its_dial_at_the_agent() {
     cluster.finish().await;
 }
 
-/// What the session knows, not what became of the stream, and no library's advice to programmers.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dial_whose_agent_is_killed_says_what_became_of_the_agent() {
-    for_each_combination(async |frontend, link| {
-        let cluster = Cluster::on(link).await;
-        let hole = Target::black_hole(node(link)).await.to_string();
-        let (refusal, ()) = tokio::join!(cluster.server.refusal(frontend, &hole), async {
-            wait_for("the dial to be under way", async || match cluster.agents[0].connections().await {
-                1 => Ok(()),
-                counted => Err(format!("{counted} dials at the agent")),
-            })
-            .await;
-            cluster.agents[0].kill().await;
-        });
-        let (status, text) = refusal;
-        let became: &[&str] = match link {
-            // Whether its goodbye still gets out is up to chance.
-            Link::Quic => &["the agent's process is gone", "agent stopped"],
-            Link::H2 | Link::Konnectivity => &["the peer closed without a goodbye"],
-        };
-        assert!(text.contains(&format!("was lost while dialling {hole}: ")), "{text}");
-        assert!(became.iter().any(|became| text.contains(became)), "{text}");
-        assert_eq!(status, (!frontend.is_grpc()).then_some(502));
-        cluster.server.wait_until_idle().await;
-    })
-    .await;
-}
-
 /// A gRPC client that was told of the end has nothing more to say, so nothing
 /// is to be kept for it even if it leaves the call open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
