@@ -3,18 +3,28 @@
 //! It is an `AsyncRead` that passes a client's bytes through
 //! [`tunnel_proto::authority::Rewriter`]. Inside data frames nothing has to be
 //! looked at, and bytes go straight to the reader's buffer.
+//!
+//! It also closes as HTTP/2 connections have to be closed by whoever goes first:
+//! not before the client has read to the end.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 use tunnel_proto::authority::{Limits, Rewriter};
 
 /// Most bytes looked at in one go: frame heads and HEADERS are small, and a
 /// large data frame is passed through behind its head.
 const LOOK: usize = 4 * 1024;
+
+/// How long a client may take to close after us. One that still reads what came
+/// before sends window updates; to a socket that is gone they are errors, and
+/// it would give up with bytes unread.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A client's byte stream with acceptable `:authority` fields.
 #[derive(Debug)]
@@ -23,12 +33,14 @@ pub(super) struct Acceptable<IO> {
     rewriter: Rewriter,
     /// Rewritten bytes that the reader has not taken yet.
     ready: BytesMut,
+    /// Set once we have closed: until when the client is waited for.
+    lingers: Option<Pin<Box<Sleep>>>,
 }
 
 impl<IO> Acceptable<IO> {
     pub(super) fn new(io: IO, max_frame_size: usize) -> Self {
         let rewriter = Rewriter::new(Limits { max_frame_size, ..Limits::default() });
-        Self { io, rewriter, ready: BytesMut::new() }
+        Self { io, rewriter, ready: BytesMut::new(), lingers: None }
     }
 }
 
@@ -79,7 +91,7 @@ impl<IO: AsyncRead + Unpin> Acceptable<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Acceptable<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Acceptable<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
@@ -100,7 +112,54 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Acceptable<IO> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingers.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        let until = this.lingers.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        while until.as_mut().poll(cx).is_pending() {
+            let mut rest = [0; 1024];
+            let mut read = ReadBuf::new(&mut rest);
+            let gone = match ready!(Pin::new(&mut this.io).poll_read(cx, &mut read)) {
+                Ok(()) => read.filled().is_empty(),
+                Err(_) => true,
+            };
+            if gone {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_open_until_the_client_has_closed_as_well() {
+        let (mut client, server) = duplex(1024);
+        let mut server = Acceptable::new(server, 16 * 1024);
+        server.write_all(b"last words").await.unwrap();
+        let early = timeout(LINGER / 2, server.shutdown()).await;
+        assert!(early.is_err(), "the client has not read yet");
+        // What it says meanwhile is no error.
+        client.write_all(&[0; 512]).await.unwrap();
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"last words");
+        drop(client);
+        timeout(LINGER / 10, server.shutdown()).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_close_is_not_waited_for_long() {
+        let (_client, server) = duplex(1024);
+        let began = Instant::now();
+        Acceptable::new(server, 16 * 1024).shutdown().await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), LINGER.as_secs());
     }
 }
