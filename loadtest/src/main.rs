@@ -43,6 +43,7 @@ use crate::matrix::children::Child;
 use crate::report::Report;
 
 fn main() -> ExitCode {
+    tunnel::process::keep_freed_memory();
     let cli = Cli::parse();
     match start(cli) {
         Ok(true) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ use tunnel_agent::cli::Cli;
 use tunnel_agent::config::Config;
 
 fn main() -> ExitCode {
+    process::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return tunnel::args::refuse(&error),

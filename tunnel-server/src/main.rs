@@ -12,6 +12,7 @@ use tunnel_server::cli::{Cli, Command, DemoArgs, ServerArgs};
 use tunnel_server::config::Config;
 
 fn main() -> ExitCode {
+    process::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return tunnel::args::refuse(&error),
