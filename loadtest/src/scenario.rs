@@ -30,6 +30,8 @@ pub(crate) enum Scenario {
     Bulk,
     /// One-byte round trips, one after the other.
     Ping,
+    /// One-byte round trips beside a download on the same agent.
+    PingBulk,
     /// Dial, one byte there and back, close; with many workers.
     Dial,
     /// What connections that stall do to others of the same agent.
@@ -61,6 +63,7 @@ impl Scenario {
         match self {
             Self::Bulk => "bulk",
             Self::Ping => "ping",
+            Self::PingBulk => "ping-bulk",
             Self::Dial => "dial",
             Self::Isolation => "isolation",
             Self::Bytes => "bytes",
@@ -82,6 +85,7 @@ impl Scenario {
         match self {
             Self::Bulk | Self::Bytes | Self::Dial | Self::Idle | Self::Isolation | Self::Ping => true,
             Self::DialIdle
+            | Self::PingBulk
             | Self::Cp
             | Self::Exec
             | Self::Logs
@@ -101,6 +105,7 @@ impl Scenario {
         match self {
             Self::Bulk => bulk::run(bench).await,
             Self::Ping => ping::run(bench).await,
+            Self::PingBulk => ping::run_beside_bulk(bench).await,
             Self::Dial => dial::run(bench).await,
             Self::Isolation => isolation::run(bench).await,
             Self::Bytes => bytes::run(bench).await,

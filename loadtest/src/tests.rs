@@ -63,6 +63,9 @@ async fn ping_and_dial_count_and_time() {
     for protocol in BOTH {
         let outcome = sound(protocol, Scenario::Ping).await;
         assert!(figure(&outcome, "round trip p50") <= figure(&outcome, "round trip p99"));
+        let outcome = sound(protocol, Scenario::PingBulk).await;
+        assert!(figure(&outcome, "round trip p50") <= figure(&outcome, "round trip p99"));
+        assert!(figure(&outcome, "download meanwhile") > 1.0);
         let outcome = sound(protocol, Scenario::Dial).await;
         assert!(figure(&outcome, "rate") > 10.0);
     }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use tunnel_client::Connection;
 
+use super::bulk::{Direction, Load};
 use crate::bench::{Bench, within};
 use crate::command::Command;
 use crate::figures::{Meter, Outcome, histogram, record};
@@ -22,6 +23,24 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     outcome.add_latency("round trip", &times);
     outcome.add_cpu("", &used, times.len() as f64, 1e6, "CPU-us/round trip");
+    Ok(outcome)
+}
+
+/// The same beside a download, which shows what waits behind what.
+pub(super) async fn run_beside_bulk(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
+    bench.progress("ping beside a download");
+    let mut load = Load::start(bench, Direction::Download, 1).await?;
+    let mut connection = bench.command(Command::Echo, &[]).await?;
+    load.during(bench.plan.warm_up()).await?;
+    let (before, time) = (load.bytes(), bench.plan.seconds());
+    let ((), times) = tokio::try_join!(load.during(time), ping(&mut connection, time))?;
+    let bytes = (load.bytes() - before) as f64;
+    let mut outcome = Outcome::default();
+    outcome.add_latency("round trip", &times);
+    outcome.add("download meanwhile", bytes / time.as_secs_f64() / 1e6, "MB/s");
+    if bytes == 0.0 {
+        outcome.fail("no byte of the download came".to_owned());
+    }
     Ok(outcome)
 }
 
