@@ -1,8 +1,9 @@
 //! Bulk: bytes per second, and CPU time per byte. Nothing is hashed, so that
 //! hashing is not what is measured.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tunnel_client::Connection;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, within};
 use crate::command::{Command, REPORT_EVERY};
 use crate::figures::{Meter, Outcome};
 
@@ -51,7 +52,7 @@ async fn measure(
         outcome.fail(format!("{name}: no byte in {:.1} s", used.seconds));
     }
     outcome.add_cpu(&format!("{name} "), &used, bytes, 1e9, "CPU-s/GB");
-    Ok(())
+    load.finish(bench).await.context("end of the streams")
 }
 
 /// Seen from the client.
@@ -74,21 +75,23 @@ impl Direction {
 pub(super) struct Load {
     streams: JoinSet<anyhow::Result<()>>,
     bytes: Arc<AtomicU64>,
+    /// Set when they are to end.
+    enough: Arc<AtomicBool>,
 }
 
 impl Load {
     pub(super) async fn start(bench: &Bench, direction: Direction, streams: u32) -> anyhow::Result<Self> {
-        let mut load = Self { streams: JoinSet::new(), bytes: Arc::default() };
+        let mut load = Self { streams: JoinSet::new(), bytes: Arc::default(), enough: Arc::default() };
         for _ in 0..streams {
-            let bytes = Arc::clone(&load.bytes);
+            let (bytes, enough) = (Arc::clone(&load.bytes), Arc::clone(&load.enough));
             match direction {
                 Direction::Download => {
                     let connection = bench.command(Command::Zeros, &[]).await?;
-                    load.streams.spawn(download(connection, bytes));
+                    load.streams.spawn(download(connection, bytes, enough));
                 }
                 Direction::Upload => {
                     let connection = bench.command(Command::Discard, &[]).await?;
-                    load.streams.spawn(upload(connection, bytes));
+                    load.streams.spawn(upload(connection, bytes, enough));
                 }
             }
         }
@@ -98,6 +101,23 @@ impl Load {
     /// Bytes that have arrived so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends them as clients of gRPC do that have had enough: they ask for the end,
+    /// and read until it comes. With CONNECT they can only close. A server that is
+    /// left without a word instead may be busy with what nobody reads any more.
+    pub(super) async fn finish(mut self, bench: &Bench) -> anyhow::Result<()> {
+        if bench.has_half_close() {
+            return Ok(());
+        }
+        self.enough.store(true, Ordering::Relaxed);
+        let ended = async {
+            while let Some(ended) = self.streams.join_next().await {
+                ended??;
+            }
+            anyhow::Ok(())
+        };
+        within("end of a stream", ended).await?
     }
 
     /// Lets them run; fails as soon as one of them does.
@@ -112,37 +132,54 @@ impl Load {
     }
 }
 
-async fn download(mut connection: Connection, bytes: Arc<AtomicU64>) -> anyhow::Result<()> {
+async fn download(
+    mut connection: Connection,
+    bytes: Arc<AtomicU64>,
+    enough: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let mut buffer = vec![0; BLOCK];
-    loop {
+    while !enough.load(Ordering::Relaxed) {
         let read = connection.read(&mut buffer).await?;
         if read == 0 {
             return Ok(());
         }
         bytes.fetch_add(read as u64, Ordering::Relaxed);
     }
+    connection.shutdown().await?;
+    while connection.read(&mut buffer).await? > 0 {}
+    Ok(())
 }
 
 /// Counts what the target reports, not what was written: much of that may
 /// still be in buffers.
-async fn upload(connection: Connection, bytes: Arc<AtomicU64>) -> anyhow::Result<()> {
+async fn upload(
+    connection: Connection,
+    bytes: Arc<AtomicU64>,
+    enough: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let (mut read, mut write) = tokio::io::split(connection);
     let reports = async {
         let mut last = 0;
         loop {
-            let total = read.read_u64().await?;
+            let total = match read.read_u64().await {
+                Err(_) if enough.load(Ordering::Relaxed) => return Ok(()),
+                total => total?,
+            };
             anyhow::ensure!(total >= last + REPORT_EVERY, "the target reports {total} after {last}");
             bytes.fetch_add(total - last, Ordering::Relaxed);
             last = total;
         }
     };
     let writes = async {
-        loop {
+        while !enough.load(Ordering::Relaxed) {
             write.write_all(&ZEROS).await?;
         }
+        write.shutdown().await?;
+        anyhow::Ok(())
     };
+    let mut reports = pin!(reports);
     tokio::select! {
-        end = reports => end,
-        end = writes => end,
+        end = &mut reports => end,
+        end = writes => { end?; reports.await }
     }
 }

@@ -41,6 +41,7 @@ pub(super) async fn run_beside_bulk(bench: &Arc<Bench>) -> anyhow::Result<Outcom
     if bytes == 0.0 {
         outcome.fail("no byte of the download came".to_owned());
     }
+    load.finish(bench).await?;
     Ok(outcome)
 }
 
