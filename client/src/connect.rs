@@ -37,7 +37,7 @@ pub async fn dial_with(
 ) -> Result<Connection, DialError> {
     check_target(target)?;
     let deadline = Deadline::after(options.timeout);
-    let mut socket = endpoint.open(Protocol::Connect, &deadline).await?;
+    let mut socket = endpoint.open(Protocol::Connect, options, &deadline).await?;
     let early = deadline.step("answer to CONNECT", handshake(&mut socket, target)).await??;
     if !early.is_empty() && options.early == Early::Fail {
         return Err(DialError::Early { count: early.len() });

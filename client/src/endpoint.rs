@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::deadline::Deadline;
 use crate::socket::Socket;
-use crate::{DialError, Protocol};
+use crate::{DialError, Options, Protocol};
 
 /// Where a frontend listens. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,10 +45,15 @@ impl Endpoint {
     }
 
     /// A new socket, with its TLS handshake done.
-    pub(crate) async fn open(&self, protocol: Protocol, deadline: &Deadline) -> Result<Socket, DialError> {
+    pub(crate) async fn open(
+        &self,
+        protocol: Protocol,
+        options: &Options,
+        deadline: &Deadline,
+    ) -> Result<Socket, DialError> {
         match self {
             // Boxed, so that dials over Unix sockets stay small futures.
-            Self::Tls(tls) => Box::pin(tls.open(protocol, deadline)).await,
+            Self::Tls(tls) => Box::pin(tls.open(protocol, options, deadline)).await,
             Self::Unix(path) => {
                 let socket = deadline.step("connection to the frontend", UnixStream::connect(path)).await?;
                 socket.map(Socket::Unix).map_err(DialError::Connect)
@@ -69,10 +74,18 @@ pub struct TlsEndpoint {
 }
 
 impl TlsEndpoint {
-    async fn open(&self, protocol: Protocol, deadline: &Deadline) -> Result<Socket, DialError> {
+    async fn open(
+        &self,
+        protocol: Protocol,
+        options: &Options,
+        deadline: &Deadline,
+    ) -> Result<Socket, DialError> {
         let tcp = deadline.step("connection to the frontend", TcpStream::connect(self.address)).await?;
         let tcp = tcp.map_err(DialError::Connect)?;
         tcp.set_nodelay(true).map_err(DialError::Connect)?;
+        if options.reset_on_close {
+            tcp.set_zero_linger().map_err(DialError::Connect)?;
+        }
         let config = match protocol {
             Protocol::Connect => &self.plain,
             Protocol::Grpc => &self.http2,

@@ -78,7 +78,7 @@ impl Channel {
         options: &Options,
         deadline: &Deadline,
     ) -> Result<Self, DialError> {
-        let socket = endpoint.open(Protocol::Grpc, deadline).await?;
+        let socket = endpoint.open(Protocol::Grpc, options, deadline).await?;
         let mut builder = Builder::new();
         builder
             .enable_push(false)

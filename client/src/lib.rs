@@ -57,6 +57,10 @@ pub struct Options {
     pub close_timeout: Duration,
     /// What to do about bytes of the target that arrive with the answer.
     pub early: Early,
+    /// TCP: whatever closes the socket resets the connection, and what was not
+    /// sent by then is forgotten, where the kernel would go on sending for a
+    /// program that is gone. Unix sockets know no reset.
+    pub reset_on_close: bool,
     /// gRPC: bytes the frontend may send per stream ahead of the reader.
     pub stream_window: u32,
 }
@@ -67,6 +71,7 @@ impl Default for Options {
             timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(10),
             early: Early::Fail,
+            reset_on_close: false,
             stream_window: 1 << 20,
         }
     }

@@ -1,6 +1,8 @@
 //! Both protocols, over both kinds of sockets, against a fake frontend.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -11,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::fake::{Fake, Fault};
@@ -231,7 +234,7 @@ async fn packets_of_another_connection_are_an_error() {
     let mut connection = frontend.dial(&address).await.unwrap();
     connection.write_all(b"x").await.unwrap();
     let error = connection.read(&mut [0]).await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
 }
 
@@ -323,6 +326,31 @@ async fn tls_with_a_client_certificate() {
     assert!(missing.to_string().contains("none.pem"), "{missing}");
 }
 
+#[tokio::test]
+async fn a_socket_is_reset_when_it_closes_if_that_is_wanted() {
+    let dir = TempDir::new().unwrap();
+    let files = Files::new(&dir);
+    let config = tls_config(&files.ca, &files.certificate, &files.key).unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(files.server(Protocol::Connect)));
+    for (reset_on_close, end) in [(false, ErrorKind::UnexpectedEof), (true, ErrorKind::ConnectionReset)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let endpoint = Endpoint::tls(address, "localhost".try_into().unwrap(), config.clone());
+        let serve = async {
+            let mut socket = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+            let _ = socket.read(&mut [0; 1024]).await.unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            socket.read(&mut [0; 1]).await.unwrap_err().kind()
+        };
+        let leave = async {
+            let options = Options { reset_on_close, ..Options::default() };
+            drop(connect::dial_with(&endpoint, "a:1", &options).await.unwrap());
+        };
+        let (seen, ()) = tokio::join!(serve, leave);
+        assert_eq!(seen, end, "{reset_on_close}");
+    }
+}
+
 /// A CA and one certificate, used by both ends.
 struct Files {
     ca: PathBuf,
@@ -357,9 +385,8 @@ impl Files {
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots.into(), std::sync::Arc::clone(&provider));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()

@@ -27,6 +27,8 @@ pub(crate) struct Frontend {
     pub(crate) protocol: Protocol,
     pub(crate) endpoint: Endpoint,
     pub(crate) options: Options,
+    /// The flags that lead another process of this program to it.
+    pub(crate) flags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,11 @@ impl Bench {
     /// Dials the target, which then waits for a command.
     pub(crate) async fn open(&self) -> anyhow::Result<Connection> {
         self.dial(&self.commands).await
+    }
+
+    /// Where the target waits for commands, as the agent reaches it.
+    pub(crate) fn target(&self) -> &str {
+        &self.commands
     }
 
     /// Dials the target that speaks first.

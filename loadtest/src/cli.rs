@@ -1,7 +1,7 @@
 //! The command line. Strings become checked values here and nowhere else.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,6 +15,10 @@ use crate::fleet::FleetTask;
 use crate::process::Process;
 use crate::profile::ProfileArgs;
 use crate::scenario::Scenario;
+use crate::stall::StallArgs;
+
+/// The name in certificates, unless it is said.
+pub(crate) const LOCALHOST: &str = "localhost";
 
 /// Load through a tunnel, and checks of what arrives.
 #[derive(Debug, Parser)]
@@ -34,6 +38,9 @@ pub(crate) enum Task {
     Matrix(MatrixArgs),
     /// Run scenarios through one frontend.
     Run(RunArgs),
+    /// Hold connections that stall, for another process of this program.
+    #[command(hide = true)]
+    Stall(StallArgs),
     /// Be the target that agents connect to.
     Target(TargetArgs),
     #[command(flatten)]
@@ -61,7 +68,7 @@ pub(crate) struct RunArgs {
     pub(crate) json: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[group(skip)]
 pub(crate) struct FrontendArgs {
     #[command(flatten)]
@@ -76,11 +83,11 @@ pub(crate) struct FrontendArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     /// Name that the frontend's certificate must have; for TCP.
-    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    #[arg(long, value_name = "NAME", default_value = LOCALHOST)]
     pub(crate) server_name: String,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Place {
     /// HTTP CONNECT on this Unix socket.
@@ -98,6 +105,16 @@ pub(crate) struct Place {
 }
 
 impl FrontendArgs {
+    /// One that needs nothing but its socket.
+    pub(crate) fn unix(protocol: Protocol, path: &Path) -> Self {
+        let path = Some(path.to_owned());
+        let place = match protocol {
+            Protocol::Connect => Place { connect_uds: path, ..Place::default() },
+            Protocol::Grpc => Place { grpc_uds: path, ..Place::default() },
+        };
+        Self { place, ca: None, cert: None, key: None, server_name: LOCALHOST.into() }
+    }
+
     /// The frontend that is meant.
     pub(crate) fn resolve(&self) -> anyhow::Result<Frontend> {
         let Place { connect_uds, grpc_uds, connect_tcp, grpc_tcp } = &self.place;
@@ -109,7 +126,26 @@ impl FrontendArgs {
             (_, _, _, Some(address)) => ("grpc-tcp", Protocol::Grpc, self.tls(*address)),
             (None, None, None, None) => anyhow::bail!("no frontend is given"),
         };
-        Ok(Frontend { name: name.into(), protocol, endpoint: endpoint?, options: Options::default() })
+        let (endpoint, options, flags) = (endpoint?, Options::default(), self.flags());
+        Ok(Frontend { name: name.into(), protocol, endpoint, options, flags })
+    }
+
+    /// The flags that say the same.
+    fn flags(&self) -> Vec<String> {
+        let Place { connect_uds, grpc_uds, connect_tcp, grpc_tcp } = &self.place;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let address = |address: &Option<SocketAddr>| address.map(|address| address.to_string());
+        let flags = [
+            ("connect-uds", path(connect_uds)),
+            ("grpc-uds", path(grpc_uds)),
+            ("connect-tcp", address(connect_tcp)),
+            ("grpc-tcp", address(grpc_tcp)),
+            ("ca", path(&self.ca)),
+            ("cert", path(&self.cert)),
+            ("key", path(&self.key)),
+            ("server-name", Some(self.server_name.clone())),
+        ];
+        flags.into_iter().filter_map(|(name, value)| Some(format!("--{name}={}", value?))).collect()
     }
 
     fn tls(&self, address: SocketAddr) -> anyhow::Result<Endpoint> {
@@ -140,9 +176,10 @@ pub(crate) struct Plan {
     /// Connections that stall: 64 with isolation, none beside a profile.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
     stalled: Option<u32>,
-    /// isolation, dial-idle: how often the blocks A B B A are run.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) rounds: u32,
+    /// How often the blocks A B B A are run: 3 times with isolation, once with
+    /// dial-idle.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
     /// isolation: fails when the download keeps less than this part of its speed.
     #[arg(long, value_name = "RATIO")]
     pub(crate) min_download_ratio: Option<f64>,
@@ -175,6 +212,17 @@ impl Plan {
         self.stalled.unwrap_or(64)
     }
 
+    /// How often isolation runs its blocks: each time gives two ratios, and a
+    /// median of fewer than six says little.
+    pub(crate) fn rounds_of_isolation(&self) -> u32 {
+        self.rounds.unwrap_or(3)
+    }
+
+    /// How often dial-idle runs its blocks.
+    pub(crate) fn rounds_of_dial_idle(&self) -> u32 {
+        self.rounds.unwrap_or(1)
+    }
+
     /// Connections that stall beside a profile.
     pub(crate) fn stalled_beside(&self) -> u32 {
         self.stalled.unwrap_or(0)
@@ -196,8 +244,8 @@ impl Plan {
             seconds: 0.3,
             streams: 4,
             workers: 4,
-            stalled: Some(8),
-            rounds: 1,
+            stalled: None,
+            rounds: Some(1),
             min_download_ratio: None,
             max_p99_ratio: None,
             min_dial_ratio: None,

@@ -16,10 +16,17 @@ pub(crate) enum Command {
     /// Read for ever, unhashed; send the count so far every [`REPORT_EVERY`]
     /// bytes, as 8 bytes big endian.
     Discard,
+    /// Send one byte once nothing went on any [`Self::Flood`] of this number for
+    /// a while.
+    Ebb(u64),
     /// Send back what arrives.
     Echo,
+    /// Send zeros for ever, and know under this number when something went.
+    Flood(u64),
     /// Send lines by a schedule, without an end.
     Lines(Lines),
+    /// Reset every [`Self::Stall`] of this number, and send one byte.
+    Release(u64),
     /// Answer requests that say how long they and their answers are.
     Serve,
     /// Send back every key, and behind a newline what a command prints.
@@ -36,8 +43,8 @@ pub(crate) enum Command {
         /// See [`Payload`](crate::payload::Payload).
         seed: u64,
     },
-    /// Do not read any more.
-    Stall,
+    /// Do not read any more, until this number is released.
+    Stall(u64),
     /// Send the `COUNT HASH\n` of a deposit once that has ended.
     Tally(u64),
     /// Send zeros for ever.
@@ -60,14 +67,17 @@ impl fmt::Display for Command {
         match self {
             Self::Deposit(token) => write!(f, "deposit {token}"),
             Self::Discard => f.write_str("discard"),
+            Self::Ebb(token) => write!(f, "ebb {token}"),
             Self::Echo => f.write_str("echo"),
+            Self::Flood(token) => write!(f, "flood {token}"),
             Self::Lines(lines) => write!(f, "lines {lines}"),
+            Self::Release(token) => write!(f, "release {token}"),
             Self::Serve => f.write_str("serve"),
             Self::Shell => f.write_str("shell"),
             Self::Sink(count) => write!(f, "sink {count}"),
             Self::SinkToEnd => f.write_str("sink"),
             Self::Source { count, seed } => write!(f, "source {count} {seed}"),
-            Self::Stall => f.write_str("stall"),
+            Self::Stall(token) => write!(f, "stall {token}"),
             Self::Tally(token) => write!(f, "tally {token}"),
             Self::Zeros => f.write_str("zeros"),
         }
@@ -85,13 +95,16 @@ impl FromStr for Command {
         Ok(match parts.as_slice() {
             ["deposit", token] => Self::Deposit(token.parse()?),
             ["discard"] => Self::Discard,
+            ["ebb", token] => Self::Ebb(token.parse()?),
             ["echo"] => Self::Echo,
+            ["flood", token] => Self::Flood(token.parse()?),
+            ["release", token] => Self::Release(token.parse()?),
             ["serve"] => Self::Serve,
             ["shell"] => Self::Shell,
             ["sink", count] => Self::Sink(count.parse()?),
             ["sink"] => Self::SinkToEnd,
             ["source", count, seed] => Self::Source { count: count.parse()?, seed: seed.parse()? },
-            ["stall"] => Self::Stall,
+            ["stall", token] => Self::Stall(token.parse()?),
             ["tally", token] => Self::Tally(token.parse()?),
             ["zeros"] => Self::Zeros,
             _ => anyhow::bail!("unknown command {line:?}"),
@@ -109,14 +122,17 @@ mod tests {
         for command in [
             Command::Deposit(u64::MAX),
             Command::Discard,
+            Command::Ebb(u64::MAX),
             Command::Echo,
+            Command::Flood(0),
             Command::Lines(Lines { gaps: Gaps::Poisson, mean: u64::MAX, size: 65_536, seed: u64::MAX }),
+            Command::Release(5),
             Command::Serve,
             Command::Shell,
             Command::Sink(7),
             Command::SinkToEnd,
             Command::Source { count: u64::MAX, seed: u64::MAX },
-            Command::Stall,
+            Command::Stall(u64::MAX),
             Command::Tally(3),
             Command::Zeros,
         ] {

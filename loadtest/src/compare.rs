@@ -26,6 +26,7 @@ use anyhow::Context as _;
 use tokio::time::Instant;
 
 pub(crate) use args::CompareArgs;
+pub(crate) use statistics::median;
 
 use crate::matrix::children::Child;
 use crate::output::{self, Diary};

@@ -26,6 +26,7 @@ mod process;
 mod profile;
 mod report;
 mod scenario;
+mod stall;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -78,6 +79,10 @@ async fn perform(task: Task) -> anyhow::Result<bool> {
         Task::Matrix(args) => matrix(args).await,
         Task::Fleet(task) => fleet::perform(task).await,
         Task::Run(args) => run(args).await,
+        Task::Stall(args) => {
+            stall::run(&args).await?;
+            Ok(true)
+        }
         Task::Target(args) => {
             target::run(args.listen, args.banner_listen, args.until_stdin_closes).await?;
             Ok(true)

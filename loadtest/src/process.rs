@@ -64,9 +64,17 @@ impl Process {
     }
 
     fn ticks(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?;
-        cpu_seconds_of_stat(&stat)
+        cpu_seconds_of_stat(&self.stat()?, Whose::Own)
+    }
+
+    fn stat(&self) -> anyhow::Result<String> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid));
+        stat.with_context(|| format!("process {} ({}) is gone", self.name, self.pid))
+    }
+
+    /// CPU seconds that processes used which it started, and which have ended.
+    pub(crate) fn cpu_seconds_of_ended(&self) -> anyhow::Result<f64> {
+        cpu_seconds_of_stat(&self.stat()?, Whose::Ended)
     }
 
     /// The program and its flags, as it was started.
@@ -107,11 +115,23 @@ impl Process {
     }
 }
 
+/// Whose time is read.
+#[derive(Debug, Clone, Copy)]
+enum Whose {
+    /// Of processes that it started, once they have ended.
+    Ended,
+    Own,
+}
+
 /// The program's name, in parentheses, may hold anything; times are the
-/// fields 14 and 15, in ticks.
-fn cpu_seconds_of_stat(stat: &str) -> anyhow::Result<f64> {
+/// fields 14 and 15, and 16 and 17 of those that ended, in ticks.
+fn cpu_seconds_of_stat(stat: &str, whose: Whose) -> anyhow::Result<f64> {
     let (_, rest) = stat.rsplit_once(") ").context("no name of a program")?;
-    let mut times = rest.split(' ').skip(11);
+    let before = match whose {
+        Whose::Own => 11,
+        Whose::Ended => 13,
+    };
+    let mut times = rest.split(' ').skip(before);
     let mut next = || anyhow::Ok(times.next().context("no CPU time")?.parse::<u64>()?);
     Ok((next()? + next()?) as f64 / TICKS_PER_SECOND)
 }
@@ -160,9 +180,10 @@ mod tests {
 
     #[test]
     fn the_kernels_texts_are_understood() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 5 1 2 3";
-        assert_eq!(cpu_seconds_of_stat(stat).unwrap(), 3.0);
-        assert!(cpu_seconds_of_stat("7 (a) S 1").is_err());
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 70 30 20 0 1 0 5 1 2 3";
+        assert_eq!(cpu_seconds_of_stat(stat, Whose::Own).unwrap(), 3.0);
+        assert_eq!(cpu_seconds_of_stat(stat, Whose::Ended).unwrap(), 1.0);
+        assert!(cpu_seconds_of_stat("7 (a) S 1", Whose::Own).is_err());
         let rollup = "55-7f ---p 00000000 00:00 0 [rollup]\nRss:  1748 kB\nPss:   246 kB\nPss_Dirty: 112 kB\n\
                       Private_Clean: 10 kB\nPrivate_Dirty:   112 kB\n";
         let memory = Memory { resident: 1748 * 1024, proportional: 246 * 1024, private: 112 * 1024 };

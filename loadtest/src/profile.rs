@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::bench::Bench;
 use crate::figures::{Meter, Outcome};
-use crate::scenario::stall_clients;
+use crate::stall::{Settled, Side, Stalled};
 
 pub(crate) use exchange::serve;
 pub(crate) use lines::{Lines, tell};
@@ -204,7 +204,11 @@ pub(crate) async fn run(bench: &Arc<Bench>, profile: Profile) -> anyhow::Result<
     bench.progress(&format!("{name}, opening"));
     // Fails here, with its reason, when no dial works at all.
     drop(bench.open().await?);
-    let _stalled = stall_clients(bench, stalled).await?;
+    let settled = Settled::now(bench);
+    let readers = match stalled {
+        0 => None,
+        count => Some(Stalled::start(bench, Side::Clients, count).await?),
+    };
     let mut shapes = Vec::new();
     for (family, shape) in (1..).zip(profile.shapes()) {
         let stage = Arc::new(Stage::new(bench, family)?);
@@ -238,5 +242,10 @@ pub(crate) async fn run(bench: &Arc<Bench>, profile: Profile) -> anyhow::Result<
         outcome.fail(format!("operations went on for {FINISH:?} after the last one began"));
     }
     canaries.report(&mut outcome).await;
+    if let Some(readers) = readers
+        && let Err(error) = readers.end(&settled).await
+    {
+        outcome.fail(format!("stalled readers: {error:#}"));
+    }
     Ok(outcome)
 }

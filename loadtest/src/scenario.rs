@@ -17,8 +17,6 @@ use crate::bench::Bench;
 use crate::figures::Outcome;
 use crate::profile::{self, Profile};
 
-pub(crate) use isolation::stall_clients;
-
 /// A scenario by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,6 +5,7 @@
 //! clients, except in that a connection lasts an hour at most.
 
 mod behaviour;
+mod groups;
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::output;
+use groups::Groups;
 
 #[cfg(doc)]
 use crate::command::Command;
@@ -46,14 +48,14 @@ pub(crate) struct Addresses {
 pub(crate) struct Target {
     commands: TcpListener,
     banner: TcpListener,
-    deposits: Arc<Deposits>,
+    records: Arc<Records>,
 }
 
 impl Target {
     pub(crate) async fn bind(commands: SocketAddr, banner: SocketAddr) -> anyhow::Result<Self> {
         let commands = TcpListener::bind(commands).await.with_context(|| format!("listen on {commands}"))?;
         let banner = TcpListener::bind(banner).await.with_context(|| format!("listen on {banner}"))?;
-        Ok(Self { commands, banner, deposits: Arc::default() })
+        Ok(Self { commands, banner, records: Arc::default() })
     }
 
     pub(crate) fn addresses(&self) -> anyhow::Result<Addresses> {
@@ -73,19 +75,19 @@ impl Target {
                 sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let deposits = Arc::clone(&self.deposits);
+            let records = Arc::clone(&self.records);
             connections.spawn(async move {
                 // Whatever fails, the client sees the connection end early.
-                let _ = timeout(LIFE, connection(socket, speaks_first, &deposits)).await;
+                let _ = timeout(LIFE, connection(socket, speaks_first, &records)).await;
             });
             while connections.try_join_next().is_some() {}
         }
     }
 }
 
-async fn connection(socket: TcpStream, speaks_first: bool, deposits: &Deposits) -> anyhow::Result<()> {
+async fn connection(socket: TcpStream, speaks_first: bool, records: &Records) -> anyhow::Result<()> {
     socket.set_nodelay(true)?;
-    if speaks_first { behaviour::banner(socket).await } else { behaviour::obey(socket, deposits).await }
+    if speaks_first { behaviour::banner(socket).await } else { behaviour::obey(socket, records).await }
 }
 
 /// Runs a target as a program of its own: says where it listens, and ends when
@@ -102,7 +104,7 @@ pub(crate) async fn run(commands: SocketAddr, banner: SocketAddr, until_stdin: b
 }
 
 /// A parent that dies, however it does, closes the pipe.
-async fn end_of_stdin(wanted: bool) {
+pub(crate) async fn end_of_stdin(wanted: bool) {
     if !wanted || std::io::stdin().is_terminal() {
         return pending().await;
     }
@@ -113,6 +115,13 @@ async fn end_of_stdin(wanted: bool) {
         let _ = sender.send(());
     });
     let _ = ended.await;
+}
+
+/// What connections tell others.
+#[derive(Default)]
+struct Records {
+    deposits: Deposits,
+    groups: Groups,
 }
 
 /// Tallies of ended deposits, by their tokens.

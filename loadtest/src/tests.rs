@@ -1,39 +1,50 @@
-//! Every scenario against a frontend inside the process, and every check
-//! against one with a fault.
+//! Scenarios against a frontend inside the process, and every check against one
+//! with a fault. What starts this program again, and so needs it whole, is in
+//! `tests/stalled.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tunnel_client::Protocol;
 use tunnel_client::fake::{Fake, Fault};
-use tunnel_client::{Endpoint, Options, Protocol};
 
-use crate::bench::{Bench, Frontend};
-use crate::cli::Plan;
+use crate::bench::Bench;
+use crate::cli::{FrontendArgs, Plan};
 use crate::figures::Outcome;
 use crate::scenario::Scenario;
 use crate::target::Target;
 
 pub(crate) const BOTH: [Protocol; 2] = [Protocol::Connect, Protocol::Grpc];
 
+/// A target and a frontend inside the process; both end with their value.
+pub(crate) struct Scene {
+    pub(crate) bench: Arc<Bench>,
+    _target: JoinSet<()>,
+    _fake: Fake,
+    _dir: TempDir,
+}
+
+impl Scene {
+    pub(crate) async fn new(protocol: Protocol, fault: Fault) -> anyhow::Result<Self> {
+        let anywhere: SocketAddr = "127.0.0.1:0".parse()?;
+        let target = Target::bind(anywhere, anywhere).await?;
+        let addresses = target.addresses()?;
+        let mut serving = JoinSet::new();
+        serving.spawn(target.serve());
+        let dir = TempDir::new()?;
+        let path = dir.path().join("frontend.socket");
+        let fake = Fake::unix(&path, protocol, fault)?;
+        let frontend = FrontendArgs::unix(protocol, &path).resolve()?;
+        let bench = Arc::new(Bench::new(frontend, addresses, Vec::new(), Plan::short()));
+        Ok(Self { bench, _target: serving, _fake: fake, _dir: dir })
+    }
+}
+
 pub(crate) async fn run(protocol: Protocol, fault: Fault, scenario: Scenario) -> anyhow::Result<Outcome> {
-    let anywhere: SocketAddr = "127.0.0.1:0".parse()?;
-    let target = Target::bind(anywhere, anywhere).await?;
-    let addresses = target.addresses()?;
-    let mut serving = JoinSet::new();
-    serving.spawn(target.serve());
-    let dir = TempDir::new()?;
-    let path = dir.path().join("frontend.socket");
-    let _fake = Fake::unix(&path, protocol, fault)?;
-    let frontend = Frontend {
-        name: "fake".into(),
-        protocol,
-        endpoint: Endpoint::unix(path),
-        options: Options::default(),
-    };
-    let bench = Arc::new(Bench::new(frontend, addresses, Vec::new(), Plan::short()));
-    Ok(bench.run(scenario).await)
+    let scene = Scene::new(protocol, fault).await?;
+    Ok(scene.bench.run(scenario).await)
 }
 
 pub(crate) fn figure(outcome: &Outcome, name: &str) -> f64 {
@@ -68,15 +79,6 @@ async fn ping_and_dial_count_and_time() {
         assert!(figure(&outcome, "download meanwhile") > 1.0);
         let outcome = sound(protocol, Scenario::Dial).await;
         assert!(figure(&outcome, "rate") > 10.0);
-    }
-}
-
-#[tokio::test]
-async fn isolation_compares_with_and_without() {
-    for protocol in BOTH {
-        let outcome = sound(protocol, Scenario::Isolation).await;
-        assert!(figure(&outcome, "download ratio, 8 stalled clients") > 0.0);
-        assert!(figure(&outcome, "round trip p99 ratio, 8 stalled targets") > 0.0);
     }
 }
 

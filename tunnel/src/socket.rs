@@ -17,10 +17,10 @@ use tokio_util::io::poll_read_buf;
 use crate::duplex::{Abort, BATCH_BYTES, Batch, Broken, Duplex, End, Flow};
 
 /// First read of a connection that was idle, in bytes.
-const SMALLEST_READ: usize = 2 * 1024;
+const SMALLEST_READ: u32 = 2 * 1024;
 
 /// Largest read, in bytes: above this, loopback gains nothing per system call.
-const LARGEST_READ: usize = 64 * 1024;
+const LARGEST_READ: u32 = 64 * 1024;
 
 /// What is left of a block is used for the next read if it is at least this.
 const WORTH_KEEPING: usize = 1024;
@@ -39,7 +39,10 @@ pub struct Socket {
     /// because they are gone before most of a connection's life.
     unread: Option<Box<Bytes>>,
     block: BytesMut,
-    read_size: usize,
+    read_size: u32,
+    /// A write has shown that the peer reset the connection. The kernel says so
+    /// once, and afterwards reads end as if the peer had ended in order.
+    reset: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +72,7 @@ impl From<TlsStream<TcpStream>> for Socket {
 
 impl Socket {
     fn new(io: Io) -> Self {
-        Self { io, unread: None, block: BytesMut::new(), read_size: SMALLEST_READ }
+        Self { io, unread: None, block: BytesMut::new(), read_size: SMALLEST_READ, reset: false }
     }
 
     /// Puts bytes back in front of what is read next.
@@ -94,6 +97,17 @@ impl Socket {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
     }
 
+    /// A reset that shows while writing means that no byte more is taken; what the
+    /// peer sent before can still be read.
+    fn write_error(&mut self, error: io::Error) -> Broken {
+        let broken = Broken::from(error);
+        if broken != Broken::Reset {
+            return broken;
+        }
+        self.reset = true;
+        Broken::Stopped
+    }
+
     fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.io {
             Io::Tcp(tcp) => tcp.poll_read_ready(cx),
@@ -111,7 +125,7 @@ impl Socket {
             return Poll::Pending;
         }
         if self.block.capacity() < WORTH_KEEPING {
-            self.block = BytesMut::with_capacity(self.read_size);
+            self.block = BytesMut::with_capacity(self.read_size as usize);
         }
         let room = self.block.capacity();
         let read = match &mut self.io {
@@ -184,6 +198,9 @@ impl Duplex for Socket {
             return Poll::Ready(Ok(Flow::More));
         }
         self.block = BytesMut::new();
+        if self.reset {
+            return Poll::Ready(Err(Broken::Reset));
+        }
         Poll::Ready(Ok(Flow::End(if self.is_hung_up() { End::Closed } else { End::Fin })))
     }
 
@@ -191,7 +208,7 @@ impl Duplex for Socket {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         while !batch.is_empty() {
-            let n = ready!(self.poll_write_once(cx, batch)).map_err(write_error)?;
+            let n = ready!(self.poll_write_once(cx, batch)).map_err(|error| self.write_error(error))?;
             if n == 0 {
                 return Poll::Ready(Err(Broken::Stopped));
             }
@@ -203,15 +220,15 @@ impl Duplex for Socket {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         match &mut self.io {
             Io::Tcp(_) | Io::Unix(_) => Poll::Ready(Ok(())),
-            Io::Tls(tls) => Pin::new(tls).poll_flush(cx).map_err(write_error),
+            Io::Tls(tls) => Pin::new(tls).poll_flush(cx).map_err(|error| self.write_error(error)),
         }
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>, _: End) -> Poll<Result<(), Broken>> {
-        Pin::new(self).poll_shutdown(cx).map(|shut| match shut {
+        Pin::new(&mut *self).poll_shutdown(cx).map(|shut| match shut {
             // The peer is gone already; it lacks nothing.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            Err(error) => Err(write_error(error)),
+            Err(error) => Err(self.write_error(error)),
             Ok(()) => Ok(()),
         })
     }
@@ -241,13 +258,6 @@ impl Duplex for Socket {
             (Io::Unix(_), _) => {}
         }
     }
-}
-
-/// A reset that shows while writing means that no byte more is taken; what the
-/// peer sent before can still be read.
-fn write_error(error: io::Error) -> Broken {
-    let broken = Broken::from(error);
-    if broken == Broken::Reset { Broken::Stopped } else { broken }
 }
 
 /// For handshakes and protocols that run on the socket before, or instead of,
@@ -313,5 +323,39 @@ impl AsyncWrite for Socket {
             Io::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Io::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::task::yield_now;
+
+    #[tokio::test]
+    async fn a_reset_that_a_write_shows_is_not_read_as_an_end_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = Socket::from(listener.accept().await.unwrap().0);
+        peer.write_all(b"said before").await.unwrap();
+        peer.set_zero_linger().unwrap();
+        drop(peer);
+
+        let mut batch = Batch::default();
+        let broken = loop {
+            batch.push(Bytes::from_static(&[0; 1024]));
+            if let Err(why) = poll_fn(|cx| socket.poll_send(cx, &mut batch)).await {
+                break why;
+            }
+            yield_now().await;
+        };
+        assert_eq!(broken, Broken::Stopped);
+        let mut read = Batch::default();
+        while poll_fn(|cx| socket.poll_recv(cx, &mut read)).await == Ok(Flow::More) {}
+        assert_eq!(read.take(100).unwrap(), "said before");
+        assert_eq!(poll_fn(|cx| socket.poll_recv(cx, &mut read)).await, Err(Broken::Reset));
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Snapshot {
     ticks: Ticks,
     /// By process; none of one that cannot be read.
     own: Vec<Option<f64>>,
+    /// Of processes that this one started and that have ended.
+    ended: f64,
 }
 
 /// What happened between two snapshots.
@@ -32,7 +34,7 @@ impl Snapshot {
     pub(super) fn take(own: &[Process]) -> anyhow::Result<Self> {
         let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
         let own = own.iter().map(|process| process.cpu_seconds().ok()).collect();
-        Ok(Self { ticks: Ticks::parse(&stat)?, own })
+        Ok(Self { ticks: Ticks::parse(&stat)?, own, ended: Process::myself().cpu_seconds_of_ended()? })
     }
 
     /// The time from `self` to `later`, both of the same processes.
@@ -40,7 +42,7 @@ impl Snapshot {
         let pairs = self.own.iter().zip(&later.own);
         let own: Option<f64> =
             pairs.map(|(before, after)| Some((after.as_ref()? - before.as_ref()?).max(0.0))).sum();
-        self.ticks.until(later.ticks, own)
+        self.ticks.until(later.ticks, own.map(|own| own + later.ended - self.ended))
     }
 }
 

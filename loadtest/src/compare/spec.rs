@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::args::CompareArgs;
 use super::system::{Origin, Reachable, System};
-use crate::cli::{FrontendArgs, FrontendName, Link, Place};
+use crate::cli::{FrontendArgs, FrontendName, LOCALHOST, Link, Place};
 use crate::matrix::tunnel::Programs;
 use crate::process::Process;
 
@@ -123,7 +123,7 @@ impl Spec {
             ca: self.ca,
             cert: self.cert,
             key: self.key,
-            server_name: self.server_name.unwrap_or_else(|| "localhost".into()),
+            server_name: self.server_name.unwrap_or_else(|| LOCALHOST.into()),
         };
         Ok(Reachable { frontend: frontend.resolve()?, processes })
     }

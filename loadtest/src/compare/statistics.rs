@@ -18,7 +18,7 @@ const SEED: u64 = 0x6c6f_6164;
 pub(super) const ENOUGH: usize = 6;
 
 /// The middle value, or the mean of the two in the middle; none of none.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     median_in_place(&mut sorted)
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tunnel_client::Protocol;
 use tunnel_client::fake::{Fake, Fault};
-use tunnel_client::{Endpoint, Options, Protocol};
 
 use super::analysis::Judgement;
 use super::args::Schedule;
@@ -16,8 +16,7 @@ use super::comparison::{Circumstances, Comparison, Shown};
 use super::machine::Load;
 use super::system::{Origin, Reachable, System};
 use super::{Contest, html, remaining, table};
-use crate::bench::Frontend;
-use crate::cli::Plan;
+use crate::cli::{FrontendArgs, Plan};
 use crate::figures::{Figure, Outcome};
 use crate::process::Process;
 use crate::scenario::Scenario;
@@ -52,8 +51,7 @@ pub(super) fn comparison(blocks: Vec<Block>) -> Comparison {
 fn fake(name: &str, dir: &Path, protocol: Protocol, fault: Fault) -> (Fake, System) {
     let path = dir.join(name);
     let fake = Fake::unix(&path, protocol, fault).unwrap();
-    let endpoint = Endpoint::unix(path);
-    let frontend = Frontend { name: "fake".into(), protocol, endpoint, options: Options::default() };
+    let frontend = FrontendArgs::unix(protocol, &path).resolve().unwrap();
     let reachable =
         Reachable { frontend, processes: vec![Process { name: "server".into(), ..Process::myself() }] };
     (fake, System { name: name.into(), origin: Origin::Running(reachable) })

@@ -8,13 +8,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
-use tunnel_client::{Endpoint, Options, Protocol};
+use tunnel_client::Protocol;
 
 use super::RoomArgs;
 use super::processes::Fleet;
 use super::room::Room;
-use crate::bench::{Bench, Frontend};
-use crate::cli::{Link, Plan};
+use crate::bench::Bench;
+use crate::cli::{FrontendArgs, Link, Plan};
 use crate::figures::Outcome;
 use crate::output::{self, Progress};
 use crate::pace;
@@ -115,11 +115,11 @@ fn benches(room: &Room) -> anyhow::Result<[Arc<Bench>; 2]> {
     // Simulated agents do not look at it.
     let nowhere = "127.0.0.1:9".parse()?;
     let target = Addresses { commands: nowhere, banner: nowhere };
-    Ok([("connect-uds", Protocol::Connect), ("grpc-uds", Protocol::Grpc)].map(|(name, protocol)| {
-        let endpoint = Endpoint::unix(room.uds.clone());
-        let frontend = Frontend { name: name.into(), protocol, endpoint, options: Options::default() };
-        Arc::new(Bench::new(frontend, target, Vec::new(), Plan::default()))
-    }))
+    let bench = |protocol| {
+        let frontend = FrontendArgs::unix(protocol, &room.uds).resolve()?;
+        anyhow::Ok(Arc::new(Bench::new(frontend, target, Vec::new(), Plan::default())))
+    };
+    Ok([bench(Protocol::Connect)?, bench(Protocol::Grpc)?])
 }
 
 #[derive(Debug, Default)]

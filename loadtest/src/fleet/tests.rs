@@ -69,9 +69,12 @@ fn agents(certificates: &Certificates, port: u16, link: Link) -> AgentsArgs {
     ];
     match Cli::try_parse_from(line).unwrap().task {
         Task::Fleet(FleetTask::Agents(args)) => args,
-        other @ (Task::Fleet(_) | Task::Compare(_) | Task::Matrix(_) | Task::Run(_) | Task::Target(_)) => {
-            panic!("{other:?}")
-        }
+        other @ (Task::Fleet(_)
+        | Task::Compare(_)
+        | Task::Matrix(_)
+        | Task::Run(_)
+        | Task::Stall(_)
+        | Task::Target(_)) => panic!("{other:?}"),
     }
 }
 

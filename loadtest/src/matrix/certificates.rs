@@ -20,7 +20,7 @@ pub(crate) struct Certificates {
 }
 
 /// A certificate and its key.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Pair {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,

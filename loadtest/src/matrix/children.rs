@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child as Process, Command, Stdio};
+use std::process::{Child as Process, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -53,6 +53,20 @@ impl Child {
         Ok(Self { name, process, log: Some(log.to_owned()) })
     }
 
+    /// Starts this program again with its output in a file, and with a standard
+    /// input that stays open until [`Self::end`].
+    pub(crate) fn start_again(name: &'static str, flags: &[String], log: &Path) -> anyhow::Result<Self> {
+        let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let process = Command::new(std::env::current_exe()?)
+            .args(flags)
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("start a process for {name}"))?;
+        Ok(Self { name, process, log: Some(log.to_owned()) })
+    }
+
     /// Starts a target: this program again, so that it has a process of its
     /// own, and with it CPU time and open files of its own.
     pub(crate) async fn target() -> anyhow::Result<(Self, Addresses)> {
@@ -77,12 +91,19 @@ impl Child {
 
     /// Waits until the program listens.
     pub(crate) async fn wait_for_port(&mut self, port: u16) -> anyhow::Result<()> {
-        self.wait("listens", async || connect(port).await.map(|_| true)).await
+        self.wait("listens", START_LIMIT, async || connect(port).await.map(|_| true)).await
+    }
+
+    /// Waits until the program has said this line.
+    pub(crate) async fn wait_for_line(&mut self, line: &str, limit: Duration) -> anyhow::Result<()> {
+        let log = self.log.clone().context("nobody keeps what it says")?;
+        let said = async || Ok(fs::read_to_string(&log)?.lines().any(|said| said == line));
+        self.wait(&format!("said {line:?}"), limit, said).await
     }
 
     /// Waits until `/readyz` is answered with 200.
     pub(crate) async fn wait_until_ready(&mut self, port: u16) -> anyhow::Result<()> {
-        self.wait("is ready", async || ask_readyz(port).await).await
+        self.wait("is ready", START_LIMIT, async || ask_readyz(port).await).await
     }
 
     /// Asks the program to end, and waits until it has.
@@ -92,12 +113,31 @@ impl Child {
     pub(crate) async fn terminate(&mut self, limit: Duration) -> anyhow::Result<()> {
         let asked = Command::new("kill").arg("-TERM").arg(self.id().to_string()).status();
         anyhow::ensure!(asked.context("kill")?.success(), "{} cannot be asked to end", self.name);
+        self.ended(limit).await?;
+        Ok(())
+    }
+
+    /// Closes the program's standard input, and waits until it has ended.
+    ///
+    /// # Errors
+    /// With its last words when it failed, even before it was asked; and when it
+    /// has not ended in time.
+    pub(crate) async fn end(&mut self, limit: Duration) -> anyhow::Result<()> {
+        drop(self.process.stdin.take());
+        let status = self.ended(limit).await?;
+        anyhow::ensure!(status.success(), "{} ended with {status}\n{}", self.name, self.last_words());
+        Ok(())
+    }
+
+    async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
         let end = Instant::now() + limit;
-        while self.process.try_wait()?.is_none() {
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
             anyhow::ensure!(Instant::now() < end, "{} has not ended in {limit:?}", self.name);
             sleep(Duration::from_millis(5)).await;
         }
-        Ok(())
     }
 
     /// Ends the program at once.
@@ -107,8 +147,13 @@ impl Child {
         Ok(())
     }
 
-    async fn wait(&mut self, state: &str, ask: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-        let end = Instant::now() + START_LIMIT;
+    async fn wait(
+        &mut self,
+        state: &str,
+        limit: Duration,
+        ask: impl AsyncFn() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let end = Instant::now() + limit;
         loop {
             if timeout(ASK_LIMIT, ask()).await.is_ok_and(|answer| answer.unwrap_or(false)) {
                 return Ok(());
@@ -117,7 +162,7 @@ impl Child {
                 anyhow::bail!("{} ended with {status}\n{}", self.name, self.last_words());
             }
             if Instant::now() >= end {
-                anyhow::bail!("{} never {state} in {START_LIMIT:?}\n{}", self.name, self.last_words());
+                anyhow::bail!("{} never {state} in {limit:?}\n{}", self.name, self.last_words());
             }
             sleep(Duration::from_millis(10)).await;
         }

@@ -2,13 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::ClientConfig;
-use tunnel_client::{Endpoint, Options, Protocol, tls_config};
-
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Pair};
 use super::children::{Child, Ports};
 use crate::bench::Frontend;
-use crate::cli::{FrontendName, Link};
+use crate::cli::{FrontendArgs, FrontendName, LOCALHOST, Link, Place};
 use crate::process::Process;
 
 /// What is started: programs, and flags beside those that are needed.
@@ -27,7 +24,8 @@ pub(crate) struct Tunnel {
     agent: Child,
     uds: PathBuf,
     ports: Ports,
-    tls: ClientConfig,
+    ca: PathBuf,
+    client: Pair,
 }
 
 impl Tunnel {
@@ -50,8 +48,8 @@ impl Tunnel {
         let mut agent = Child::start("agent", &programs.agent, &agent_flags, &log("agent"))?;
         agent.wait_until_ready(ports.agent_health).await?;
         server.wait_until_ready(ports.server_health).await?;
-        let tls = tls_config(&certificates.ca, &certificates.client.certificate, &certificates.client.key)?;
-        Ok(Self { server, agent, uds, ports, tls })
+        let (ca, client) = (certificates.ca.clone(), certificates.client.clone());
+        Ok(Self { server, agent, uds, ports, ca, client })
     }
 
     /// Server and agent, to be watched.
@@ -68,18 +66,21 @@ impl Tunnel {
 
     /// One of the ways in.
     pub(crate) fn frontend(&self, name: FrontendName) -> anyhow::Result<Frontend> {
-        let protocol = match name {
-            FrontendName::ConnectUds | FrontendName::ConnectTcp => Protocol::Connect,
-            FrontendName::GrpcUds | FrontendName::GrpcTcp => Protocol::Grpc,
+        let (uds, address) = (self.uds.clone(), ([127, 0, 0, 1], self.ports.frontend).into());
+        let place = match name {
+            FrontendName::ConnectUds => Place { connect_uds: Some(uds), ..Place::default() },
+            FrontendName::GrpcUds => Place { grpc_uds: Some(uds), ..Place::default() },
+            FrontendName::ConnectTcp => Place { connect_tcp: Some(address), ..Place::default() },
+            FrontendName::GrpcTcp => Place { grpc_tcp: Some(address), ..Place::default() },
         };
-        let endpoint = match name {
-            FrontendName::ConnectUds | FrontendName::GrpcUds => Endpoint::unix(self.uds.clone()),
-            FrontendName::ConnectTcp | FrontendName::GrpcTcp => {
-                let address = ([127, 0, 0, 1], self.ports.frontend).into();
-                Endpoint::tls(address, "localhost".try_into()?, self.tls.clone())
-            }
-        };
-        Ok(Frontend { name: name.name().into(), protocol, endpoint, options: Options::default() })
+        FrontendArgs {
+            place,
+            ca: Some(self.ca.clone()),
+            cert: Some(self.client.certificate.clone()),
+            key: Some(self.client.key.clone()),
+            server_name: LOCALHOST.into(),
+        }
+        .resolve()
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     let processes = bench.watched.len();
     let (mut without, mut with) = (Blocks::new(processes)?, Blocks::new(processes)?);
     let mut ratios = Vec::new();
-    for round in 1..=bench.plan.rounds {
+    for round in 1..=bench.plan.rounds_of_dial_idle() {
         bench.progress(&format!("dial-idle, round {round}, none"));
         let first = without.block(bench, &mut outcome).await?;
         bench.progress(&format!("dial-idle, round {round}, opening {count}"));

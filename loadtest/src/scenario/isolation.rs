@@ -1,55 +1,46 @@
 //! Isolation: a download and a round trip, with and without connections that
 //! stall on the same agent, in blocks A B B A so that a drift of the machine
-//! hits both alike.
+//! hits both alike. Each A and the B next to it give one ratio, and the median
+//! of those counts, because a single block is noisy.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tunnel_client::Connection;
 
 use super::bulk::{Direction, Load};
 use super::ping::ping;
-use crate::bench::{Bench, within};
+use crate::bench::Bench;
 use crate::command::Command;
+use crate::compare::median;
 use crate::figures::{Outcome, histogram};
-
-/// A connection is stalled once nothing moved on it for so long.
-const STILL: Duration = Duration::from_millis(300);
-
-/// Longest time until that.
-const FILL_LIMIT: Duration = Duration::from_secs(20);
+use crate::stall::{Settled, Side, Stalled};
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::default();
+    let (settled, mut outcome) = (Settled::now(bench), Outcome::default());
     for side in [Side::Clients, Side::Targets] {
-        if let Err(error) = compare(bench, side, &mut outcome).await {
+        let found = match measure(bench, side, &settled).await {
+            Ok(found) => found.report(bench, side, &mut outcome),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = found {
             outcome.fail(format!("{}: {error:#}", side.name()));
         }
     }
     Ok(outcome)
 }
 
-/// Who stops reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    /// Clients, in mid-download.
-    Clients,
-    /// Targets, in mid-upload.
-    Targets,
-}
-
-impl Side {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Clients => "stalled clients",
-            Self::Targets => "stalled targets",
-        }
-    }
+/// What was found with one side that stalls.
+struct Found {
+    without: Blocks,
+    with: Blocks,
+    /// Of neighbours.
+    download: Vec<f64>,
+    /// Of neighbours.
+    p99: Vec<f64>,
+    /// The longest that it took until stalled connections were let go of.
+    gone: Duration,
 }
 
 /// Blocks of one kind, added up.
@@ -75,105 +66,130 @@ impl Blocks {
     }
 }
 
-async fn compare(bench: &Bench, side: Side, outcome: &mut Outcome) -> anyhow::Result<()> {
-    let processes = bench.watched.len();
-    let (mut without, mut with) = (Blocks::new(processes)?, Blocks::new(processes)?);
-    for _ in 0..bench.plan.rounds {
-        for stalled in [0, bench.plan.stalled(), bench.plan.stalled(), 0] {
-            bench.progress(&format!("isolation, {stalled} {}", side.name()));
-            let blocks = if stalled == 0 { &mut without } else { &mut with };
-            block(bench, side, stalled, blocks).await.with_context(|| format!("with {stalled}"))?;
-        }
-    }
-    let name = format!("{} {}", bench.plan.stalled(), side.name());
-    let download = with.rate() / without.rate();
-    let p99 = with.p99() / without.p99();
-    outcome.add(format!("download, no {}", side.name()), without.rate(), "MB/s");
-    outcome.add(format!("download, {name}"), with.rate(), "MB/s");
-    outcome.add(format!("download ratio, {name}"), download, "x");
-    outcome.add(format!("round trip p99, no {}", side.name()), without.p99(), "us");
-    outcome.add(format!("round trip p99, {name}"), with.p99(), "us");
-    outcome.add(format!("round trip p99 ratio, {name}"), p99, "x");
-    for (process, bytes) in bench.watched.iter().zip(&with.resident) {
-        outcome.add(format!("memory {}, {name}", process.name), *bytes as f64 / 1e6, "MB");
-    }
-    if bench.plan.min_download_ratio.is_some_and(|least| download < least) || with.bytes == 0.0 {
-        outcome.fail(format!("{name}: the download keeps {download:.2} of its speed"));
-    }
-    if bench.plan.max_p99_ratio.is_some_and(|most| p99 > most) {
-        outcome.fail(format!("{name}: the p99 of the round trip is {p99:.2} times as long"));
-    }
-    Ok(())
+/// One block.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    /// Bytes per second.
+    download: f64,
+    /// Of the round trip, in nanoseconds.
+    p99: f64,
 }
 
-async fn block(bench: &Bench, side: Side, stalled: u32, blocks: &mut Blocks) -> anyhow::Result<()> {
-    let _stalled = match side {
-        Side::Clients => stall_clients(bench, stalled).await?,
-        Side::Targets => stall_targets(bench, stalled).await?,
+async fn measure(bench: &Bench, side: Side, settled: &Settled) -> anyhow::Result<Found> {
+    let (processes, count) = (bench.watched.len(), bench.plan.stalled());
+    let mut found = Found {
+        without: Blocks::new(processes)?,
+        with: Blocks::new(processes)?,
+        download: Vec::new(),
+        p99: Vec::new(),
+        gone: Duration::ZERO,
     };
+    for round in 1..=bench.plan.rounds_of_isolation() {
+        let progress =
+            |what: &str| bench.progress(&format!("isolation, round {round}, {what} {}", side.name()));
+        progress("no");
+        let first = block(bench, &mut found.without).await.context("with none")?;
+        progress("opening");
+        let stalled = Stalled::start(bench, side, count).await?;
+        progress("with");
+        let with_some = || format!("with {count}");
+        let beside_first = block(bench, &mut found.with).await.with_context(with_some)?;
+        let beside_last = block(bench, &mut found.with).await.with_context(with_some)?;
+        progress("closing");
+        found.gone = found.gone.max(stalled.end(settled).await?);
+        progress("again no");
+        let last = block(bench, &mut found.without).await.context("with none")?;
+        found.add(beside_first, first)?;
+        found.add(beside_last, last)?;
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Adds two neighbours.
+    fn add(&mut self, with: Block, without: Block) -> anyhow::Result<()> {
+        anyhow::ensure!(without.download > 0.0, "no byte of a download arrives where nothing stalls");
+        self.download.push(with.download / without.download);
+        self.p99.push(with.p99 / without.p99);
+        Ok(())
+    }
+
+    fn report(&self, bench: &Bench, side: Side, outcome: &mut Outcome) -> anyhow::Result<()> {
+        let (none, name) = (side.name(), format!("{} {}", bench.plan.stalled(), side.name()));
+        outcome.add(format!("download, no {none}"), self.without.rate(), "MB/s");
+        outcome.add(format!("download, {name}"), self.with.rate(), "MB/s");
+        let download = add_ratio(outcome, "download ratio", &name, &self.download)?;
+        outcome.add(format!("round trip p99, no {none}"), self.without.p99(), "us");
+        outcome.add(format!("round trip p99, {name}"), self.with.p99(), "us");
+        let p99 = add_ratio(outcome, "round trip p99 ratio", &name, &self.p99)?;
+        for (process, bytes) in bench.watched.iter().zip(&self.with.resident) {
+            outcome.add(format!("memory {}, {name}", process.name), *bytes as f64 / 1e6, "MB");
+        }
+        outcome.add(format!("time until gone, {name}"), self.gone.as_secs_f64(), "s");
+        let stuck = self.download.contains(&0.0);
+        if stuck || bench.plan.min_download_ratio.is_some_and(|least| download < least) {
+            let at_least = self.download.iter().copied().fold(f64::INFINITY, f64::min);
+            outcome.fail(format!(
+                "{name}: the download keeps {download:.2} of its speed, and {at_least:.2} in one block"
+            ));
+        }
+        if bench.plan.max_p99_ratio.is_some_and(|most| p99 > most) {
+            outcome.fail(format!("{name}: the p99 of the round trip is {p99:.2} times as long"));
+        }
+        Ok(())
+    }
+}
+
+/// Adds the median of ratios, their least and their greatest; gives the median.
+fn add_ratio(outcome: &mut Outcome, what: &str, name: &str, ratios: &[f64]) -> anyhow::Result<f64> {
+    let middle = median(ratios).context("no ratios")?;
+    outcome.add(format!("{what}, {name}"), middle, "x");
+    let lowest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = ratios.iter().copied().fold(0.0, f64::max);
+    outcome.add(format!("{what} lowest, {name}"), lowest, "x");
+    outcome.add(format!("{what} highest, {name}"), highest, "x");
+    Ok(middle)
+}
+
+async fn block(bench: &Bench, blocks: &mut Blocks) -> anyhow::Result<Block> {
     let mut load = Load::start(bench, Direction::Download, 1).await?;
     let mut echo = bench.command(Command::Echo, &[]).await?;
     load.during(bench.plan.warm_up()).await?;
     let (before, time) = (load.bytes(), bench.plan.seconds());
     let both = async { tokio::try_join!(load.during(time), ping(&mut echo, time)) };
     let ((), times) = both.await?;
-    blocks.bytes += (load.bytes() - before) as f64;
-    blocks.seconds += time.as_secs_f64();
+    let (bytes, seconds) = ((load.bytes() - before) as f64, time.as_secs_f64());
+    let found = Block { download: bytes / seconds, p99: times.value_at_quantile(0.99) as f64 };
+    blocks.bytes += bytes;
+    blocks.seconds += seconds;
     blocks.times.add(times)?;
     for (most, process) in blocks.resident.iter_mut().zip(&bench.watched) {
         *most = process.resident()?.max(*most);
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Connections that stay as they are until dropped.
-pub(crate) struct Stalled {
-    _unread: Vec<Connection>,
-    _writers: JoinSet<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::figure;
 
-/// Clients that stop reading in mid-download; returns once everything on the way
-/// has filled up.
-pub(crate) async fn stall_clients(bench: &Bench, count: u32) -> anyhow::Result<Stalled> {
-    let mut unread = Vec::new();
-    for _ in 0..count {
-        let mut connection = bench.command(Command::Zeros, &[]).await?;
-        within("first byte of a download", connection.read_u8()).await??;
-        unread.push(connection);
-    }
-    if count > 0 {
-        // For everything on the way to fill up.
-        sleep(STILL * 3).await;
-    }
-    Ok(Stalled { _unread: unread, _writers: JoinSet::new() })
-}
-
-async fn stall_targets(bench: &Bench, count: u32) -> anyhow::Result<Stalled> {
-    let mut filled = JoinSet::new();
-    for _ in 0..count {
-        let connection = bench.command(Command::Stall, &[]).await?;
-        filled.spawn(fill(connection));
-    }
-    let mut writers = JoinSet::new();
-    let all = async {
-        while let Some(full) = filled.join_next().await {
-            let mut connection = full??;
-            writers.spawn(async move {
-                // Still wants to write, like a client that does not know.
-                while connection.write_all(&[0; 1024]).await.is_ok() {}
-            });
+    #[test]
+    fn the_median_of_neighbours_counts() {
+        let none = || Blocks::new(0).unwrap();
+        let (without, with, gone) = (none(), none(), Duration::ZERO);
+        let mut found = Found { without, with, download: Vec::new(), p99: Vec::new(), gone };
+        let of = |download, p99| Block { download, p99 };
+        for (with, without) in [(90.0, 100.0), (10.0, 100.0), (20.0, 10.0), (110.0, 100.0)] {
+            found.add(of(with, 3.0), of(without, 2.0)).unwrap();
         }
-        anyhow::Ok(())
-    };
-    timeout(FILL_LIMIT, all).await.context("uploads to targets that do not read never stall")??;
-    Ok(Stalled { _unread: Vec::new(), _writers: writers })
-}
-
-/// Writes until nothing goes any more.
-async fn fill(mut connection: Connection) -> anyhow::Result<Connection> {
-    let block = vec![0; 64 * 1024];
-    while let Ok(written) = timeout(STILL, connection.write(&block)).await {
-        anyhow::ensure!(written? > 0, "nothing can be written");
+        let mut outcome = Outcome::default();
+        let middle = add_ratio(&mut outcome, "download ratio", "8 stalled", &found.download).unwrap();
+        assert!((middle - 1.0).abs() < 1e-9);
+        assert_eq!(figure(&outcome, "download ratio, 8 stalled"), middle);
+        assert_eq!(figure(&outcome, "download ratio lowest, 8 stalled"), 0.1);
+        assert_eq!(figure(&outcome, "download ratio highest, 8 stalled"), 2.0);
+        assert_eq!(found.p99, [1.5; 4]);
+        assert!(found.add(of(1.0, 1.0), of(0.0, 1.0)).is_err());
     }
-    Ok(connection)
 }

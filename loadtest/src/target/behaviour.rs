@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Deposits;
+use super::Records;
 use crate::command::{Command, MAX_LINE, REPORT_EVERY};
 use crate::payload::{Payload, Tally, random_size};
 use crate::profile;
@@ -18,35 +18,43 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// How long a tally waits for its deposit.
 const TALLY_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long floods may take to ebb.
+const EBB_LIMIT: Duration = Duration::from_secs(20);
+
 /// Bytes per read and write of bulk.
 const BLOCK: usize = 256 * 1024;
 
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
+pub(super) static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Reads the command and does it.
-pub(super) async fn obey(mut socket: TcpStream, deposits: &Deposits) -> anyhow::Result<()> {
+pub(super) async fn obey(mut socket: TcpStream, records: &Records) -> anyhow::Result<()> {
     let (command, rest) = timeout(COMMAND_LIMIT, read_command(&mut socket)).await??;
     match command {
         Command::Deposit(token) => {
             let tally = tally(&mut socket, &rest, u64::MAX).await?;
-            deposits.put(token, tally);
+            records.deposits.put(token, tally);
             Ok(())
         }
         Command::Discard => discard(socket, rest.len() as u64).await,
+        Command::Ebb(token) => {
+            timeout(EBB_LIMIT, records.groups.ebb(token)).await?;
+            Ok(socket.write_all(&[0]).await?)
+        }
         Command::Echo => echo(socket, &rest).await,
+        Command::Flood(token) => records.groups.flood(socket, token).await,
         Command::Lines(lines) => profile::tell(socket, lines).await,
+        Command::Release(token) => {
+            records.groups.release(token);
+            Ok(socket.write_all(&[0]).await?)
+        }
         Command::Serve => profile::serve(socket, rest).await,
         Command::Shell => profile::shell(socket, rest).await,
         Command::Sink(count) => answer_tally(socket, &rest, count).await,
         Command::SinkToEnd => answer_tally(socket, &rest, u64::MAX).await,
         Command::Source { count, seed } => source(socket, count, seed).await,
-        Command::Stall => {
-            // Ends early when the connection is reset.
-            socket.ready(Interest::ERROR).await?;
-            Ok(())
-        }
+        Command::Stall(token) => records.groups.stall(socket, token).await,
         Command::Tally(token) => {
-            let tally = timeout(TALLY_LIMIT, deposits.take(token)).await?;
+            let tally = timeout(TALLY_LIMIT, records.deposits.take(token)).await?;
             socket.write_all(format!("{tally}\n").as_bytes()).await?;
             Ok(())
         }
