@@ -20,7 +20,7 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Konnectivity (which sets the umask to 0007).
 const SOCKET_MODE: u32 = 0o770;
 
-/// Dead TCP peers are noticed after about this long without an answer.
+/// Dead peers of links are noticed after about this long without an answer.
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads a bind address as Go programs do: nothing means every address, and a
@@ -149,7 +149,11 @@ pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
 }
 
 /// Options of every TCP connection: no delay for small packets, and dead peers
-/// are noticed.
+/// are noticed while nothing is on its way to them.
+///
+/// Without a limit for what is on its way: the kernel does not tell a peer that is
+/// dead from one that lives and does not read (tcp(7), `TCP_USER_TIMEOUT`), and a
+/// client or target may pause for as long as it likes.
 pub fn tune(tcp: &TcpStream) {
     let socket = socket2::SockRef::from(tcp);
     let keepalive = socket2::TcpKeepalive::new()
@@ -159,7 +163,13 @@ pub fn tune(tcp: &TcpStream) {
     // Options, not conditions: a kernel without one still carries the bytes.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
+}
+
+/// As [`tune`], for a link: its peer always reads, so one that takes nothing for
+/// half a minute is dead.
+pub fn tune_link(tcp: &TcpStream) {
+    tune(tcp);
+    let _ = socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(TCP_PATIENCE));
 }
 
 #[cfg(test)]
@@ -210,6 +220,17 @@ mod tests {
         assert!(bind_unix(&path, true).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_the_peer_of_a_link_has_to_read() {
+        let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let limit = || socket2::SockRef::from(&tcp).tcp_user_timeout().unwrap();
+        tune(&tcp);
+        assert!(limit().is_none_or(|limit| limit.is_zero()));
+        tune_link(&tcp);
+        assert_eq!(limit(), Some(TCP_PATIENCE));
     }
 
     #[tokio::test]

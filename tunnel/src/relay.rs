@@ -37,6 +37,11 @@ const GONE_CHECK: Duration = Duration::from_secs(5);
 /// it; and its wait may have become a stall ([`STALL`]).
 const STALLED: Duration = Duration::from_secs(5);
 
+/// How long bytes of a client that has gone away altogether are kept for a target
+/// that takes none of them. Longer than [`LINGER`]: the target may be busy, and a
+/// client on a Unix socket that has said all it had to say looks no different.
+const ABANDONED: Duration = Duration::from_secs(60);
+
 /// Batches moved in one poll before other tasks get their turn.
 const TURNS: usize = 16;
 
@@ -228,6 +233,8 @@ struct Stall {
     timer: Pin<Box<Sleep>>,
     /// Bytes moved in both directions when it was set.
     moved: u64,
+    /// The last time at which more of them were seen.
+    since: Instant,
 }
 
 impl Relay<'_> {
@@ -292,7 +299,8 @@ impl Relay<'_> {
         }
         let moved = self.up.moved + self.down.moved;
         let stall = self.stall.get_or_insert_with(|| {
-            Box::new(Stall { timer: Box::pin(sleep_until(Instant::now() + STALLED)), moved })
+            let since = Instant::now();
+            Box::new(Stall { timer: Box::pin(sleep_until(since + STALLED)), moved, since })
         });
         // The timer is left alone while bytes move: setting it costs more than a look.
         while stall.timer.as_mut().poll(cx).is_ready() {
@@ -305,11 +313,16 @@ impl Relay<'_> {
                 {
                     return Poll::Ready(Ending::Broken { side: Side::Near, why });
                 }
+                if self.up.blocked && now - stall.since >= ABANDONED && near.poll_gone(cx).is_ready() {
+                    return Poll::Ready(Ending::Lingered(Side::Near));
+                }
                 if self.down.blocked
                     && let Poll::Ready(why) = far.poll_broken(cx)
                 {
                     return Poll::Ready(Ending::Broken { side: Side::Far, why });
                 }
+            } else {
+                stall.since = now;
             }
             stall.timer.as_mut().reset(now + STALLED);
         }

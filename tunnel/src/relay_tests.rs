@@ -434,3 +434,29 @@ async fn a_source_that_goes_away_is_noticed_while_its_sink_takes_nothing() {
     assert_eq!(ending, Ending::Broken { side: Side::Near, why: Broken::Reset });
     assert_eq!((moved.up, far.with(|s| s.seen.aborted)), (3, Some(Abort::AfterData)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_gone_is_waited_for_a_minute_by_a_target_that_takes_nothing() {
+    let near = Scripted::new([Step::Data("upload")]);
+    let far = Scripted::new([]);
+    far.with(|s| s.room = Some(3));
+    near.with(|s| s.gone = true);
+    let relaying = start(&near, &far, None);
+    let pass = async |seconds: u64| {
+        for _ in 0..seconds {
+            advance(Duration::from_secs(1)).await;
+            settle().await;
+        }
+    };
+    pass(50).await;
+    far.with(|s| s.room = Some(4));
+    pass(60).await;
+    assert!(!relaying.is_finished(), "the target took something a minute ago");
+    pass(10).await;
+    let (ending, moved) = relaying.await.unwrap();
+    assert_eq!((ending, moved.up), (Ending::Lingered(Side::Near), 4));
+    assert_eq!(
+        (near.with(|s| s.seen.aborted), far.with(|s| s.seen.aborted)),
+        (Some(Abort::Now), Some(Abort::Now))
+    );
+}

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
-use tunnel::listen::tune;
+use tunnel::listen::tune_link;
 use tunnel::stream::Stream;
 use tunnel::tls::ALPN;
 use tunnel::transport::konnectivity::{Connected, Introduction};
@@ -94,7 +94,7 @@ impl Links {
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
             None => TcpStream::connect(way.addr).await.map_err(lost)?,
         };
-        tune(&tcp);
+        tune_link(&tcp);
         let name = ServerName::try_from(way.name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
         let tls = TlsConnector::from(Arc::clone(&self.tcp_tls))

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
-use tunnel::listen::tune;
+use tunnel::listen::tune_link;
 
 use super::{Proxy, ProxyError};
 
@@ -24,7 +24,7 @@ const MAX_REASON: usize = 100;
 pub(super) async fn through(proxy: &Proxy, server: &str, deadline: Instant) -> Result<TcpStream, ProxyError> {
     let lost = |why: String| ProxyError::Lost { proxy: proxy.to_string(), why };
     let mut socket = reach(proxy, deadline).await?;
-    tune(&socket);
+    tune_link(&socket);
     let request = request(proxy, server);
     socket.write_all(request.as_bytes()).await.map_err(|error| lost(error.to_string()))?;
     let mut head = Vec::with_capacity(1024);

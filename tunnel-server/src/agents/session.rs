@@ -13,7 +13,7 @@ use tunnel::control::{
     ControlError, Conversation, Event, Messages, Patience, Role, control_messages, greeting,
 };
 use tunnel::drain::Drain;
-use tunnel::listen::{ACCEPT_PAUSE, tune};
+use tunnel::listen::{ACCEPT_PAUSE, tune_link};
 use tunnel::stream::Stream;
 use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
@@ -404,7 +404,7 @@ pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, s
                 continue;
             }
         };
-        tune(&tcp);
+        tune_link(&tcp);
         let (acceptor, sessions) = (acceptor.clone(), sessions.clone());
         drain.spawn("agent on h2", async move {
             // Boxed: a handshake is large, and the task lives as long as the tunnel.
