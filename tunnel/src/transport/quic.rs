@@ -5,6 +5,7 @@
 //! quinn takes memory for every stream it allows.
 
 mod congestion;
+mod ids;
 mod stream;
 
 use std::io;
@@ -15,13 +16,14 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
-use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::stream as any;
 use crate::tls::Secret;
 use crate::transport::{HandshakeError, OpenError, TunnelClosed};
 
 pub use stream::Stream;
+
+use ids::Ids;
 
 /// Unread bytes that one stream may hold at its receiver: at 20 ms round trip
 /// this carries 50 MB/s, and a stalled reader pins no more than this.
@@ -123,12 +125,12 @@ pub fn server_endpoint(
     // Strangers' first packets: bounded in number and bytes.
     config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes());
-    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
-    endpoint.min_reset_interval(RESET_INTERVAL);
     // Connection ids of a predecessor have to look like our own, or packets
     // for them are dropped without the reset.
-    let id_key = u64::from_be_bytes(*secret.bytes().first_chunk().unwrap_or(&[0; 8]));
-    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    let ids = Ids::new(&reset_key);
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
+    endpoint.min_reset_interval(RESET_INTERVAL);
+    endpoint.cid_generator(move || Box::new(ids.clone()));
     quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))
 }
 
