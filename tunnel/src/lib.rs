@@ -28,6 +28,7 @@ pub mod packet_counters;
 pub mod packets;
 pub mod process;
 pub mod relay;
+pub mod signs;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
 
+use crate::signs::Traffic;
 use crate::stream as any;
 use crate::tls::Secret;
 use crate::transport::{HandshakeError, OpenError, TunnelClosed};
@@ -228,6 +229,16 @@ impl Tunnel {
     /// Datagrams received from the peer so far.
     pub(crate) fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Datagrams so far, both ways.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let stats = self.connection.stats();
+        Traffic { sent: stats.udp_tx.datagrams, received: stats.udp_rx.datagrams }
+    }
+
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     /// Asks the peer's host whether anything listens on the peer's port: a
