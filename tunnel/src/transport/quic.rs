@@ -54,10 +54,11 @@ const UDP_BUFFER: usize = 4 << 20;
 /// do not fit the kernel's limit for one send and vanish without an error.
 const MAX_DATAGRAM: u16 = 1452;
 
-/// Least time between two stateless resets of a server. A restarted one has
-/// one to send for each of its predecessor's agents, at their next sign of life;
-/// quinn's 20 ms would make a thousand of them wait for 20 s.
-const RESET_INTERVAL: Duration = Duration::from_micros(100);
+/// Least time between two stateless resets of a server: none. A restarted one has
+/// one to send for each of its predecessor's agents, at their next sign of life,
+/// many of which come in one moment. Nobody else gets any: what is answered has a
+/// connection id that only our key makes, and is longer than the answer.
+const RESET_INTERVAL: Duration = Duration::ZERO;
 
 /// How long the answer of a peer's kernel is waited for.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
