@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tunnel_proto::message::{Alive, Control, MessageError, Ping, Pong, decode_control, encode_control};
 
 use crate::duplex::{Batch, Broken};
-use crate::signs::{LONGEST, Rhythm, UNPROMISED, on_grid, promised};
+use crate::signs::{LONGEST, Rhythm, UNPROMISED, on_grid, part_of, promised, speak_at};
 use crate::transport::{Link, Tunnel};
 
 pub use messages::{Messages, control_messages, greeting};
@@ -121,8 +121,9 @@ pub struct Voice<'a> {
 enum Pulse<'a> {
     /// It answers.
     Answers,
-    /// It asks, and the answers show that the peer lives; how often it has asked.
-    Asks(Interval, u64),
+    /// It asks, and the answers show that the peer lives: how often it does, when
+    /// next, and how often it has.
+    Asks(Duration, Instant, u64),
     /// It says so, and acknowledgements show that the peer lives: no answer is made
     /// for that, which would have to be acknowledged again. Datagrams received so
     /// far.
@@ -137,11 +138,7 @@ impl<'a> Pulse<'a> {
                 let busy = if voice.is_understood { heartbeat } else { heartbeat.min(UNPROMISED / 2) };
                 Self::Says(Rhythm::new(heartbeat, busy, Instant::now()), voice, 0)
             }
-            (Role::Agent, None) => {
-                let mut ticks = interval(heartbeat);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                Self::Asks(ticks, 0)
-            }
+            (Role::Agent, None) => Self::Asks(heartbeat, Instant::now(), 0),
         }
     }
 
@@ -149,7 +146,7 @@ impl<'a> Pulse<'a> {
     async fn due(&mut self) {
         match self {
             Self::Answers => std::future::pending().await,
-            Self::Asks(ticks, _) => drop(ticks.tick().await),
+            Self::Asks(_, due, _) => sleep_until(*due).await,
             Self::Says(rhythm, voice, _) => loop {
                 tokio::select! {
                     biased;
@@ -171,8 +168,10 @@ impl<'a> Pulse<'a> {
     fn say(&mut self) -> Option<Control> {
         match self {
             Self::Answers => None,
-            Self::Asks(_, number) => {
+            Self::Asks(every, due, number) => {
                 *number += 1;
+                let pause = if *number == 1 { part_of(*every) } else { *every };
+                *due = speak_at(Instant::now(), pause);
                 Some(Control::Ping(Ping { number: *number }))
             }
             Self::Says(rhythm, voice, _) => {

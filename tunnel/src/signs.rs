@@ -33,7 +33,7 @@
 //!   been cut off by then the server finds it overdue, and by then nobody waits.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::RngExt as _;
 use tokio::time::Instant;
@@ -74,17 +74,53 @@ pub const ASKED: Duration = Duration::from_millis(100);
 /// How often an agent that stays silent is asked.
 pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Moments at which a server looks at anything that can wait so long: few of
-/// them, each for many agents, because waking up costs more than looking.
+/// Moments at which agents speak, and at which a server looks at what can wait so
+/// long: few of them, each for many agents, because waking up costs a server as
+/// much as a word does. They are those of the wall clock, so that agents on
+/// different hosts keep to the same ones.
 const GRID: Duration = Duration::from_millis(50);
+
+/// One moment of the grid. A step of the wall clock does not move it.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(|| {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let behind = since_epoch.as_nanos() % GRID.as_nanos();
+        let now = Instant::now();
+        now.checked_sub(nanoseconds(behind)).unwrap_or(now)
+    })
+}
+
+/// How far a moment is behind the one of the grid before it.
+fn behind_grid(at: Instant) -> Duration {
+    nanoseconds(at.duration_since(origin()).as_nanos() % GRID.as_nanos())
+}
+
+/// Of a number below that of the grid.
+fn nanoseconds(number: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(number).unwrap_or_default())
+}
 
 /// The moment on the grid that is next after this one.
 pub fn on_grid(at: Instant) -> Instant {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let since = at.duration_since(*ORIGIN.get_or_init(Instant::now)).as_nanos();
-    let behind = since % GRID.as_nanos();
-    let wait = if behind == 0 { 0 } else { GRID.as_nanos() - behind };
-    at + Duration::from_nanos(u64::try_from(wait).unwrap_or(0))
+    match behind_grid(at) {
+        Duration::ZERO => at,
+        behind => at + (GRID - behind),
+    }
+}
+
+/// The moment of the grid at which to speak, `pause` after `now` at the latest.
+pub(crate) fn speak_at(now: Instant, pause: Duration) -> Instant {
+    let latest = now + pause;
+    let on_grid = latest - behind_grid(latest);
+    if on_grid > now { on_grid } else { latest }
+}
+
+/// A part of the first pause, so that agents that came together do not speak
+/// together for ever.
+pub(crate) fn part_of(pause: Duration) -> Duration {
+    let least = FIRST.min(pause);
+    least + (pause - least).mul_f64(rand::rng().random())
 }
 
 /// When an agent of which this was the last sign of life is overdue.
@@ -163,7 +199,7 @@ impl Rhythm {
 
         let Some(spoke) = self.spoke else { return Some(self.first(now, traffic)) };
         let pause = if deaf && busy { self.promised.min(DEAF) } else { self.promised };
-        let is_due = now >= spoke + pause;
+        let is_due = now >= speak_at(spoke, pause);
         let next = match busy {
             false => self.idle,
             true if used => FIRST.min(self.busy),
@@ -175,18 +211,15 @@ impl Rhythm {
         if word.is_some() {
             self.speak(now, traffic, next);
         }
-        let due = self.spoke.map_or(now, |spoke| spoke + self.promised);
+        let due = self.spoke.map_or(now, |spoke| speak_at(spoke, self.promised));
         self.due = if busy { due.min(now + LISTEN) } else { due };
         word
     }
 
-    /// The first word of all. What it promises is random, so that agents that came
-    /// together do not speak together for ever.
     fn first(&mut self, now: Instant, traffic: Traffic) -> Word {
-        let least = FIRST.min(self.idle);
-        let next = least + (self.idle - least).mul_f64(rand::rng().random());
+        let next = part_of(self.idle);
         self.speak(now, traffic, next);
-        self.due = now + next;
+        self.due = speak_at(now, next);
         Word { next, urgent: false }
     }
 
@@ -306,9 +339,10 @@ mod tests {
         let world = World::new();
         let first = world.words[0];
         assert!(first.0 == world.start && first.1.next >= FIRST && first.1.next <= LONGEST);
-        assert_eq!(world.words[1].0, world.start + first.1.next);
+        assert_eq!(world.words[1].0, speak_at(world.start, first.1.next));
         for pair in world.words[1..].windows(2) {
             assert_eq!((pair[1].0 - pair[0].0, pair[1].1.next), (LONGEST, LONGEST));
+            assert_eq!(behind_grid(pair[0].0), Duration::ZERO);
         }
         world.assert_kept();
     }
@@ -341,14 +375,15 @@ mod tests {
         world.lines = None;
         world.run(20 * SECOND);
         let words = world.words_since(quiet);
-        let promised: Vec<_> = words.iter().map(|(_, next)| *next).collect();
-        assert_eq!(promised[..6], [250, 500, 1000, 2000, 2400, 2400], "{words:?}");
+        // The first may be of the last line.
+        let promised: Vec<_> = words.iter().map(|(_, next)| *next).skip_while(|next| *next == 250).collect();
+        assert_eq!(promised[..5], [500, 1000, 2000, 2400, 2400], "{words:?}");
 
         // One line, and it is back at once.
         let again = world.now;
         world.lines = Some((SECOND, again));
         world.run(LISTEN);
-        assert_eq!(world.words_since(again).last().map(|(_, next)| *next), Some(250));
+        assert!(world.words_since(again).iter().any(|(_, next)| *next == 250));
         world.assert_kept();
     }
 
@@ -412,6 +447,9 @@ mod tests {
             let at = now + step * ms(7);
             let on = on_grid(at);
             assert!(on >= at && on < at + GRID && on_grid(on) == on);
+            let spoken = speak_at(at, LONGEST);
+            assert!(spoken <= at + LONGEST && spoken > at + LONGEST - GRID && on_grid(spoken) == spoken);
+            assert_eq!(speak_at(on, ms(20)), on + ms(20));
         }
     }
 }
