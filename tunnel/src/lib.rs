@@ -5,6 +5,7 @@
 //! * [`duplex::Duplex`]: what can be relayed, [`relay::relay`]: the relay;
 //!   [`socket::Socket`]: TCP, Unix and TLS sockets as such ends;
 //! * [`control`]: the conversation on a tunnel's first stream;
+//!   [`signs`]: when somebody is heard of, and when taken for gone;
 //! * [`drain::Drain`]: how programs end, and where every task is spawned;
 //! * [`metering`], [`packet_counters`], [`exposition`]: metrics;
 //! * [`tls`], [`admin`], [`process`], [`logfile`], [`args`], [`backoff`]: the rest.
