@@ -13,10 +13,13 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::target::{Target, TargetError};
 
 pub use wire::control::Body as Control;
-pub use wire::{Drain, Hello, Ping, Pong, Rejection, Welcome};
+pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Welcome};
 
 /// The version of the protocol that this code speaks.
 pub const VERSION: u32 = 1;
+
+/// Capability of a server that reads what [`Alive`] promises.
+pub const READS_ALIVE: &str = "alive";
 
 /// Longest message on a control stream, in bytes: a token and the identifiers
 /// fit in, and nothing more.

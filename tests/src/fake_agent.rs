@@ -100,7 +100,7 @@ impl FakeAgent {
         let heart = spawn(async move {
             let (_say, mut outgoing) = mpsc::channel(1);
             Conversation::new(messages, Role::Agent, Patience::default())
-                .keep(&mut outgoing, || false, |_| {})
+                .keep(&mut outgoing, None, |_| {})
                 .await;
         });
         let dials = Arc::new(AtomicU64::new(0));

@@ -54,7 +54,7 @@ impl FakeServer {
                     messages.send(encode_control(Control::Welcome(welcome)).unwrap()).await.unwrap();
                     let (_say, mut outgoing) = tokio::sync::mpsc::channel(1);
                     Conversation::new(messages, Role::Server, Patience::default())
-                        .keep(&mut outgoing, || false, |_| {})
+                        .keep(&mut outgoing, None, |_| {})
                         .await;
                 }));
             }

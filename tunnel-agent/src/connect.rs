@@ -13,12 +13,13 @@ use tunnel::drain::Drain;
 use tunnel::stream::Stream;
 use tunnel::transport::konnectivity::{Connected, Introduction};
 use tunnel::transport::{HandshakeError, Link, Tunnel};
-use tunnel_proto::message::{Hello, Welcome};
+use tunnel_proto::message::{Hello, READS_ALIVE, Welcome};
 
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::fleet::Way;
 use crate::metrics::Metrics;
+use crate::session::ControlStream;
 
 use greet::{Answer, GreetingError, TokenError};
 use links::{Links, Opened, Tls};
@@ -50,7 +51,7 @@ pub(crate) struct Greeted {
     /// Name and version of the server program, for people.
     pub(crate) software: String,
     /// The control stream, on links that have one.
-    pub(crate) control: Option<Messages>,
+    pub(crate) control: Option<ControlStream>,
 }
 
 /// Why there is no new tunnel.
@@ -265,14 +266,15 @@ impl Connector {
     }
 }
 
-fn greeted(tunnel: Tunnel, control: Messages, welcome: Welcome) -> Greeted {
+fn greeted(tunnel: Tunnel, messages: Messages, welcome: Welcome) -> Greeted {
+    let reads_alive = welcome.capabilities.iter().any(|capability| capability == READS_ALIVE);
     Greeted {
         tunnel,
         server_id: welcome.server_id,
         server_count: (welcome.server_count > 0).then_some(welcome.server_count),
         addresses: welcome.server_addresses,
         software: welcome.software,
-        control: Some(control),
+        control: Some(ControlStream { messages, reads_alive }),
     }
 }
 

@@ -9,9 +9,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use tunnel::control::{ControlError, Conversation, Event, Messages, Patience, Role};
+use tunnel::control::{ControlError, Conversation, Event, Messages, Patience, Role, Voice};
 use tunnel::drain::Drain;
-use tunnel::transport::{Link, Tunnel};
+use tunnel::transport::Tunnel;
 use tunnel_proto::message::{Control, Drain as DrainNotice};
 
 use crate::serve::Serving;
@@ -41,6 +41,8 @@ pub(crate) struct Session {
 #[derive(Debug, Default)]
 struct Streams {
     open: AtomicUsize,
+    /// Told when there is one where none was.
+    began: Notify,
     none_left: Notify,
 }
 
@@ -48,7 +50,9 @@ struct OpenStream(Arc<Streams>);
 
 impl OpenStream {
     fn new(streams: &Arc<Streams>) -> Self {
-        streams.open.fetch_add(1, Ordering::AcqRel);
+        if streams.open.fetch_add(1, Ordering::AcqRel) == 0 {
+            streams.began.notify_one();
+        }
         Self(Arc::clone(streams))
     }
 }
@@ -61,9 +65,18 @@ impl Drop for OpenStream {
     }
 }
 
-/// How the server is spoken to, on links that have a control stream.
+/// The control stream, on links that have one.
+#[derive(Debug)]
+pub(crate) struct ControlStream {
+    /// After the greeting.
+    pub(crate) messages: Messages,
+    /// Whether the server reads what `Alive` promises.
+    pub(crate) reads_alive: bool,
+}
+
+/// How the server is spoken to there.
 struct Talk {
-    messages: Messages,
+    control: ControlStream,
     outgoing: mpsc::Receiver<Control>,
 }
 
@@ -72,7 +85,7 @@ impl Session {
     /// then the end of the tunnel is all that is heard of the server.
     pub(crate) fn start(
         tunnel: Tunnel,
-        control: Option<Messages>,
+        control: Option<ControlStream>,
         patience: Patience,
         sessions: &TaskTracker,
         serving: Arc<Serving>,
@@ -87,9 +100,9 @@ impl Session {
             streams: Arc::default(),
         };
         let (say, talk) = match control {
-            Some(messages) => {
+            Some(control) => {
                 let (say, outgoing) = mpsc::channel(NOTICES);
-                (Some(say), Some(Talk { messages, outgoing }))
+                (Some(say), Some(Talk { control, outgoing }))
             }
             None => (None, None),
         };
@@ -148,7 +161,7 @@ impl Session {
 
     /// Ready with the reason when the server is not there any more.
     async fn converse(&self, talk: Option<Talk>, patience: Patience) -> String {
-        let Some(Talk { messages, mut outgoing }) = talk else {
+        let Some(Talk { control: ControlStream { messages, reads_alive }, mut outgoing }) = talk else {
             return self.tunnel.closed().await.to_string();
         };
         let hear = |event| match event {
@@ -156,21 +169,18 @@ impl Session {
                 debug!(remote = %self.tunnel.remote(), reason = notice.reason, "the server is draining");
                 self.server_drains.cancel();
             }
-            Event::Said(_) => {}
+            Event::Said(_) | Event::Alive(_) => {}
             Event::Suspect => drop(self.suspect.send_replace(true)),
             Event::Back => drop(self.suspect.send_replace(false)),
         };
-        // On TCP the kernels notice the end of a process.
-        let is_quic = self.tunnel.link() == Link::Quic;
-        let hurry = || {
-            let hurry = is_quic && self.streams.open.load(Ordering::Acquire) > 0;
-            if hurry {
-                self.tunnel.nudge();
-            }
-            hurry
-        };
+        let voice = self.tunnel.traffic().is_some().then_some(Voice {
+            tunnel: &self.tunnel,
+            streams: &self.streams.open,
+            began: &self.streams.began,
+            is_understood: reads_alive,
+        });
         let mut conversation = Conversation::new(messages, Role::Agent, patience.on(self.tunnel.link()));
-        conversation.keep(&mut outgoing, hurry, hear).await.to_string()
+        conversation.keep(&mut outgoing, voice, hear).await.to_string()
     }
 
     /// Ready with the reason when nothing speaks for waiting for a silent server

@@ -12,10 +12,12 @@ mod session;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
+use tunnel::signs::UNPROMISED;
 use tunnel::transport::Tunnel;
 use tunnel_proto::ident::Identifiers;
 use tunnel_proto::message::Control;
@@ -28,6 +30,17 @@ pub use session::{Sessions, accept_quic, accept_tcp};
 
 /// Agents that left and are still remembered, so that an error can say when.
 const DEPARTED: usize = 1024;
+
+/// What an agent last said of its life.
+#[derive(Debug, Clone, Copy)]
+pub struct Said {
+    /// When that came.
+    pub at: Instant,
+    /// How long until it says so again, at the latest.
+    pub next: Duration,
+    /// How often it has said so.
+    pub times: u64,
+}
 
 /// A registered agent, or rather one tunnel of it.
 #[derive(Debug)]
@@ -43,6 +56,7 @@ pub struct Agent {
     busy: Notify,
     /// Told when another tunnel of the same agent comes.
     succeeded: Notify,
+    alive: Mutex<Said>,
     draining: AtomicBool,
     /// When it was last heard of, while it is suspect.
     suspect: watch::Sender<Option<Instant>>,
@@ -63,6 +77,7 @@ impl Agent {
             streams: AtomicUsize::new(0),
             busy: Notify::new(),
             succeeded: Notify::new(),
+            alive: Mutex::new(Said { at: Instant::now(), next: UNPROMISED, times: 0 }),
             draining: AtomicBool::new(false),
             suspect: watch::Sender::new(None),
             lost: AtomicBool::new(false),
@@ -81,6 +96,7 @@ impl Agent {
             streams: AtomicUsize::new(0),
             busy: Notify::new(),
             succeeded: Notify::new(),
+            alive: Mutex::new(Said { at: Instant::now(), next: UNPROMISED, times: 0 }),
             draining: AtomicBool::new(false),
             suspect: watch::Sender::new(None),
             lost: AtomicBool::new(false),
@@ -125,6 +141,17 @@ impl Agent {
     /// Waits until another tunnel of the same agent has come. Cancel safe.
     pub async fn succeeded(&self) {
         self.succeeded.notified().await;
+    }
+
+    /// What it last said of its life.
+    pub fn alive(&self) -> Said {
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It lives, and says so again after `next` at the latest.
+    pub fn set_alive(&self, next: Duration) {
+        let mut said = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        *said = Said { at: Instant::now(), next, times: said.times + 1 };
     }
 
     /// Whether it asked for no more work.

@@ -1,28 +1,28 @@
-//! Messages on a stream, and the conversation on the control stream.
+//! The conversation on the control stream, and messages on any stream.
 
-use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+mod messages;
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tunnel_proto::deframe::Deframer;
-use tunnel_proto::message::{Control, MAX_CONTROL, MessageError, Ping, Pong, decode_control, encode_control};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+use tunnel_proto::message::{Alive, Control, MessageError, Ping, Pong, decode_control, encode_control};
 
-use crate::duplex::{Batch, Broken, Duplex as _, End, Flow};
-use crate::stream::Stream;
-use crate::transport::Link;
+use crate::duplex::{Batch, Broken};
+use crate::signs::{LONGEST, Rhythm, UNPROMISED, on_grid, part_of, promised, speak_at};
+use crate::transport::{Link, Tunnel};
 
-/// How often an agent says that it lives. Only agents ask, so that a server
-/// with thousands of them has no timers to run but the deadlines.
+pub use messages::{Messages, control_messages, greeting};
+
+use messages::Moved;
+
+/// How often an agent asks whether the server lives, on links that do not tell
+/// what has arrived. Only agents ask, so that a server with thousands of them has
+/// no timers to run but the deadlines.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// How often an agent with streams does so when it hears nothing at all. Shorter
-/// than a server takes to find it dead (two seconds of silence, and a "port
-/// unreachable" of its host, which a NAT that has forgotten it says as well): the
-/// heartbeat shows the server where the agent is to be found now.
-const QUICK_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A peer not heard of for this long is taken for dead: three heartbeats, so a
 /// lost one harms nobody, and less than the 20 s that are promised.
@@ -57,7 +57,7 @@ impl Patience {
     #[must_use]
     pub fn on(self, link: Link) -> Self {
         match link {
-            Link::Quic => self,
+            Link::Quic => Self { heartbeat: self.heartbeat.min(LONGEST), ..self },
             Link::H2 | Link::Konnectivity => Self { limit: self.suspect, ..self },
         }
     }
@@ -68,6 +68,8 @@ impl Patience {
 pub enum Event {
     /// The peer said something beyond heartbeats.
     Said(Control),
+    /// The peer, an agent, lives, and is heard of again after this at the latest.
+    Alive(Duration),
     /// The peer is suspect.
     Suspect,
     /// It was heard of again.
@@ -91,95 +93,6 @@ pub enum ControlError {
     Silent(Duration),
 }
 
-/// A stream that carries length-prefixed messages, at least for a while.
-#[derive(Debug)]
-pub struct Messages {
-    stream: Stream,
-    deframer: Deframer,
-}
-
-impl Messages {
-    /// Reads messages of at most `limit` bytes from `stream`.
-    pub fn new(stream: Stream, limit: usize) -> Self {
-        Self { stream, deframer: Deframer::short(limit) }
-    }
-
-    /// The next message; `None` when the peer ended the stream in order.
-    /// Cancel safe.
-    ///
-    /// # Errors
-    /// When the stream fails, a message is too long or incomplete.
-    pub async fn recv(&mut self) -> Result<Option<Bytes>, Broken> {
-        poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
-        loop {
-            match self.deframer.next() {
-                Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(Broken::Protocol(error.to_string()))),
-            }
-            let mut batch = Batch::default();
-            let flow = ready!(self.stream.poll_recv(cx, &mut batch))?;
-            if let Flow::End(_) = flow {
-                return Poll::Ready(if self.deframer.is_mid_message() {
-                    Err(Broken::Protocol("stream ended within a message".to_owned()))
-                } else {
-                    Ok(None)
-                });
-            }
-            self.stream.consumed(batch.len());
-            while let Some(chunk) = batch.take(usize::MAX) {
-                self.deframer.push(chunk);
-            }
-        }
-    }
-
-    /// Sends an encoded message. Not cancel safe: half of it may have gone.
-    ///
-    /// # Errors
-    /// When the stream fails.
-    pub async fn send(&mut self, message: Bytes) -> Result<(), Broken> {
-        let mut batch = Batch::default();
-        batch.push(message);
-        poll_fn(|cx| self.stream.poll_send(cx, &mut batch)).await
-    }
-
-    /// Sends what is `unsent`, or receives a message, whichever is done first.
-    /// Cancel safe.
-    async fn go_on(&mut self, unsent: &mut Batch) -> Result<Moved, Broken> {
-        poll_fn(|cx| {
-            if !unsent.is_empty() && self.stream.poll_send(cx, unsent)?.is_ready() {
-                return Poll::Ready(Ok(Moved::Said));
-            }
-            self.poll_recv(cx).map_ok(Moved::Heard)
-        })
-        .await
-    }
-
-    /// Ends our direction.
-    ///
-    /// # Errors
-    /// When the stream fails.
-    pub async fn finish(&mut self) -> Result<(), Broken> {
-        poll_fn(|cx| self.stream.poll_finish(cx, End::Fin)).await
-    }
-
-    /// Ready when the peer has given the stream up; see
-    /// [`Stream::poll_cancelled`]. Cancel safe.
-    pub async fn cancelled(&mut self) {
-        poll_fn(|cx| self.stream.poll_cancelled(cx)).await;
-    }
-
-    /// Gives the stream back; what was received behind the last message is
-    /// received next.
-    pub fn into_stream(mut self) -> Stream {
-        self.stream.unread(self.deframer.into_rest());
-        self.stream
-    }
-}
-
 /// Which end of the conversation this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -187,6 +100,92 @@ pub enum Role {
     Agent,
     /// Answers them.
     Server,
+}
+
+/// What an agent needs to say of its own accord that it lives, on links that tell
+/// what has arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Voice<'a> {
+    /// The tunnel of the conversation.
+    pub tunnel: &'a Tunnel,
+    /// Its streams.
+    pub streams: &'a AtomicUsize,
+    /// Told when there is one where none was.
+    pub began: &'a Notify,
+    /// Whether the server reads what is promised. One that does not is told every
+    /// second that an agent with streams lives, as it expects.
+    pub is_understood: bool,
+}
+
+/// How this end shows that it lives.
+enum Pulse<'a> {
+    /// It answers.
+    Answers,
+    /// It asks, and the answers show that the peer lives: how often it does, when
+    /// next, and how often it has.
+    Asks(Duration, Instant, u64),
+    /// It says so, and acknowledgements show that the peer lives: no answer is made
+    /// for that, which would have to be acknowledged again. Datagrams received so
+    /// far.
+    Says(Rhythm, Voice<'a>, u64),
+}
+
+impl<'a> Pulse<'a> {
+    fn new(role: Role, voice: Option<Voice<'a>>, heartbeat: Duration) -> Self {
+        match (role, voice) {
+            (Role::Server, _) => Self::Answers,
+            (Role::Agent, Some(voice)) => {
+                let busy = if voice.is_understood { heartbeat } else { heartbeat.min(UNPROMISED / 2) };
+                Self::Says(Rhythm::new(heartbeat, busy, Instant::now()), voice, 0)
+            }
+            (Role::Agent, None) => Self::Asks(heartbeat, Instant::now(), 0),
+        }
+    }
+
+    /// Ready when it is time to see what to say. Cancel safe.
+    async fn due(&mut self) {
+        match self {
+            Self::Answers => std::future::pending().await,
+            Self::Asks(_, due, _) => sleep_until(*due).await,
+            Self::Says(rhythm, voice, _) => loop {
+                tokio::select! {
+                    biased;
+                    () = sleep_until(rhythm.due()) => return,
+                    () = voice.began.notified() => rhythm.begun(Instant::now()),
+                }
+            },
+        }
+    }
+
+    /// Whether the link tells that the peer was heard of since this was asked last.
+    fn has_heard(&mut self) -> bool {
+        let Self::Says(_, voice, received) = self else { return false };
+        let before = std::mem::replace(received, voice.tunnel.received().unwrap_or_default());
+        *received != before
+    }
+
+    /// What is to be said now.
+    fn say(&mut self) -> Option<Control> {
+        match self {
+            Self::Answers => None,
+            Self::Asks(every, due, number) => {
+                *number += 1;
+                let pause = if *number == 1 { part_of(*every) } else { *every };
+                *due = speak_at(Instant::now(), pause);
+                Some(Control::Ping(Ping { number: *number }))
+            }
+            Self::Says(rhythm, voice, _) => {
+                let busy = voice.streams.load(Ordering::Acquire) > 0;
+                let traffic = voice.tunnel.traffic().unwrap_or_default();
+                let word = rhythm.look(Instant::now(), traffic, busy)?;
+                if word.urgent {
+                    voice.tunnel.nudge();
+                }
+                let next_ms = u32::try_from(word.next.as_millis()).unwrap_or(u32::MAX);
+                Some(Control::Alive(Alive { next_ms }))
+            }
+        }
+    }
 }
 
 /// The control stream after Hello and Welcome.
@@ -197,21 +196,11 @@ pub struct Conversation {
     patience: Patience,
     heard: Instant,
     suspect: bool,
-    /// The last heartbeat that was sent.
-    beat: Option<(u64, Instant)>,
     /// A heartbeat of the peer that is to be answered; only the last one counts.
     owed: Option<u64>,
     /// What is being said, one message at a time, and since when.
     unsent: Batch,
     saying: Instant,
-}
-
-/// What moved on the control stream.
-enum Moved {
-    /// A message came; `None` is the end.
-    Heard(Option<Bytes>),
-    /// All that was to be said is on its way.
-    Said,
 }
 
 impl Conversation {
@@ -224,7 +213,6 @@ impl Conversation {
             patience,
             heard: now,
             suspect: false,
-            beat: None,
             owed: None,
             unsent: Batch::default(),
             saying: now,
@@ -237,29 +225,35 @@ impl Conversation {
     ///
     /// # Errors
     /// When the peer leaves, or says nothing for as long as dead ones do.
-    pub async fn begin(&mut self) -> Result<(), ControlError> {
+    pub async fn begin(&mut self, mut hear: impl FnMut(Event)) -> Result<(), ControlError> {
         let silence = self.patience.suspect;
         let first =
             timeout(silence, self.messages.recv()).await.map_err(|_| ControlError::Silent(silence))?;
-        self.heard(first?, &mut |_| {})
+        self.heard(first?, &mut hear)
     }
 
     /// Keeps the conversation up until it fails: heartbeats, and messages from
-    /// `outgoing`. What happens beyond heartbeats goes to `hear`. An agent that
-    /// hears nothing asks `hurry` every second whether to send one more heartbeat.
+    /// `outgoing`. What happens beyond heartbeats goes to `hear`. An agent with a
+    /// `voice` says that it lives, one without asks.
     ///
     /// Dropping the future ends the conversation.
     pub async fn keep(
         &mut self,
         outgoing: &mut mpsc::Receiver<Control>,
-        hurry: impl Fn() -> bool,
+        voice: Option<Voice<'_>>,
         mut hear: impl FnMut(Event),
     ) -> ControlError {
-        let mut tick = interval(QUICK_HEARTBEAT.min(self.patience.heartbeat));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (is_agent, mut open) = (self.role == Role::Agent, true);
+        let mut pulse = Pulse::new(self.role, voice, self.patience.heartbeat);
+        let (mut open, mut alarm_at) = (true, on_grid(self.silent_at()));
+        let mut alarm = pin!(sleep_until(alarm_at));
         loop {
-            let (silent_at, idle) = (self.silent_since() + self.silence_allowed(), self.unsent.is_empty());
+            let (silent_at, idle) = (on_grid(self.silent_at()), self.unsent.is_empty());
+            // Signs of life put it off, and that it is too early then is cheaper
+            // than setting a timer for each of them.
+            if silent_at < alarm_at {
+                alarm_at = silent_at;
+                alarm.as_mut().reset(alarm_at);
+            }
             let went = tokio::select! {
                 biased;
                 moved = self.messages.go_on(&mut self.unsent) => self.moved(moved, &mut hear),
@@ -267,8 +261,13 @@ impl Conversation {
                     Some(control) => self.say(control),
                     None => { open = false; Ok(()) }
                 },
-                now = tick.tick(), if is_agent && idle => self.beat(now, &hurry),
-                () = sleep_until(silent_at) => self.silent(&mut hear),
+                () = pulse.due(), if idle => self.beat(&mut pulse, &mut hear),
+                () = &mut alarm => {
+                    let went = self.alarmed(&mut pulse, &mut hear);
+                    alarm_at = on_grid(self.silent_at());
+                    alarm.as_mut().reset(alarm_at);
+                    went
+                }
             };
             if let Err(error) = went {
                 return error;
@@ -276,19 +275,25 @@ impl Conversation {
         }
     }
 
+    /// When the peer has been silent for too long, unless it is heard of before.
+    fn silent_at(&self) -> Instant {
+        let allowed = if self.suspect { self.patience.limit } else { self.patience.suspect };
+        self.silent_since() + allowed
+    }
+
     /// One that takes no message of a few bytes is as good as silent.
     fn silent_since(&self) -> Instant {
         if self.unsent.is_empty() { self.heard } else { self.heard.min(self.saying) }
     }
 
-    fn silence_allowed(&self) -> Duration {
-        if self.suspect { self.patience.limit } else { self.patience.suspect }
-    }
-
-    fn silent(&mut self, hear: &mut impl FnMut(Event)) -> Result<(), ControlError> {
-        let Patience { suspect, limit, .. } = self.patience;
+    fn alarmed(&mut self, pulse: &mut Pulse<'_>, hear: &mut impl FnMut(Event)) -> Result<(), ControlError> {
+        self.listen(pulse, hear);
+        let (now, Patience { suspect, limit, .. }) = (Instant::now(), self.patience);
+        if now < self.silent_at() {
+            return Ok(());
+        }
         if self.suspect || limit <= suspect {
-            return Err(ControlError::Silent(self.silence_allowed()));
+            return Err(ControlError::Silent(if self.suspect { limit } else { suspect }));
         }
         self.suspect = true;
         hear(Event::Suspect);
@@ -304,11 +309,23 @@ impl Conversation {
             Moved::Heard(message) => self.heard(message, hear)?,
             Moved::Said => self.answer()?,
         }
+        self.take_back(hear);
+        Ok(())
+    }
+
+    /// Takes notice of what the link tells.
+    fn listen(&mut self, pulse: &mut Pulse<'_>, hear: &mut impl FnMut(Event)) {
+        if pulse.has_heard() {
+            self.heard = Instant::now();
+            self.take_back(hear);
+        }
+    }
+
+    fn take_back(&mut self, hear: &mut impl FnMut(Event)) {
         if self.suspect && self.silent_since().elapsed() < self.patience.suspect {
             self.suspect = false;
             hear(Event::Back);
         }
-        Ok(())
     }
 
     fn heard(&mut self, message: Option<Bytes>, hear: &mut impl FnMut(Event)) -> Result<(), ControlError> {
@@ -318,6 +335,10 @@ impl Conversation {
             Some(Control::Ping(Ping { number })) => {
                 self.owed = Some(number);
                 self.answer()
+            }
+            Some(Control::Alive(Alive { next_ms })) => {
+                hear(Event::Alive(promised(next_ms)));
+                Ok(())
             }
             Some(Control::Pong(_)) | None => Ok(()),
             Some(other) => {
@@ -339,21 +360,12 @@ impl Conversation {
     }
 
     /// Sends a heartbeat if it is time for one.
-    fn beat(&mut self, now: Instant, hurry: &impl Fn() -> bool) -> Result<(), ControlError> {
-        let number = match self.beat {
-            // Half a tick, because ticks come a little earlier or later.
-            Some((number, last)) => {
-                let due = now.duration_since(last) + QUICK_HEARTBEAT / 2 >= self.patience.heartbeat;
-                let hurried = now.duration_since(self.heard) >= QUICK_HEARTBEAT / 2 && hurry();
-                if !due && !hurried {
-                    return Ok(());
-                }
-                number + 1
-            }
-            None => 1,
-        };
-        self.beat = Some((number, now));
-        self.say(Control::Ping(Ping { number }))
+    fn beat(&mut self, pulse: &mut Pulse<'_>, hear: &mut impl FnMut(Event)) -> Result<(), ControlError> {
+        self.listen(pulse, hear);
+        match pulse.say() {
+            Some(control) => self.say(control),
+            None => Ok(()),
+        }
     }
 
     fn say(&mut self, control: Control) -> Result<(), ControlError> {
@@ -361,18 +373,4 @@ impl Conversation {
         self.saying = Instant::now();
         Ok(())
     }
-}
-
-/// Reads the first message of a control stream.
-///
-/// # Errors
-/// When it is not a control message.
-pub async fn greeting(messages: &mut Messages) -> Result<Control, ControlError> {
-    let message = messages.recv().await?.ok_or(ControlError::Ended)?;
-    Ok(decode_control(message)?.ok_or(MessageError::Empty)?)
-}
-
-/// Wraps a control stream.
-pub fn control_messages(stream: Stream) -> Messages {
-    Messages::new(stream, MAX_CONTROL)
 }

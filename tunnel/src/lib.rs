@@ -5,6 +5,7 @@
 //! * [`duplex::Duplex`]: what can be relayed, [`relay::relay`]: the relay;
 //!   [`socket::Socket`]: TCP, Unix and TLS sockets as such ends;
 //! * [`control`]: the conversation on a tunnel's first stream;
+//!   [`signs`]: when somebody is heard of, and when taken for gone;
 //! * [`drain::Drain`]: how programs end, and where every task is spawned;
 //! * [`metering`], [`packet_counters`], [`exposition`]: metrics;
 //! * [`tls`], [`admin`], [`process`], [`logfile`], [`args`], [`backoff`]: the rest.
@@ -28,6 +29,7 @@ pub mod packet_counters;
 pub mod packets;
 pub mod process;
 pub mod relay;
+pub mod signs;
 pub mod socket;
 pub mod stream;
 pub mod tls;

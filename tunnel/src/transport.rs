@@ -10,8 +10,10 @@ pub mod konnectivity;
 pub mod quic;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::packets::Asked;
+use crate::signs::Traffic;
 use crate::stream::Stream;
 
 /// The protocol under a tunnel.
@@ -139,6 +141,23 @@ impl Tunnel {
         match self {
             Self::H2(_) | Self::Konnectivity(_) => None,
             Self::Quic(tunnel) => Some(tunnel.received()),
+        }
+    }
+
+    /// Datagrams so far, on links on which [`Self::received`] tells something.
+    pub fn traffic(&self) -> Option<Traffic> {
+        match self {
+            Self::H2(_) | Self::Konnectivity(_) => None,
+            Self::Quic(tunnel) => Some(tunnel.traffic()),
+        }
+    }
+
+    /// How long a round trip takes, as far as is known; nothing on links that
+    /// answer for themselves.
+    pub fn round_trip(&self) -> Duration {
+        match self {
+            Self::H2(_) | Self::Konnectivity(_) => Duration::ZERO,
+            Self::Quic(tunnel) => tunnel.round_trip(),
         }
     }
 

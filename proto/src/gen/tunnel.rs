@@ -2,7 +2,7 @@
 /// Everything on the control stream, the first stream of a tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Control {
-    #[prost(oneof = "control::Body", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "control::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub body: ::core::option::Option<control::Body>,
 }
 /// Nested message and enum types in `Control`.
@@ -21,6 +21,8 @@ pub mod control {
         Pong(super::Pong),
         #[prost(message, tag = "6")]
         Drain(super::Drain),
+        #[prost(message, tag = "7")]
+        Alive(super::Alive),
     }
 }
 /// First message of the agent.
@@ -62,6 +64,7 @@ pub struct Welcome {
     pub server_addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "5")]
     pub software: ::prost::alloc::string::String,
+    /// "alive": the server reads what `Alive` promises.
     #[prost(string, repeated, tag = "6")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -81,7 +84,7 @@ pub struct Rejection {
     #[prost(string, tag = "3")]
     pub server_id: ::prost::alloc::string::String,
 }
-/// Heartbeat, either way. The answer carries the same number.
+/// Asks for an answer, either way. The answer carries the same number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {
     #[prost(uint64, tag = "1")]
@@ -91,6 +94,15 @@ pub struct Ping {
 pub struct Pong {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+}
+/// From an agent whose link tells that it arrived (QUIC): "I live". Nobody answers.
+/// A reader that does not know it takes it for a sign of life all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Alive {
+    /// How long until the agent says so again, in milliseconds, until it promises
+    /// something else; 0 promises nothing.
+    #[prost(uint32, tag = "1")]
+    pub next_ms: u32,
 }
 /// "No new work for me, please": from an agent, do not pick it; from a server,
 /// prefer another server.

@@ -93,7 +93,7 @@ pub(super) async fn greet(control: Stream, hello: Hello) -> Result<Answer, Greet
             | RejectionKind::Draining
             | RejectionKind::Unavailable) => Err(GreetingError::Rejected { kind, text: rejection.text }),
         },
-        Control::Hello(_) | Control::Ping(_) | Control::Pong(_) | Control::Drain(_) => {
+        Control::Hello(_) | Control::Ping(_) | Control::Pong(_) | Control::Alive(_) | Control::Drain(_) => {
             Err(GreetingError::Unexpected)
         }
     }

@@ -49,6 +49,10 @@ const UPGRADE: Duration = Duration::from_secs(600);
 /// A tunnel that lasted this long was a success: the next wait is short again.
 const LASTED: Duration = Duration::from_secs(10);
 
+/// This part of the wait is enough where the agents of a server do not learn of its
+/// end in one moment.
+const SPREAD_ALREADY: f64 = 0.1;
+
 /// Gives numbers from 0 up to 1.
 pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
 
@@ -122,6 +126,7 @@ struct Held {
     way: Way,
     serial: u64,
     since: Instant,
+    link: Link,
     draining: bool,
     upgrade: Option<Instant>,
 }
@@ -256,7 +261,7 @@ impl Plan {
         self.serial += 1;
         let upgrade = self.next_upgrade(news.link, now);
         let (serial, id) = (self.serial, news.server_id.clone());
-        let held = Held { way: way.clone(), serial, since: now, draining: false, upgrade };
+        let held = Held { way: way.clone(), serial, since: now, link: news.link, draining: false, upgrade };
         if let Some(old) = self.held.insert(id, held) {
             self.ways.lost(&old.way);
         }
@@ -372,7 +377,10 @@ impl Plan {
         self.entries.doubt(&held.way);
         self.ways.lost(&held.way);
         let (pace, random) = (self.manner.pace, &mut self.random);
-        self.ways.unheld(server_id, &held.way, lasted, |failures| now + pace.backoff(failures, random()));
+        // Nobody is told of a death on QUIC: each agent finds out with its next word.
+        let part = if held.link == Link::Quic && !held.draining { SPREAD_ALREADY } else { 1.0 };
+        let next = |failures| now + pace.backoff(failures, random()).mul_f64(part);
+        self.ways.unheld(server_id, &held.way, lasted, next);
         self.ways.list(&self.entries, now);
         self.hurry(now);
         Some(held)

@@ -7,21 +7,23 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 use tunnel::control::{
     ControlError, Conversation, Event, Messages, Patience, Role, control_messages, greeting,
 };
 use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, tune_link};
+use tunnel::signs::{ASK_AGAIN, ASKED, on_grid, overdue_at};
 use tunnel::stream::Stream;
 use tunnel::transport::{HandshakeError, Link, Tunnel, h2, quic};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{
-    Control, Drain as DrainNotice, Hello, Ping, Rejection, RejectionKind, VERSION, Welcome, encode_control,
+    Control, Drain as DrainNotice, Hello, Ping, READS_ALIVE, Rejection, RejectionKind, VERSION, Welcome,
+    encode_control,
 };
 
-use crate::agents::{Agent, Authenticator, Registry};
+use crate::agents::{Agent, Authenticator, Registry, Said};
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// Limit of a handshake, TLS and link together.
@@ -41,11 +43,18 @@ const STRANGERS: usize = 1024;
 /// Notices that wait for an agent's control stream.
 const NOTICES: usize = 8;
 
-/// How often a busy agent is looked at, and how long it has to answer.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long an agent has to answer when another process has taken its name, and
+/// when it is suspect besides: after a cut of the network both may be back in one
+/// moment.
+const SUCCEEDED: Duration = Duration::from_millis(250);
+const SUSPECT_SUCCEEDED: Duration = Duration::from_secs(2);
 
-/// How long it has to answer when another process has taken its name.
-const SHORT_LOOK: Duration = Duration::from_millis(250);
+/// Promises of less than this are of an agent whose streams are in use: it is
+/// looked at twice as often, so that a death is found in half the time.
+const SHORT_PROMISE: Duration = Duration::from_secs(1);
+
+/// How often it is asked whether a suspect agent has streams left.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Longest agent id.
 const MAX_AGENT_ID: usize = 253;
@@ -219,7 +228,12 @@ impl Sessions {
         let patience = self.patience.on(tunnel.link());
         let mut conversation = Conversation::new(messages, Role::Server, patience);
         // Not before: a dial sent to a tunnel that the agent does not want fails.
-        if let Err(error) = conversation.begin().await {
+        let begun = conversation.begin(|event| {
+            if let Event::Alive(next) = event {
+                agent.set_alive(next);
+            }
+        });
+        if let Err(error) = begun.await {
             return self.drop_tunnel(&tunnel, "left", &error.to_string());
         }
         let registration = self.registry.register(Arc::clone(&agent));
@@ -234,6 +248,7 @@ impl Sessions {
                     agent.set_draining();
                 }
                 Event::Said(_) => return,
+                Event::Alive(next) => return agent.set_alive(next),
                 Event::Suspect => {
                     warn!(agent = agent.id, link, streams = agent.streams(), "agent is silent");
                     suspect = Some(GaugeGuard::new(self.metrics.suspect_tunnels.with_label_values(&[link])));
@@ -251,7 +266,7 @@ impl Sessions {
             biased;
             () = self.drain.killed() => "server stopped".to_owned(),
             closed = tunnel.closed() => closed.to_string(),
-            why = conversation.keep(&mut outgoing, || false, hear) => why.to_string(),
+            why = conversation.keep(&mut outgoing, None, hear) => why.to_string(),
             () = died(&agent, &tunnel) => "the agent's process is gone".to_owned(),
             () = abandoned(&agent) => format!("{}", ControlError::Silent(patience.suspect)),
         };
@@ -268,6 +283,7 @@ impl Sessions {
             version: VERSION,
             server_id: self.server_id.to_string(),
             server_count: self.server_count,
+            capabilities: vec![READS_ALIVE.to_owned()],
             software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Welcome::default()
         };
@@ -307,37 +323,68 @@ impl Sessions {
 /// never on links where that is said.
 ///
 /// Watched are agents with streams, for whom somebody waits, and those of whose
-/// id another tunnel came: a process that was killed and replaced. A silent one
-/// is asked for a sign of life, and when none comes while its host says that
+/// id another tunnel came: a process that was killed and replaced. One that is
+/// overdue is asked for a sign of life, and when none comes while its host says that
 /// nobody listens on its port, it is dead. A host that does not answer says
-/// nothing: there may be a cut in the network that streams survive.
+/// nothing: there may be a cut in the network that streams survive. `tunnel::signs`
+/// has the whole of it.
 async fn died(agent: &Agent, tunnel: &Tunnel) {
-    let Some(mut received) = tunnel.received() else { return std::future::pending().await };
-    let mut number = 0;
+    let Some(received) = tunnel.received() else { return std::future::pending().await };
+    let (mut seen, mut number) = (Seen { received, said: agent.alive(), at: Instant::now() }, 0);
     loop {
         let patience = tokio::select! {
-            () = async { agent.busy().await; sleep(LOOK).await } => LOOK,
+            () = overdue(agent, tunnel, &mut seen) => ASKED,
             () = agent.succeeded() => {
-                received = tunnel.received().unwrap_or_default();
-                // After a cut of the network both may be back in one moment.
-                if agent.silent_since().is_some() { 2 * LOOK } else { SHORT_LOOK }
+                seen.look(agent, tunnel);
+                if agent.silent_since().is_some() { SUSPECT_SUCCEEDED } else { SUCCEEDED }
             }
         };
-        if tunnel.received() != Some(received) {
-            received = tunnel.received().unwrap_or_default();
-            continue;
-        }
+        let asked = Instant::now();
         number += 1;
         tunnel.nudge();
         agent.say(Control::Ping(Ping { number }));
-        sleep(patience).await;
+        sleep(patience + 2 * tunnel.round_trip()).await;
         // The answer to the ping may come while the host is asked.
-        if tunnel.received() == Some(received)
-            && tunnel.is_port_closed().await
-            && tunnel.received() == Some(received)
-        {
+        if !seen.look(agent, tunnel) && tunnel.is_port_closed().await && !seen.look(agent, tunnel) {
             return;
         }
+        sleep_until(asked + ASK_AGAIN).await;
+    }
+}
+
+/// The last signs of life that are known of.
+#[derive(Debug)]
+struct Seen {
+    received: u64,
+    said: Said,
+    /// When something came at the latest.
+    at: Instant,
+}
+
+impl Seen {
+    /// Whether anything came since this was asked last.
+    fn look(&mut self, agent: &Agent, tunnel: &Tunnel) -> bool {
+        let (received, said) = (tunnel.received().unwrap_or_default(), agent.alive());
+        let (came, words) = (received - self.received, said.times - self.said.times);
+        (self.received, self.said) = (received, said);
+        // When a word came is known, and mostly there is nothing else.
+        self.at = if came > words { Instant::now() } else { self.at.max(said.at) };
+        came > 0
+    }
+}
+
+/// Ready when an agent with streams was not heard of for longer than it promised.
+async fn overdue(agent: &Agent, tunnel: &Tunnel, seen: &mut Seen) {
+    loop {
+        agent.busy().await;
+        seen.look(agent, tunnel);
+        let (now, promised) = (Instant::now(), seen.said.next);
+        let overdue = overdue_at(seen.at, promised, tunnel.round_trip());
+        if overdue <= now {
+            return;
+        }
+        let look = if promised < SHORT_PROMISE { overdue.min(now + promised / 2) } else { overdue };
+        sleep_until(on_grid(look)).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! quinn takes memory for every stream it allows.
 
 mod congestion;
+mod ids;
 mod stream;
 
 use std::io;
@@ -15,13 +16,15 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
-use quinn_proto::HashedConnectionIdGenerator;
 
+use crate::signs::Traffic;
 use crate::stream as any;
 use crate::tls::Secret;
 use crate::transport::{HandshakeError, OpenError, TunnelClosed};
 
 pub use stream::Stream;
+
+use ids::Ids;
 
 /// Unread bytes that one stream may hold at its receiver: at 20 ms round trip
 /// this carries 50 MB/s, and a stalled reader pins no more than this.
@@ -51,10 +54,11 @@ const UDP_BUFFER: usize = 4 << 20;
 /// do not fit the kernel's limit for one send and vanish without an error.
 const MAX_DATAGRAM: u16 = 1452;
 
-/// Least time between two stateless resets of a server. A restarted one has
-/// one to send for each of its predecessor's agents, at their next sign of life;
-/// quinn's 20 ms would make a thousand of them wait for 20 s.
-const RESET_INTERVAL: Duration = Duration::from_micros(100);
+/// Least time between two stateless resets of a server: none. A restarted one has
+/// one to send for each of its predecessor's agents, at their next sign of life,
+/// many of which come in one moment. Nobody else gets any: what is answered has a
+/// connection id that only our key makes, and is longer than the answer.
+const RESET_INTERVAL: Duration = Duration::ZERO;
 
 /// How long the answer of a peer's kernel is waited for.
 const PROBE_LIMIT: Duration = Duration::from_millis(500);
@@ -123,12 +127,12 @@ pub fn server_endpoint(
     // Strangers' first packets: bounded in number and bytes.
     config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes());
-    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
-    endpoint.min_reset_interval(RESET_INTERVAL);
     // Connection ids of a predecessor have to look like our own, or packets
     // for them are dropped without the reset.
-    let id_key = u64::from_be_bytes(*secret.bytes().first_chunk().unwrap_or(&[0; 8]));
-    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    let ids = Ids::new(&reset_key);
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
+    endpoint.min_reset_interval(RESET_INTERVAL);
+    endpoint.cid_generator(move || Box::new(ids.clone()));
     quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))
 }
 
@@ -226,6 +230,16 @@ impl Tunnel {
     /// Datagrams received from the peer so far.
     pub(crate) fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Datagrams so far, both ways.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let stats = self.connection.stats();
+        Traffic { sent: stats.udp_tx.datagrams, received: stats.udp_rx.datagrams }
+    }
+
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     /// Asks the peer's host whether anything listens on the peer's port: a

@@ -532,3 +532,21 @@ fn a_silent_server_that_is_given_up_was_lost_before() {
     world.pass(s(25));
     assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 1)));
 }
+
+/// On h2 all agents of a server learn of its death in one moment.
+#[test]
+fn what_is_lost_on_quic_without_a_word_is_dialled_almost_at_once() {
+    let quickly = |link| {
+        let back = |seed: &u64| {
+            let mut world = World::new(&["10.0.0.1"], *seed);
+            world.link = link;
+            world.put(1, one("a"));
+            world.pass(s(20));
+            world.lose("a");
+            world.count_dials(INTERVAL / 10 + QUICK) == 1
+        };
+        (0..50).filter(back).count()
+    };
+    assert_eq!(quickly(Link::Quic), 50);
+    assert!(quickly(Link::H2) < 25, "spread over the interval");
+}

@@ -1,0 +1,123 @@
+//! Messages on a stream, one behind another.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tunnel_proto::deframe::Deframer;
+use tunnel_proto::message::{Control, MAX_CONTROL, MessageError, decode_control};
+
+use super::ControlError;
+use crate::duplex::{Batch, Broken, Duplex as _, End, Flow};
+use crate::stream::Stream;
+
+/// A stream that carries length-prefixed messages, at least for a while.
+#[derive(Debug)]
+pub struct Messages {
+    stream: Stream,
+    deframer: Deframer,
+}
+
+impl Messages {
+    /// Reads messages of at most `limit` bytes from `stream`.
+    pub fn new(stream: Stream, limit: usize) -> Self {
+        Self { stream, deframer: Deframer::short(limit) }
+    }
+
+    /// The next message; `None` when the peer ended the stream in order.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// When the stream fails, a message is too long or incomplete.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, Broken> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        loop {
+            match self.deframer.next() {
+                Ok(Some(message)) => return Poll::Ready(Ok(Some(message))),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(Broken::Protocol(error.to_string()))),
+            }
+            let mut batch = Batch::default();
+            let flow = ready!(self.stream.poll_recv(cx, &mut batch))?;
+            if let Flow::End(_) = flow {
+                return Poll::Ready(if self.deframer.is_mid_message() {
+                    Err(Broken::Protocol("stream ended within a message".to_owned()))
+                } else {
+                    Ok(None)
+                });
+            }
+            self.stream.consumed(batch.len());
+            while let Some(chunk) = batch.take(usize::MAX) {
+                self.deframer.push(chunk);
+            }
+        }
+    }
+
+    /// Sends an encoded message. Not cancel safe: half of it may have gone.
+    ///
+    /// # Errors
+    /// When the stream fails.
+    pub async fn send(&mut self, message: Bytes) -> Result<(), Broken> {
+        let mut batch = Batch::default();
+        batch.push(message);
+        poll_fn(|cx| self.stream.poll_send(cx, &mut batch)).await
+    }
+
+    /// Sends what is `unsent`, or receives a message, whichever is done first.
+    /// Cancel safe.
+    pub(super) async fn go_on(&mut self, unsent: &mut Batch) -> Result<Moved, Broken> {
+        poll_fn(|cx| {
+            if !unsent.is_empty() && self.stream.poll_send(cx, unsent)?.is_ready() {
+                return Poll::Ready(Ok(Moved::Said));
+            }
+            self.poll_recv(cx).map_ok(Moved::Heard)
+        })
+        .await
+    }
+
+    /// Ends our direction.
+    ///
+    /// # Errors
+    /// When the stream fails.
+    pub async fn finish(&mut self) -> Result<(), Broken> {
+        poll_fn(|cx| self.stream.poll_finish(cx, End::Fin)).await
+    }
+
+    /// Ready when the peer has given the stream up; see
+    /// [`Stream::poll_cancelled`]. Cancel safe.
+    pub async fn cancelled(&mut self) {
+        poll_fn(|cx| self.stream.poll_cancelled(cx)).await;
+    }
+
+    /// Gives the stream back; what was received behind the last message is
+    /// received next.
+    pub fn into_stream(mut self) -> Stream {
+        self.stream.unread(self.deframer.into_rest());
+        self.stream
+    }
+}
+
+/// What moved on the control stream.
+pub(super) enum Moved {
+    /// A message came; `None` is the end.
+    Heard(Option<Bytes>),
+    /// All that was to be said is on its way.
+    Said,
+}
+
+/// Reads the first message of a control stream.
+///
+/// # Errors
+/// When it is not a control message.
+pub async fn greeting(messages: &mut Messages) -> Result<Control, ControlError> {
+    let message = messages.recv().await?.ok_or(ControlError::Ended)?;
+    Ok(decode_control(message)?.ok_or(MessageError::Empty)?)
+}
+
+/// Wraps a control stream.
+pub fn control_messages(stream: Stream) -> Messages {
+    Messages::new(stream, MAX_CONTROL)
+}
