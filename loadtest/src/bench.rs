@@ -86,7 +86,17 @@ impl Bench {
 
     /// Dials the target and sends it a command, with `more` right behind.
     pub(crate) async fn command(&self, command: Command, more: &[u8]) -> anyhow::Result<Connection> {
-        let mut connection = self.open().await?;
+        self.command_at(&self.commands, command, more).await
+    }
+
+    /// As [`Self::command`], to another target.
+    pub(crate) async fn command_at(
+        &self,
+        target: &str,
+        command: Command,
+        more: &[u8],
+    ) -> anyhow::Result<Connection> {
+        let mut connection = self.dial(target).await?;
         let line = [command.line().as_bytes(), more].concat();
         within("room for a command", connection.write_all(&line)).await??;
         Ok(connection)

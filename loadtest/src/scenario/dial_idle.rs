@@ -2,6 +2,7 @@
 //! without them, in blocks A B B A so that a drift of the machine hits both
 //! alike.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::dial::{cycle, dials};
 use super::idle;
 use crate::bench::Bench;
 use crate::figures::{Meter, Outcome, histogram};
+use crate::matrix::children::Child;
 
 /// So many connections are closed in a second, at every process on their way, on
 /// a slow machine; what is still closing would disturb the block behind it.
@@ -22,6 +24,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     idle::check_limit(count)?;
     // Fails here, with its reason, when no dial works at all.
     cycle(bench).await?;
+    let (_elsewhere, idle_target) = elsewhere(bench).await?;
     let processes = bench.watched.len();
     let (mut without, mut with) = (Blocks::new(processes)?, Blocks::new(processes)?);
     let mut ratios = Vec::new();
@@ -29,7 +32,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
         bench.progress(&format!("dial-idle, round {round}, none"));
         let first = without.block(bench, &mut outcome).await?;
         bench.progress(&format!("dial-idle, round {round}, opening {count}"));
-        let idle = idle::open(bench, count).await?;
+        let idle = idle::open(bench, &idle_target, count).await?;
         bench.progress(&format!("dial-idle, round {round}, {count}"));
         let beside = [with.block(bench, &mut outcome).await?, with.block(bench, &mut outcome).await?];
         drop(idle);
@@ -47,6 +50,19 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
         outcome.fail(format!("beside {count} idle connections dials keep {ratio:.2} of their rate"));
     }
     Ok(outcome)
+}
+
+/// Where the idle connections lead to. Each takes a port of the agent's host that no
+/// other connection to the same address can have, and the kernel looks for a free
+/// one the longer the more are taken: on this machine they lead to a target of
+/// their own, because dials to another address do not feel them.
+async fn elsewhere(bench: &Bench) -> anyhow::Result<(Option<Child>, String)> {
+    let target: SocketAddr = bench.target().parse()?;
+    if !target.ip().is_loopback() {
+        return Ok((None, bench.target().to_owned()));
+    }
+    let (child, addresses) = Child::target().await?;
+    Ok((Some(child), addresses.commands.to_string()))
 }
 
 /// Blocks of one kind, added up.

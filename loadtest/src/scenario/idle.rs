@@ -26,11 +26,11 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     bench.progress("idle, opening");
     // What the first connections cost, such as buffers that are kept, is not
     // what every one of them costs.
-    drop(open(bench, DIALS).await?);
+    drop(open(bench, bench.target(), DIALS).await?);
     sleep(Duration::from_millis(500)).await;
     let resident = || bench.watched.iter().map(Process::resident).collect::<anyhow::Result<Vec<_>>>();
     let before = resident()?;
-    let connections = open(bench, count).await?;
+    let connections = open(bench, bench.target(), count).await?;
     bench.progress("idle, holding");
     sleep(bench.plan.warm_up()).await;
     let meter = Meter::start(&bench.watched)?;
@@ -64,16 +64,16 @@ pub(super) fn check_limit(count: u32) -> anyhow::Result<()> {
 }
 
 /// Connections that have carried a byte each way.
-pub(super) async fn open(bench: &Arc<Bench>, count: u32) -> anyhow::Result<Vec<Connection>> {
+pub(super) async fn open(bench: &Arc<Bench>, target: &str, count: u32) -> anyhow::Result<Vec<Connection>> {
     let mut dials = JoinSet::new();
     let mut open = Vec::with_capacity(count as usize);
     for _ in 0..count {
         if dials.len() >= DIALS as usize {
             open.extend(dials.join_next().await.transpose()?.transpose()?);
         }
-        let bench = Arc::clone(bench);
+        let (bench, target) = (Arc::clone(bench), target.to_owned());
         dials.spawn(async move {
-            let mut connection = bench.command(Command::Echo, b"!").await?;
+            let mut connection = bench.command_at(&target, Command::Echo, b"!").await?;
             within("echo", connection.read_u8()).await??;
             anyhow::Ok(connection)
         });
