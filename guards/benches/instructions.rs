@@ -81,9 +81,9 @@ const GUARDS: &[Guard] = &[
         make: || each_of(stream(), PacketStream::receive),
     },
     Guard { name: "packet/stream_send", figure: 24639.8, make: || each_of(stream(), PacketStream::send) },
-    Guard { name: "route/by_host", figure: 677.5, make: || each(Routing::warm(), Routing::by_host) },
-    Guard { name: "route/by_network", figure: 967.5, make: || each(Routing::warm(), Routing::by_network) },
-    Guard { name: "route/by_default", figure: 699.5, make: || each(Routing::warm(), Routing::by_default) },
+    Guard { name: "route/by_host", figure: 700.5, make: || each(Routing::warm(), Routing::by_host) },
+    Guard { name: "route/by_network", figure: 1017.5, make: || each(Routing::warm(), Routing::by_network) },
+    Guard { name: "route/by_default", figure: 732.5, make: || each(Routing::warm(), Routing::by_default) },
 ];
 
 fn main() -> ExitCode {
