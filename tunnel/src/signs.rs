@@ -3,16 +3,17 @@
 //!
 //! An agent says `Alive` with the time until it says so again, at the latest
 //! ([`Rhythm`]). Any datagram of it is a sign of life; one that keeps silent for
-//! longer than it promised is overdue ([`overdue_at`]). Then the server asks: the
-//! agent, which may only have lost a packet, and after [`ASKED`] its kernel, which
-//! says "port unreachable" for a process that is gone. Only both together, silence
-//! and that answer, end a tunnel.
+//! longer than it promised is overdue ([`overdue_at`]). Then the server asks its
+//! kernel, which says "port unreachable" for a process that is gone, and the agent,
+//! which may only have lost a packet and has [`ASKED`] to answer. Only both together,
+//! that answer and silence, end a tunnel. The kernel is asked first: it answers only
+//! six datagrams in a moment, and QUIC repeats what is not acknowledged.
 //!
 //! # Races
 //!
 //! A NAT that has forgotten an agent gives the kernel's answer for a living one,
 //! which cannot be asked then either: only what the agent says of its own accord
-//! shows the server where it is now. So the server must not ask for the kernel
+//! shows the server where it is now. So the server must not believe the kernel
 //! before an agent that lives has spoken:
 //!
 //! * An agent speaks at the latest when its promise ends, and promises less before
@@ -67,8 +68,7 @@ const BELIEVED: Duration = Duration::from_secs(15);
 /// How much later than promised a sign of life may come.
 const LEEWAY: Duration = Duration::from_millis(200);
 
-/// How long an agent that is overdue has to answer before its kernel is asked,
-/// beside two round trips.
+/// How long an agent that is overdue has to answer, beside two round trips.
 pub const ASKED: Duration = Duration::from_millis(100);
 
 /// How often an agent that stays silent is asked.

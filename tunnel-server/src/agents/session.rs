@@ -324,8 +324,8 @@ impl Sessions {
 ///
 /// Watched are agents with streams, for whom somebody waits, and those of whose
 /// id another tunnel came: a process that was killed and replaced. One that is
-/// overdue is asked for a sign of life, and when none comes while its host says that
-/// nobody listens on its port, it is dead. A host that does not answer says
+/// overdue is dead when its host says that nobody listens on its port, and it gives no
+/// sign of life then when it is asked for one. A host that does not answer says
 /// nothing: there may be a cut in the network that streams survive. `tunnel::signs`
 /// has the whole of it.
 async fn died(agent: &Agent, tunnel: &Tunnel) {
@@ -341,11 +341,13 @@ async fn died(agent: &Agent, tunnel: &Tunnel) {
         };
         let asked = Instant::now();
         number += 1;
-        tunnel.nudge();
-        agent.say(Control::Ping(Ping { number }));
-        sleep(patience + 2 * tunnel.round_trip()).await;
-        // The answer to the ping may come while the host is asked.
-        if !seen.look(agent, tunnel) && tunnel.is_port_closed().await && !seen.look(agent, tunnel) {
+        // The host first: it does not answer every datagram, and QUIC repeats the ping.
+        let (closed, ()) = tokio::join!(biased; tunnel.is_port_closed(), async {
+            tunnel.nudge();
+            agent.say(Control::Ping(Ping { number }));
+            sleep(patience + 2 * tunnel.round_trip()).await;
+        });
+        if !seen.look(agent, tunnel) && closed {
             return;
         }
         sleep_until(asked + ASK_AGAIN).await;

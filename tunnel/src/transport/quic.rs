@@ -60,8 +60,17 @@ const MAX_DATAGRAM: u16 = 1452;
 /// connection id that only our key makes, and is longer than the answer.
 const RESET_INTERVAL: Duration = Duration::ZERO;
 
+/// What a peer's kernel is asked with. One byte is no QUIC packet; a living peer
+/// ignores it.
+const PROBE: &[u8] = &[0];
+
 /// How long the answer of a peer's kernel is waited for.
-const PROBE_LIMIT: Duration = Duration::from_millis(500);
+const PROBE_LIMIT: Duration = Duration::from_millis(900);
+
+/// How often it is asked in this time. A kernel answers six datagrams to closed ports
+/// in a moment and then one per second (icmp(7), `icmp_ratelimit`), and QUIC's own
+/// come in between, so the more probes there are the sooner one is answered.
+const PROBE_AGAIN: Duration = Duration::from_millis(150);
 
 /// Binds a UDP socket with large buffers.
 ///
@@ -250,11 +259,19 @@ impl Tunnel {
         let any: IpAddr =
             if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let asked = async {
-            let socket = tokio::net::UdpSocket::bind((any, 0)).await?;
-            socket.connect(remote).await?;
-            // One byte is no QUIC packet; a living peer ignores it.
-            socket.send(&[0]).await?;
-            socket.recv(&mut [0; 1]).await
+            // At once, when this is polled first: what else goes to a closed port uses
+            // up the answers that its kernel gives.
+            let socket = std::net::UdpSocket::bind((any, 0))?;
+            socket.set_nonblocking(true)?;
+            socket.connect(remote)?;
+            socket.send(PROBE)?;
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            loop {
+                if let Ok(answer) = tokio::time::timeout(PROBE_AGAIN, socket.recv(&mut [0; 1])).await {
+                    return answer;
+                }
+                socket.send(PROBE).await?;
+            }
         };
         matches!(
             tokio::time::timeout(PROBE_LIMIT, asked).await,
