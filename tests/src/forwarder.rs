@@ -58,9 +58,20 @@ pub struct Wire {
 #[derive(Debug)]
 struct State {
     cut: bool,
+    /// Datagrams that are longer vanish.
+    widest: usize,
+    /// The longest one that came, whatever became of it.
+    longest: usize,
     /// Where datagrams go on from.
     from: Ipv4Addr,
     mappings: HashMap<SocketAddr, Mapping>,
+}
+
+impl State {
+    fn lets_through(&mut self, len: usize) -> bool {
+        self.longest = self.longest.max(len);
+        !self.cut && len <= self.widest
+    }
 }
 
 /// One client, as the server sees it. The port closes with it.
@@ -75,7 +86,13 @@ impl Wire {
     pub async fn to(server: SocketAddr) -> Self {
         let socket = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap());
         let addr = socket.local_addr().unwrap();
-        let state = State { cut: false, from: Ipv4Addr::LOCALHOST, mappings: HashMap::new() };
+        let state = State {
+            cut: false,
+            widest: DATAGRAM,
+            longest: 0,
+            from: Ipv4Addr::LOCALHOST,
+            mappings: HashMap::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let task = spawn(forward(socket, server, Arc::clone(&state)));
         Self { addr, state, _task: task }
@@ -84,6 +101,16 @@ impl Wire {
     /// From now on nothing gets through, in either direction, or again all of it.
     pub fn cut(&self, cut: bool) {
         self.state.lock().unwrap().cut = cut;
+    }
+
+    /// From now on datagrams that are longer than this vanish, in either direction.
+    pub fn narrow(&self, widest: usize) {
+        self.state.lock().unwrap().widest = widest;
+    }
+
+    /// The longest datagram that came since this was asked last.
+    pub fn longest(&self) -> usize {
+        std::mem::take(&mut self.state.lock().unwrap().longest)
     }
 
     /// Forgets all clients: their next datagrams come from other ports of this
@@ -101,7 +128,7 @@ async fn forward(socket: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<St
         let Ok((len, client)) = socket.recv_from(&mut datagram).await else { continue };
         let onward = {
             let mut locked = state.lock().unwrap();
-            if locked.cut {
+            if !locked.lets_through(len) {
                 continue;
             }
             let from = locked.from;
@@ -123,7 +150,8 @@ async fn answer(onward: Arc<UdpSocket>, back: Arc<UdpSocket>, client: SocketAddr
     let mut datagram = vec![0; DATAGRAM];
     loop {
         let Ok((len, _)) = onward.recv_from(&mut datagram).await else { continue };
-        if !state.lock().unwrap().cut {
+        let lets_through = state.lock().unwrap().lets_through(len);
+        if lets_through {
             let _ = back.send_to(&datagram[..len], client).await;
         }
     }

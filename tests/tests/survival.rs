@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tunnel::control::Patience;
 use tunnel::transport::Link;
 use tunnel_client::Connection;
@@ -253,4 +253,50 @@ async fn a_dead_agent_is_no_cut() {
     drop(connections);
     wired.cluster.server.wait_until_idle().await;
     panics::assert_none();
+}
+
+/// The same bytes up and down again, which arrive whole.
+async fn transfer(wired: &Wired, echo: &Target) {
+    let connection = wired.cluster.server.connect(Frontend::ConnectUnix, echo).await;
+    let (mut read, mut write) = tokio::io::split(connection);
+    let sent = payload::bytes(TRANSFER.seed, TRANSFER.len);
+    let up = async {
+        payload::write(&mut write, &sent).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let ((), all) = within("a transfer", async { tokio::join!(up, payload::read_all(&mut read)) }).await;
+    payload::assert_is(&all.unwrap(), TRANSFER.seed, TRANSFER.len);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_are_as_large_as_the_path_carries_even_if_it_carries_less_later() {
+    const ETHERNET: usize = 1472;
+    let wired = Wired::new(Patience::default()).await;
+    let echo = Target::echo(NODE).await;
+    let mut connections = wired.connections(&echo).await;
+    for connection in &mut connections {
+        ping(connection).await;
+    }
+    wait_for("large datagrams", async || {
+        transfer(&wired, &echo).await;
+        let longest = wired.wire.longest();
+        if longest > 6000 { Ok(()) } else { Err(format!("{longest} bytes at most")) }
+    })
+    .await;
+
+    wired.wire.narrow(ETHERNET);
+    transfer(&wired, &echo).await;
+    for connection in &mut connections {
+        ping(connection).await;
+    }
+    wait_for("datagrams that fit", async || {
+        wired.wire.longest();
+        transfer(&wired, &echo).await;
+        let longest = wired.wire.longest();
+        if longest <= ETHERNET { Ok(()) } else { Err(format!("{longest} bytes at most")) }
+    })
+    .await;
+    assert_eq!(wired.tunnels_closed().await, 0);
+    drop(connections);
+    wired.finish().await;
 }

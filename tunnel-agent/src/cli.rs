@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum, value_parser};
 use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
 
 use crate::config::CountSource;
@@ -48,6 +48,12 @@ pub struct Cli {
     /// Link to the servers. `auto` races QUIC and HTTP/2, QUIC a little ahead.
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     pub transport: Transport,
+
+    /// Largest UDP datagram on QUIC, from 1200 to 6500 bytes. Without the flag as
+    /// large as this host's network interfaces carry; more than 1200 only where the
+    /// whole path is found to carry it.
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
+    pub max_datagram_size: Option<u16>,
 
     /// More names to offer in TLS (ALPN) in front of our own, for load balancers
     /// that tell connections apart by them.

@@ -17,6 +17,7 @@ use tunnel::args::List;
 use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity};
+use tunnel::transport::quic::{Datagrams, LARGEST};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::cli::{Cli, CountArgs, SyncArgs, Transport};
@@ -54,6 +55,8 @@ pub struct Config {
     pub sync: Sync,
     /// What `--keepalive-time` says. The links have shorter limits of their own.
     pub keepalive: Duration,
+    /// The largest datagrams that are tried on QUIC.
+    pub datagrams: Datagrams,
     /// How long silent servers are waited for; no flag says otherwise.
     pub patience: Patience,
     /// The Leases that servers are counted by, if they are.
@@ -158,6 +161,7 @@ impl TryFrom<Cli> for Config {
             profiling: cli.enable_profiling,
             sync: sync(&cli.sync)?,
             keepalive: cli.sync.keepalive_time,
+            datagrams: Datagrams::of_this_host().at_most(cli.max_datagram_size.unwrap_or(LARGEST)),
             patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,

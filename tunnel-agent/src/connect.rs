@@ -12,7 +12,7 @@ use tunnel::control::Messages;
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
 use tunnel::transport::konnectivity::{Connected, Introduction};
-use tunnel::transport::{HandshakeError, Link, Tunnel};
+use tunnel::transport::{HandshakeError, Link, Tunnel, quic};
 use tunnel_proto::message::{Hello, READS_ALIVE, Welcome};
 
 use crate::cli::Transport;
@@ -95,7 +95,7 @@ impl Connector {
         config: Arc<Config>,
         metrics: Metrics,
         drain: Drain,
-        endpoint: Option<quinn::Endpoint>,
+        endpoint: Option<quic::Dialer>,
     ) -> Self {
         Self { links: Links::new(&config, drain, endpoint), config, metrics, quic_lost: Mutex::default() }
     }

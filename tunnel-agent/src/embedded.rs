@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
+use tunnel::transport::quic;
 use tunnel_proto::target::Target;
 
 use crate::config::Config;
@@ -30,7 +31,7 @@ pub struct Means {
     /// A UDP socket that it shares with others for all its tunnels on QUIC;
     /// without one, each attempt has its own. Behind a load balancer that goes
     /// by ports, agents that share one all reach the same server.
-    pub endpoint: Option<quinn::Endpoint>,
+    pub endpoint: Option<quic::Dialer>,
     /// Who answers dials; targets are connected to if nobody does.
     pub answer: Option<Answer>,
 }

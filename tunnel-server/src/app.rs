@@ -200,10 +200,10 @@ impl App {
             metrics.clone(),
             drain.clone(),
         );
-        let endpoint =
-            quic::server_endpoint(self.agents_udp, Arc::clone(&config.agent_tls), &config.reset_secret)
-                .context("agents on UDP")?;
-        drain.spawn("agents on UDP", accept_quic(endpoint, sessions.clone()));
+        let tls = Arc::clone(&config.agent_tls);
+        let listener = quic::Listener::new(self.agents_udp, tls, &config.reset_secret, config.datagrams)
+            .context("agents on UDP")?;
+        drain.spawn("agents on UDP", accept_quic(listener, sessions.clone()));
         drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, config.agent_tls, sessions.clone()));
 
         let dialer = Dialer::new(registry, router, metrics.clone(), config.dial_limit);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
 use tunnel::tls::MinVersion;
 
@@ -241,6 +241,12 @@ pub struct WireArgs {
     /// always offered.
     #[arg(long, value_name = "LIST", default_value = "[]")]
     pub cipher_suites: Vec<List>,
+
+    /// Largest UDP datagram on QUIC, from 1200 to 6500 bytes. Without the flag as
+    /// large as this host's network interfaces carry; more than 1200 only where the
+    /// whole path is found to carry it.
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
+    pub max_datagram_size: Option<u16>,
 
     /// Lowest version of TLS: VersionTLS12 (also if empty) or VersionTLS13.
     #[arg(long, value_name = "VERSION", default_value = "")]

@@ -17,6 +17,7 @@ use tracing::warn;
 use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
+use tunnel::transport::quic::{Datagrams, LARGEST};
 
 use crate::cli::{KubeArgs, LeaseArgs, Mode, ServerArgs, WireArgs};
 use crate::route::Strategy;
@@ -76,6 +77,8 @@ pub struct Config {
     pub keepalive: Duration,
     /// What `--frontend-keepalive-time` says.
     pub frontend_keepalive: Duration,
+    /// The largest datagrams that are tried on QUIC.
+    pub datagrams: Datagrams,
     /// How long silent agents are waited for; no flag says otherwise.
     pub patience: Patience,
     /// Routing.
@@ -140,6 +143,7 @@ impl TryFrom<ServerArgs> for Config {
             kube: kube_access(&args.kube)?,
             leases: lease_publishing(args.leases)?,
             keepalive: args.wire.keepalive_time,
+            datagrams: Datagrams::of_this_host().at_most(args.wire.max_datagram_size.unwrap_or(LARGEST)),
             patience: Patience::default(),
             frontend_keepalive: args.wire.frontend_keepalive_time,
             strategies: args.proxy_strategies.into(),

@@ -370,7 +370,7 @@ impl Configs {
         let answer = (!args.targets).then(echo::answer);
         let mut means = vec![Means { answer: answer.clone(), endpoint: None }];
         for socket in 0..sockets {
-            let endpoint = Some(quic::agent_endpoint(local(server))?);
+            let endpoint = Some(quic::Dialer::new(local(server), base.datagrams)?);
             means.insert(socket, Means { answer: answer.clone(), endpoint });
         }
         Ok(Self { base, id: args.id.clone(), means })

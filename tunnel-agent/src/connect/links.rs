@@ -12,7 +12,8 @@ use tunnel::listen::tune_link;
 use tunnel::stream::Stream;
 use tunnel::tls::ALPN;
 use tunnel::transport::konnectivity::{Connected, Introduction};
-use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity, quic};
+use tunnel::transport::quic::{self, Datagrams};
+use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity};
 
 use super::ATTEMPT_LIMIT;
 use crate::cli::Transport;
@@ -47,11 +48,12 @@ pub(super) struct Links {
     proxies: Proxies,
     drain: Drain,
     /// Shared by all attempts, if there is one.
-    endpoint: Option<quinn::Endpoint>,
+    endpoint: Option<quic::Dialer>,
+    datagrams: Datagrams,
 }
 
 impl Links {
-    pub(super) fn new(config: &Config, drain: Drain, endpoint: Option<quinn::Endpoint>) -> Self {
+    pub(super) fn new(config: &Config, drain: Drain, endpoint: Option<quic::Dialer>) -> Self {
         let with_alpn = |alpn: Vec<Vec<u8>>| {
             let mut tls = (*config.tls).clone();
             tls.alpn_protocols = alpn;
@@ -63,6 +65,7 @@ impl Links {
             proxies: config.proxies.clone(),
             drain,
             endpoint,
+            datagrams: config.datagrams,
         }
     }
 
@@ -77,10 +80,10 @@ impl Links {
         };
         let endpoint = match &self.endpoint {
             Some(shared) => shared.clone(),
-            None => quic::agent_endpoint(local).map_err(|error| HandshakeError::Lost(error.to_string()))?,
+            None => quic::Dialer::new(local, self.datagrams)
+                .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
-        let (tunnel, control) =
-            quic::connect(&endpoint, way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
+        let (tunnel, control) = endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
         Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
     }
 

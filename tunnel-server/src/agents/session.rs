@@ -478,22 +478,22 @@ pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, s
 }
 
 /// Takes agents in on UDP until the drain ends the endpoint.
-pub async fn accept_quic(endpoint: quinn::Endpoint, sessions: Sessions) {
+pub async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
     let drain = sessions.drain.clone();
     loop {
         let incoming = tokio::select! {
             biased;
             () = drain.killed() => break,
-            incoming = endpoint.accept() => incoming,
+            incoming = listener.next() => incoming,
         };
         let Some(incoming) = incoming else {
             error!("the UDP listener of agents failed");
             break;
         };
-        let (from, sessions) = (incoming.remote_address(), sessions.clone());
+        let (from, sessions) = (incoming.from(), sessions.clone());
         drain.spawn("agent on quic", async move {
             let handshake = Box::pin(async {
-                let (tunnel, control) = quic::accept(incoming).await?;
+                let (tunnel, control) = incoming.accept().await?;
                 Ok((Tunnel::Quic(tunnel), control))
             });
             let established = limited(&sessions, handshake).await;
@@ -501,7 +501,7 @@ pub async fn accept_quic(endpoint: quinn::Endpoint, sessions: Sessions) {
         });
     }
     // Lets the close frames out.
-    let _ = timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
+    let _ = timeout(Duration::from_secs(1), listener.wait_idle()).await;
 }
 
 /// Runs a handshake with its limits of time and number.

@@ -5,6 +5,7 @@
 //! quinn takes memory for every stream it allows.
 
 mod congestion;
+mod datagrams;
 mod ids;
 mod stream;
 
@@ -22,8 +23,10 @@ use crate::stream as any;
 use crate::tls::Secret;
 use crate::transport::{HandshakeError, OpenError, TunnelClosed};
 
+pub use datagrams::{Datagrams, LARGEST, SMALLEST};
 pub use stream::Stream;
 
+use datagrams::is_here;
 use ids::Ids;
 
 /// Unread bytes that one stream may hold at its receiver: at 20 ms round trip
@@ -50,9 +53,12 @@ pub(crate) const MAX_STREAMS: u32 = 1 << 16;
 /// Wanted size of the UDP socket's buffers; the kernel may give less.
 const UDP_BUFFER: usize = 4 << 20;
 
-/// Largest datagram that is ever tried. Above about 6,550 bytes, ten segments
-/// do not fit the kernel's limit for one send and vanish without an error.
-const MAX_DATAGRAM: u16 = 1452;
+/// The search for the largest datagram ends with steps of this part of it, or of
+/// [`LEAST_STEP`] bytes: each costs a new tunnel a probe.
+const LAST_STEP: u16 = 40;
+
+/// quinn's own choice.
+const LEAST_STEP: u16 = 20;
 
 /// Least time between two stateless resets of a server: none. A restarted one has
 /// one to send for each of its predecessor's agents, at their next sign of life,
@@ -90,11 +96,15 @@ pub fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-fn transport_config(streams: u32, keep_alive: Option<Duration>) -> Arc<quinn::TransportConfig> {
+fn transport_config(
+    streams: u32,
+    keep_alive: Option<Duration>,
+    datagram: u16,
+) -> Arc<quinn::TransportConfig> {
     let mut acks = quinn::AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(10)).max_ack_delay(Some(Duration::from_millis(5)));
     let mut mtu = quinn::MtuDiscoveryConfig::default();
-    mtu.upper_bound(MAX_DATAGRAM);
+    mtu.upper_bound(datagram).minimum_change(LEAST_STEP.max(datagram / LAST_STEP));
 
     let mut config = quinn::TransportConfig::default();
     config
@@ -116,81 +126,150 @@ fn transport_config(streams: u32, keep_alive: Option<Duration>) -> Arc<quinn::Tr
     Arc::new(config)
 }
 
+/// Configuration of an end: what it takes, and what stateless resets are made with.
+fn endpoint_config(
+    datagram: u16,
+    reset_key: Option<&Arc<ring::hmac::Key>>,
+) -> io::Result<quinn::EndpointConfig> {
+    let mut config = match reset_key {
+        Some(key) => quinn::EndpointConfig::new(Arc::clone(key) as _),
+        None => quinn::EndpointConfig::default(),
+    };
+    // Peers are told of it and send none that are larger.
+    config.max_udp_payload_size(datagram).map_err(io::Error::other)?;
+    Ok(config)
+}
+
 /// The server's end: accepts tunnels.
-///
-/// `secret` has to stay the same when the server restarts: with it, a new
-/// process can tell the agents of its predecessor that their tunnels are gone
-/// (stateless reset, RFC 9000 section 10.3), and they come back at once.
-///
-/// # Errors
-/// When the TLS configuration is not fit for QUIC (TLS 1.3), or the socket
-/// cannot be used.
-pub fn server_endpoint(
-    socket: std::net::UdpSocket,
-    tls: Arc<rustls::ServerConfig>,
-    secret: &Secret,
-) -> io::Result<quinn::Endpoint> {
-    let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport_config(1, None));
-    // Strangers' first packets: bounded in number and bytes.
-    config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
-    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes());
-    // Connection ids of a predecessor have to look like our own, or packets
-    // for them are dropped without the reset.
-    let ids = Ids::new(&reset_key);
-    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset_key));
-    endpoint.min_reset_interval(RESET_INTERVAL);
-    endpoint.cid_generator(move || Box::new(ids.clone()));
-    quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    /// For agents on this host, and for all others.
+    here: Arc<quinn::ServerConfig>,
+    elsewhere: Arc<quinn::ServerConfig>,
+}
+
+impl Listener {
+    /// `secret` has to stay the same when the server restarts: with it, a new
+    /// process can tell the agents of its predecessor that their tunnels are gone
+    /// (stateless reset, RFC 9000 section 10.3), and they come back at once.
+    ///
+    /// # Errors
+    /// When the TLS configuration is not fit for QUIC (TLS 1.3), or the socket
+    /// cannot be used.
+    pub fn new(
+        socket: std::net::UdpSocket,
+        tls: Arc<rustls::ServerConfig>,
+        secret: &Secret,
+        datagrams: Datagrams,
+    ) -> io::Result<Self> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        // Strangers' first packets: bounded in number and bytes.
+        config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
+        let to = |datagram: u16| {
+            let mut config = config.clone();
+            config.transport_config(transport_config(1, None, datagram));
+            Arc::new(config)
+        };
+        let (here, elsewhere) = (to(datagrams.here), to(datagrams.elsewhere));
+        let reset_key = Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes()));
+        // Connection ids of a predecessor have to look like our own, or packets
+        // for them are dropped without the reset.
+        let ids = Ids::new(&reset_key);
+        let mut endpoint = endpoint_config(datagrams.largest(), Some(&reset_key))?;
+        endpoint.min_reset_interval(RESET_INTERVAL);
+        endpoint.cid_generator(move || Box::new(ids.clone()));
+        let config = quinn::ServerConfig::clone(&elsewhere);
+        let endpoint = quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))?;
+        Ok(Self { endpoint, here, elsewhere })
+    }
+
+    /// The next agent that dials; `None` when the socket failed. Cancel safe.
+    pub async fn next(&self) -> Option<Incoming> {
+        let incoming = self.endpoint.accept().await?;
+        let from = incoming.remote_address().ip();
+        let config = Arc::clone(if is_here(from) { &self.here } else { &self.elsewhere });
+        Some(Incoming { incoming, config })
+    }
+
+    /// Waits until all tunnels are closed and their last words said. Cancel safe.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// An agent that dials.
+#[derive(Debug)]
+pub struct Incoming {
+    incoming: quinn::Incoming,
+    config: Arc<quinn::ServerConfig>,
+}
+
+impl Incoming {
+    /// Where it is, as far as it says.
+    pub fn from(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// Finishes the handshake and takes the control stream.
+    ///
+    /// Cancel safe: dropping it refuses the agent. The caller limits its time.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn accept(self) -> Result<(Tunnel, any::Stream), HandshakeError> {
+        let connecting = self.incoming.accept_with(self.config).map_err(handshake_error)?;
+        let connection = connecting.await.map_err(handshake_error)?;
+        let (send, recv) = connection.accept_bi().await.map_err(handshake_error)?;
+        Ok((Tunnel::new(connection), control(send, recv)))
+    }
 }
 
 /// The agent's end: a socket from which tunnels are opened.
-///
-/// # Errors
-/// When the socket cannot be used.
-pub fn agent_endpoint(addr: SocketAddr) -> io::Result<quinn::Endpoint> {
-    quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
-        None,
-        bind_udp(addr)?,
-        Arc::new(quinn::TokioRuntime),
-    )
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    endpoint: quinn::Endpoint,
+    datagrams: Datagrams,
 }
 
-/// Dials a server and opens the control stream.
-///
-/// Cancel safe: dropping it gives the attempt up. The caller limits its time.
-///
-/// # Errors
-/// When the handshake fails.
-pub async fn connect(
-    endpoint: &quinn::Endpoint,
-    addr: SocketAddr,
-    name: &str,
-    tls: Arc<rustls::ClientConfig>,
-) -> Result<(Tunnel, any::Stream), HandshakeError> {
-    let crypto = QuicClientConfig::try_from(tls).map_err(|error| HandshakeError::Tls(error.to_string()))?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport_config(FIRST_STREAMS, Some(KEEP_ALIVE)));
-    let connecting = endpoint
-        .connect_with(config, addr, name)
-        .map_err(|error| HandshakeError::Config(error.to_string()))?;
-    let connection = connecting.await.map_err(handshake_error)?;
-    let (send, recv) = connection.open_bi().await.map_err(handshake_error)?;
-    Ok((Tunnel::new(connection), control(send, recv)))
-}
+impl Dialer {
+    /// From this address.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub fn new(from: SocketAddr, datagrams: Datagrams) -> io::Result<Self> {
+        let config = endpoint_config(datagrams.largest(), None)?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(config, None, bind_udp(from)?, runtime)?;
+        Ok(Self { endpoint, datagrams })
+    }
 
-/// Finishes an agent's handshake and takes its control stream.
-///
-/// Cancel safe: dropping it refuses the agent. The caller limits its time.
-///
-/// # Errors
-/// When the handshake fails.
-pub async fn accept(incoming: quinn::Incoming) -> Result<(Tunnel, any::Stream), HandshakeError> {
-    let connection = incoming.await.map_err(handshake_error)?;
-    let (send, recv) = connection.accept_bi().await.map_err(handshake_error)?;
-    Ok((Tunnel::new(connection), control(send, recv)))
+    /// Dials a server and opens the control stream.
+    ///
+    /// Cancel safe: dropping it gives the attempt up. The caller limits its time.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn connect(
+        &self,
+        addr: SocketAddr,
+        name: &str,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<(Tunnel, any::Stream), HandshakeError> {
+        let crypto =
+            QuicClientConfig::try_from(tls).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        let datagram = self.datagrams.to(addr.ip());
+        config.transport_config(transport_config(FIRST_STREAMS, Some(KEEP_ALIVE), datagram));
+        let connecting = self
+            .endpoint
+            .connect_with(config, addr, name)
+            .map_err(|error| HandshakeError::Config(error.to_string()))?;
+        let connection = connecting.await.map_err(handshake_error)?;
+        let (send, recv) = connection.open_bi().await.map_err(handshake_error)?;
+        Ok((Tunnel::new(connection), control(send, recv)))
+    }
 }
 
 /// The control stream, whose few bytes go before those of all others: however
