@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use tunnel::control::{ControlError, Conversation, Event, Messages, Patience, Role, Voice};
+use tunnel::control::{ControlError, Conversation, Event, Messages, Notices, Patience, Role, Say, Voice};
 use tunnel::drain::Drain;
 use tunnel::transport::Tunnel;
 use tunnel_proto::message::{Control, Drain as DrainNotice};
@@ -77,7 +77,7 @@ pub(crate) struct ControlStream {
 /// How the server is spoken to there.
 struct Talk {
     control: ControlStream,
-    outgoing: mpsc::Receiver<Control>,
+    outgoing: Notices,
 }
 
 impl Session {
@@ -134,13 +134,7 @@ impl Session {
         self.why.get().cloned().unwrap_or_default()
     }
 
-    async fn run(
-        self,
-        talk: Option<Talk>,
-        say: Option<mpsc::Sender<Control>>,
-        patience: Patience,
-        serving: Arc<Serving>,
-    ) {
+    async fn run(self, talk: Option<Talk>, say: Option<Say>, patience: Patience, serving: Arc<Serving>) {
         let Serving { metrics, drain, .. } = &*serving;
         // Also when this task panics.
         let _ended = self.ended.clone().drop_guard();
@@ -220,7 +214,7 @@ impl Session {
     }
 
     /// Ready when somebody wants this tunnel to end and its streams have ended.
-    async fn leave(&self, drain: &Drain, say: Option<mpsc::Sender<Control>>) {
+    async fn leave(&self, drain: &Drain, say: Option<Say>) {
         let reason = tokio::select! {
             () = drain.started() => Some("the agent is draining"),
             () = self.retired.cancelled() => Some("replaced by another tunnel"),
@@ -238,12 +232,12 @@ impl Session {
     }
 
     /// Asks the server for no more work.
-    async fn give_notice(&self, reason: &str, say: Option<&mpsc::Sender<Control>>) {
+    async fn give_notice(&self, reason: &str, say: Option<&Say>) {
         if let Tunnel::Konnectivity(packets) = &self.tunnel {
             packets.say_drain();
         }
         let Some(say) = say else { return };
-        if say.send(Control::Drain(DrainNotice { reason: reason.to_owned() })).await.is_err() {
+        if say.send(Box::new(Control::Drain(DrainNotice { reason: reason.to_owned() }))).await.is_err() {
             warn!("the conversation ended before the drain notice");
         }
     }

@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tunnel::control::Say;
 use tunnel::signs::UNPROMISED;
 use tunnel::transport::Tunnel;
 use tunnel_proto::ident::Identifiers;
@@ -50,7 +51,7 @@ pub struct Agent {
     /// What it serves.
     pub identifiers: Identifiers,
     tunnel: Option<Tunnel>,
-    say: Option<mpsc::Sender<Control>>,
+    say: Option<Say>,
     streams: AtomicUsize,
     /// Told when the first stream is opened.
     busy: Notify,
@@ -68,7 +69,7 @@ pub struct Agent {
 
 impl Agent {
     /// An agent on a tunnel; `say` reaches its control stream.
-    pub fn new(id: String, identifiers: Identifiers, tunnel: Tunnel, say: mpsc::Sender<Control>) -> Self {
+    pub fn new(id: String, identifiers: Identifiers, tunnel: Tunnel, say: Say) -> Self {
         Self {
             id,
             identifiers,
@@ -202,7 +203,7 @@ impl Agent {
         if let Some(say) = &self.say {
             // A full queue means that the agent is not reading; the heartbeat
             // will tell. A closed one means that it is gone.
-            let _ = say.try_send(control);
+            let _ = say.try_send(Box::new(control));
         }
     }
 }

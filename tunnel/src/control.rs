@@ -63,6 +63,13 @@ impl Patience {
     }
 }
 
+/// Where to put what an end wants to say of its own accord. Boxed, because a channel
+/// has room for 32 of its items from the beginning, whatever it may hold.
+pub type Say = mpsc::Sender<Box<Control>>;
+
+/// The other end of a [`Say`].
+pub type Notices = mpsc::Receiver<Box<Control>>;
+
 /// What happens in a conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -239,7 +246,7 @@ impl Conversation {
     /// Dropping the future ends the conversation.
     pub async fn keep(
         &mut self,
-        outgoing: &mut mpsc::Receiver<Control>,
+        outgoing: &mut Notices,
         voice: Option<Voice<'_>>,
         mut hear: impl FnMut(Event),
     ) -> ControlError {
@@ -258,7 +265,7 @@ impl Conversation {
                 biased;
                 moved = self.messages.go_on(&mut self.unsent) => self.moved(moved, &mut hear),
                 control = outgoing.recv(), if open && idle => match control {
-                    Some(control) => self.say(control),
+                    Some(control) => self.say(*control),
                     None => { open = false; Ok(()) }
                 },
                 () = pulse.due(), if idle => self.beat(&mut pulse, &mut hear),
