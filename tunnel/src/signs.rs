@@ -49,6 +49,11 @@ pub(crate) const LONGEST: Duration = Duration::from_millis(2400);
 /// more is heard of after pauses that double.
 const FIRST: Duration = Duration::from_millis(250);
 
+/// How long that lasts after streams were used: a log that somebody follows often has
+/// a line per second. Longer would make a server listen to every agent that is asked
+/// something four times a minute.
+const REST: Duration = Duration::from_millis(1250);
+
 /// How often an agent with streams looks whether they are in use again. It says
 /// nothing for that.
 const LISTEN: Duration = Duration::from_millis(500);
@@ -168,6 +173,8 @@ pub(crate) struct Rhythm {
     before: u64,
     /// Whether a word has gone since the traffic was looked at.
     said: bool,
+    /// When streams were seen to be in use last.
+    used: Option<Instant>,
     due: Instant,
 }
 
@@ -175,7 +182,7 @@ impl Rhythm {
     /// Speaks at once, then every `idle`, or `busy` with streams that are not used.
     pub(crate) fn new(idle: Duration, busy: Duration, now: Instant) -> Self {
         let (seen, promised) = (Traffic::default(), idle);
-        Self { idle, busy, spoke: None, promised, seen, before: 0, said: false, due: now }
+        Self { idle, busy, spoke: None, promised, seen, before: 0, said: false, used: None, due: now }
     }
 
     /// When to look next.
@@ -192,7 +199,10 @@ impl Rhythm {
     pub(crate) fn look(&mut self, now: Instant, traffic: Traffic, busy: bool) -> Option<Word> {
         let moved = (traffic.sent - self.seen.sent) + (traffic.received - self.seen.received);
         // A word and its acknowledgement are no use, nor is one that was on its way.
-        let used = busy && moved > 1 + 2 * u64::from(self.said);
+        if busy && moved > 1 + 2 * u64::from(self.said) {
+            self.used = Some(now);
+        }
+        let in_use = self.used.is_some_and(|used| now < used + REST);
         let deaf = self.spoke.is_some() && traffic.received == self.before;
         self.seen = traffic;
         self.said = false;
@@ -202,7 +212,7 @@ impl Rhythm {
         let is_due = now >= speak_at(spoke, pause);
         let next = match busy {
             false => self.idle,
-            true if used => FIRST.min(self.busy),
+            true if in_use => FIRST.min(self.busy),
             true if !is_due => self.promised,
             true if deaf => (2 * self.promised).min(DEAF).min(self.busy),
             true => (2 * self.promised).min(self.busy),
@@ -378,6 +388,15 @@ mod tests {
         // The first may be of the last line.
         let promised: Vec<_> = words.iter().map(|(_, next)| *next).skip_while(|next| *next == 250).collect();
         assert_eq!(promised[..5], [500, 1000, 2000, 2400, 2400], "{words:?}");
+
+        // With a line per second it never rests.
+        let followed = world.now;
+        world.lines = Some((SECOND, followed));
+        world.run(20 * SECOND);
+        let words = world.words_since(followed + LISTEN);
+        assert!(words.len() >= 60 && words.iter().all(|(_, next)| *next == 250), "{words:?}");
+        world.lines = None;
+        world.run(20 * SECOND);
 
         // One line, and it is back at once.
         let again = world.now;

@@ -6,9 +6,11 @@
 //! first stream is the control stream.
 
 mod stream;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -25,9 +27,6 @@ use crate::transport::{HandshakeError, OpenError, TunnelClosed};
 
 pub use stream::Stream;
 use stream::{Receiving, Side};
-
-/// Unread bytes that one stream may hold at its receiver.
-const STREAM_WINDOW: u32 = 1 << 20;
 
 /// The largest there is: larger than any number of stalled streams can use up.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
@@ -68,7 +67,7 @@ where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (requests, connection) = client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(window::LEAST)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
@@ -92,19 +91,35 @@ where
     Ok((tunnel, control))
 }
 
-async fn drive_client<IO>(connection: client::Connection<IO, Bytes>, shared: Arc<Shared>)
+async fn drive_client<IO>(mut connection: client::Connection<IO, Bytes>, shared: Arc<Shared>)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let why = tokio::select! {
-        biased;
-        () = shared.stop.cancelled() => shared.stop_reason(),
-        result = connection => match result {
-            Ok(()) => "closed by peer".to_owned(),
-            Err(error) => told(&error),
-        },
+    let mut measuring = Some(Box::pin(window::wanted(connection.ping_pong())));
+    let why = loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => break shared.stop_reason(),
+            result = &mut connection => break match result {
+                Ok(()) => "closed by peer".to_owned(),
+                Err(error) => told(&error),
+            },
+            window = outcome(&mut measuring) => {
+                measuring = None;
+                // Fails only while another change is under way, and there is none.
+                let _ = window.map(|window| connection.set_initial_window_size(window));
+            }
+        }
     };
     shared.set_closed(why);
+}
+
+/// What comes of something that may be over already; then nothing any more.
+async fn outcome<T>(work: &mut Option<Pin<Box<impl Future<Output = T>>>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The agent's side of a tunnel: serves HTTP/2 on a connection it dialled.
@@ -122,7 +137,7 @@ where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut connection = server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
+        .initial_window_size(window::LEAST)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
@@ -158,11 +173,18 @@ async fn drive_server<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let mut measuring = Some(Box::pin(window::wanted(connection.ping_pong())));
     let why = loop {
         let next = tokio::select! {
             biased;
             () = shared.stop.cancelled() => break shared.stop_reason(),
             next = connection.accept() => next,
+            window = outcome(&mut measuring) => {
+                measuring = None;
+                // As in `drive_client`.
+                let _ = window.map(|window| connection.set_initial_window_size(window));
+                continue;
+            }
         };
         match next {
             Some(Ok((request, mut respond))) => match accepted.try_reserve() {
@@ -275,3 +297,6 @@ pub(crate) fn told(error: &h2::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;
