@@ -10,49 +10,42 @@ use tunnel::duplex::{Abort, Duplex};
 use tunnel::relay::relay;
 
 use super::record::Record;
-use super::{Frontend, HOLD, settle};
+use super::{HOLD, settle};
 use crate::dial::Dialed;
-use crate::metrics::ClientKind;
 
 /// A client and the stream that carries its connection.
 pub(super) struct Carried<C> {
     client: C,
     dialed: Dialed,
     record: Record,
-    frontend: Arc<Frontend>,
-    kind: ClientKind,
 }
 
 impl<C: Duplex> Carried<C> {
     /// The client was told that it is connected.
-    pub(super) fn new(
-        client: C,
-        dialed: Dialed,
-        mut record: Record,
-        frontend: &Arc<Frontend>,
-        kind: ClientKind,
-    ) -> Box<Self> {
+    pub(super) fn new(client: C, dialed: Dialed, mut record: Record) -> Box<Self> {
         record.established();
-        Box::new(Self { client, dialed, record, frontend: Arc::clone(frontend), kind })
+        Box::new(Self { client, dialed, record })
     }
 
     /// Relays until both directions are over or the drain kills, and then stays
     /// until the agent has all that the client sent.
     pub(super) async fn run(mut self: Box<Self>) {
-        let Self { client, dialed, record, frontend, kind } = &mut *self;
-        let meter = frontend.metrics.meter(*kind, dialed.link);
+        let Self { client, dialed, record } = &mut *self;
+        let Record { server, kind, moved, .. } = record;
+        let meter = server.metrics.meter(*kind, dialed.link);
         let ending = tokio::select! {
             biased;
-            () = frontend.drain.killed() => return client.abort(Abort::Now),
-            ending = relay(client, &mut dialed.stream, Some(HOLD), meter, &mut record.moved) => ending,
+            () = server.drain.killed() => return client.abort(Abort::Now),
+            ending = relay(client, &mut dialed.stream, Some(HOLD), meter, moved) => ending,
         };
         record.ended(ending);
         Box::pin(self.leave()).await;
     }
 
     async fn leave(self: Box<Self>) {
-        let Self { client, dialed, record, frontend, kind: _ } = *self;
+        let Self { client, dialed, record } = *self;
+        let server = Arc::clone(&record.server);
         drop((record, client));
-        settle(dialed, &frontend.drain).await;
+        settle(dialed, &server.drain).await;
     }
 }

@@ -127,7 +127,7 @@ async fn dial(
         record.given_up(GivenUp::Unanswered);
         return None;
     }
-    Some(Carried::new(socket, dialed, record, frontend, ClientKind::Connect))
+    Some(Carried::new(socket, dialed, record))
 }
 
 async fn refuse(mut socket: Socket, status: Status, reason: &str) {

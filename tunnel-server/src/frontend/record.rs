@@ -71,6 +71,21 @@ impl Asked {
     }
 }
 
+/// A time after a connection was asked for: of at most an hour, in a quarter of the room
+/// that a `Duration` takes.
+#[derive(Debug, Clone, Copy)]
+struct Microseconds(u32);
+
+impl Microseconds {
+    fn since(start: Instant) -> Self {
+        Self(u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX))
+    }
+
+    fn time(self) -> Duration {
+        Duration::from_micros(self.0.into())
+    }
+}
+
 /// What is known of one connection. Dropping it counts and logs, also when the
 /// connection's task was cancelled.
 #[derive(Debug)]
@@ -79,18 +94,20 @@ pub(super) struct Record {
     pub(super) id: u64,
     /// Bytes relayed so far.
     pub(super) moved: Moved,
-    kind: ClientKind,
+    pub(super) kind: ClientKind,
     listener: &'static str,
     target: Box<str>,
     agent: Asked,
     link: Option<Link>,
     started: Instant,
-    dial: Option<Duration>,
-    established: Option<(Instant, GaugeGuard)>,
+    /// How long the dial took.
+    dial: Option<Microseconds>,
+    /// When the client was told that it is connected.
+    established: Option<(Microseconds, GaugeGuard)>,
     outcome: &'static str,
     error: Option<Box<str>>,
     ending: Option<Box<Ending>>,
-    server: Arc<Frontend>,
+    pub(super) server: Arc<Frontend>,
     _connection: GaugeGuard,
     _request: Option<GaugeGuard>,
 }
@@ -129,13 +146,14 @@ impl Record {
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
         self.agent = Asked::Connected(Arc::clone(dialed.agent()));
         self.link = Some(dialed.link);
-        self.dial = Some(self.started.elapsed());
+        self.dial = Some(Microseconds::since(self.started));
     }
 
     /// The client was told that it is connected.
     pub(super) fn established(&mut self) {
         self.outcome = "connected";
-        self.established = Some((Instant::now(), self.server.metrics.konnectivity.established()));
+        let now = Microseconds::since(self.started);
+        self.established = Some((now, self.server.metrics.konnectivity.established()));
     }
 
     pub(super) fn failed(&mut self, error: &DialError) {
@@ -167,7 +185,7 @@ impl Drop for Record {
         let lasted = self.started.elapsed();
         let mut ended = self.outcome;
         if let (Some((since, _)), Some(link)) = (&self.established, self.link) {
-            let lasted = Lifetime { asked: lasted, established: since.elapsed() };
+            let lasted = Lifetime { asked: lasted, established: lasted.saturating_sub(since.time()) };
             metrics.closed(self.kind, link, self.ending.as_deref(), &lasted);
             ended = self.ending.as_deref().map_or("killed", Ending::label);
         }
@@ -179,7 +197,7 @@ impl Drop for Record {
             target = &*self.target,
             agent = self.agent.name(),
             link = self.link.map(Link::label),
-            dial_ms = self.dial.map(|dial| dial.as_millis()),
+            dial_ms = self.dial.map(|dial| dial.time().as_millis()),
             bytes_up = self.moved.up,
             bytes_down = self.moved.down,
             duration_ms = lasted.as_millis(),

@@ -173,7 +173,7 @@ impl Carrying<'_> {
         let frontend = self.frontend;
         let client = Client::new(self.packets, self.send, connect_id, next.map(Request::into_packet));
         let client = Party::new(client, Arc::clone(frontend), self.listener);
-        Served::Connected(Carried::new(client, dialed, record, frontend, ClientKind::Grpc))
+        Served::Connected(Carried::new(client, dialed, record))
     }
 }
 
@@ -296,5 +296,5 @@ pub(super) async fn serve_asked(
         }
     };
     record.dialed(&dialed);
-    Some(Carried::new(asked.accept(), dialed, record, &frontend, ClientKind::Grpc))
+    Some(Carried::new(asked.accept(), dialed, record))
 }
