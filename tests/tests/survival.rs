@@ -161,10 +161,17 @@ async fn a_silent_tunnel_is_replaced_and_its_streams_come_back() {
             dialled.map(drop).map_err(|error| error.to_string())
         })
         .await;
-        let metrics = cluster.server.metrics().await;
+        // The old connection waits; that of the dial is over in a moment.
+        wait_for("one connection", async || {
+            let metrics = cluster.server.metrics().await;
+            match metrics.sum("tunnel_server_connections", &["frontend=\"connect\""]) {
+                1 => Ok(()),
+                _ => Err(metrics.show("tunnel_server_connections")),
+            }
+        })
+        .await;
         wire.cut(false);
         ping(&mut old).await;
-        assert_eq!(metrics.sum("tunnel_server_connections", &["frontend=\"connect\""]), 1);
     }
     drop(old);
     cluster.server.wait_for_tunnels(1).await;
