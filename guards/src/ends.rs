@@ -5,13 +5,14 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use tokio::runtime::Runtime;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
-use tunnel::relay::{Ending, Lane, Meter, Moved, relay};
+use tunnel::relay::{Budget, Ending, Lane, Meter, Moved, relay};
 
 /// Bytes in a chunk that an end says.
 pub const CHUNK: usize = 64 * 1024;
@@ -50,6 +51,10 @@ impl Duplex for Memory {
     }
 
     fn consumed(&mut self, _: usize) {}
+
+    fn held(&mut self, received: usize) -> usize {
+        received
+    }
 
     fn poll_send(&mut self, _: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         let taken = batch.len().min(self.script.room.get());
@@ -186,12 +191,14 @@ fn memory(script: &Script) -> Memory {
 
 /// Metrics as both programs have them.
 fn meter() -> Meter {
+    let budget = Arc::new(Budget::new(IntGauge::new("kept", "kept").unwrap()));
     let lane = || Lane {
         bytes: IntCounter::new("bytes", "bytes").unwrap(),
         waiting: Some(IntGauge::new("waiting", "waiting").unwrap()),
         waits: Some(Histogram::with_opts(HistogramOpts::new("waits", "waits")).unwrap()),
         stalled: IntGauge::new("stalled", "stalled").unwrap(),
         stalls: IntCounter::new("stalls", "stalls").unwrap(),
+        budget: Arc::clone(&budget),
     };
     Meter { up: lane(), down: lane() }
 }

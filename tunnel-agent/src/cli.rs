@@ -55,6 +55,12 @@ pub struct Cli {
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
     pub max_datagram_size: Option<u16>,
 
+    /// Bytes that may wait in this process for receivers which take nothing; beyond
+    /// that those connections are closed that have stood still for the longest. 0 is
+    /// no limit.
+    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
+    pub max_stalled_memory: u64,
+
     /// More names to offer in TLS (ALPN) in front of our own, for load balancers
     /// that tell connections apart by them.
     #[arg(long, value_name = "LIST", default_value = "[]")]

@@ -57,6 +57,8 @@ pub struct Config {
     pub keepalive: Duration,
     /// The largest datagrams that are tried on QUIC.
     pub datagrams: Datagrams,
+    /// Bytes that connections which stand still may keep together; 0 is no limit.
+    pub stalled_memory: u64,
     /// How long silent servers are waited for; no flag says otherwise.
     pub patience: Patience,
     /// The Leases that servers are counted by, if they are.
@@ -162,6 +164,7 @@ impl TryFrom<Cli> for Config {
             sync: sync(&cli.sync)?,
             keepalive: cli.sync.keepalive_time,
             datagrams: Datagrams::of_this_host().at_most(cli.max_datagram_size.unwrap_or(LARGEST)),
+            stalled_memory: cli.max_stalled_memory,
             patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,

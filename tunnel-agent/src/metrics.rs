@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use prometheus::{Registry, Result};
 use tunnel::metering::{Described, Maker};
-use tunnel::relay::{Ending, Lane, Meter};
+use tunnel::relay::{Budget, Ending, Lane, Meter};
 use tunnel::transport::Link;
 use tunnel_proto::refusal::RefusalKind;
 
@@ -26,6 +26,8 @@ pub use tunnel::metering::GaugeGuard;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     traffic: Arc<Traffic>,
+    /// What connections that stand still may keep; without a limit until one is set.
+    pub budget: Arc<Budget>,
     meters: Arc<[OnceLock<Meter>; Link::ALL.len()]>,
     tunnels: Arc<Tunnels>,
     /// Under Konnectivity's names.
@@ -57,8 +59,10 @@ impl Metrics {
         let mut ours = Maker::new(registry, "tunnel_agent");
         let mut theirs = Maker::new(registry, "konnectivity_network_proxy_agent");
         let konnectivity = Arc::new(Konnectivity::make(&mut theirs)?);
+        let traffic = Arc::new(Traffic::make(&mut ours)?);
         let metrics = Self {
-            traffic: Arc::new(Traffic::make(&mut ours)?),
+            budget: Arc::new(Budget::new(traffic.kept.clone())),
+            traffic,
             meters: Arc::default(),
             tunnels: Arc::new(Tunnels::make(&mut ours, &konnectivity)?),
             konnectivity,
@@ -127,6 +131,7 @@ impl Metrics {
                 waits: None,
                 stalled: self.traffic.stalled.with_label_values(&labels),
                 stalls: self.traffic.stalls.with_label_values(&labels),
+                budget: Arc::clone(&self.budget),
             }
         };
         Meter { up: lane("up"), down: lane("down") }

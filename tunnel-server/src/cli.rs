@@ -248,6 +248,12 @@ pub struct WireArgs {
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
     pub max_datagram_size: Option<u16>,
 
+    /// Bytes that may wait in this process for receivers which take nothing; beyond
+    /// that those connections are closed that have stood still for the longest. 0 is
+    /// no limit.
+    #[arg(long, value_name = "BYTES", default_value_t = 512 << 20)]
+    pub max_stalled_memory: u64,
+
     /// Lowest version of TLS: VersionTLS12 (also if empty) or VersionTLS13.
     #[arg(long, value_name = "VERSION", default_value = "")]
     pub tls_min_version: MinVersion,

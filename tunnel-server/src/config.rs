@@ -79,6 +79,8 @@ pub struct Config {
     pub frontend_keepalive: Duration,
     /// The largest datagrams that are tried on QUIC.
     pub datagrams: Datagrams,
+    /// Bytes that connections which stand still may keep together; 0 is no limit.
+    pub stalled_memory: u64,
     /// How long silent agents are waited for; no flag says otherwise.
     pub patience: Patience,
     /// Routing.
@@ -144,6 +146,7 @@ impl TryFrom<ServerArgs> for Config {
             leases: lease_publishing(args.leases)?,
             keepalive: args.wire.keepalive_time,
             datagrams: Datagrams::of_this_host().at_most(args.wire.max_datagram_size.unwrap_or(LARGEST)),
+            stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),
             frontend_keepalive: args.wire.frontend_keepalive_time,
             strategies: args.proxy_strategies.into(),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use prometheus::{Registry, Result};
 use tunnel::metering::{Described, Maker};
-use tunnel::relay::{Ending, Lane, Meter};
+use tunnel::relay::{Budget, Ending, Lane, Meter};
 use tunnel::transport::Link;
 
 pub use backends::Backends;
@@ -29,6 +29,8 @@ pub struct Metrics {
     dials: Arc<Dials>,
     traffic: Arc<Traffic>,
     meters: Arc<Meters>,
+    /// What connections that stand still may keep; without a limit until one is set.
+    pub budget: Arc<Budget>,
     peers: Arc<Peers>,
     /// Under Konnectivity's names.
     pub konnectivity: Arc<Konnectivity>,
@@ -114,9 +116,12 @@ impl Metrics {
     pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
         let mut ours = Maker::new(registry, "tunnel_server");
         let mut theirs = Maker::new(registry, "konnectivity_network_proxy_server");
+        let dials = Arc::new(Dials::make(&mut ours)?);
+        let traffic = Arc::new(Traffic::make(&mut ours)?);
         let metrics = Self {
-            dials: Arc::new(Dials::make(&mut ours)?),
-            traffic: Arc::new(Traffic::make(&mut ours)?),
+            dials,
+            budget: Arc::new(Budget::new(traffic.kept.clone())),
+            traffic,
             meters: Arc::default(),
             peers: Arc::new(Peers::make(&mut ours)?),
             konnectivity: Arc::new(Konnectivity::make(&mut theirs)?),
@@ -186,6 +191,7 @@ impl Metrics {
                 waits: None,
                 stalled: self.traffic.stalled.with_label_values(&labels),
                 stalls: self.traffic.stalls.with_label_values(&labels),
+                budget: Arc::clone(&self.budget),
             }
         };
         let theirs = &self.konnectivity;

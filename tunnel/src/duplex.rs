@@ -217,6 +217,11 @@ pub trait Duplex {
     /// send as many again.
     fn consumed(&mut self, n: usize);
 
+    /// About how many bytes of the peer this process keeps: what a connection that
+    /// stands still costs. `received` of them are in a batch and not consumed. What
+    /// the kernel keeps is not in it.
+    fn held(&mut self, received: usize) -> usize;
+
     /// Hands over bytes from the front of `batch` until it is empty (ready) or
     /// the peer takes no more for now (pending; some may have gone).
     ///

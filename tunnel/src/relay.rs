@@ -6,6 +6,7 @@
 //! before it went still arrives. Only a source that fails ends everything, and
 //! the other end is told after its bytes were delivered.
 
+mod budget;
 mod watch;
 
 use std::pin::Pin;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+pub use budget::Budget;
+use budget::Kept;
 use watch::Watch;
 pub use watch::{Lane, STALL};
 
@@ -34,7 +37,8 @@ const GONE_CHECK: Duration = Duration::from_secs(5);
 
 /// How often a direction that stands still is looked at. Its source is asked
 /// whether it has gone away, which it could not say while nothing is received of
-/// it; and its wait may have become a stall ([`STALL`]).
+/// it; its wait may have become a stall ([`STALL`]); and what it keeps counts
+/// against the process' [`Budget`].
 const STALLED: Duration = Duration::from_secs(5);
 
 /// How long bytes of a client that has gone away altogether are kept for a target
@@ -116,7 +120,8 @@ pub struct Moved {
 /// Relays between `near` and `far` until both directions are over.
 ///
 /// With `hold`, bytes of the far end wait until the near end has sent something
-/// or the time has passed.
+/// or the time has passed. A connection that stands still is given up, with
+/// [`Broken::Overflow`], when the budget is used up and it has stood for the longest.
 ///
 /// Not cancel safe in the sense that bytes in flight are lost, as with a reset:
 /// dropping the future and both ends is how a connection is cut.
@@ -223,18 +228,20 @@ struct Relay<'a> {
     /// ordinary ones do not pay for it.
     timer: Option<Pin<Box<Sleep>>>,
     /// Since when a direction stands still: for connections that do, only.
-    stall: Option<Box<Stall>>,
+    stall: Option<Box<Stall<'a>>>,
     /// The connection is over, and one end has not been told yet.
     telling: Option<Box<Telling>>,
 }
 
 /// A time at which something should have moved.
-struct Stall {
+struct Stall<'a> {
     timer: Pin<Box<Sleep>>,
     /// Bytes moved in both directions when it was set.
     moved: u64,
     /// The last time at which more of them were seen.
     since: Instant,
+    /// What is kept meanwhile, once that has been looked at.
+    kept: Option<Kept<'a>>,
 }
 
 impl Relay<'_> {
@@ -282,7 +289,8 @@ impl Relay<'_> {
         }
     }
 
-    /// Ready when a direction that stands still turns out to have lost its source.
+    /// Ready when a direction that stands still turns out to have lost its source,
+    /// or keeps more than there is room for.
     fn poll_stalled<N: Duplex, F: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
@@ -292,15 +300,18 @@ impl Relay<'_> {
         if !self.up.blocked && !self.down.blocked {
             // Kept until it fires, so that a connection that is blocked now and
             // then does not set a timer each time.
-            if self.stall.as_ref().is_some_and(|stall| stall.timer.is_elapsed()) {
-                self.stall = None;
+            if let Some(stall) = &mut self.stall {
+                stall.kept = None;
+                if stall.timer.is_elapsed() {
+                    self.stall = None;
+                }
             }
             return Poll::Pending;
         }
         let moved = self.up.moved + self.down.moved;
         let stall = self.stall.get_or_insert_with(|| {
             let since = Instant::now();
-            Box::new(Stall { timer: Box::pin(sleep_until(since + STALLED)), moved, since })
+            Box::new(Stall { timer: Box::pin(sleep_until(since + STALLED)), moved, since, kept: None })
         });
         // The timer is left alone while bytes move: setting it costs more than a look.
         while stall.timer.as_mut().poll(cx).is_ready() {
@@ -321,8 +332,20 @@ impl Relay<'_> {
                 {
                     return Poll::Ready(Ending::Broken { side: Side::Far, why });
                 }
+                let side = if self.down.blocked { Side::Far } else { Side::Near };
+                let (up, down, budget) = (&self.up, &self.down, self.up.watch.budget());
+                let kept = stall.kept.get_or_insert_with(|| {
+                    let up = if up.blocked { near.held(up.batch.len()) } else { 0 };
+                    let down = if down.blocked { far.held(down.batch.len()) } else { 0 };
+                    budget.keep(stall.since, up + down)
+                });
+                if kept.must_go() {
+                    let waiting = usize::try_from(kept.bytes()).unwrap_or(usize::MAX);
+                    return Poll::Ready(Ending::Broken { side, why: Broken::Overflow { waiting } });
+                }
             } else {
                 stall.since = now;
+                stall.kept = None;
             }
             stall.timer.as_mut().reset(now + STALLED);
         }

@@ -88,6 +88,10 @@ impl Duplex for Scripted {
         self.0.lock().unwrap().seen.consumed += n;
     }
 
+    fn held(&mut self, received: usize) -> usize {
+        received
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         let mut script = self.0.lock().unwrap();
         if let Some(error) = &script.send_error {
@@ -149,12 +153,14 @@ impl Duplex for Scripted {
 }
 
 fn meter() -> Meter {
+    let budget = Arc::new(Budget::new(IntGauge::new("kept", "kept").unwrap()));
     let lane = || Lane {
         bytes: IntCounter::new("bytes", "bytes").unwrap(),
         waiting: Some(IntGauge::new("waiting", "waiting").unwrap()),
         waits: Some(Histogram::with_opts(HistogramOpts::new("waits", "waits")).unwrap()),
         stalled: IntGauge::new("stalled", "stalled").unwrap(),
         stalls: IntCounter::new("stalls", "stalls").unwrap(),
+        budget: Arc::clone(&budget),
     };
     Meter { up: lane(), down: lane() }
 }
@@ -378,6 +384,50 @@ async fn a_sink_that_takes_nothing_is_waited_for_and_then_stalled() {
     assert_eq!(told(&meter.down), (6, 0, 2, 9 + 117, 0, 1));
     assert_eq!(told(&meter.up), (0, 0, 0, 0, 0, 0), "the other direction did not wait");
     relaying.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_has_stood_still_for_the_longest_goes_when_too_much_is_kept() {
+    let meter = meter();
+    meter.down.budget.set_limit(10);
+    let start = || {
+        let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("abcdef")]));
+        near.with(|s| s.room = Some(2));
+        (start_metered(&near, &far, None, meter.clone()), near)
+    };
+    let ((old, near), far_later) = (start(), STALLED * 3);
+    settle().await;
+    advance(far_later).await;
+    settle().await;
+    let ((new, newer), (moves, mover)) = (start(), start());
+    settle().await;
+    for _ in 0..4 {
+        assert!(!old.is_finished(), "eight bytes may wait");
+        advance(STALLED / 4).await;
+        // One that moves now and then is no matter.
+        mover.with(|s| s.room = s.room.map(|room| room + 1));
+        settle().await;
+    }
+    advance(STALLED).await;
+    settle().await;
+    assert!(!new.is_finished() && !moves.is_finished());
+    let another = start();
+    settle().await;
+    for _ in 0..2 {
+        advance(STALLED).await;
+        settle().await;
+    }
+    let (ending, moved) = old.await.unwrap();
+    let why = Broken::Overflow { waiting: 4 };
+    assert_eq!((ending, moved.down), (Ending::Broken { side: Side::Far, why }, 2));
+    assert_eq!(near.with(|s| s.seen.aborted), Some(Abort::Now));
+    assert!(!new.is_finished() && !another.0.is_finished());
+    newer.with(|s| s.room = None);
+    settle().await;
+    assert_eq!(newer.sent(), "abcdef", "it was only late");
+    new.abort();
+    moves.abort();
+    another.0.abort();
 }
 
 #[tokio::test(start_paused = true)]

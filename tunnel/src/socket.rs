@@ -28,6 +28,9 @@ const WORTH_KEEPING: usize = 1024;
 /// First byte of a TLS record with application data (RFC 8446 section 5.1).
 const RECORD: u8 = 23;
 
+/// Bytes of the largest TLS record (RFC 8446 section 5.2).
+const LARGEST_RECORD: usize = 16 * 1024 + 256;
+
 /// Slices in one vectored write.
 const SLICES: usize = 32;
 
@@ -205,6 +208,14 @@ impl Duplex for Socket {
     }
 
     fn consumed(&mut self, _: usize) {}
+
+    fn held(&mut self, received: usize) -> usize {
+        match &self.io {
+            Io::Tcp(_) | Io::Unix(_) => received,
+            // A record that is being read, and one that was.
+            Io::Tls(_) => received + 2 * LARGEST_RECORD,
+        }
+    }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         while !batch.is_empty() {

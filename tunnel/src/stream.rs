@@ -145,6 +145,14 @@ impl Duplex for Stream {
         }
     }
 
+    fn held(&mut self, received: usize) -> usize {
+        match &mut self.link {
+            LinkStream::H2(stream) => stream.held(received),
+            LinkStream::Quic(_) => quic::Stream::held(received),
+            LinkStream::Packets(member) => member.held(received),
+        }
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_send(cx, batch),

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tunnel::transport::Link;
+use tunnel_client::Connection;
 use tunnel_tests::{
-    Cluster, Frontend, LINKS, Server, Target, node, payload, spawn, wait_for, wait_within, within,
+    Cluster, Frontend, LINKS, Server, ServerSpec, Target, node, payload, spawn, wait_for, wait_within, within,
 };
 
 use crate::wait_for_samples;
@@ -83,6 +85,74 @@ async fn receivers_that_take_nothing_show_as_long_as_they_do() {
     let metrics = cluster.server.metrics().await;
     let waits = "konnectivity_network_proxy_server_frontend_write_duration_seconds_count";
     assert!(metrics.value(waits) >= 4, "{}", metrics.show("konnectivity_network_proxy_server_frontend"));
+    cluster.finish().await;
+}
+
+/// As many connections that stand still.
+async fn stalled(server: &Server, flood: &Target) -> Vec<Connection> {
+    let mut connections = Vec::new();
+    for frontend in [Frontend::ConnectUnix, Frontend::GrpcUnix, Frontend::ConnectMtls] {
+        connections.push(server.connect(frontend, flood).await);
+    }
+    connections
+}
+
+/// Waits until at least so much is kept for those that stand still.
+async fn wait_for_kept(server: &Server, least: i64) {
+    wait_within(STALLED, &format!("{least} bytes to be kept"), async || {
+        let kept = server.metrics().await.value("tunnel_server_stalled_bytes");
+        if kept >= least { Ok(()) } else { Err(format!("{kept} bytes")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
+    for link in LINKS {
+        let cluster = Cluster::on(link).await;
+        let flood = Target::floods(node(link)).await;
+        let connections = stalled(&cluster.server, &flood).await;
+        wait_for_kept(&cluster.server, 3 * (700 << 10)).await;
+        drop((connections, flood));
+        cluster.server.wait_until_idle().await;
+        assert_eq!(cluster.server.metrics().await.value("tunnel_server_stalled_bytes"), 0);
+        cluster.finish().await;
+    }
+}
+
+/// Each of them keeps its window, 1 MiB, and less than a third of that more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() {
+    let limit = (4_i64 << 20).to_string();
+    let server = ServerSpec::new("server").flag("max-stalled-memory", &limit);
+    let cluster = Cluster::builder().server(server).agent_on(Link::Quic).start().await;
+    let flood = Target::floods(node(Link::Quic)).await;
+    let echo = Target::echo(node(Link::Quic)).await;
+    let mut idle = cluster.server.connect(Frontend::ConnectUnix, &echo).await;
+    let old = stalled(&cluster.server, &flood).await;
+    wait_for_kept(&cluster.server, 3 << 20).await;
+    let new = stalled(&cluster.server, &flood).await;
+    wait_within(STALLED, "the end of the older ones", async || {
+        let metrics = cluster.server.metrics().await;
+        match metrics.sum("tunnel_server_connections_ended_total", &["why=\"overflow\""]) {
+            3 => Ok(()),
+            _ => Err(metrics.show("tunnel_server")),
+        }
+    })
+    .await;
+    for mut connection in old {
+        // What it has not read may still come; on CONNECT over Unix a reset cannot
+        // be told from an end.
+        let _ = within("the end of an older one", payload::read_all(&mut connection)).await;
+    }
+    wait_for_kept(&cluster.server, 3 << 20).await;
+    let mut much = vec![0; 8 << 20];
+    for mut connection in new {
+        within("a newer one that reads again", connection.read_exact(&mut much)).await.unwrap();
+    }
+    payload::write(&mut idle, b"x").await.unwrap();
+    assert_eq!(within("an echo", idle.read_u8()).await.unwrap(), b'x');
+    drop((idle, flood));
     cluster.finish().await;
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Traffic {
     pub(super) seconds: Histogram,
     /// Directions of connections that are stalled.
     pub(super) stalled: IntGaugeVec,
+    /// Bytes kept for connections that stand still.
+    pub(super) kept: IntGauge,
     /// How often that began.
     pub(super) stalls: IntCounterVec,
 }
@@ -107,6 +109,10 @@ impl Traffic {
                 "Connections whose receiver (up: the agent or its target, down: the client) has taken nothing \
                  for 10 s or longer while bytes wait for it.",
                 &["frontend", "link", "direction"],
+            )?,
+            kept: make.gauge(
+                "stalled_bytes",
+                "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer.",
             )?,
             stalls: make.counters(
                 "stalls_total",

@@ -329,6 +329,10 @@ impl Duplex for Member {
 
     fn consumed(&mut self, _: usize) {}
 
+    fn held(&mut self, received: usize) -> usize {
+        received + lock(&self.conn.state).received.len()
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         let mut state = lock(&self.conn.state);
         if state.stopped || state.close_at.is_some() {

@@ -4,16 +4,19 @@
 //! at the clock. That a wait has become a stall is noticed when the relay looks
 //! at what stands still, which it does every few seconds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::time::Instant;
 
+use super::Budget;
+
 /// A sink that takes nothing for this long is stalled. Konnectivity's clients
 /// give a connection up after as long, so it is where trouble begins.
 pub const STALL: Duration = Duration::from_secs(10);
 
-/// The metrics of one direction, held for the life of a connection.
+/// What connections of one kind share in one direction, metrics above all.
 #[derive(Debug, Clone)]
 pub struct Lane {
     /// Bytes that the sink took.
@@ -28,6 +31,9 @@ pub struct Lane {
     pub stalled: IntGauge,
     /// How often that began.
     pub stalls: IntCounter,
+    /// What all of the process that stand still may keep. Here, because a relay has
+    /// this at hand and no room for more.
+    pub budget: Arc<Budget>,
 }
 
 /// Watches the sink of one direction. What it counts as open ends with it.
@@ -42,6 +48,10 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     pub(super) const fn new(lane: &'a Lane) -> Self {
         Self { lane, since: None, stalled: false }
+    }
+
+    pub(super) fn budget(&self) -> &'a Budget {
+        &self.lane.budget
     }
 
     /// The sink took `n` bytes.

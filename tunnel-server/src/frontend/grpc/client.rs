@@ -271,6 +271,10 @@ impl Duplex for Client {
         self.packets.consumed(n);
     }
 
+    fn held(&mut self, received: usize) -> usize {
+        self.packets.body.flow_control().used_capacity().max(received)
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         while !batch.is_empty() {
             if self.state == State::Closed {

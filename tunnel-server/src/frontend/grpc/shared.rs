@@ -115,6 +115,10 @@ impl Duplex for Party {
         }
     }
 
+    fn held(&mut self, received: usize) -> usize {
+        self.end().map_or(received, |end| end.held(received))
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         self.end().map_or_else(lost, |end| end.poll_send(cx, batch))
     }

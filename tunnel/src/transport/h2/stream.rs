@@ -133,6 +133,15 @@ impl Stream {
         }
     }
 
+    /// As [`Duplex::held`](crate::duplex::Duplex::held): whatever was not given back
+    /// as window.
+    pub(crate) fn held(&mut self, received: usize) -> usize {
+        match &mut self.recv {
+            Receiving::Body(body) => body.flow_control().used_capacity().max(received),
+            Receiving::Waiting(_) => received,
+        }
+    }
+
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
         while !batch.is_empty() {
             self.send.reserve_capacity(batch.len());

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
 
-use super::OpenStream;
+use super::{OpenStream, STREAM_WINDOW};
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
 /// STOP_SENDING: "I read no more; all is well."
@@ -79,6 +79,12 @@ impl Stream {
             Poll::Ready(Err(_)) => Some(CODE_RESET),
             Poll::Pending => None,
         }
+    }
+
+    /// As [`Duplex::held`](crate::duplex::Duplex::held). quinn does not say how much
+    /// it keeps; a peer that waits for a reader has filled the window.
+    pub(crate) const fn held(received: usize) -> usize {
+        received + STREAM_WINDOW as usize
     }
 
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {
