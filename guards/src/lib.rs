@@ -24,7 +24,8 @@
 //! `malloc`. If the change is worth what it costs, move the bound, and say in
 //! the commit why it is worth it.
 //!
-//! *Less than the bound.* A gain: move the bound with it, so that it is kept.
+//! *Less than the bound.* A gain: move the bound with it, so that it is kept. Of
+//! instructions it is only said, because another processor may take fewer.
 //!
 //! *Instructions of everything, by a little.* A new compiler, a dependency or
 //! another processor. Move the figures in a commit that does nothing else.

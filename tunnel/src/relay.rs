@@ -240,8 +240,50 @@ struct Stall<'a> {
     moved: u64,
     /// The last time at which more of them were seen.
     since: Instant,
-    /// What is kept meanwhile, once that has been looked at.
+    /// What is kept for directions that stand still, since the last look.
     kept: Option<Kept<'a>>,
+}
+
+impl<'a> Stall<'a> {
+    /// Writes down what stands still now. The connection's end, if it is to go.
+    fn keep(&mut self, budget: &'a Budget, still: Option<Still>) -> Option<Ending> {
+        let Some(Still { since, bytes, side }) = still else {
+            self.kept = None;
+            return None;
+        };
+        if self.kept.as_ref().is_none_or(|kept| !kept.is(since, bytes)) {
+            self.kept = None;
+            self.kept = Some(budget.keep(since, bytes));
+        }
+        let gone = self.kept.as_ref().is_some_and(Kept::must_go);
+        gone.then_some(Ending::Broken { side, why: Broken::Overflow { waiting: bytes } })
+    }
+}
+
+/// What directions keep whose sink has taken nothing for [`STALLED`]. The opposite
+/// one does not count: who never reads may still have something to say.
+struct Still {
+    /// When the older of them stopped.
+    since: Instant,
+    bytes: usize,
+    /// Where bytes wait whose direction stopped then.
+    side: Side,
+}
+
+impl Still {
+    fn of<N: Duplex, F: Duplex>(
+        up: &Direction<'_>,
+        down: &Direction<'_>,
+        near: &mut N,
+        far: &mut F,
+        now: Instant,
+    ) -> Option<Self> {
+        let up = up.still(now).map(|since| (since, near.held(up.batch.len()), Side::Near));
+        let down = down.still(now).map(|since| (since, far.held(down.batch.len()), Side::Far));
+        let bytes = [&up, &down].into_iter().flatten().map(|(_, bytes, _)| bytes).sum();
+        let (since, _, side) = [down, up].into_iter().flatten().min_by_key(|(since, ..)| *since)?;
+        Some(Self { since, bytes, side })
+    }
 }
 
 impl Relay<'_> {
@@ -332,20 +374,12 @@ impl Relay<'_> {
                 {
                     return Poll::Ready(Ending::Broken { side: Side::Far, why });
                 }
-                let side = if self.down.blocked { Side::Far } else { Side::Near };
-                let (up, down, budget) = (&self.up, &self.down, self.up.watch.budget());
-                let kept = stall.kept.get_or_insert_with(|| {
-                    let up = if up.blocked { near.held(up.batch.len()) } else { 0 };
-                    let down = if down.blocked { far.held(down.batch.len()) } else { 0 };
-                    budget.keep(stall.since, up + down)
-                });
-                if kept.must_go() {
-                    let waiting = usize::try_from(kept.bytes()).unwrap_or(usize::MAX);
-                    return Poll::Ready(Ending::Broken { side, why: Broken::Overflow { waiting } });
-                }
             } else {
                 stall.since = now;
-                stall.kept = None;
+            }
+            let still = Still::of(&self.up, &self.down, near, far, now);
+            if let Some(over) = stall.keep(self.up.watch.budget(), still) {
+                return Poll::Ready(over);
             }
             stall.timer.as_mut().reset(now + STALLED);
         }
@@ -451,6 +485,11 @@ impl<'a> Direction<'a> {
     fn left_since(&self) -> Option<u64> {
         let discarding = self.discarding.as_ref()?;
         discarding.since.map(|since| discarding.bytes - since)
+    }
+
+    /// When the sink took something last, if that is [`STALLED`] ago.
+    fn still(&self, now: Instant) -> Option<Instant> {
+        self.watch.since().filter(|since| now - *since >= STALLED)
     }
 
     fn undelivered(&self) -> Option<&Broken> {

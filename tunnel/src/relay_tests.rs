@@ -431,6 +431,31 @@ async fn the_connection_that_has_stood_still_for_the_longest_goes_when_too_much_
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_reads_nothing_is_counted_whatever_it_says_meanwhile() {
+    let meter = meter();
+    meter.down.budget.set_limit(5);
+    let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("abcdef")]));
+    near.with(|s| s.room = Some(2));
+    let relaying = start_metered(&near, &far, None, meter.clone());
+    let ping = || near.with(|s| s.steps.push_back(Step::Data("ping")));
+    settle().await;
+    for _ in 0..4 {
+        ping();
+        settle().await;
+        assert!(!relaying.is_finished(), "four bytes may wait");
+        advance(STALLED / 2).await;
+        settle().await;
+    }
+    meter.down.budget.set_limit(3);
+    ping();
+    advance(STALLED).await;
+    settle().await;
+    let (ending, moved) = relaying.await.unwrap();
+    let why = Broken::Overflow { waiting: 4 };
+    assert_eq!((ending, moved), (Ending::Broken { side: Side::Far, why }, Moved { up: 20, down: 2 }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_waits_or_stalls_ends_with_its_connection() {
     let (near, far) = (Scripted::new([Step::Data("up")]), Scripted::new([Step::Data("down")]));
     for end in [&near, &far] {

@@ -77,9 +77,9 @@ pub(super) struct Kept<'a> {
 }
 
 impl Kept<'_> {
-    /// How many bytes are written down.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+    /// Whether this is what is written down.
+    pub(super) fn is(&self, since: Instant, bytes: usize) -> bool {
+        (self.place.0, self.bytes) == (since, bytes as u64)
     }
 
     /// Whether too much is kept, and would be without those that have stood still

@@ -72,6 +72,11 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// When the wait began that goes on.
+    pub(super) const fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// Sees whether the wait has become a stall by now.
     pub(super) fn look(&mut self, now: Instant) {
         if !self.stalled && self.since.is_some_and(|since| now - since >= STALL) {
