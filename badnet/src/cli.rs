@@ -135,6 +135,10 @@ pub(crate) struct MeasureArgs {
     /// last of the losses.
     #[arg(long, value_name = "RATIO")]
     pub(crate) max_p99_ratio: Option<f64>,
+    /// Fails when the bulk stream on quic carries less than this part of what it
+    /// carries at the first of the losses, at the last of them.
+    #[arg(long, value_name = "RATIO")]
+    pub(crate) min_bulk_ratio: Option<f64>,
 }
 
 #[derive(Debug, Args)]

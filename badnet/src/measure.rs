@@ -232,9 +232,26 @@ fn report(args: &MeasureArgs, all: &[Blocks]) -> anyhow::Result<bool> {
     if let Some(path) = &args.line.json {
         std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
     }
-    let last = |link| rows.iter().rev().find(|row| row.link == link).map(|row| row.p99_ms);
-    let (Some(quic), Some(h2)) = (last(Link::Quic), last(Link::H2)) else { return Ok(true) };
-    let ratio = quic / h2;
-    say(&format!("\np99 on quic / p99 on h2 at loss {}: {ratio:.2}", args.loss.last().unwrap_or(&0.0)));
-    Ok(args.max_p99_ratio.is_none_or(|most| ratio <= most))
+    Ok(args.holds(&rows))
+}
+
+impl MeasureArgs {
+    /// Says the ratios that can be asked for, and whether those that were hold.
+    fn holds(&self, rows: &[Row]) -> bool {
+        let of = |link| rows.iter().filter(move |row| row.link == link);
+        let last = self.loss.last().unwrap_or(&0.0);
+        let mut holds = true;
+        if let (Some(quic), Some(h2)) = (of(Link::Quic).next_back(), of(Link::H2).next_back()) {
+            let ratio = quic.p99_ms / h2.p99_ms;
+            say(&format!("\np99 on quic / p99 on h2 at loss {last}: {ratio:.2}"));
+            holds &= self.max_p99_ratio.is_none_or(|most| ratio <= most);
+        }
+        let quic = (of(Link::Quic).next(), of(Link::Quic).next_back());
+        if let (Some(first), Some(lossy), true) = (quic.0, quic.1, self.bulk != Bulk::None) {
+            let ratio = lossy.goodput_mb_s / first.goodput_mb_s;
+            say(&format!("bulk on quic at loss {last} / at loss {}: {ratio:.2}", first.loss));
+            holds &= self.min_bulk_ratio.is_none_or(|least| ratio >= least);
+        }
+        holds
+    }
 }

@@ -236,6 +236,7 @@ impl Connected {
             bytes_up = moved.up,
             bytes_down = moved.down,
             duration_ms = lasted.as_millis(),
+            error = ending.and_then(Ending::broken).map(tracing::field::display),
             "closed"
         );
     }

@@ -23,6 +23,10 @@ const SOCKET_MODE: u32 = 0o770;
 /// Dead peers of links are noticed after about this long without an answer.
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes that a link's socket takes beyond those that are on their way. Two batches
+/// of a relay: fewer would have the link wait for its socket while nothing is sent.
+const UNSENT: u32 = 128 * 1024;
+
 /// Reads a bind address as Go programs do: nothing means every address, and a
 /// name (`localhost`, usually) one that it stands for, of IPv4 if there is one.
 /// Blocks while a name is looked up.
@@ -166,10 +170,13 @@ pub fn tune(tcp: &TcpStream) {
 }
 
 /// As [`tune`], for a link: its peer always reads, so one that takes nothing for
-/// half a minute is dead.
+/// half a minute is dead; and what waits to be sent waits here, where streams have
+/// their turns, and not in the kernel, where all stand behind all.
 pub fn tune_link(tcp: &TcpStream) {
     tune(tcp);
-    let _ = socket2::SockRef::from(tcp).set_tcp_user_timeout(Some(TCP_PATIENCE));
+    let socket = socket2::SockRef::from(tcp);
+    let _ = socket.set_tcp_user_timeout(Some(TCP_PATIENCE));
+    let _ = socket.set_tcp_notsent_lowat(UNSENT);
 }
 
 #[cfg(test)]
@@ -223,14 +230,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_peer_of_a_link_has_to_read() {
+    async fn only_the_peer_of_a_link_has_to_read_and_little_waits_for_it_in_the_kernel() {
         let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let limit = || socket2::SockRef::from(&tcp).tcp_user_timeout().unwrap();
+        let socket = socket2::SockRef::from(&tcp);
         tune(&tcp);
-        assert!(limit().is_none_or(|limit| limit.is_zero()));
+        assert!(socket.tcp_user_timeout().unwrap().is_none_or(|limit| limit.is_zero()));
         tune_link(&tcp);
-        assert_eq!(limit(), Some(TCP_PATIENCE));
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(TCP_PATIENCE));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
     }
 
     #[tokio::test]

@@ -90,11 +90,19 @@ impl Ending {
         }
     }
 
+    /// What broke, if something did.
+    pub const fn broken(&self) -> Option<&Broken> {
+        match self {
+            Self::Broken { why, .. } => Some(why),
+            Self::Clean | Self::Left(_) | Self::Lingered(_) => None,
+        }
+    }
+
     /// What broke, for metrics; "none" if nothing did.
     pub const fn why(&self) -> &'static str {
-        match self {
-            Self::Broken { why, .. } => why.label(),
-            Self::Clean | Self::Left(_) | Self::Lingered(_) => "none",
+        match self.broken() {
+            Some(why) => why.label(),
+            None => "none",
         }
     }
 }

@@ -86,6 +86,30 @@ impl Microseconds {
     }
 }
 
+/// What ended a dial or a connection. Boxed in a [`Record`], because most of those
+/// there are have not come to it.
+#[derive(Debug)]
+enum Over {
+    Failed(String),
+    Ended(Ending),
+}
+
+impl Over {
+    fn ending(&self) -> Option<&Ending> {
+        match self {
+            Self::Failed(_) => None,
+            Self::Ended(ending) => Some(ending),
+        }
+    }
+
+    fn error(&self) -> Option<String> {
+        match self {
+            Self::Failed(error) => Some(error.clone()),
+            Self::Ended(ending) => ending.broken().map(ToString::to_string),
+        }
+    }
+}
+
 /// What is known of one connection. Dropping it counts and logs, also when the
 /// connection's task was cancelled.
 #[derive(Debug)]
@@ -105,8 +129,7 @@ pub(super) struct Record {
     /// When the client was told that it is connected.
     established: Option<(Microseconds, GaugeGuard)>,
     outcome: &'static str,
-    error: Option<Box<str>>,
-    ending: Option<Box<Ending>>,
+    over: Option<Box<Over>>,
     pub(super) server: Arc<Frontend>,
     _connection: GaugeGuard,
     _request: Option<GaugeGuard>,
@@ -133,8 +156,7 @@ impl Record {
             dial: None,
             established: None,
             outcome: GivenUp::Cancelled.label(),
-            error: None,
-            ending: None,
+            over: None,
             server: Arc::clone(server),
             _connection: metrics.connection(kind),
             // Calls of gRPC count for themselves, from their beginning.
@@ -159,7 +181,7 @@ impl Record {
     pub(super) fn failed(&mut self, error: &DialError) {
         self.outcome = error.label();
         self.agent = error.agent().map_or(Asked::Nobody, |agent| Asked::Failed(agent.into()));
-        self.error = Some(error.to_string().into());
+        self.over = Some(Box::new(Over::Failed(error.to_string())));
     }
 
     /// The connection came to nothing before it was established.
@@ -171,10 +193,7 @@ impl Record {
     }
 
     pub(super) fn ended(&mut self, ending: Ending) {
-        if let Ending::Broken { why, .. } = &ending {
-            self.error = Some(why.to_string().into());
-        }
-        self.ending = Some(Box::new(ending));
+        self.over = Some(Box::new(Over::Ended(ending)));
     }
 }
 
@@ -184,10 +203,11 @@ impl Drop for Record {
         metrics.dial_ended(self.kind, self.outcome);
         let lasted = self.started.elapsed();
         let mut ended = self.outcome;
+        let ending = self.over.as_deref().and_then(Over::ending);
         if let (Some((since, _)), Some(link)) = (&self.established, self.link) {
             let lasted = Lifetime { asked: lasted, established: lasted.saturating_sub(since.time()) };
-            metrics.closed(self.kind, link, self.ending.as_deref(), &lasted);
-            ended = self.ending.as_deref().map_or("killed", Ending::label);
+            metrics.closed(self.kind, link, ending, &lasted);
+            ended = ending.map_or("killed", Ending::label);
         }
         info!(
             target: "access",
@@ -202,7 +222,7 @@ impl Drop for Record {
             bytes_down = self.moved.down,
             duration_ms = lasted.as_millis(),
             ended,
-            error = self.error,
+            error = self.over.as_deref().and_then(Over::error),
         );
     }
 }
