@@ -156,14 +156,8 @@ async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: 
         let next = way.of(&mut lock(state)).next().unwrap_or_else(|| Instant::now() + LONG);
         tokio::select! {
             received = from.recv(&mut buffer) => {
-                let Ok(mut len) = received else { return };
-                for _ in 0..TURN {
-                    put(&mut buffer[..len], state, way);
-                    match from.try_recv(&mut buffer) {
-                        Ok(more) => len = more,
-                        Err(_) => break,
-                    }
-                }
+                let Ok(len) = received else { return };
+                turn(&mut buffer, len, |buffer| from.try_recv(buffer).ok(), |packet| put(packet, state, way));
             }
             () = sleep_until(next) => {}
         }
@@ -180,6 +174,23 @@ async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: 
     }
 }
 
+/// Puts the packet in the buffer, of this length, and those that come next.
+fn turn(
+    buffer: &mut [u8],
+    first: usize,
+    mut next: impl FnMut(&mut [u8]) -> Option<usize>,
+    mut put: impl FnMut(&mut [u8]),
+) {
+    let mut len = first;
+    for left in (0..TURN).rev() {
+        put(&mut buffer[..len]);
+        // What has been read has left the device, so none is read in vain.
+        let more = if left > 0 { next(buffer) } else { None };
+        let Some(more) = more else { return };
+        len = more;
+    }
+}
+
 fn put(packet: &mut [u8], state: &Mutex<State>, way: Way) {
     let mut state = lock(state);
     let field = match way {
@@ -190,4 +201,25 @@ fn put(packet: &mut [u8], state: &Mutex<State>, way: Way) {
         translate(packet, field, state.change);
     }
     way.of(&mut state).put(Instant::now(), packet);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_loses_no_packet() {
+        let mut waiting = (0..=255u8).collect::<std::collections::VecDeque<_>>();
+        let (mut buffer, mut seen) = ([0; 1], Vec::new());
+        let mut next = |buffer: &mut [u8]| {
+            buffer[0] = waiting.pop_front()?;
+            Some(1)
+        };
+        let mut turns = 0;
+        while let Some(first) = next(&mut buffer) {
+            turn(&mut buffer, first, &mut next, |packet| seen.push(packet[0]));
+            turns += 1;
+        }
+        assert_eq!((seen, turns), ((0..=255).collect(), 256 / TURN));
+    }
 }

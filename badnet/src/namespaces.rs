@@ -17,6 +17,10 @@ pub(crate) const OTHER_AGENT: &str = "198.18.0.3";
 /// What fits through most tunnels and clouds, and is what Ethernet has.
 const MTU: &str = "1500";
 
+/// Packets that wait in a device: so many that none is lost before the line, which
+/// has losses of its own.
+const QUEUE: &str = "10000";
+
 /// A namespace of our own, deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct Namespace {
@@ -78,7 +82,7 @@ impl Network {
         for (namespace, device, address) in [(&server, &devices[0], SERVER), (&agent, &devices[1], AGENT)] {
             ip(&["link", "set", "dev", device, "netns", &namespace.name])?;
             namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", device])?;
-            namespace.ip(&["link", "set", "dev", device, "mtu", MTU, "up"])?;
+            namespace.ip(&["link", "set", "dev", device, "mtu", MTU, "txqueuelen", QUEUE, "up"])?;
             if let Some(congestion) = congestion {
                 namespace.set_congestion_control(congestion)?;
             }
