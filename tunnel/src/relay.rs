@@ -7,6 +7,7 @@
 //! the other end is told after its bytes were delivered.
 
 mod budget;
+mod stall;
 mod watch;
 
 use std::pin::Pin;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 pub use budget::Budget;
-use budget::Kept;
+use stall::{Stall, Still};
 use watch::Watch;
 pub use watch::{Lane, STALL};
 
@@ -239,59 +240,6 @@ struct Relay<'a> {
     stall: Option<Box<Stall<'a>>>,
     /// The connection is over, and one end has not been told yet.
     telling: Option<Box<Telling>>,
-}
-
-/// A time at which something should have moved.
-struct Stall<'a> {
-    timer: Pin<Box<Sleep>>,
-    /// Bytes moved in both directions when it was set.
-    moved: u64,
-    /// The last time at which more of them were seen.
-    since: Instant,
-    /// What is kept for directions that stand still, since the last look.
-    kept: Option<Kept<'a>>,
-}
-
-impl<'a> Stall<'a> {
-    /// Writes down what stands still now. The connection's end, if it is to go.
-    fn keep(&mut self, budget: &'a Budget, still: Option<Still>) -> Option<Ending> {
-        let Some(Still { since, bytes, side }) = still else {
-            self.kept = None;
-            return None;
-        };
-        if self.kept.as_ref().is_none_or(|kept| !kept.is(since, bytes)) {
-            self.kept = None;
-            self.kept = Some(budget.keep(since, bytes));
-        }
-        let gone = self.kept.as_ref().is_some_and(Kept::must_go);
-        gone.then_some(Ending::Broken { side, why: Broken::Overflow { waiting: bytes } })
-    }
-}
-
-/// What directions keep whose sink has taken nothing for [`STALLED`]. The opposite
-/// one does not count: who never reads may still have something to say.
-struct Still {
-    /// When the older of them stopped.
-    since: Instant,
-    bytes: usize,
-    /// Where bytes wait whose direction stopped then.
-    side: Side,
-}
-
-impl Still {
-    fn of<N: Duplex, F: Duplex>(
-        up: &Direction<'_>,
-        down: &Direction<'_>,
-        near: &mut N,
-        far: &mut F,
-        now: Instant,
-    ) -> Option<Self> {
-        let up = up.still(now).map(|since| (since, near.held(up.batch.len()), Side::Near));
-        let down = down.still(now).map(|since| (since, far.held(down.batch.len()), Side::Far));
-        let bytes = [&up, &down].into_iter().flatten().map(|(_, bytes, _)| bytes).sum();
-        let (since, _, side) = [down, up].into_iter().flatten().min_by_key(|(since, ..)| *since)?;
-        Some(Self { since, bytes, side })
-    }
 }
 
 impl Relay<'_> {
