@@ -7,6 +7,7 @@
 mod congestion;
 mod datagrams;
 mod ids;
+mod socket;
 mod stream;
 
 use std::io;
@@ -28,6 +29,7 @@ pub use stream::Stream;
 
 use datagrams::is_here;
 use ids::Ids;
+use socket::Socket;
 
 /// Unread bytes that one stream may hold at its receiver: at 20 ms round trip
 /// this carries 50 MB/s, and a stalled reader pins no more than this.
@@ -140,6 +142,15 @@ fn endpoint_config(
     Ok(config)
 }
 
+fn end(
+    config: quinn::EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+    socket: std::net::UdpSocket,
+) -> io::Result<quinn::Endpoint> {
+    let socket = Socket::new(socket)?;
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(quinn::TokioRuntime))
+}
+
 /// The server's end: accepts tunnels.
 #[derive(Debug)]
 pub struct Listener {
@@ -181,7 +192,7 @@ impl Listener {
         endpoint.min_reset_interval(RESET_INTERVAL);
         endpoint.cid_generator(move || Box::new(ids.clone()));
         let config = quinn::ServerConfig::clone(&elsewhere);
-        let endpoint = quinn::Endpoint::new(endpoint, Some(config), socket, Arc::new(quinn::TokioRuntime))?;
+        let endpoint = end(endpoint, Some(config), socket)?;
         Ok(Self { endpoint, here, elsewhere })
     }
 
@@ -240,8 +251,7 @@ impl Dialer {
     /// When the socket cannot be used.
     pub fn new(from: SocketAddr, datagrams: Datagrams) -> io::Result<Self> {
         let config = endpoint_config(datagrams.largest(), None)?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = quinn::Endpoint::new(config, None, bind_udp(from)?, runtime)?;
+        let endpoint = end(config, None, bind_udp(from)?)?;
         Ok(Self { endpoint, datagrams })
     }
 
