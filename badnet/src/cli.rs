@@ -125,6 +125,10 @@ pub(crate) struct MeasureArgs {
     /// Round trips per second on each of them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) pings: u32,
+    /// Time before the first block: an agent that finds its server far away makes its
+    /// tunnel on quic anew within it.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
+    pub(crate) settle: Duration,
     /// Seconds of each block.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,

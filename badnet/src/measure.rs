@@ -59,6 +59,8 @@ struct Row {
 pub(crate) async fn run(args: &MeasureArgs) -> anyhow::Result<bool> {
     let network = Network::new(args.line.conditions(0.0), args.line.seed, args.line.tcp.as_deref())?;
     let rig = Rig::start(network, &args.programs, &args.link).await?;
+    complain(&format!("{:?} for the agents to settle", args.settle));
+    sleep(args.settle).await;
     let mut all = Vec::new();
     for loss in &args.loss {
         let mut blocks = Vec::new();

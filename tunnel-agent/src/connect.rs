@@ -3,7 +3,7 @@
 mod greet;
 mod links;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tunnel::control::Messages;
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
 use tunnel::transport::konnectivity::{Connected, Introduction};
-use tunnel::transport::{HandshakeError, Link, Tunnel, quic};
+use tunnel::transport::quic::{self, Distance};
+use tunnel::transport::{HandshakeError, Link, Tunnel};
 use tunnel_proto::message::{Hello, READS_ALIVE, Welcome};
 
 use crate::cli::Transport;
@@ -38,6 +39,9 @@ const AFTER_TCP: Duration = Duration::from_secs(2);
 
 /// For how long it is remembered that QUIC lost.
 const MEMORY: Duration = Duration::from_secs(600);
+
+/// Ways that are remembered to lead far away. Addresses of servers come and go.
+const MOST_FAR: usize = 1024;
 
 /// A tunnel to a server that has admitted us.
 #[derive(Debug)]
@@ -72,7 +76,7 @@ pub(crate) enum ConnectError {
 pub(crate) enum Choice {
     /// What the flags allow.
     Any,
-    /// QUIC alone, to replace a tunnel on h2.
+    /// QUIC alone, to replace a tunnel on h2 or one that was made for another distance.
     Quic,
 }
 
@@ -87,6 +91,8 @@ pub(crate) struct Connector {
     links: Links,
     /// Where QUIC lost the race, and when.
     quic_lost: Mutex<HashMap<Way, Instant>>,
+    /// Which lead far away.
+    far: Mutex<HashSet<Way>>,
 }
 
 impl Connector {
@@ -97,7 +103,23 @@ impl Connector {
         drain: Drain,
         endpoint: Option<quic::Dialer>,
     ) -> Self {
-        Self { links: Links::new(&config, drain, endpoint), config, metrics, quic_lost: Mutex::default() }
+        let links = Links::new(&config, drain, endpoint);
+        Self { config, metrics, links, quic_lost: Mutex::default(), far: Mutex::default() }
+    }
+
+    /// From now on, tunnels on this way are made for a server that is far away.
+    pub(crate) fn is_far(&self, way: Way) {
+        let mut far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
+        if far.len() >= MOST_FAR {
+            // They are found out again.
+            far.clear();
+        }
+        far.insert(way);
+    }
+
+    fn distance(&self, way: &Way) -> Distance {
+        let far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
+        if far.contains(way) { Distance::Far } else { Distance::Near }
     }
 
     /// Establishes a tunnel and introduces us. Cancel safe: dropping it gives
@@ -255,7 +277,7 @@ impl Connector {
             match link {
                 // Which of the two it is, the server says.
                 Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(way)).await,
-                Link::Quic => Box::pin(self.links.quic(way)).await,
+                Link::Quic => Box::pin(self.links.quic(way, self.distance(way))).await,
             }
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));

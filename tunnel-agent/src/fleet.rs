@@ -55,6 +55,8 @@ enum Report {
     Drains(String, u64),
     /// The server of a session is silent (true), or is heard of again.
     Suspect(String, u64, bool),
+    /// The server of a session is farther away than the tunnel was made for.
+    Farther(String, u64),
     /// A session is over.
     Ended(String, u64, String),
 }
@@ -205,7 +207,7 @@ impl Keeper {
             }
             Report::Attempted(way, purpose, Some(Err(error))) => {
                 if let Purpose::Upgrade(_) = purpose {
-                    debug!(server = %way, %error, "quic does not work yet");
+                    debug!(server = %way, %error, "no better tunnel yet");
                 } else {
                     warn!(server = %way, %error, "cannot connect");
                 }
@@ -224,6 +226,12 @@ impl Keeper {
             Report::Suspect(id, serial, false) => {
                 if self.plan.back(&id, serial, now) {
                     info!(id, "the server is heard of again");
+                }
+            }
+            Report::Farther(id, serial) => {
+                if let Some(way) = self.plan.farther(&id, serial, now) {
+                    info!(server = %way, id, "the server is far away: a tunnel with larger windows is to follow");
+                    self.tasks.connector.is_far(way);
                 }
             }
             Report::Ended(id, serial, why) => {

@@ -148,7 +148,7 @@ impl Duplex for Stream {
     fn held(&mut self, received: usize) -> usize {
         match &mut self.link {
             LinkStream::H2(stream) => stream.held(received),
-            LinkStream::Quic(_) => quic::Stream::held(received),
+            LinkStream::Quic(stream) => stream.held(received),
             LinkStream::Packets(member) => member.held(received),
         }
     }

@@ -53,6 +53,9 @@ const LASTED: Duration = Duration::from_secs(10);
 /// end in one moment.
 const SPREAD_ALREADY: f64 = 0.1;
 
+/// Many agents find out at the same time that they are far away, after a server began.
+const FARTHER: Duration = Duration::from_secs(10);
+
 /// Gives numbers from 0 up to 1.
 pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
 
@@ -63,7 +66,8 @@ pub(crate) enum Purpose {
     Need,
     /// It may lead to one more server.
     Search,
-    /// The tunnel to this server should move to QUIC.
+    /// The tunnel to this server should move to QUIC, or to one on QUIC that is made
+    /// for its distance.
     Upgrade(String),
 }
 
@@ -332,6 +336,15 @@ impl Plan {
         }
     }
 
+    /// A server is farther away than the tunnel to it was made for. The way on which
+    /// another one is to be made; `None` if there is another one already.
+    pub(super) fn farther(&mut self, server_id: &str, serial: u64, now: Instant) -> Option<Way> {
+        let at = now + FARTHER.mul_f64((self.random)());
+        let held = self.held.get_mut(server_id).filter(|held| held.serial == serial)?;
+        held.upgrade = Some(at);
+        Some(held.way.clone())
+    }
+
     /// Nothing was heard of a server for too long: it counts as lost. False if
     /// another tunnel has taken the place of this one.
     pub(super) fn suspect(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
@@ -396,13 +409,19 @@ impl Plan {
 
     fn next_upgrade(&mut self, link: Link, now: Instant) -> Option<Instant> {
         let wanted = self.manner.upgrades && link == Link::H2;
-        wanted.then(|| now + UPGRADE.mul_f64(0.9 + 0.2 * (self.random)()))
+        wanted.then(|| self.later(now))
+    }
+
+    /// When an upgrade is tried again.
+    fn later(&mut self, now: Instant) -> Instant {
+        now + UPGRADE.mul_f64(0.9 + 0.2 * (self.random)())
     }
 
     fn postpone_upgrade(&mut self, server_id: &str, now: Instant) {
-        let next = self.next_upgrade(Link::H2, now);
+        let later = self.later(now);
         if let Some(held) = self.held.get_mut(server_id) {
-            held.upgrade = next;
+            // Another tunnel may be there by now, which needs none.
+            held.upgrade = held.upgrade.map(|_| later);
         }
     }
 

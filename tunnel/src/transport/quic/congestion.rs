@@ -91,7 +91,7 @@ impl ControllerFactory for Config {
         let cubic = Cubic::new(Arc::clone(&self.0), now, mtu);
         let most = most_under_way(Duration::ZERO);
         let (datagram, lately) = (mtu.into(), Lately::default());
-        Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, once: Arc::default() })
+        Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, shortest: None, once: Arc::default() })
     }
 }
 
@@ -106,16 +106,28 @@ struct Tamed {
     in_flight: u64,
     /// Bytes that may be.
     most: u64,
+    /// The shortest round trip, once there was one.
+    shortest: Option<Duration>,
     /// The next datagram may go whatever the window says.
     once: Arc<AtomicBool>,
 }
 
 /// Lets the connection's next datagram go, whatever its window says.
 pub(super) fn nudge(connection: &quinn::Connection) {
-    // Always ours; asked for each time, because a new path has a new controller.
-    if let Ok(tamed) = connection.congestion_state().into_any().downcast::<Tamed>() {
+    if let Some(tamed) = of(connection) {
         tamed.once.store(true, Ordering::Relaxed);
     }
+}
+
+/// The shortest round trip on the connection's path so far.
+pub(super) fn shortest_round_trip(connection: &quinn::Connection) -> Option<Duration> {
+    of(connection)?.shortest
+}
+
+/// The controller as it is now: a new path has a new one.
+fn of(connection: &quinn::Connection) -> Option<Box<Tamed>> {
+    // Always ours.
+    connection.congestion_state().into_any().downcast().ok()
 }
 
 impl Controller for Tamed {
@@ -129,6 +141,7 @@ impl Controller for Tamed {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.most = most_under_way(rtt.min());
+        self.shortest = Some(rtt.min());
         // A window that is not used says nothing of what the path carries, and is not to
         // grow: it would have to shrink by as much before a loss has an effect.
         let is_unused = self.cubic.window() >= self.most;

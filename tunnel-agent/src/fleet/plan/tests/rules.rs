@@ -454,6 +454,26 @@ fn an_upgrade_that_fails_or_leads_elsewhere_leaves_the_tunnel_alone() {
 }
 
 #[test]
+fn a_tunnel_to_a_server_that_is_farther_than_thought_is_made_anew() {
+    let mut world = World::new(&["10.0.0.1"], 24);
+    world.put(1, one("a"));
+    world.pass(s(1));
+    assert_eq!(world.plan.farther("a", 7, world.now), None, "an older tunnel does not matter");
+    assert_eq!(world.count_dials(s(60)), 0);
+    world.put(1, Behind::Refuses);
+    let way = world.plan.farther("a", 1, world.now).unwrap();
+    assert_eq!(way.addr, addr(1));
+    assert_eq!(world.count_dials(s(60)), 1, "within seconds, and not again at once");
+    assert_eq!(world.held(), set(&["a"]));
+    world.put(1, one("a"));
+    assert_eq!(world.count_dials(s(3600)), 1);
+    assert_eq!(world.dialled.last().unwrap().purpose, Purpose::Upgrade("a".into()));
+    // The end of the old tunnel means nothing.
+    world.plan.ended("a", 1, world.now);
+    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
+}
+
+#[test]
 fn no_more_attempts_are_made_at_once_than_there_may_be() {
     let hosts: Vec<String> = (1..=60).map(|n| format!("10.0.0.{n}")).collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
