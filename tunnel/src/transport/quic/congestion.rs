@@ -119,7 +119,8 @@ pub(super) fn nudge(connection: &quinn::Connection) {
     }
 }
 
-/// The shortest round trip on the connection's path so far.
+/// The shortest round trip on the connection's path so far; quinn counts its first guess
+/// (`initial_rtt`) as one, so it is never longer than that.
 pub(super) fn shortest_round_trip(connection: &quinn::Connection) -> Option<Duration> {
     of(connection)?.shortest
 }
