@@ -8,7 +8,6 @@
 //! Exit codes: 0 all is well, 1 what was asked for does not hold, 2 nothing could
 //! be run.
 
-mod certificates;
 mod check;
 mod cli;
 mod emulator;
@@ -25,35 +24,12 @@ mod target;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Task};
 
 fn main() -> ExitCode {
-    match start(Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            output::complain(&format!("badnet: {error:#}"));
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn start(cli: Cli) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Dropping the task ends its children, and takes the namespaces away.
-        tokio::select! {
-            result = Box::pin(perform(cli.task)) => result,
-            _ = terminate.recv() => anyhow::bail!("terminated"),
-            _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        }
-    });
-    runtime.shutdown_background();
-    result
+    // Dropping the task ends its children, and takes the namespaces away.
+    measuring_kit::run("badnet", output::complain, perform(Cli::parse().task))
 }
 
 async fn perform(task: Task) -> anyhow::Result<bool> {

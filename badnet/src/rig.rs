@@ -6,12 +6,12 @@ use std::process::{Child as Process, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use measuring_kit::Certificates;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::{Instant, sleep};
 use tunnel_client::{Connection, Endpoint, Options, Protocol, dial};
 
-use crate::certificates::Certificates;
 use crate::cli::{Link, Programs};
 use crate::namespaces::{Namespace, Network, SERVER};
 

@@ -35,8 +35,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
-use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::Bench;
 use crate::cli::{Cli, MatrixArgs, RunArgs, Task};
@@ -45,32 +43,8 @@ use crate::report::Report;
 
 fn main() -> ExitCode {
     tunnel::process::keep_freed_memory();
-    let cli = Cli::parse();
-    match start(cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            output::complain(&format!("loadtest: {error:#}"));
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// Runs on one thread: the cores are for what is measured.
-fn start(cli: Cli) -> anyhow::Result<bool> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Dropping the task ends its children.
-        tokio::select! {
-            result = Box::pin(perform(cli.task)) => result,
-            _ = terminate.recv() => anyhow::bail!("terminated"),
-            _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        }
-    });
-    runtime.shutdown_background();
-    result
+    // Dropping the task ends its children.
+    measuring_kit::run("loadtest", output::complain, perform(Cli::parse().task))
 }
 
 async fn perform(task: Task) -> anyhow::Result<bool> {

@@ -1,26 +1,25 @@
 //! Every scenario on every frontend and link, against a server and an agent
 //! that are started here, with certificates made for the occasion.
 
-pub(crate) mod certificates;
 pub(crate) mod children;
 pub(crate) mod tunnel;
 
 use std::sync::Arc;
 
+use measuring_kit::Certificates;
 use tempfile::TempDir;
 
 use crate::bench::Bench;
 use crate::cli::{FrontendName, Link, MatrixArgs};
 use crate::report::Report;
 use crate::target::Addresses;
-use certificates::Certificates;
 use children::Child;
-use tunnel::{Programs, Tunnel};
+use tunnel::{HOST, Programs, Tunnel};
 
 pub(crate) async fn run(args: &MatrixArgs) -> anyhow::Result<Report> {
     // Dropped last: the children's logs and certificates are in it.
     let dir = TempDir::new()?;
-    let certificates = Certificates::write(dir.path())?;
+    let certificates = Certificates::write(dir.path(), HOST)?;
     let (_target, addresses) = Child::target().await?;
     let programs = Programs {
         server: args.server_bin.clone(),

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use measuring_kit::Certificates;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::unix::pipe;
@@ -14,8 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::spec::Spec;
 use crate::bench::Frontend;
 use crate::cli::{FrontendName, Link};
-use crate::matrix::certificates::Certificates;
-use crate::matrix::tunnel::{Programs, Tunnel};
+use crate::matrix::tunnel::{HOST, Programs, Tunnel};
 use crate::process::Process;
 
 /// How long a program may take to say where its system is.
@@ -60,7 +60,7 @@ pub(super) struct Workshop {
 impl Workshop {
     pub(super) fn new() -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
-        let certificates = Certificates::write(dir.path())?;
+        let certificates = Certificates::write(dir.path(), HOST)?;
         Ok(Self { dir, certificates })
     }
 

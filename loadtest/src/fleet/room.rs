@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use measuring_kit::Certificates;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::RoomArgs;
 use super::processes::Spec;
 use crate::cli::Link;
-use crate::matrix::certificates::Certificates;
 use crate::matrix::children::{Child, Ports, get};
-use crate::matrix::tunnel::server_flags;
+use crate::matrix::tunnel::{HOST, server_flags};
 use crate::process::Process;
 
 /// How long a server that was asked to end may take.
@@ -37,7 +37,7 @@ pub(super) struct Room {
 impl Room {
     pub(super) async fn open(args: &RoomArgs, name: &str) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
-        let certificates = Certificates::write(dir.path())?;
+        let certificates = Certificates::write(dir.path(), HOST)?;
         let ports = Ports::free()?;
         let uds = dir.path().join("frontend.socket");
         let log = args.log_dir(dir.path()).join(format!("server-{name}.log"));

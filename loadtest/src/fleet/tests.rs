@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser as _;
+use measuring_kit::Certificates;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -15,9 +16,8 @@ use super::events::{Order, Standing};
 use super::streams;
 use crate::cli::{Cli, Link, Task};
 use crate::fleet::FleetTask;
-use crate::matrix::certificates::Certificates;
 use crate::matrix::children::Ports;
-use crate::matrix::tunnel::server_flags;
+use crate::matrix::tunnel::{HOST, server_flags};
 
 const COUNT: usize = 30;
 
@@ -91,7 +91,7 @@ async fn becomes(crew: &Crew, what: &str, is_so: impl Fn(Standing) -> bool) -> S
 async fn agents_join_answer_leave_and_find_a_server_that_was_restarted() {
     for link in [Link::Quic, Link::H2] {
         let dir = TempDir::new().unwrap();
-        let certificates = Certificates::write(dir.path()).unwrap();
+        let certificates = Certificates::write(dir.path(), HOST).unwrap();
         let uds = dir.path().join("frontend.socket");
         let server = Server::start(&certificates, 0, &uds);
         let port = server.port;

@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::certificates::{Certificates, Pair};
+use measuring_kit::{Certificates, Pair};
+
 use super::children::{Child, Ports};
 use crate::bench::Frontend;
 use crate::cli::{FrontendArgs, FrontendName, LOCALHOST, Link, Place};
 use crate::process::Process;
+
+/// Where everything listens.
+pub(crate) const HOST: &str = "127.0.0.1";
 
 /// What is started: programs, and flags beside those that are needed.
 #[derive(Debug, Clone)]
@@ -107,7 +111,7 @@ pub(crate) fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Pat
         ("health", ports.server_health),
     ];
     for (name, port) in listeners {
-        flags.push(format!("--{name}-bind-address=127.0.0.1"));
+        flags.push(format!("--{name}-bind-address={HOST}"));
         flags.push(format!("--{name}-port={port}"));
     }
     flags
@@ -118,13 +122,13 @@ fn agent_flags(certificates: &Certificates, ports: &Ports, link: Link) -> Vec<St
         format!("--ca-cert={}", certificates.ca.display()),
         format!("--agent-cert={}", certificates.agent.certificate.display()),
         format!("--agent-key={}", certificates.agent.key.display()),
-        "--proxy-server-host=127.0.0.1".into(),
+        format!("--proxy-server-host={HOST}"),
         format!("--proxy-server-port={}", ports.link),
         format!("--transport={}", link.name()),
         "--agent-id=loadtest".into(),
-        "--health-server-host=127.0.0.1".into(),
+        format!("--health-server-host={HOST}"),
         format!("--health-server-port={}", ports.agent_health),
-        "--admin-bind-address=127.0.0.1".into(),
+        format!("--admin-bind-address={HOST}"),
         format!("--admin-server-port={}", ports.agent_admin),
     ]
 }

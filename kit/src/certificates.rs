@@ -1,5 +1,5 @@
-//! A CA and the certificates of server, agent and client, valid for localhost
-//! and for as long as the directory they are in.
+//! A CA and the certificates of server, agent and client, for as long as the directory
+//! that they are in.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,40 +10,51 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Where the files are.
+/// A CA and what it has signed: where the files are.
 #[derive(Debug)]
-pub(crate) struct Certificates {
-    pub(crate) ca: PathBuf,
-    pub(crate) agent: Pair,
-    pub(crate) client: Pair,
-    pub(crate) server: Pair,
+pub struct Certificates {
+    /// The CA's certificate.
+    pub ca: PathBuf,
+    /// For agents.
+    pub agent: Pair,
+    /// For clients of a frontend on TCP.
+    pub client: Pair,
+    /// For a server, to both sides.
+    pub server: Pair,
 }
 
 /// A certificate and its key.
 #[derive(Debug, Clone)]
-pub(crate) struct Pair {
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+pub struct Pair {
+    /// The certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
 }
 
 impl Certificates {
-    pub(crate) fn write(dir: &Path) -> anyhow::Result<Self> {
+    /// Makes new ones in `dir`. They are good for localhost and for `host`, a name or an
+    /// address, from either side.
+    ///
+    /// # Errors
+    /// When a file cannot be written, or `host` is no host.
+    pub fn write(dir: &Path, host: &str) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "loadtest");
+        params.distinguished_name.push(DnType::CommonName, "measuring");
         let ca = put(dir, "ca.pem", &params.self_signed(&key)?.pem())?;
         let issuer = Issuer::new(params, key);
-        let pair = |name: &str| Pair::write(dir, name, &issuer);
+        let pair = |name: &str| Pair::write(dir, name, host, &issuer);
         Ok(Self { ca, agent: pair("agent")?, client: pair("client")?, server: pair("server")? })
     }
 }
 
 impl Pair {
-    fn write(dir: &Path, name: &str, issuer: &Issuer<'_, KeyPair>) -> anyhow::Result<Self> {
+    fn write(dir: &Path, name: &str, host: &str, issuer: &Issuer<'_, KeyPair>) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()])?;
+        let mut params = CertificateParams::new(vec!["localhost".into(), host.into()])?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
@@ -70,7 +81,8 @@ mod tests {
     #[test]
     fn every_pair_can_be_loaded() {
         let dir = tempfile::TempDir::new().unwrap();
-        let Certificates { ca, agent, client, server } = Certificates::write(dir.path()).unwrap();
+        let Certificates { ca, agent, client, server } =
+            Certificates::write(dir.path(), "127.0.0.1").unwrap();
         for pair in [agent, client, server] {
             tls_config(&ca, &pair.certificate, &pair.key).unwrap();
         }
