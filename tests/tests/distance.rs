@@ -43,6 +43,13 @@ async fn say(stream: &mut Stream, word: &'static [u8]) {
     poll_fn(|cx| stream.poll_send(cx, &mut batch)).await.unwrap();
 }
 
+/// Whether a client's first datagram says that the client is far away: its destination
+/// id, in the clear behind a type, a version and a length (RFC 9000 section 17.2).
+fn says_far(datagram: &[u8]) -> bool {
+    let id = &datagram[6..][..usize::from(datagram[5])];
+    id.ends_with(b"far away")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_ends_of_a_far_tunnel_have_larger_windows() {
     let cluster = Cluster::builder().start().await;
@@ -87,6 +94,8 @@ async fn a_tunnel_to_a_far_server_is_replaced() {
 
     // The one that it was made on carries the canary on, and closes after it.
     cluster.server.wait_for_tunnels(2).await;
+    let said: Vec<bool> = wire.first_datagrams().iter().map(|first| says_far(first)).collect();
+    assert_eq!(said, [false, true], "each tunnel has a port of its own");
     let second = Canary::new("second".to_owned(), cluster.server.connect(Frontend::ConnectUnix, &echo).await);
     for canary in [&first, &second] {
         canary.sings_since(canary.round()).await;

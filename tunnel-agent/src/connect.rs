@@ -108,7 +108,7 @@ impl Connector {
     }
 
     /// From now on, tunnels on this way are made for a server that is far away.
-    pub(crate) fn is_far(&self, way: Way) {
+    pub(crate) fn remember_far(&self, way: Way) {
         let mut far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
         if far.len() >= MOST_FAR {
             // They are found out again.

@@ -231,7 +231,7 @@ impl Keeper {
             Report::Farther(id, serial) => {
                 if let Some(way) = self.plan.farther(&id, serial, now) {
                     info!(server = %way, id, "the server is far away: a tunnel with larger windows is to follow");
-                    self.tasks.connector.is_far(way);
+                    self.tasks.connector.remember_far(way);
                 }
             }
             Report::Ended(id, serial, why) => {

@@ -134,7 +134,7 @@ impl Session {
 
     /// Waits until the server proves to be farther away than the tunnel was made for,
     /// which may be never. Cancel safe.
-    pub(crate) async fn is_farther(&self) {
+    pub(crate) async fn proves_farther(&self) {
         tokio::time::sleep(MEASURED).await;
         if !self.tunnel.is_farther() {
             std::future::pending().await

@@ -105,7 +105,7 @@ impl Tasks {
         let reports = self.reports.clone();
         self.drain.spawn("session watch", async move {
             let (mut suspect, mut drains, mut is_farther) = (session.suspect(), false, false);
-            let mut farther = pin!(session.is_farther());
+            let mut farther = pin!(session.proves_farther());
             let why = loop {
                 let report = tokio::select! {
                     why = session.ended() => break why,
