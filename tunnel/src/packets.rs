@@ -10,9 +10,8 @@
 //! close connections go ahead of data, except the one that closes a connection,
 //! which follows its last byte.
 //!
-//! Used for the stream between a server and an agent when one of them is
-//! Konnectivity's, and for clients that put several dials on one call. Our own
-//! links do not need it: there a connection has a stream.
+//! Used between a server and an agent when one of them is Konnectivity's. The other
+//! links do not need it: there a connection has a stream of its own.
 
 mod conn;
 mod dial;
@@ -22,7 +21,6 @@ mod table;
 pub use conn::Member;
 pub use dial::{Asked, DialFailure};
 pub use driver::{Counters, Halves};
-pub use tunnel_proto::deframe::Deframer;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
@@ -34,12 +32,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tunnel_proto::packet::{MAX_MESSAGE, Packet};
+use tunnel_proto::packet::Packet;
 use tunnel_proto::packet_kind::PacketKind;
 
 use crate::drain::Drain;
 use conn::Conn;
-use table::{Table, Taken};
+use table::Table;
 
 /// Packets that wait to be sent and open or close something, or answer
 /// nonsense. A peer that reads has none; one that does not gets no more dials.
@@ -68,17 +66,6 @@ pub struct Limits {
     pub connection: usize,
     /// The same for all connections of the stream together.
     pub stream: usize,
-}
-
-/// A stream in the middle of its first connection.
-#[derive(Debug)]
-pub struct Begun {
-    /// What was received and not looked at yet.
-    pub deframer: Deframer,
-    /// The number of the connection.
-    pub connect_id: i64,
-    /// The packet that is not about it.
-    pub next: Packet,
 }
 
 /// One stream of packets. Clones are the same stream.
@@ -119,29 +106,8 @@ impl Mux {
     pub fn start(halves: Halves, role: Role, limits: Limits, drain: &Drain) -> (Self, mpsc::Receiver<Asked>) {
         let (asked, dials) = mpsc::channel(MAX_ASKED);
         let mux = Self::new(role, limits);
-        let deframer = Deframer::grpc(MAX_MESSAGE);
-        drain.spawn("packet stream", driver::drive(mux.clone(), halves, deframer, asked));
+        drain.spawn("packet stream", driver::drive(mux.clone(), halves, asked));
         (mux, dials)
-    }
-
-    /// Goes on with a stream that carried one connection so far, as that of an
-    /// [`Role::Answerer`], now that its peer wants more of them.
-    pub fn take_over(
-        halves: Halves,
-        limits: Limits,
-        drain: &Drain,
-        begun: Begun,
-    ) -> (Self, mpsc::Receiver<Asked>, Member) {
-        let (asked, dials) = mpsc::channel(MAX_ASKED);
-        let mux = Self::new(Role::Answerer, limits);
-        let conn = mux.table().begin_with(begun.connect_id);
-        if let Ok(Taken::Asked(second)) = mux.take(begun.next) {
-            // The channel is empty.
-            let _ = asked.try_send(second);
-        }
-        drain.spawn("packet stream", driver::drive(mux.clone(), halves, begun.deframer, asked));
-        let member = Member::new(mux.clone(), conn);
-        (mux, dials, member)
     }
 
     fn new(role: Role, limits: Limits) -> Self {
@@ -157,11 +123,6 @@ impl Mux {
                 closed: CancellationToken::new(),
             }),
         }
-    }
-
-    /// Connections that are open or being dialled.
-    pub fn connections(&self) -> usize {
-        self.table().connections()
     }
 
     /// Whether the peer has taken nothing for a while, though something waits.

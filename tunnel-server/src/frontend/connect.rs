@@ -72,7 +72,7 @@ pub(super) async fn serve(
         }
     };
     let id = frontend.dialer.next_id();
-    let record = Record::new(&frontend, ClientKind::Connect, (listener, id), target.to_string());
+    let record = Record::new(&frontend, ClientKind::Connect, listener, id, target.to_string());
     dial(&frontend, socket, &target, record).await
 }
 

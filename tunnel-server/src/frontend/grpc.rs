@@ -1,13 +1,13 @@
 //! The gRPC frontend: Konnectivity's `ProxyService`, on raw HTTP/2.
 //!
 //! Kube-apiservers open one HTTP/2 connection with one `Proxy` call per dial;
-//! newer clients open many calls on one connection. The first dial of a call
-//! makes the call the connection: its HTTP/2 window is the back-pressure.
+//! newer clients open many calls on one connection. The dial of a call makes the
+//! call the connection: its HTTP/2 flow-control window is the back-pressure. A
+//! second dial on a call is refused for itself.
 
 mod call;
 mod client;
 mod sender;
-mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;

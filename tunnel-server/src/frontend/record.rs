@@ -140,7 +140,8 @@ impl Record {
     pub(super) fn new(
         server: &Arc<Frontend>,
         kind: ClientKind,
-        (listener, id): (&'static str, u64),
+        listener: &'static str,
+        id: u64,
         target: String,
     ) -> Self {
         let metrics = &server.metrics;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::{Instrument as _, debug, debug_span};
 use tunnel_proto::deframe::Deframer;
-use tunnel_proto::packet::{Packet, put_data_head};
+use tunnel_proto::packet::{MAX_MESSAGE, Packet, put_data_head};
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::conn::{Conn, Turn};
@@ -74,7 +74,7 @@ pub struct Halves {
 }
 
 /// Serves the stream until it ends, and then tells everybody.
-pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: mpsc::Sender<Asked>) {
+pub(super) async fn drive(mux: Mux, halves: Halves, asked: mpsc::Sender<Asked>) {
     let called = halves.called;
     let mut driver = Driver {
         mux: mux.clone(),
@@ -82,7 +82,7 @@ pub(super) async fn drive(mux: Mux, halves: Halves, deframer: Deframer, asked: m
         body: halves.body,
         called,
         counters: halves.counters,
-        deframer,
+        deframer: Deframer::grpc(MAX_MESSAGE),
         asked,
         nonsense: 0,
         pause: None,

@@ -69,18 +69,6 @@ impl Table {
         }
     }
 
-    /// The connection that was there before the table.
-    pub(super) fn begin_with(&mut self, id: i64) -> Arc<Conn> {
-        let conn = Conn::new(id);
-        self.last_id = id;
-        self.conns.insert(id, Arc::clone(&conn));
-        conn
-    }
-
-    pub(super) fn connections(&self) -> usize {
-        self.conns.len() + self.dials.len() + self.asked.len()
-    }
-
     pub(super) fn forget_asked(&mut self, random: i64) {
         self.asked.remove(&random);
     }

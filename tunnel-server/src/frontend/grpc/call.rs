@@ -9,7 +9,6 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use tokio::time::timeout;
 use tunnel::duplex::Broken;
-use tunnel::packets::{Asked, Member};
 use tunnel_proto::packet::Packet;
 use tunnel_proto::target::Target;
 
@@ -19,31 +18,24 @@ use super::super::{Frontend, HEAD_LIMIT};
 use super::Code;
 use super::client::{Client, Packets};
 use super::sender::Sender;
-use super::shared::Party;
 use crate::dial::{DialError, Dialed};
 use crate::metrics::ClientKind;
 
-/// The first dial of a call.
+/// The dial of a call.
 struct Request {
     protocol: String,
     address: String,
     random: i64,
 }
 
-impl Request {
-    fn into_packet(self) -> Packet {
-        Packet::DialRequest { protocol: self.protocol, address: self.address, random: self.random }
-    }
-}
-
-/// Brings one call to where its connection is relayed; `None` when it does not
-/// come to that.
+/// Brings one call to the point where its connection is relayed. Returns `None` when
+/// no connection came about; the client has been told why, unless it left.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
     send: SendStream<Bytes>,
     body: RecvStream,
-) -> Option<Box<Carried<Party>>> {
+) -> Option<Box<Carried<Client>>> {
     let counted = &frontend.metrics.konnectivity;
     let mut send = Sender::new(send, counted.packets.to_client.clone(), counted.proxy_call());
     let mut packets = Packets::new(body, counted.packets.from_client.clone());
@@ -52,7 +44,7 @@ pub(super) async fn serve(
         () = frontend.drain.killed() => return None,
         first = timeout(HEAD_LIMIT, first_dial(&mut packets, &mut send)) => first,
     };
-    let mut request = match first {
+    let request = match first {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => {
             frontend.bad_client("no_request", listener, "the call ended before a dial");
@@ -70,111 +62,124 @@ pub(super) async fn serve(
             return None;
         }
     };
-    // Again only for clients that asked for another connection before the
-    // first one failed; the answers do not wait for each other then.
-    loop {
-        let carrying = Carrying { frontend: &frontend, listener, packets, send };
-        match carrying.serve(request).await {
-            Served::Next(rest, next) => ((packets, send), request) = (*rest, next),
-            Served::Connected(carried) => return Some(carried),
-            Served::Over => return None,
-        }
-    }
+    Dialling { frontend: &frontend, listener, packets, send }.serve(request).await
 }
 
-/// What became of a dial.
-enum Served {
-    /// The client has its connection.
-    Connected(Box<Carried<Party>>),
-    /// It has not, and asked for another one in the meantime.
-    Next(Box<(Packets, Sender)>, Request),
-    /// The call is over.
-    Over,
-}
-
-/// A call without a connection.
-struct Carrying<'a> {
+/// A call whose dial is under way.
+struct Dialling<'a> {
     frontend: &'a Arc<Frontend>,
     listener: &'static str,
     packets: Packets,
     send: Sender,
 }
 
-impl Carrying<'_> {
-    /// Makes a connection.
-    async fn serve(mut self, request: Request) -> Served {
-        let (frontend, listener) = (self.frontend, self.listener);
+impl Dialling<'_> {
+    async fn serve(mut self, request: Request) -> Option<Box<Carried<Client>>> {
+        let frontend = self.frontend;
         let id = frontend.dialer.next_id();
-        let mut record = Record::new(frontend, ClientKind::Grpc, (listener, id), shown(&request.address));
-        let target = match target_of(&request.protocol, &request.address) {
+        let shown = shown(&request.address);
+        let mut record = Record::new(frontend, ClientKind::Grpc, self.listener, id, shown);
+        let target = match target_of(&request) {
             Ok(target) => target,
-            Err(text) => {
+            Err(error) => {
                 record.given_up(GivenUp::BadRequest);
-                return self.refuse(text, &request, None);
+                self.refuse(error, request.random);
+                return None;
             }
         };
-        let mut next = None;
         let dialed = tokio::select! {
             biased;
             () = frontend.drain.killed() => {
                 record.given_up(GivenUp::Killed);
-                return Served::Over;
+                return None;
             }
-            dialed = dial(frontend, id, &target, (&mut self.packets, &mut next), request.random) => dialed,
+            dialed = self.dial(id, &target, request.random) => dialed,
         };
         match dialed {
             Ok(Ok(dialed)) => {
                 record.dialed(&dialed);
-                self.answer(dialed, request.random, next, record)
+                self.answer(dialed, request.random, record)
             }
             Ok(Err(error)) => {
                 record.failed(&error);
-                self.refuse(error.to_string(), &request, next)
+                self.refuse(error.to_string(), request.random);
+                None
             }
             Err(Gone::Left) => {
                 record.given_up(GivenUp::Cancelled);
-                self.go_on(next)
+                self.send.end(Code::Ok, "");
+                None
             }
             Err(Gone::Broken(why)) => {
                 record.given_up(GivenUp::Nonsense);
-                frontend.bad_client("bad_request", listener, &why.to_string());
+                frontend.bad_client("bad_request", self.listener, &why.to_string());
                 self.send.end(Code::InvalidArgument, "unexpected packet while dialling");
-                Served::Over
+                None
             }
         }
     }
 
-    fn refuse(mut self, error: String, request: &Request, next: Option<Request>) -> Served {
-        let answer = Packet::DialResponse { error, connect_id: 0, random: request.random };
-        // A client that went away needs no answer.
-        if self.send.packet(&answer).is_err() {
-            return Served::Over;
-        }
-        self.go_on(next)
+    /// Dials while watching the client, which may cancel the dial or leave.
+    async fn dial(
+        &mut self,
+        id: u64,
+        target: &Target,
+        random: i64,
+    ) -> Result<Result<Dialed, DialError>, Gone> {
+        let mut dial = pin!(self.frontend.dialer.dial(id, target));
+        poll_fn(|cx| {
+            if let Poll::Ready(dialed) = dial.as_mut().poll(cx) {
+                return Poll::Ready(Ok(dialed));
+            }
+            loop {
+                let gone = match self.packets.poll_next(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(Some(Packet::CloseDial { random: of }))) if of == random => Gone::Left,
+                    Poll::Ready(Ok(Some(Packet::CloseDial { .. } | Packet::Unknown(_)))) => continue,
+                    Poll::Ready(Ok(Some(Packet::DialRequest { random, .. }))) => {
+                        match self.packets.answer(&mut self.send, &second_dial(random)) {
+                            Ok(()) => continue,
+                            Err(why) => Gone::Broken(why),
+                        }
+                    }
+                    Poll::Ready(Ok(Some(_))) => {
+                        Gone::Broken(Broken::Protocol("a packet before the dial was answered".to_owned()))
+                    }
+                    Poll::Ready(Ok(None) | Err(Broken::Reset | Broken::Lost(_))) => Gone::Left,
+                    Poll::Ready(Err(why)) => Gone::Broken(why),
+                };
+                return Poll::Ready(Err(gone));
+            }
+        })
+        .await
     }
 
-    fn go_on(mut self, next: Option<Request>) -> Served {
-        if let Some(next) = next {
-            return Served::Next(Box::new((self.packets, self.send)), next);
+    fn refuse(mut self, error: String, random: i64) {
+        let answer = Packet::DialResponse { error, connect_id: 0, random };
+        // A client that went away needs no answer. Old clients leak the connection
+        // unless the call is ended here.
+        if self.send.packet(&answer).is_ok() {
+            self.send.end(Code::Ok, "");
         }
-        // Old clients leak the connection unless the call is ended here.
-        self.send.end(Code::Ok, "");
-        Served::Over
     }
 
-    fn answer(mut self, dialed: Dialed, random: i64, next: Option<Request>, mut record: Record) -> Served {
+    fn answer(mut self, dialed: Dialed, random: i64, mut record: Record) -> Option<Box<Carried<Client>>> {
         // Never 0, which clients take for "none", and never negative.
         let connect_id = i64::try_from(record.id).unwrap_or(1);
         let answer = Packet::DialResponse { error: String::new(), connect_id, random };
         if self.send.packet(&answer).is_err() {
             record.given_up(GivenUp::Unanswered);
-            return Served::Over;
+            return None;
         }
-        let frontend = self.frontend;
-        let client = Client::new(self.packets, self.send, connect_id, next.map(Request::into_packet));
-        let client = Party::new(client, Arc::clone(frontend), self.listener);
-        Served::Connected(Carried::new(client, dialed, record))
+        Some(Carried::new(Client::new(self.packets, self.send, connect_id), dialed, record))
     }
+}
+
+/// The answer to a second dial on a call. No known client makes one; the first
+/// connection goes on.
+pub(super) fn second_dial(random: i64) -> Packet {
+    let error = "this call carries a connection already; make one call per connection".to_owned();
+    Packet::DialResponse { error, connect_id: 0, random }
 }
 
 /// Reads up to the first dial. Closing what was never dialled is answered.
@@ -208,93 +213,18 @@ fn shown(address: &str) -> String {
     address.chars().take(300).flat_map(char::escape_default).collect()
 }
 
-fn target_of(protocol: &str, address: &str) -> Result<Target, String> {
-    if protocol != "tcp" {
-        let shown: String = protocol.chars().take(32).flat_map(char::escape_default).collect();
+fn target_of(request: &Request) -> Result<Target, String> {
+    if request.protocol != "tcp" {
+        let shown: String = request.protocol.chars().take(32).flat_map(char::escape_default).collect();
         return Err(format!("dial {shown}: unknown network {shown}"));
     }
-    address.parse().map_err(|error| format!("dial tcp: {error}"))
+    request.address.parse().map_err(|error| format!("dial tcp: {error}"))
 }
 
-/// The client, while its dial is under way.
+/// Why a dial ended before its answer.
 enum Gone {
-    /// It cancelled the dial, or left.
+    /// The client cancelled the dial, or left.
     Left,
-    /// It said what makes no sense before the answer.
+    /// The client sent a packet that has no place before the answer.
     Broken(Broken),
-}
-
-async fn dial(
-    frontend: &Frontend,
-    id: u64,
-    target: &Target,
-    (packets, next): (&mut Packets, &mut Option<Request>),
-    random: i64,
-) -> Result<Result<Dialed, DialError>, Gone> {
-    let mut dial = pin!(frontend.dialer.dial(id, target));
-    poll_fn(|cx| {
-        if let Poll::Ready(dialed) = dial.as_mut().poll(cx) {
-            return Poll::Ready(Ok(dialed));
-        }
-        // What comes behind another dial waits for the answer to this one.
-        while next.is_none() {
-            let gone = match packets.poll_next(cx) {
-                Poll::Ready(Ok(Some(Packet::DialRequest { protocol, address, random }))) => {
-                    *next = Some(Request { protocol, address, random });
-                    break;
-                }
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Some(Packet::CloseDial { random: of }))) if of == random => Gone::Left,
-                Poll::Ready(Ok(Some(Packet::CloseDial { .. } | Packet::Unknown(_)))) => continue,
-                Poll::Ready(Ok(Some(_))) => {
-                    Gone::Broken(Broken::Protocol("a packet before the dial was answered".to_owned()))
-                }
-                Poll::Ready(Ok(None) | Err(Broken::Reset | Broken::Lost(_))) => Gone::Left,
-                Poll::Ready(Err(why)) => Gone::Broken(why),
-            };
-            return Poll::Ready(Err(gone));
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-/// Makes one more connection on a call that carries others already.
-pub(super) async fn serve_asked(
-    frontend: Arc<Frontend>,
-    listener: &'static str,
-    asked: Asked,
-) -> Option<Box<Carried<Member>>> {
-    let id = frontend.dialer.next_id();
-    let mut record = Record::new(&frontend, ClientKind::Grpc, (listener, id), shown(&asked.address));
-    let target = match target_of(&asked.protocol, &asked.address) {
-        Ok(target) => target,
-        Err(text) => {
-            record.given_up(GivenUp::BadRequest);
-            asked.refuse(text);
-            return None;
-        }
-    };
-    let dialed = tokio::select! {
-        biased;
-        () = frontend.drain.killed() => {
-            record.given_up(GivenUp::Killed);
-            return None;
-        }
-        () = asked.cancelled() => {
-            record.given_up(GivenUp::Cancelled);
-            return None;
-        }
-        dialed = frontend.dialer.dial(id, &target) => dialed,
-    };
-    let dialed = match dialed {
-        Ok(dialed) => dialed,
-        Err(error) => {
-            record.failed(&error);
-            asked.refuse(error.to_string());
-            return None;
-        }
-    };
-    record.dialed(&dialed);
-    Some(Carried::new(asked.accept(), dialed, record))
 }

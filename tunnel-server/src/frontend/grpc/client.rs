@@ -8,18 +8,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
-use tokio::sync::mpsc;
-use tunnel::drain::Drain;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 use tunnel::packet_counters::{PacketCounters, StreamError};
-use tunnel::packets::{Asked, Begun, Counters, Halves, Limits, Member, Mux};
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError, put_data_head};
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::Code;
+use super::call::second_dial;
 use super::sender::Sender;
-use crate::metrics::GaugeGuard;
 
 /// Bytes in one data packet. Larger ones cost the Go client less, smaller ones
 /// let it be slower before it gives up (it drops connections on which eleven
@@ -42,11 +39,12 @@ pub(super) struct Packets {
     /// Payload handed out and not yet consumed.
     unconsumed: usize,
     counters: PacketCounters,
+    answers: u32,
 }
 
 impl Packets {
     pub(super) fn new(body: RecvStream, counters: PacketCounters) -> Self {
-        Self { body, deframer: Deframer::grpc(MAX_MESSAGE), owed: 0, unconsumed: 0, counters }
+        Self { body, deframer: Deframer::grpc(MAX_MESSAGE), owed: 0, unconsumed: 0, counters, answers: 0 }
     }
 
     /// The next packet; `None` when the client ends its direction of the call.
@@ -81,12 +79,14 @@ impl Packets {
         self.give_back();
     }
 
-    /// For somebody who goes on without flow control of the connection: all of
-    /// what is owed is window again.
-    fn into_parts(mut self) -> (RecvStream, Deframer, PacketCounters) {
-        self.unconsumed = 0;
-        self.give_back();
-        (self.body, self.deframer, self.counters)
+    /// Answers a packet that has no place on this call. Answers do not wait for the
+    /// client's window, so their number is bounded.
+    pub(super) fn answer(&mut self, send: &mut Sender, packet: &Packet) -> Result<(), Broken> {
+        self.answers += 1;
+        if self.answers > MAX_ANSWERS {
+            return Err(Broken::Protocol("too many packets of other connections".to_owned()));
+        }
+        send.packet(packet).map_err(|_| Broken::Reset)
     }
 
     /// Everything but unconsumed payload is window again: packet heads, and the
@@ -127,53 +127,20 @@ enum State {
     Closed,
 }
 
-/// A call that carries several connections.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) mux: Mux,
-    /// Dials beyond the first.
-    pub(super) asked: mpsc::Receiver<Asked>,
-    /// Counts the call.
-    pub(super) open: GaugeGuard,
-}
-
-/// A client to which one connection was given. Abort it before it is dropped:
-/// old clients wait for ever when a call ends without a word.
+/// A client that has its connection. Dropping it resets the connection.
 #[derive(Debug)]
 pub(super) struct Client {
     packets: Packets,
     send: Sender,
     connect_id: i64,
     state: State,
-    /// Why nothing more is received; told once all before it is delivered.
+    /// Why nothing more is received; reported once everything before it is delivered.
     failed: Option<Broken>,
-    answers: u32,
-    /// A second dial on the call, which this client cannot carry.
-    second: Option<Packet>,
 }
 
 impl Client {
-    /// A client; `second` is a dial that it asked for while this one was made.
-    pub(super) fn new(packets: Packets, send: Sender, connect_id: i64, second: Option<Packet>) -> Self {
-        Self { packets, send, connect_id, state: State::Open, failed: None, answers: 0, second }
-    }
-
-    /// Whether the client wants another connection on this call. Nothing more
-    /// is received until [`Client::into_shared`].
-    pub(super) const fn wants_another(&self) -> bool {
-        self.second.is_some()
-    }
-
-    /// Lets the call carry several connections, of which this is one. `None`
-    /// when no other was asked for.
-    pub(super) fn into_shared(self, limits: Limits, drain: &Drain) -> Option<(Shared, Member)> {
-        let next = self.second?;
-        let (body, deframer, received) = self.packets.into_parts();
-        let (send, sent, open) = self.send.into_parts();
-        let halves = Halves { send, body, called: true, counters: Counters { received, sent } };
-        let begun = Begun { deframer, connect_id: self.connect_id, next };
-        let (mux, asked, member) = Mux::take_over(halves, limits, drain, begun);
-        Some((Shared { mux, asked, open }, member))
+    pub(super) const fn new(packets: Packets, send: Sender, connect_id: i64) -> Self {
+        Self { packets, send, connect_id, state: State::Open, failed: None }
     }
 
     /// The last words of a connection.
@@ -188,16 +155,6 @@ impl Client {
         if self.send.packet(&packet).is_ok() {
             self.send.end(Code::Ok, "");
         }
-    }
-
-    /// Answers a packet that makes no sense here. Answers do not wait for the
-    /// client's window, so there are only so many.
-    fn answer(&mut self, packet: &Packet) -> Result<(), Broken> {
-        self.answers += 1;
-        if self.answers > MAX_ANSWERS {
-            return Err(Broken::Protocol("too many packets of other connections".to_owned()));
-        }
-        self.send.packet(packet).map_err(|_| Broken::Reset)
     }
 
     /// What a packet means in the middle of a connection.
@@ -215,14 +172,15 @@ impl Client {
             // What concerns another connection is refused for itself alone.
             Packet::Data { connect_id, data } => {
                 self.packets.consumed(data.len());
-                self.answer(&Packet::CloseResponse { error: "unrecognized connectID".to_owned(), connect_id })
+                let error = "unrecognized connectID".to_owned();
+                self.packets.answer(&mut self.send, &Packet::CloseResponse { error, connect_id })
             }
             Packet::CloseRequest { connect_id } => {
-                self.answer(&Packet::CloseResponse { error: "Unknown connectID".to_owned(), connect_id })
+                let error = "Unknown connectID".to_owned();
+                self.packets.answer(&mut self.send, &Packet::CloseResponse { error, connect_id })
             }
-            dial @ Packet::DialRequest { .. } => {
-                self.second = Some(dial);
-                Ok(())
+            Packet::DialRequest { random, .. } => {
+                self.packets.answer(&mut self.send, &second_dial(random))
             }
             // Its dial is long answered; types of the future are skipped.
             Packet::CloseDial { .. } | Packet::Unknown(_) => Ok(()),
@@ -235,8 +193,7 @@ impl Client {
 
 impl Duplex for Client {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
-        while !batch.is_full() && self.state == State::Open && self.failed.is_none() && self.second.is_none()
-        {
+        while !batch.is_full() && self.state == State::Open && self.failed.is_none() {
             match self.packets.poll_next(cx) {
                 Poll::Ready(Ok(Some(packet))) => self.failed = self.take(packet, batch).err(),
                 Poll::Ready(Err(error)) => self.failed = Some(error),
@@ -248,9 +205,6 @@ impl Duplex for Client {
         }
         if !batch.is_empty() {
             return Poll::Ready(Ok(Flow::More));
-        }
-        if self.second.is_some() {
-            return Poll::Pending;
         }
         match self.failed.clone() {
             Some(error) => {
@@ -343,5 +297,12 @@ impl Client {
             packet.put(chunk);
         }
         packet.freeze()
+    }
+}
+
+impl Drop for Client {
+    /// Old clients wait for ever when a call ends without a close.
+    fn drop(&mut self) {
+        self.abort(Abort::Now);
     }
 }

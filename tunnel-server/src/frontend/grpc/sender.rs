@@ -17,12 +17,12 @@ use crate::metrics::GaugeGuard;
 pub(super) struct Sender {
     stream: SendStream<Bytes>,
     counters: PacketCounters,
-    open: GaugeGuard,
+    _open: GaugeGuard,
 }
 
 impl Sender {
     pub(super) const fn new(stream: SendStream<Bytes>, counters: PacketCounters, open: GaugeGuard) -> Self {
-        Self { stream, counters, open }
+        Self { stream, counters, _open: open }
     }
 
     /// Queues a packet, whatever the client's window. Fails when the client has
@@ -62,12 +62,6 @@ impl Sender {
     /// Ready when the client has reset the call.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx).map(drop)
-    }
-
-    /// For somebody else who sends, and counts what he sends. The call is
-    /// counted until the guard is dropped.
-    pub(super) fn into_parts(self) -> (SendStream<Bytes>, PacketCounters, GaugeGuard) {
-        (self.stream, self.counters, self.open)
     }
 
     /// Ends the call in order.
