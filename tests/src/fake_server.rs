@@ -25,8 +25,8 @@ pub struct FakeServer {
 }
 
 impl FakeServer {
-    /// A server of this id that tells these addresses of servers.
-    pub fn start(pki: &Pki, id: &str, addresses: &[SocketAddr]) -> Self {
+    /// A server of this id.
+    pub fn start(pki: &Pki, id: &str) -> Self {
         let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(pki.agent_listener());
@@ -34,7 +34,6 @@ impl FakeServer {
         let welcome = Welcome {
             version: VERSION,
             server_id: id.to_owned(),
-            server_addresses: addresses.iter().map(ToString::to_string).collect(),
             ..Welcome::default()
         };
         let (heard, links) = (Arc::clone(&hellos), drain.clone());

@@ -73,8 +73,6 @@ struct State {
     /// Where datagrams go on from.
     from: Ipv4Addr,
     mappings: HashMap<SocketAddr, Mapping>,
-    /// The first datagram of each client, in their order.
-    first: Vec<Vec<u8>>,
 }
 
 impl State {
@@ -104,7 +102,6 @@ impl Wire {
             delay: Duration::ZERO,
             from: Ipv4Addr::LOCALHOST,
             mappings: HashMap::new(),
-            first: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let task = spawn(forward(socket, server, Arc::clone(&state)));
@@ -124,11 +121,6 @@ impl Wire {
     /// From now on datagrams take so long, in either direction.
     pub fn delay(&self, delay: Duration) {
         self.state.lock().unwrap().delay = delay;
-    }
-
-    /// The first datagram of each client so far, in their order.
-    pub fn first_datagrams(&self) -> Vec<Vec<u8>> {
-        self.state.lock().unwrap().first.clone()
     }
 
     /// The longest datagram that came since this was asked last.
@@ -152,9 +144,6 @@ async fn forward(socket: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<St
         let mut locked = state.lock().unwrap();
         let Some(arrives) = locked.arrives(len) else { continue };
         let from = locked.from;
-        if !locked.mappings.contains_key(&client) {
-            locked.first.push(datagram[..len].to_owned());
-        }
         let mapping = locked.mappings.entry(client).or_insert_with(|| {
             let onward = std::net::UdpSocket::bind((from, 0)).unwrap();
             onward.set_nonblocking(true).unwrap();
