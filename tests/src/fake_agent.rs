@@ -74,8 +74,7 @@ pub async fn open_tunnel(
         Link::Quic => {
             let endpoint =
                 quic::Dialer::new("127.0.0.1:0".parse().unwrap(), Datagrams::of_this_host()).unwrap();
-            let (tunnel, control) =
-                Box::pin(endpoint.connect(server, "127.0.0.1", tls)).await?;
+            let (tunnel, control) = Box::pin(endpoint.connect(server, "127.0.0.1", tls)).await?;
             Ok((Tunnel::Quic(tunnel), control))
         }
         Link::H2 => {

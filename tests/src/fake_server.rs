@@ -31,11 +31,7 @@ impl FakeServer {
         let addr = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(pki.agent_listener());
         let (hellos, drain) = (Arc::<Mutex<Vec<Hello>>>::default(), Drain::new());
-        let welcome = Welcome {
-            version: VERSION,
-            server_id: id.to_owned(),
-            ..Welcome::default()
-        };
+        let welcome = Welcome { version: VERSION, server_id: id.to_owned(), ..Welcome::default() };
         let (heard, links) = (Arc::clone(&hellos), drain.clone());
         let task = spawn(async move {
             let mut tunnels = JoinSet::new();

@@ -51,22 +51,22 @@ async fn each_end_of_a_stream_on_quic_holds_its_window_and_no_more() {
     let (at, datagrams) = (udp.local_addr().unwrap(), Datagrams::of_this_host());
     let listener = Listener::new(udp, pki.agent_listener(), &secret, datagrams).unwrap();
     let dialer = Dialer::new((Ipv4Addr::LOCALHOST, 0).into(), datagrams).unwrap();
-        let dialing = async {
-            let dialed = dialer.connect(at, "127.0.0.1", pki.agent(Who::Agent));
-            let (tunnel, mut control) = Box::pin(dialed).await.unwrap();
-            // Shows the server that there is a control stream.
-            say(&mut control, b"x").await;
-            (Tunnel::Quic(tunnel), control)
-        };
-        let accepting = async { Box::pin(listener.next().await.unwrap().accept()).await.unwrap() };
-        let both = async { tokio::join!(dialing, accepting) };
-        let ((agent, _control), (server, _controlled)) = within("a tunnel", both).await;
-        let mut down = within("a stream", Tunnel::Quic(server).open()).await.unwrap();
-        say(&mut down, b"x").await;
-        let Offered::Stream(mut up) = within("the stream", agent.accept()).await.unwrap() else {
-            panic!("a dial without a stream");
-        };
-        assert_eq!(taken(&mut up).await, WINDOW, "by the server");
-        assert_eq!(taken(&mut down).await, WINDOW - 1, "by the agent");
+    let dialing = async {
+        let dialed = dialer.connect(at, "127.0.0.1", pki.agent(Who::Agent));
+        let (tunnel, mut control) = Box::pin(dialed).await.unwrap();
+        // Shows the server that there is a control stream.
+        say(&mut control, b"x").await;
+        (Tunnel::Quic(tunnel), control)
+    };
+    let accepting = async { Box::pin(listener.next().await.unwrap().accept()).await.unwrap() };
+    let both = async { tokio::join!(dialing, accepting) };
+    let ((agent, _control), (server, _controlled)) = within("a tunnel", both).await;
+    let mut down = within("a stream", Tunnel::Quic(server).open()).await.unwrap();
+    say(&mut down, b"x").await;
+    let Offered::Stream(mut up) = within("the stream", agent.accept()).await.unwrap() else {
+        panic!("a dial without a stream");
+    };
+    assert_eq!(taken(&mut up).await, WINDOW, "by the server");
+    assert_eq!(taken(&mut down).await, WINDOW - 1, "by the agent");
     cluster.finish().await;
 }

@@ -83,8 +83,7 @@ impl Links {
             None => quic::Dialer::new(local, self.datagrams)
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
-        let (tunnel, control) =
-            endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
+        let (tunnel, control) = endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
         Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
     }
 
