@@ -138,7 +138,7 @@ async fn dialled(drain: &Drain) -> (Mux, Member, Peer) {
         let answer = Packet::DialResponse { error: String::new(), connect_id: CONNECTION, random };
         peer.send.send_data(answer.encode(), false).unwrap();
     };
-    let (member, ()) = tokio::join!(mux.dial("10.99.0.1:10250".to_owned()), answer);
+    let (member, ()) = tokio::join!(mux.dial("10.99.0.1:10250".to_owned(), None), answer);
     (mux, member.unwrap(), peer)
 }
 

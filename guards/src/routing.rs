@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::target::Target;
-use tunnel_server::agents::{Agent, Registration, Registry};
+use tunnel_server::agents::{AgentTunnel, Registration, Registry};
 use tunnel_server::route::{Router, Strategy};
 
 /// Agents that are registered.
@@ -60,9 +60,9 @@ impl Routing {
     }
 }
 
-fn agent(i: usize) -> Arc<Agent> {
+fn agent(i: usize) -> Arc<AgentTunnel> {
     let (high, low) = (i / 250, i % 250);
     let identifiers = format!("host=node-{i}&ipv4=10.0.{high}.{low}&cidr=10.{}.{low}.0/24", 128 + high);
     let identifiers = Identifiers::parse(&identifiers, UnknownKeys::Refuse).unwrap();
-    Arc::new(Agent::detached(&format!("agent-{i}"), identifiers))
+    Arc::new(AgentTunnel::detached(format!("agent-{i}"), identifiers))
 }

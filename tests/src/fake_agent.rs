@@ -8,14 +8,14 @@ use bytes::Bytes;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tunnel::control::{Conversation, Messages, Patience, Role, control_messages, greeting};
 use tunnel::drain::Drain;
+use tunnel::liveness::{Health, Liveness, Party, Patience};
+use tunnel::messages::{Messages, control_messages, greeting};
 use tunnel::stream::Stream;
 use tunnel::transport::quic::{self, Datagrams};
-use tunnel::transport::{HandshakeError, Link, Offered, Tunnel, h2};
+use tunnel::transport::{HandshakeError, Link, Tunnel, TunnelClosed, h2};
 use tunnel_proto::message::{Control, Hello, MAX_DIAL, VERSION, encode_control};
 
 use crate::cluster::Cluster;
@@ -99,17 +99,18 @@ impl FakeAgent {
         messages.send(encode_control(Control::Hello(hello)).unwrap()).await.unwrap();
         let welcome = within("a welcome", greeting(&mut messages)).await.unwrap();
         assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
+        let judged = tunnel.clone();
         let heart = spawn(async move {
-            let (_say, mut outgoing) = mpsc::channel(1);
-            Conversation::new(messages, Role::Agent, Patience::default())
-                .keep(&mut outgoing, None, |_| {})
-                .await;
+            let patience = Patience::default();
+            let (mut liveness, _peer) =
+                Liveness::new(judged, Some(messages), Party::Agent, patience, Arc::default());
+            while !matches!(liveness.next().await, Health::Dead(_)) {}
         });
         let dials = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&dials);
         let serving = spawn(async move {
             let mut streams = JoinSet::new();
-            while let Ok(Offered::Stream(stream)) = tunnel.accept().await {
+            while let Ok(stream) = next_stream(&tunnel).await {
                 counter.fetch_add(1, Ordering::Relaxed);
                 streams.spawn(serve(tunnel.clone(), stream, answer.clone()));
             }
@@ -126,6 +127,14 @@ impl FakeAgent {
 impl Drop for FakeAgent {
     fn drop(&mut self) {
         self.drain.kill();
+    }
+}
+
+async fn next_stream(tunnel: &Tunnel) -> Result<Stream, TunnelClosed> {
+    match tunnel {
+        Tunnel::H2(tunnel) => tunnel.accept().await,
+        Tunnel::Quic(tunnel) => tunnel.accept().await,
+        Tunnel::Konnectivity(_) => panic!("this fake speaks our own protocol"),
     }
 }
 

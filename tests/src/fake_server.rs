@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
-use tunnel::control::{Conversation, Patience, Role, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::listen::bind_tcp;
-use tunnel::transport::h2;
+use tunnel::liveness::{Health, Liveness, Party, Patience};
+use tunnel::messages::{control_messages, greeting};
+use tunnel::transport::{Tunnel, h2};
 use tunnel_proto::message::{Control, Hello, VERSION, Welcome, encode_control};
 
 use crate::pki::Pki;
@@ -40,17 +41,17 @@ impl FakeServer {
                     (acceptor.clone(), links.clone(), Arc::clone(&heard), welcome.clone());
                 tunnels.spawn(Box::pin(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let Ok((_tunnel, control)) = Box::pin(h2::accept(tls, from, &links)).await else {
+                    let Ok((tunnel, control)) = Box::pin(h2::accept(tls, from, &links)).await else {
                         return;
                     };
                     let mut messages = control_messages(control);
                     let Ok(Control::Hello(hello)) = greeting(&mut messages).await else { return };
                     heard.lock().unwrap().push(hello);
                     messages.send(encode_control(Control::Welcome(welcome)).unwrap()).await.unwrap();
-                    let (_say, mut outgoing) = tokio::sync::mpsc::channel(1);
-                    Conversation::new(messages, Role::Server, Patience::default())
-                        .keep(&mut outgoing, None, |_| {})
-                        .await;
+                    let (tunnel, patience) = (Tunnel::H2(tunnel), Patience::default());
+                    let (mut liveness, _peer) =
+                        Liveness::new(tunnel, Some(messages), Party::Server, patience, Arc::default());
+                    while !matches!(liveness.next().await, Health::Dead(_)) {}
                 }));
             }
         });

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use rustls::pki_types::ServerName;
-use tunnel::control::Patience;
 use tunnel::drain::Drain;
+use tunnel::liveness::Patience;
 use tunnel::transport::Link;
 use tunnel_client::{Connection, DialError, Early, Endpoint, Options};
 

@@ -7,8 +7,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
-use tunnel::control::{control_messages, greeting};
 use tunnel::drain::Drain;
+use tunnel::messages::{control_messages, greeting};
 use tunnel::transport::Link;
 use tunnel_agent::app::Lookup;
 use tunnel_proto::message::{Control, Hello, RejectionKind, encode_control};

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tunnel::control::Patience;
+use tunnel::liveness::Patience;
 use tunnel::transport::Link;
 use tunnel_client::Connection;
 use tunnel_tests::payload::{self, Header};

@@ -1,29 +1,24 @@
 //! Establishing a tunnel on one way: choose a link, race, greet.
 
-mod greet;
 mod links;
+mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use tunnel::control::Messages;
 use tunnel::drain::Drain;
-use tunnel::stream::Stream;
-use tunnel::transport::konnectivity::{Connected, Introduction};
-use tunnel::transport::quic;
-use tunnel::transport::{HandshakeError, Link, Tunnel};
-use tunnel_proto::message::{Hello, READS_ALIVE, Welcome};
+use tunnel::transport::{Greeted, GreetingError, HandshakeError, Link, Opened, quic};
+use tunnel_proto::message::{Hello, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::fleet::Way;
 use crate::metrics::Metrics;
-use crate::session::ControlStream;
 
-use greet::{Answer, GreetingError, TokenError};
-use links::{Links, Opened, Tls};
+use links::Links;
+use token::{TokenError, read_token};
 
 /// Head start of the preferred link: longer than a handshake takes where it
 /// works, too short to be noticed where it does not.
@@ -40,24 +35,9 @@ const AFTER_TCP: Duration = Duration::from_secs(2);
 /// For how long it is remembered that QUIC lost.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// A tunnel to a server that has admitted us.
-#[derive(Debug)]
-pub(crate) struct Greeted {
-    pub(crate) tunnel: Tunnel,
-    pub(crate) server_id: String,
-    /// How many servers there are, if this one says so.
-    pub(crate) server_count: Option<u32>,
-    /// Name and version of the server program, for people.
-    pub(crate) software: String,
-    /// The control stream, on links that have one.
-    pub(crate) control: Option<ControlStream>,
-}
-
 /// Why there is no new tunnel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("there is a tunnel to server {0} already")]
-    Duplicate(String),
     #[error(transparent)]
     Greeting(#[from] GreetingError),
     #[error(transparent)]
@@ -96,7 +76,8 @@ impl Connector {
         drain: Drain,
         endpoint: Option<quic::Dialer>,
     ) -> Self {
-        let links = Links::new(&config, drain, endpoint);
+        let counters = metrics.konnectivity.packets.counters();
+        let links = Links::new(&config, drain, endpoint, counters);
         Self { config, metrics, links, quic_lost: Mutex::default() }
     }
 
@@ -113,7 +94,7 @@ impl Connector {
     ) -> Result<Greeted, ConnectError> {
         let token = match &self.config.token_path {
             // Before a server is bothered.
-            Some(path) => greet::read_token(path).inspect_err(|_| self.count("none", "no_token"))?,
+            Some(path) => read_token(path).inspect_err(|_| self.count("none", "no_token"))?,
             None => String::new(),
         };
         // Boxed: handshakes are large, and only a few run at a time.
@@ -132,71 +113,19 @@ impl Connector {
             }
             (Choice::Any, Transport::Auto) => Box::pin(self.race(way)).await,
         }?;
-        let (link, greeted) = match opened {
-            Opened::Ours(tunnel, control) => {
-                (tunnel.link(), self.introduce(tunnel, control, token, held()).await)
-            }
-            Opened::Grpc(tls) => (Link::Konnectivity, self.call(way, tls, token).await),
-        };
-        let outcome = match &greeted {
-            Ok(_) => "connected",
-            Err(ConnectError::Duplicate(_)) => "duplicate",
-            Err(ConnectError::Greeting(GreetingError::Rejected { .. })) => "rejected",
-            Err(ConnectError::Handshake(error)) => error.label(),
-            Err(ConnectError::Greeting(_) | ConnectError::Token(_)) => "greeting_failed",
-        };
-        self.count(link.label(), outcome);
-        greeted
-    }
-
-    /// Says Hello on a tunnel, and closes it where that leads to nothing.
-    async fn introduce(
-        &self,
-        tunnel: Tunnel,
-        control: Stream,
-        token: String,
-        connected_servers: Vec<String>,
-    ) -> Result<Greeted, ConnectError> {
+        let link = opened.link().label();
         let hello = Hello {
+            version: VERSION,
             agent_id: self.config.agent_id.clone(),
             identifiers: self.config.identifiers.clone(),
             token,
-            connected_servers,
+            connected_servers: held(),
+            software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Hello::default()
         };
-        match greet::greet(control, hello).await {
-            Ok(Answer::Welcome(welcomed)) => {
-                let (control, welcome) = *welcomed;
-                Ok(greeted(tunnel, control, welcome))
-            }
-            Ok(Answer::Duplicate(server_id)) => {
-                tunnel.close("duplicate");
-                Err(ConnectError::Duplicate(server_id))
-            }
-            Err(error) => {
-                tunnel.close("greeting failed");
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Introduces us to a server that speaks Konnectivity's gRPC only.
-    async fn call(&self, way: &Way, tls: Box<Tls>, token: String) -> Result<Greeted, ConnectError> {
-        let introduction = Introduction {
-            agent_id: self.config.agent_id.clone(),
-            identifiers: self.config.identifiers.clone(),
-            token: (!token.is_empty()).then_some(token),
-        };
-        let calling = self.links.call(way, tls, &introduction, &self.metrics);
-        let Connected { tunnel, server_id, server_count } =
-            timeout(ATTEMPT_LIMIT, calling).await.unwrap_or(Err(HandshakeError::Timeout))?;
-        Ok(Greeted {
-            tunnel: Tunnel::Konnectivity(tunnel),
-            server_id,
-            server_count: (server_count > 0).then_some(server_count),
-            software: "konnectivity".to_owned(),
-            control: None,
-        })
+        let greeted = opened.introduce(hello).await;
+        self.count(link, greeted.as_ref().map_or_else(GreetingError::label, |_| "connected"));
+        Ok(greeted?)
     }
 
     fn count(&self, link: &str, outcome: &str) {
@@ -262,17 +191,6 @@ impl Connector {
             self.count(link.label(), error.label());
         }
         result
-    }
-}
-
-fn greeted(tunnel: Tunnel, messages: Messages, welcome: Welcome) -> Greeted {
-    let reads_alive = welcome.capabilities.iter().any(|capability| capability == READS_ALIVE);
-    Greeted {
-        tunnel,
-        server_id: welcome.server_id,
-        server_count: (welcome.server_count > 0).then_some(welcome.server_count),
-        software: welcome.software,
-        control: Some(ControlStream { messages, reads_alive }),
     }
 }
 

@@ -4,46 +4,21 @@
 //!
 //! It keeps its tunnels as the agent's own program does, with the same waits.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tunnel::drain::Drain;
-use tunnel::stream::Stream;
-use tunnel::transport::quic;
-use tunnel_proto::target::Target;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Servers, Sources};
 use crate::metrics::Metrics;
 
+pub use crate::fleet::Means;
+pub use crate::serve::Answer;
+
 /// How long tunnels may take to close once nothing is left on them.
 const TUNNELS_CLOSE: Duration = Duration::from_secs(2);
-
-/// What answers dials in place of targets. It gets the stream once the server
-/// knows that the dial succeeded, and is dropped when the agent is killed.
-pub type Answer = Arc<dyn Fn(Target, Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
-
-/// What an embedded agent has that a program has not.
-#[derive(Clone, Default)]
-pub struct Means {
-    /// A UDP socket that it shares with others for all its tunnels on QUIC;
-    /// without one, each attempt has its own. Behind a load balancer that goes
-    /// by ports, agents that share one all reach the same server.
-    pub endpoint: Option<quic::Dialer>,
-    /// Who answers dials; targets are connected to if nobody does.
-    pub answer: Option<Answer>,
-}
-
-impl std::fmt::Debug for Means {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Means")
-            .field("endpoint", &self.endpoint)
-            .field("answer", &self.answer.is_some())
-            .finish()
-    }
-}
 
 /// An agent that runs until it leaves, or is dropped.
 #[derive(Debug)]

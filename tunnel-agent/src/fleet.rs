@@ -7,11 +7,11 @@ mod demand;
 mod entries;
 mod pace;
 mod plan;
+mod report;
 mod standing;
 mod tasks;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rand::RngExt as _;
@@ -19,16 +19,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
-use tunnel::control::Patience;
 use tunnel::drain::Drain;
+use tunnel::liveness::{Health, Patience};
+use tunnel::transport::{Greeted, GreetingError, quic};
 
 use crate::cli::Transport;
-use crate::config::{Config, ServerAddr};
-use crate::connect::{ConnectError, Connector, Greeted};
-use crate::embedded::{Answer, Means};
+use crate::config::Config;
+use crate::connect::{ConnectError, Connector};
 use crate::metrics::Metrics;
-use crate::serve::Serving;
-use crate::session::Session;
+use crate::serve::{Answer, Serving};
+use crate::session::{Session, SessionEvent};
 
 pub(crate) use entries::Way;
 pub(crate) use standing::Servers;
@@ -37,6 +37,7 @@ pub use tasks::Lookup;
 use demand::Demand;
 use pace::Pace;
 use plan::{Action, Manner, News, Plan, Purpose, Verdict};
+use report::Report;
 use standing::Standing;
 use tasks::{Tasks, past_proxies, system_lookup};
 
@@ -44,19 +45,24 @@ use tasks::{Tasks, past_proxies, system_lookup};
 /// lookups and sessions, so that none waits long.
 const REPORTS: usize = 1024;
 
-/// What the tasks report.
-#[derive(Debug)]
-enum Report {
-    /// A name was resolved, or why not.
-    Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
-    /// An attempt is over; `None` if it vanished.
-    Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
-    /// The server of a session drains.
-    Drains(String, u64),
-    /// The server of a session is silent (true), or is heard of again.
-    Suspect(String, u64, bool),
-    /// A session is over.
-    Ended(String, u64, String),
+/// What an embedded agent has that a program has not.
+#[derive(Clone, Default)]
+pub struct Means {
+    /// A UDP socket that it shares with others for all its tunnels on QUIC;
+    /// without one, each attempt has its own. Behind a load balancer that goes
+    /// by ports, agents that share one all reach the same server.
+    pub endpoint: Option<quic::Dialer>,
+    /// Who answers dials; targets are connected to if nobody does.
+    pub answer: Option<Answer>,
+}
+
+impl std::fmt::Debug for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Means")
+            .field("endpoint", &self.endpoint)
+            .field("answer", &self.answer.is_some())
+            .finish()
+    }
 }
 
 /// What a fleet takes from outside.
@@ -200,7 +206,11 @@ impl Keeper {
             Report::Attempted(way, purpose, Some(Ok(greeted))) => {
                 self.connected(&way, &purpose, *greeted, now)
             }
-            Report::Attempted(way, purpose, Some(Err(ConnectError::Duplicate(id)))) => {
+            Report::Attempted(
+                way,
+                purpose,
+                Some(Err(ConnectError::Greeting(GreetingError::Duplicate(id)))),
+            ) => {
                 self.duplicate(&way, &purpose, &id, now);
             }
             Report::Attempted(way, purpose, Some(Err(error))) => {
@@ -212,21 +222,27 @@ impl Keeper {
                 self.plan.failed(&way, &purpose, now);
             }
             Report::Attempted(way, purpose, None) => self.plan.failed(&way, &purpose, now),
-            Report::Drains(id, serial) => {
+            Report::Session(event) => self.session(event, now),
+        }
+    }
+
+    fn session(&mut self, SessionEvent { serial, server_id: id, health }: SessionEvent, now: Instant) {
+        match health {
+            Health::Draining(_) => {
                 info!(id, "the server is draining");
                 self.plan.draining(&id, serial, now);
             }
-            Report::Suspect(id, serial, true) => {
+            Health::Suspect => {
                 if self.plan.suspect(&id, serial, now) {
                     warn!(id, "the server is silent: looking for another tunnel to it");
                 }
             }
-            Report::Suspect(id, serial, false) => {
+            Health::Back => {
                 if self.plan.back(&id, serial, now) {
                     info!(id, "the server is heard of again");
                 }
             }
-            Report::Ended(id, serial, why) => {
+            Health::Dead(why) => {
                 self.running.remove(&serial);
                 if self.plan.ended(&id, serial, now) {
                     warn!(id, why, "disconnected");
@@ -240,9 +256,9 @@ impl Keeper {
             return greeted.tunnel.close("the agent is draining");
         }
         let news = News {
-            server_id: greeted.server_id,
+            server_id: greeted.welcome.server_id.clone(),
             link: greeted.tunnel.link(),
-            server_count: greeted.server_count,
+            server_count: greeted.welcome.server_count,
         };
         let id = news.server_id.as_str();
         let Verdict::Keep { serial, replaces } = self.plan.connected(way, purpose, &news, now) else {
@@ -251,14 +267,14 @@ impl Keeper {
             info!(server = %way, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
-        info!(server = %way, id, link = news.link.label(), software = greeted.software, "connected");
+        info!(server = %way, id, link = news.link.label(), software = greeted.welcome.software, "connected");
         let serving = Arc::new(Serving {
             answer: self.answer.clone(),
             metrics: self.metrics.clone(),
             drain: self.drain.clone(),
         });
-        let session = Session::start(greeted.tunnel, greeted.control, self.patience, &self.tracker, serving);
-        self.tasks.watch(session.clone(), id.to_owned(), serial);
+        let reports = self.tasks.reports.clone();
+        let session = Session::start(greeted, serial, self.patience, &self.tracker, serving, reports);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
             info!(server = %way, id, "in place of an older tunnel");

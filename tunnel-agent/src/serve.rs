@@ -1,29 +1,23 @@
 //! One stream, which is one connection: read the dial, connect, answer, relay.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
-use tunnel::control::Messages;
 use tunnel::drain::Drain;
-use tunnel::duplex::Broken;
-use tunnel::packets::Asked;
 use tunnel::relay::{Ending, Moved, relay};
 use tunnel::socket::Socket;
 use tunnel::stream::Stream;
-use tunnel::transport::Offered;
-use tunnel_proto::message::{Dial, DialReply, MAX_DIAL, MessageError};
-use tunnel_proto::refusal::{Refusal, RefusalKind};
+use tunnel::transport::Asked;
+use tunnel_proto::message::Dial;
+use tunnel_proto::refusal::Refusal;
 use tunnel_proto::target::Target;
 
 use crate::dial::connect;
-use crate::embedded::Answer;
 use crate::metrics::{GaugeGuard, Metrics};
-
-/// A server writes the dial at once when it opens a stream.
-const HEADER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The most that a target gets to answer, whatever the server allows: it is
 /// near, and Konnectivity's agents wait as long.
@@ -31,6 +25,10 @@ const DIAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a drain waits for the server to have the last bytes.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Answers dials in place of targets. It gets the stream once the server knows that the
+/// dial succeeded, and is dropped when the agent is killed.
+pub type Answer = Arc<dyn Fn(Target, Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// What it takes to serve connections; all of an agent's share it.
 pub(crate) struct Serving {
@@ -43,17 +41,13 @@ pub(crate) struct Serving {
 impl Serving {
     /// Everything before the relay. `None` when there is nothing to relay; the
     /// server has been told why, unless it is the one that left.
-    pub(crate) async fn connect(self: Arc<Self>, offered: Offered) -> Option<Box<Connected>> {
+    pub(crate) async fn connect(self: Arc<Self>, asked: Asked) -> Option<Box<Connected>> {
         let counted = self.metrics.connection();
-        let asker = match offered {
-            Offered::Stream(stream) => Asker::Stream(Messages::new(stream, MAX_DIAL)),
-            Offered::Dial(asked) => Asker::Packets(asked),
-        };
         if let Some(answer) = &self.answer {
-            self.answer_dial(asker, answer).await;
+            self.answer_dial(asked, answer).await;
             return None;
         }
-        let (dial, established, stream, socket) = self.dial(asker).await?;
+        let (dial, established, stream, socket) = self.dial(asked).await?;
         Some(Box::new(Connected {
             connection_id: dial.connection_id,
             target: dial.target,
@@ -66,29 +60,29 @@ impl Serving {
     }
 
     /// Leaves the connection to whoever answers in place of the target.
-    async fn answer_dial(&self, mut asker: Asker, answer: &Answer) {
-        let Some(dial) = self.read_dial(&mut asker).await else { return };
+    async fn answer_dial(&self, mut asked: Asked, answer: &Answer) {
+        let Some(dial) = self.read_dial(&mut asked).await else { return };
         match dial {
             Ok(dial) => {
                 let _counted = self.metrics.dialed(Duration::ZERO);
                 let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, dial.target.port()));
-                let Some(stream) = asker.accept(address).await else { return };
+                let Some(stream) = asked.connected(address).await else { return };
                 tokio::select! {
                     biased;
                     () = self.drain.killed() => {}
                     () = answer(dial.target, stream) => {}
                 }
             }
-            Err(refusal) => asker.refuse(refusal).await,
+            Err(refusal) => asked.refuse(refusal).await,
         }
     }
 
-    async fn dial(&self, mut asker: Asker) -> Option<(Dial, GaugeGuard, Stream, Socket)> {
+    async fn dial(&self, mut asked: Asked) -> Option<(Dial, GaugeGuard, Stream, Socket)> {
         let metrics = &self.metrics;
-        let dial = match self.read_dial(&mut asker).await? {
+        let dial = match self.read_dial(&mut asked).await? {
             Ok(dial) => dial,
             Err(refusal) => {
-                asker.refuse(refusal).await;
+                asked.refuse(refusal).await;
                 return None;
             }
         };
@@ -97,7 +91,7 @@ impl Serving {
         let connected = tokio::select! {
             biased;
             () = self.drain.killed() => return None,
-            () = asker.cancelled() => {
+            () = asked.cancelled() => {
                 metrics.dial_ended("cancelled");
                 debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
                 return None;
@@ -107,21 +101,21 @@ impl Serving {
         match connected {
             Ok((tcp, addr)) => {
                 let counted = metrics.dialed(started.elapsed());
-                let stream = asker.accept(addr).await?;
+                let stream = asked.connected(addr).await?;
                 Some((dial, counted, stream, tcp.into()))
             }
             Err(refusal) => {
                 metrics.dial_failed(refusal.kind);
                 info!(target: "access", id = dial.connection_id, target = %dial.target, error = %refusal, "refused");
-                asker.refuse(refusal).await;
+                asked.refuse(refusal).await;
                 None
             }
         }
     }
 
     /// What is to be dialled, counted where it is nothing.
-    async fn read_dial(&self, asker: &mut Asker) -> Option<Result<Dial, Refusal>> {
-        let dial = asker.dial().await;
+    async fn read_dial(&self, asked: &mut Asked) -> Option<Result<Dial, Refusal>> {
+        let dial = asked.dial().await;
         match &dial {
             Some(Ok(_)) => {}
             Some(Err(refusal)) => self.metrics.dial_failed(refusal.kind),
@@ -129,73 +123,6 @@ impl Serving {
         }
         dial
     }
-}
-
-/// Who wants a connection: a stream with the dial in front, or a packet.
-enum Asker {
-    Stream(Messages),
-    Packets(Asked),
-}
-
-impl Asker {
-    /// What is to be dialled; `None` when the server left before it said so.
-    async fn dial(&mut self) -> Option<Result<Dial, Refusal>> {
-        match self {
-            Self::Stream(messages) => match timeout(HEADER_LIMIT, messages.recv()).await {
-                Ok(Ok(Some(message))) => Some(Dial::decode(message).map_err(|error| bad_request(&error))),
-                Ok(Ok(None) | Err(_)) | Err(_) => None,
-            },
-            Self::Packets(asked) => Some(asked_dial(asked)),
-        }
-    }
-
-    async fn cancelled(&mut self) {
-        match self {
-            Self::Stream(messages) => messages.cancelled().await,
-            Self::Packets(asked) => asked.cancelled().await,
-        }
-    }
-
-    /// Says that the target answered; `None` when the server left.
-    async fn accept(self, address: SocketAddr) -> Option<Stream> {
-        match self {
-            Self::Stream(mut messages) => {
-                let reply = DialReply::Connected { address: address.to_string() };
-                messages.send(reply.encode()).await.ok()?;
-                Some(messages.into_stream())
-            }
-            Self::Packets(asked) => Some(asked.accept().into()),
-        }
-    }
-
-    async fn refuse(self, refusal: Refusal) {
-        match self {
-            Self::Stream(mut messages) => {
-                let sent = async {
-                    messages.send(DialReply::Refused(refusal).encode()).await?;
-                    messages.finish().await
-                };
-                // A server that does not take the answer does not need it.
-                let _: Result<Result<(), Broken>, _> = timeout(HEADER_LIMIT, sent).await;
-            }
-            Self::Packets(asked) => asked.refuse(refusal.text),
-        }
-    }
-}
-
-/// Errors have the shape that Go's dialler gives them.
-fn asked_dial(asked: &Asked) -> Result<Dial, Refusal> {
-    let bad = |text: String| Refusal { kind: RefusalKind::BadRequest, text };
-    if asked.protocol != "tcp" {
-        let shown: String = asked.protocol.chars().take(32).flat_map(char::escape_default).collect();
-        return Err(bad(format!("dial {shown}: unknown network {shown}")));
-    }
-    let target = asked.address.parse().map_err(|error| bad(format!("dial tcp: {error}")))?;
-    Ok(Dial { target, timeout: DIAL_LIMIT, connection_id: asked.connect_id().unsigned_abs() })
-}
-
-fn bad_request(error: &MessageError) -> Refusal {
-    Refusal { kind: RefusalKind::BadRequest, text: error.to_string() }
 }
 
 /// A target that has answered, and that the server knows of. Most of an agent's

@@ -1,207 +1,149 @@
-//! One tunnel in use: keep the conversation, serve streams, and know when it is
-//! time to go.
+//! One tunnel in use: serves its dials, judges the server's life, and ends in order.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, warn};
-use tunnel::control::{ControlError, Conversation, Event, Messages, Notices, Patience, Role, Say, Voice};
+use tracing::debug;
 use tunnel::drain::Drain;
-use tunnel::transport::Tunnel;
-use tunnel_proto::message::{Control, Drain as DrainNotice};
+use tunnel::liveness::{Health, Liveness, Party, Patience, Peer};
+use tunnel::streams::Streams;
+use tunnel::transport::{Greeted, Tunnel};
 
 use crate::serve::Serving;
 
-/// Longer than a round trip between node and control plane takes.
+/// How long a drain notice and the dials that cross it may be on their way: longer than a
+/// round trip between node and control plane takes. Below it, dials that the server sent
+/// before it read the notice fail.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 
-/// Notices that wait for the control stream; there is one.
-const NOTICES: usize = 4;
-
-/// How often a silent server is looked after while streams wait for it.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// A tunnel in use. Clones are the same session.
-#[derive(Debug, Clone)]
-pub(crate) struct Session {
-    tunnel: Tunnel,
-    retired: CancellationToken,
-    server_drains: CancellationToken,
-    ended: CancellationToken,
-    why: Arc<OnceLock<String>>,
-    suspect: Arc<watch::Sender<bool>>,
-    streams: Arc<Streams>,
-}
-
-/// Streams being served on one tunnel.
-#[derive(Debug, Default)]
-struct Streams {
-    open: AtomicUsize,
-    /// Told when there is one where none was.
-    began: Notify,
-    none_left: Notify,
-}
-
-struct OpenStream(Arc<Streams>);
-
-impl OpenStream {
-    fn new(streams: &Arc<Streams>) -> Self {
-        if streams.open.fetch_add(1, Ordering::AcqRel) == 0 {
-            streams.began.notify_one();
-        }
-        Self(Arc::clone(streams))
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.none_left.notify_one();
-        }
-    }
-}
-
-/// The control stream, on links that have one.
+/// What becomes of a session.
 #[derive(Debug)]
-pub(crate) struct ControlStream {
-    /// After the greeting.
-    pub(crate) messages: Messages,
-    /// Whether the server reads what `Alive` promises.
-    pub(crate) reads_alive: bool,
+pub(crate) struct SessionEvent {
+    /// The session's number.
+    pub(crate) serial: u64,
+    /// The server's id.
+    pub(crate) server_id: String,
+    /// What happened. A session that is over reports [`Health::Dead`] last.
+    pub(crate) health: Health,
 }
 
-/// How the server is spoken to there.
-struct Talk {
-    control: ControlStream,
-    outgoing: Notices,
+/// A tunnel in use.
+#[derive(Debug)]
+pub(crate) struct Session {
+    retired: CancellationToken,
 }
 
 impl Session {
-    /// Begins to serve. A link without a control stream has no conversation:
-    /// then the end of the tunnel is all that is heard of the server.
-    pub(crate) fn start(
-        tunnel: Tunnel,
-        control: Option<ControlStream>,
+    /// Begins to serve; events go to `report`.
+    pub(crate) fn start<R: From<SessionEvent> + Send + 'static>(
+        greeted: Greeted,
+        serial: u64,
         patience: Patience,
         sessions: &TaskTracker,
         serving: Arc<Serving>,
+        report: mpsc::Sender<R>,
     ) -> Self {
-        let session = Self {
-            tunnel,
-            retired: CancellationToken::new(),
-            server_drains: CancellationToken::new(),
-            ended: CancellationToken::new(),
-            why: Arc::default(),
-            suspect: Arc::default(),
-            streams: Arc::default(),
+        let Greeted { tunnel, welcome, control } = greeted;
+        let streams = Arc::<Streams>::default();
+        let (liveness, peer) =
+            Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
+        let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
+        let running = Running { tunnel, peer, streams, retired: retired.clone(), server_drains, serving };
+        let drain = running.serving.drain.clone();
+        let server_id = welcome.server_id;
+        let run = async move {
+            // Also when the task panics, or ends before its tunnel has.
+            let mut reporter = Reporter { serial, server_id, report, ended: false };
+            let why = running.run(liveness, &mut reporter).await;
+            reporter.ended = true;
+            reporter.tell(Health::Dead(why)).await;
         };
-        let (say, talk) = match control {
-            Some(control) => {
-                let (say, outgoing) = mpsc::channel(NOTICES);
-                (Some(say), Some(Talk { control, outgoing }))
-            }
-            None => (None, None),
-        };
-        let drain = serving.drain.clone();
-        let run = session.clone().run(talk, say, patience, serving);
         drain.spawn("session", sessions.track_future(run));
-        session
+        Self { retired }
     }
 
     /// Asks the server for no more work; the tunnel closes with its last stream.
     pub(crate) fn retire(&self) {
         self.retired.cancel();
     }
+}
 
-    /// Waits until the server says that it drains. Cancel safe.
-    pub(crate) async fn server_drains(&self) {
-        self.server_drains.cancelled().await;
+struct Reporter<R: From<SessionEvent>> {
+    serial: u64,
+    server_id: String,
+    report: mpsc::Sender<R>,
+    ended: bool,
+}
+
+impl<R: From<SessionEvent>> Reporter<R> {
+    fn event(&self, health: Health) -> R {
+        SessionEvent { serial: self.serial, server_id: self.server_id.clone(), health }.into()
     }
 
-    /// Whether nothing was heard of the server for so long that another tunnel
-    /// is wanted; now and when that changes.
-    pub(crate) fn suspect(&self) -> watch::Receiver<bool> {
-        self.suspect.subscribe()
+    async fn tell(&self, health: Health) {
+        // Fails only when the fleet has ended.
+        let _ = self.report.send(self.event(health)).await;
     }
+}
 
-    /// Waits until the tunnel is over, and says why. Cancel safe.
-    pub(crate) async fn ended(&self) -> String {
-        self.ended.cancelled().await;
-        self.why.get().cloned().unwrap_or_default()
+impl<R: From<SessionEvent>> Drop for Reporter<R> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.report.try_send(self.event(Health::Dead("the session was aborted".to_owned())));
+        }
     }
+}
 
-    async fn run(self, talk: Option<Talk>, say: Option<Say>, patience: Patience, serving: Arc<Serving>) {
-        let Serving { metrics, drain, .. } = &*serving;
-        // Also when this task panics.
-        let _ended = self.ended.clone().drop_guard();
-        let (why, broken) = tokio::select! {
-            biased;
-            () = drain.killed() => ("agent stopped".to_owned(), false),
-            why = self.converse(talk, patience) => (why, true),
-            why = self.accept(&serving) => (why, true),
-            why = self.forsaken(patience) => (why, true),
-            () = self.leave(drain, say) => ("drained".to_owned(), false),
+struct Running {
+    tunnel: Tunnel,
+    peer: Peer,
+    streams: Arc<Streams>,
+    retired: CancellationToken,
+    server_drains: CancellationToken,
+    serving: Arc<Serving>,
+}
+
+impl Running {
+    /// Serves until the tunnel is over. Returns the reason.
+    async fn run<R: From<SessionEvent>>(self, mut liveness: Liveness, reporter: &mut Reporter<R>) -> String {
+        let Serving { metrics, drain, .. } = &*self.serving;
+        let mut accepting = std::pin::pin!(self.accept());
+        let mut leaving = std::pin::pin!(self.leave(drain));
+        let (why, is_lost) = loop {
+            let health = tokio::select! {
+                biased;
+                () = drain.killed() => break ("agent stopped".to_owned(), false),
+                health = liveness.next() => health,
+                why = &mut accepting => break (why, true),
+                () = &mut leaving => break ("drained".to_owned(), false),
+            };
+            match health {
+                Health::Dead(why) => break (why, true),
+                Health::Draining(reason) => {
+                    debug!(remote = %self.tunnel.remote(), reason, "the server is draining");
+                    self.server_drains.cancel();
+                    reporter.tell(Health::Draining(reason)).await;
+                }
+                Health::Suspect | Health::Back => reporter.tell(health).await,
+            }
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");
         self.tunnel.close(&why);
-        metrics.tunnel_ended(self.tunnel.link(), broken);
-        // Nobody else sets it.
-        let _ = self.why.set(why);
+        metrics.tunnel_ended(self.tunnel.link(), is_lost);
+        why
     }
 
-    /// Ready with the reason when the server is not there any more.
-    async fn converse(&self, talk: Option<Talk>, patience: Patience) -> String {
-        let Some(Talk { control: ControlStream { messages, reads_alive }, mut outgoing }) = talk else {
-            return self.tunnel.closed().await.to_string();
-        };
-        let hear = |event| match event {
-            Event::Said(Control::Drain(notice)) => {
-                debug!(remote = %self.tunnel.remote(), reason = notice.reason, "the server is draining");
-                self.server_drains.cancel();
-            }
-            Event::Said(_) | Event::Alive(_) => {}
-            Event::Suspect => drop(self.suspect.send_replace(true)),
-            Event::Back => drop(self.suspect.send_replace(false)),
-        };
-        let voice = self.tunnel.traffic().is_some().then_some(Voice {
-            tunnel: &self.tunnel,
-            streams: &self.streams.open,
-            began: &self.streams.began,
-            is_understood: reads_alive,
-        });
-        let mut conversation = Conversation::new(messages, Role::Agent, patience.on(self.tunnel.link()));
-        conversation.keep(&mut outgoing, voice, hear).await.to_string()
-    }
-
-    /// Ready with the reason when nothing speaks for waiting for a silent server
-    /// any longer: no streams are left, or its host says that its process is gone.
-    async fn forsaken(&self, patience: Patience) -> String {
-        let mut suspect = self.suspect();
-        loop {
-            // Never fails: the sender is in `self`.
-            let _ = suspect.wait_for(|suspect| *suspect).await;
-            if self.streams.open.load(Ordering::Acquire) == 0 {
-                return ControlError::Silent(patience.suspect).to_string();
-            }
-            if self.tunnel.is_port_closed().await && *suspect.borrow() {
-                return "the server's process is gone".to_owned();
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    async fn accept(&self, serving: &Arc<Serving>) -> String {
+    async fn accept(&self) -> String {
         loop {
             match self.tunnel.accept().await {
-                Ok(offered) => {
-                    let open = OpenStream::new(&self.streams);
+                Ok(asked) => {
+                    let open = self.streams.count();
                     // Boxed, so that it costs nothing once the connection is relayed.
-                    let connecting = Box::pin(Arc::clone(serving).connect(offered));
-                    serving.drain.spawn_connection("connection", async move {
+                    let connecting = Box::pin(Arc::clone(&self.serving).connect(asked));
+                    self.serving.drain.spawn_connection("connection", async move {
                         if let Some(connected) = connecting.await {
                             connected.relay().await;
                         }
@@ -213,32 +155,19 @@ impl Session {
         }
     }
 
-    /// Ready when somebody wants this tunnel to end and its streams have ended.
-    async fn leave(&self, drain: &Drain, say: Option<Say>) {
+    /// Waits until one side wants this tunnel to end and its streams have ended.
+    async fn leave(&self, drain: &Drain) {
         let reason = tokio::select! {
             () = drain.started() => Some("the agent is draining"),
             () = self.retired.cancelled() => Some("replaced by another tunnel"),
             // The server knows, and sends no more work.
-            () = self.server_drains() => None,
+            () = self.server_drains.cancelled() => None,
         };
         if let Some(reason) = reason {
-            self.give_notice(reason, say.as_ref()).await;
+            self.peer.drain(reason);
         }
         // Dials that were on their way when the notice went still come.
         tokio::time::sleep(NOTICE_TRAVELS).await;
-        while self.streams.open.load(Ordering::Acquire) > 0 {
-            self.streams.none_left.notified().await;
-        }
-    }
-
-    /// Asks the server for no more work.
-    async fn give_notice(&self, reason: &str, say: Option<&Say>) {
-        if let Tunnel::Konnectivity(packets) = &self.tunnel {
-            packets.say_drain();
-        }
-        let Some(say) = say else { return };
-        if say.send(Box::new(Control::Drain(DrainNotice { reason: reason.to_owned() }))).await.is_err() {
-            warn!("the conversation ended before the drain notice");
-        }
+        self.streams.none().await;
     }
 }

@@ -6,22 +6,19 @@
 //! nothing is heard, is for new dials as good as gone; its streams live on.
 
 mod authenticator;
-mod konnectivity;
 mod session;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
-use tunnel::control::Say;
-use tunnel::signs::UNPROMISED;
+use tunnel::liveness::Peer;
+use tunnel::streams::{StreamGuard, Streams};
 use tunnel::transport::Tunnel;
 use tunnel_proto::ident::Identifiers;
-use tunnel_proto::message::Control;
 use tunnel_proto::target::Host;
 
 use crate::route::View;
@@ -32,34 +29,18 @@ pub use session::{Sessions, accept_quic, accept_tcp};
 /// Agents that left and are still remembered, so that an error can say when.
 const DEPARTED: usize = 1024;
 
-/// What an agent last said of its life.
-#[derive(Debug, Clone, Copy)]
-pub struct Said {
-    /// When that came.
-    pub at: Instant,
-    /// How long until it says so again, at the latest.
-    pub next: Duration,
-    /// How often it has said so.
-    pub times: u64,
-}
-
-/// A registered agent, or rather one tunnel of it.
+/// One tunnel of an agent, and all that routing, dials and pages know of it.
 #[derive(Debug)]
-pub struct Agent {
-    /// The agent's name.
+pub struct AgentTunnel {
+    /// The agent's id. Several tunnels may have the same.
     pub id: String,
-    /// What it serves.
+    /// The targets that the agent serves.
     pub identifiers: Identifiers,
-    tunnel: Option<Tunnel>,
-    say: Option<Say>,
-    streams: AtomicUsize,
-    /// Told when the first stream is opened.
-    busy: Notify,
-    /// Told when another tunnel of the same agent comes.
-    succeeded: Notify,
-    alive: Mutex<Said>,
+    /// `None` in tests of routing.
+    connected: Option<Connected>,
+    streams: Arc<Streams>,
     draining: AtomicBool,
-    /// When it was last heard of, while it is suspect.
+    /// When the agent was last heard of, while it is suspect.
     suspect: watch::Sender<Option<Instant>>,
     /// The tunnel is over, and its session has not taken notice yet.
     lost: AtomicBool,
@@ -67,37 +48,32 @@ pub struct Agent {
     why_ended: OnceLock<String>,
 }
 
-impl Agent {
-    /// An agent on a tunnel; `say` reaches its control stream.
-    pub fn new(id: String, identifiers: Identifiers, tunnel: Tunnel, say: Say) -> Self {
-        Self {
-            id,
-            identifiers,
-            tunnel: Some(tunnel),
-            say: Some(say),
-            streams: AtomicUsize::new(0),
-            busy: Notify::new(),
-            succeeded: Notify::new(),
-            alive: Mutex::new(Said { at: Instant::now(), next: UNPROMISED, times: 0 }),
-            draining: AtomicBool::new(false),
-            suspect: watch::Sender::new(None),
-            lost: AtomicBool::new(false),
-            why_ended: OnceLock::new(),
-        }
+#[derive(Debug)]
+struct Connected {
+    tunnel: Tunnel,
+    peer: Peer,
+}
+
+impl AgentTunnel {
+    /// A tunnel that stands; `streams` counts its streams.
+    pub fn new(
+        id: String,
+        identifiers: Identifiers,
+        tunnel: Tunnel,
+        peer: Peer,
+        streams: Arc<Streams>,
+    ) -> Self {
+        Self { connected: Some(Connected { tunnel, peer }), streams, ..Self::detached(id, identifiers) }
     }
 
-    /// An agent without a tunnel: routing can pick it, a dial of it fails. For
-    /// tests and guards of routing.
-    pub fn detached(id: &str, identifiers: Identifiers) -> Self {
+    /// An agent without a tunnel: routing can pick it, a dial of it fails. For tests and
+    /// guards of routing.
+    pub fn detached(id: impl Into<String>, identifiers: Identifiers) -> Self {
         Self {
-            id: id.to_owned(),
+            id: id.into(),
             identifiers,
-            tunnel: None,
-            say: None,
-            streams: AtomicUsize::new(0),
-            busy: Notify::new(),
-            succeeded: Notify::new(),
-            alive: Mutex::new(Said { at: Instant::now(), next: UNPROMISED, times: 0 }),
+            connected: None,
+            streams: Arc::default(),
             draining: AtomicBool::new(false),
             suspect: watch::Sender::new(None),
             lost: AtomicBool::new(false),
@@ -107,88 +83,57 @@ impl Agent {
 
     /// Its tunnel.
     pub fn tunnel(&self) -> Option<&Tunnel> {
-        self.tunnel.as_ref()
+        self.connected.as_ref().map(|connected| &connected.tunnel)
     }
 
-    /// Whether it reads nothing, so that others are better asked. Only on a
-    /// stream that all connections share can one of them bring that about.
+    /// Whether the agent reads nothing, so that others are dialled first.
     pub fn is_stuck(&self) -> bool {
-        match &self.tunnel {
-            Some(Tunnel::Konnectivity(link)) => link.is_stuck(),
-            Some(Tunnel::Quic(_) | Tunnel::H2(_)) | None => false,
-        }
+        self.tunnel().is_some_and(Tunnel::is_stuck)
     }
 
     /// Open streams, those being dialled included.
     pub fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
+        self.streams.open()
     }
 
     /// Counts a stream for as long as the guard lives.
-    pub fn count_stream(self: &Arc<Self>) -> StreamCount {
-        if self.streams.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.busy.notify_one();
-        }
-        StreamCount(Arc::clone(self))
+    pub fn count_stream(&self) -> StreamGuard {
+        self.streams.count()
     }
 
-    /// Waits until there is a stream. Cancel safe.
-    pub async fn busy(&self) {
-        while self.streams() == 0 {
-            self.busy.notified().await;
-        }
-    }
-
-    /// Waits until another tunnel of the same agent has come. Cancel safe.
-    pub async fn succeeded(&self) {
-        self.succeeded.notified().await;
-    }
-
-    /// What it last said of its life.
-    pub fn alive(&self) -> Said {
-        *self.alive.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// It lives, and says so again after `next` at the latest.
-    pub fn set_alive(&self, next: Duration) {
-        let mut said = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        *said = Said { at: Instant::now(), next, times: said.times + 1 };
-    }
-
-    /// Whether it asked for no more work.
+    /// Whether the agent asked for no more work.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// It asked for no more work.
+    /// The agent asked for no more work.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why its tunnel is over, once that is known.
+    /// Why the tunnel is over, once that is known.
     pub fn why_ended(&self) -> Option<&str> {
         self.why_ended.get().map(String::as_str)
     }
 
-    /// Its tunnel is over. Said before the tunnel is closed, so that whoever
-    /// loses a stream by that can tell why.
+    /// Notes why the tunnel is over. Call it before the tunnel is closed, so that a dial
+    /// that loses its stream can name the reason.
     fn set_ended(&self, why: &str) {
         // The first reason is the true one.
         let _ = self.why_ended.set(why.to_owned());
     }
 
-    /// Since when nothing was heard of it, if that is so long that it gets no new
-    /// dials.
+    /// When the agent was last heard of, while it is suspect and gets no new dials.
     pub fn silent_since(&self) -> Option<Instant> {
         *self.suspect.borrow()
     }
 
-    /// Nothing was heard of it since then, or it is back.
+    /// The agent is suspect and was last heard of then; `None`: it is back.
     pub fn set_suspect(&self, since: Option<Instant>) {
         self.suspect.send_replace(since);
     }
 
-    /// Waits until it is suspect. Cancel safe.
+    /// Waits until the agent is suspect. Cancel safe.
     pub async fn suspected(&self) {
         // Never fails: the sender is in `self`.
         let _ = self.suspect.subscribe().wait_for(Option::is_some).await;
@@ -198,41 +143,29 @@ impl Agent {
         !self.lost.load(Ordering::Relaxed) && self.silent_since().is_none()
     }
 
-    /// Sends a notice on the control stream, if there is room for one.
-    pub fn say(&self, control: Control) {
-        if let Some(say) = &self.say {
-            // A full queue means that the agent is not reading; the heartbeat
-            // will tell. A closed one means that it is gone.
-            let _ = say.try_send(Box::new(control));
+    /// Asks the agent's process whether it lives, because another one has its id.
+    fn doubt(&self) {
+        if let Some(connected) = &self.connected {
+            connected.peer.doubt();
         }
     }
-}
 
-/// One stream of an agent, counted until dropped.
-#[derive(Debug)]
-pub struct StreamCount(Arc<Agent>);
-
-impl StreamCount {
-    /// The agent.
-    pub fn agent(&self) -> &Arc<Agent> {
-        &self.0
-    }
-}
-
-impl Drop for StreamCount {
-    fn drop(&mut self) {
-        self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    /// Asks the agent to prefer other servers.
+    fn announce_drain(&self) {
+        if let Some(connected) = &self.connected {
+            connected.peer.drain("the server is draining");
+        }
     }
 }
 
 /// All registrations. Clones are the same registry.
 #[derive(Debug, Clone, Default)]
 pub struct Registry {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Inner {
     state: Mutex<State>,
     view: ArcSwap<View>,
     /// The registrations changed after the view was made. Making it lazily
@@ -244,7 +177,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// In the order of registration.
-    tunnels: Vec<(u64, Arc<Agent>)>,
+    tunnels: Vec<(u64, Arc<AgentTunnel>)>,
     departed: VecDeque<Departed>,
 }
 
@@ -258,37 +191,37 @@ struct Departed {
 
 impl Registry {
     /// Registers an agent until the guard is dropped.
-    pub fn register(&self, agent: Arc<Agent>) -> Registration {
-        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+    pub fn register(&self, agent: Arc<AgentTunnel>) -> Registration {
+        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         for (_, older) in state.tunnels.iter().filter(|(_, older)| older.id == agent.id) {
-            older.succeeded.notify_one();
+            older.doubt();
         }
         state.tunnels.push((number, agent));
         drop(state);
-        self.shared.stale.store(true, Ordering::Release);
+        self.inner.stale.store(true, Ordering::Release);
         Registration { registry: self.clone(), number }
     }
 
     /// A dial found the agent's tunnel over: it is not to be picked again, and
     /// an older tunnel of the agent, if there is one, is.
-    pub fn lost(&self, agent: &Agent) {
+    pub fn lost(&self, agent: &AgentTunnel) {
         agent.lost.store(true, Ordering::Relaxed);
-        self.shared.stale.store(true, Ordering::Release);
+        self.inner.stale.store(true, Ordering::Release);
     }
 
     /// The agents as they are now.
     pub fn view(&self) -> Arc<View> {
-        if self.shared.stale.load(Ordering::Acquire) {
+        if self.inner.stale.load(Ordering::Acquire) {
             let state = self.lock();
-            self.shared.stale.store(false, Ordering::Release);
-            self.shared.view.store(Arc::new(View::new(newest(&state.tunnels))));
+            self.inner.stale.store(false, Ordering::Release);
+            self.inner.view.store(Arc::new(View::new(newest(&state.tunnels))));
         }
-        self.shared.view.load_full()
+        self.inner.view.load_full()
     }
 
     /// All tunnels, older ones of an agent included.
-    pub fn tunnels(&self) -> Vec<Arc<Agent>> {
+    pub fn tunnels(&self) -> Vec<Arc<AgentTunnel>> {
         self.lock().tunnels.iter().map(|(_, agent)| Arc::clone(agent)).collect()
     }
 
@@ -311,14 +244,14 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Per agent id, of the tunnels that can be used, the one that registered last
 /// and does not drain; if all drain, the last.
-fn newest(tunnels: &[(u64, Arc<Agent>)]) -> impl Iterator<Item = Arc<Agent>> {
-    let mut best: std::collections::HashMap<&str, &Arc<Agent>> = std::collections::HashMap::new();
+fn newest(tunnels: &[(u64, Arc<AgentTunnel>)]) -> impl Iterator<Item = Arc<AgentTunnel>> {
+    let mut best: std::collections::HashMap<&str, &Arc<AgentTunnel>> = std::collections::HashMap::new();
     for (_, agent) in tunnels.iter().filter(|(_, agent)| agent.is_usable()) {
         let slot = best.entry(&agent.id).or_insert(agent);
         if !agent.is_draining() || slot.is_draining() {
@@ -343,7 +276,7 @@ impl Registration {
     /// The agent began to drain, became suspect or came back: another tunnel of it
     /// may be better now.
     pub fn changed(&self) {
-        self.registry.shared.stale.store(true, Ordering::Release);
+        self.registry.inner.stale.store(true, Ordering::Release);
     }
 }
 
@@ -359,7 +292,7 @@ impl Drop for Registration {
             state.departed.push_back(Departed { at: Instant::now(), id, hosts });
         }
         drop(state);
-        self.registry.shared.stale.store(true, Ordering::Release);
+        self.registry.inner.stale.store(true, Ordering::Release);
     }
 }
 
@@ -367,11 +300,11 @@ impl Drop for Registration {
 mod tests {
     use super::*;
 
-    fn agent(id: &str) -> Arc<Agent> {
-        Arc::new(Agent::detached(id, Identifiers::default()))
+    fn agent(id: &str) -> Arc<AgentTunnel> {
+        Arc::new(AgentTunnel::detached(id, Identifiers::default()))
     }
 
-    fn active(registry: &Registry) -> Vec<Arc<Agent>> {
+    fn active(registry: &Registry) -> Vec<Arc<AgentTunnel>> {
         registry.view().agents().to_vec()
     }
 
@@ -439,7 +372,7 @@ mod tests {
     async fn who_is_suspect_is_told_of_as_if_it_had_left() {
         let registry = Registry::default();
         let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
-        let silent = Arc::new(Agent::detached("a", ids));
+        let silent = Arc::new(AgentTunnel::detached("a", ids));
         let _registered = registry.register(Arc::clone(&silent));
         assert!(registry.departed(&Host::Name("node".into())).is_none());
         let since = Instant::now();
@@ -451,7 +384,7 @@ mod tests {
     async fn who_left_is_remembered_for_a_while() {
         let registry = Registry::default();
         let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
-        drop(registry.register(Arc::new(Agent::detached("a", ids))));
+        drop(registry.register(Arc::new(AgentTunnel::detached("a", ids))));
         assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().0, "a");
         assert!(registry.departed(&Host::Name("other".into())).is_none());
         assert_eq!(registry.last_departed().unwrap().0, "a");

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tracing::warn;
-use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
+use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 use tunnel::transport::quic::{Datagrams, LARGEST};
 

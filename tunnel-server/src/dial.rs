@@ -8,17 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tunnel::control::Messages;
-use tunnel::duplex::Broken;
-use tunnel::packets;
 use tunnel::stream::Stream;
-use tunnel::transport::{Link, OpenError, Tunnel, konnectivity};
-use tunnel_proto::message::{Dial, DialReply, MAX_DIAL};
+use tunnel::streams::StreamGuard;
+use tunnel::transport::{DialFailure, Link, Tunnel};
+use tunnel_proto::message::Dial;
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::Target;
 
-use crate::agents::{Agent, Registry, StreamCount};
-use crate::metrics::{DialFailure, DialTimes, GaugeGuard, Metrics};
+use crate::agents::{AgentTunnel, Registry};
+use crate::metrics::{DialFailureReason, DialTimes, GaugeGuard, Metrics};
 use crate::route::Router;
 
 /// How long a dial waits for an agent that reads nothing where another could be
@@ -113,13 +111,13 @@ impl DialError {
     }
 
     /// What Konnectivity would call it.
-    const fn failure(&self) -> DialFailure {
+    const fn failure(&self) -> DialFailureReason {
         match self {
-            Self::NoAgent { .. } | Self::NoneServes { .. } => DialFailure::NoAgent,
-            Self::AgentLost { .. } | Self::AgentBusy { .. } => DialFailure::BackendClose,
-            Self::Refused { .. } => DialFailure::ErrorResponse,
-            Self::Timeout { .. } => DialFailure::BackendDialTimeout,
-            Self::BadAnswer { .. } => DialFailure::UnrecognizedResponse,
+            Self::NoAgent { .. } | Self::NoneServes { .. } => DialFailureReason::NoAgent,
+            Self::AgentLost { .. } | Self::AgentBusy { .. } => DialFailureReason::BackendClose,
+            Self::Refused { .. } => DialFailureReason::ErrorResponse,
+            Self::Timeout { .. } => DialFailureReason::BackendDialTimeout,
+            Self::BadAnswer { .. } => DialFailureReason::UnrecognizedResponse,
         }
     }
 
@@ -145,22 +143,15 @@ pub struct Dialed {
     pub stream: Stream,
     /// The link it came over.
     pub link: Link,
-    /// Counts the stream for as long as it lives.
-    count: StreamCount,
-    _streams: GaugeGuard,
-}
-
-impl Dialed {
     /// The agent that made it.
-    pub fn agent(&self) -> &Arc<Agent> {
-        self.count.agent()
-    }
+    pub agent: Arc<AgentTunnel>,
+    _count: StreamGuard,
+    _streams: GaugeGuard,
 }
 
 /// A stream whose agent has connected.
 struct Answered {
     stream: Stream,
-    link: Link,
     opened: Instant,
     streams: GaugeGuard,
 }
@@ -214,28 +205,28 @@ impl Dialer {
         target: &Target,
         deadline: Instant,
     ) -> Result<(Dialed, DialTimes), DialError> {
-        let began = Instant::now();
+        let mut asking = Asking { id, target, began: Instant::now(), deadline, untaken: None };
         let first = self.pick(target, None)?;
-        let patience = self.patience(&first, target);
-        let error = match self.ask(&first, id, target, (began, deadline), patience).await {
+        asking.untaken = self.untaken(&first, target);
+        let error = match self.ask(Arc::clone(&first), &asking).await {
             Err(error) if error.is_worth_another_agent() => error,
             result => return result,
         };
-        let began = Instant::now();
+        let second_try = Asking { began: Instant::now(), untaken: None, ..asking };
         let Ok(second) = self.pick(target, Some(&first)) else { return Err(error) };
         self.metrics.dial_retried();
         self.metrics.konnectivity.dial_failed(error.failure());
-        self.ask(&second, id, target, (began, deadline), None).await
+        self.ask(second, &second_try).await
     }
 
-    /// How long an agent is waited for that takes no dial, where others could.
-    fn patience(&self, agent: &Arc<Agent>, target: &Target) -> Option<Duration> {
-        let shares = matches!(agent.tunnel(), Some(Tunnel::Konnectivity(_)));
+    /// How long an agent may leave a dial unread, where another agent could take it.
+    fn untaken(&self, agent: &Arc<AgentTunnel>, target: &Target) -> Option<Duration> {
+        let shares = agent.tunnel().is_some_and(Tunnel::shares_a_stream);
         let others = || self.router.pick(&self.registry.view(), target, Some(agent)).is_some();
         (shares && others()).then_some(UNTAKEN)
     }
 
-    fn pick(&self, target: &Target, not: Option<&Arc<Agent>>) -> Result<Arc<Agent>, DialError> {
+    fn pick(&self, target: &Target, not: Option<&Arc<AgentTunnel>>) -> Result<Arc<AgentTunnel>, DialError> {
         let view = self.registry.view();
         self.router.pick(&view, target, not).ok_or_else(|| {
             if view.agents().is_empty() { self.no_agent(target) } else { self.none_serves(target) }
@@ -264,27 +255,19 @@ impl Dialer {
 
     async fn ask(
         &self,
-        agent: &Arc<Agent>,
-        id: u64,
-        target: &Target,
-        (began, deadline): (Instant, Instant),
-        patience: Option<Duration>,
+        agent: Arc<AgentTunnel>,
+        asking: &Asking<'_>,
     ) -> Result<(Dialed, DialTimes), DialError> {
         let count = agent.count_stream();
-        // Whether a dial has reached a silent agent cannot be known, nor that of one
-        // whose tunnel is over; dropped, it is cancelled there as soon as that hears of it.
-        let silent = || DialError::AgentLost {
-            agent: agent.id.clone(),
-            target: target.to_string(),
-            why: "no sign of life".to_owned(),
-        };
         // Boxed: it is large, and the connection's task, which it is part of, lives on.
-        let mut exchange = Box::pin(self.exchange(agent, id, target, deadline, patience));
-        let asked = timeout_at(deadline, async {
+        let mut exchange = Box::pin(self.exchange(&agent, asking));
+        let asked = timeout_at(asking.deadline, async {
             tokio::select! {
                 biased;
                 answered = &mut exchange => answered,
-                () = agent.suspected() => Err(silent()),
+                // Whether the dial has reached a silent agent cannot be known. It is
+                // cancelled there as soon as the agent hears of that.
+                () = agent.suspected() => Err(asking.lost(&agent, "no sign of life".to_owned())),
             }
         });
         let asked = asked.await;
@@ -292,97 +275,58 @@ impl Dialer {
         let answered = asked.unwrap_or_else(|_| {
             Err(DialError::Timeout {
                 agent: agent.id.clone(),
-                target: target.to_string(),
+                target: asking.target.to_string(),
                 seconds: self.limit.as_secs(),
             })
         })?;
+        let Answered { stream, opened, streams } = answered;
         let times = DialTimes {
-            open: answered.opened - began,
-            answer: answered.opened.elapsed(),
-            total: began.elapsed(),
+            open: opened - asking.began,
+            answer: opened.elapsed(),
+            total: asking.began.elapsed(),
         };
-        let Answered { stream, link, streams, .. } = answered;
-        Ok((Dialed { stream, link, count, _streams: streams }, times))
+        Ok((Dialed { link: stream.link(), stream, agent, _count: count, _streams: streams }, times))
     }
 
-    async fn exchange(
-        &self,
-        agent: &Arc<Agent>,
-        id: u64,
-        target: &Target,
-        deadline: Instant,
-        patience: Option<Duration>,
-    ) -> Result<Answered, DialError> {
-        // What the session found out says more than what became of the stream.
-        let lost = |why: String| DialError::AgentLost {
-            agent: agent.id.clone(),
-            target: target.to_string(),
-            why: agent.why_ended().map_or(why, str::to_owned),
-        };
-        let bad = |why: String| DialError::BadAnswer { agent: agent.id.clone(), why };
-        let tunnel = agent.tunnel().ok_or_else(|| lost("no tunnel".to_owned()))?;
-        if let Tunnel::Konnectivity(link) = tunnel {
-            return self.ask_by_packet(agent, link, target, patience).await;
-        }
-        let stream = tunnel.open().await.map_err(|error| match error {
-            OpenError::Busy => DialError::AgentBusy { agent: agent.id.clone() },
-            OpenError::Lost(_) | OpenError::WrongSide => {
-                self.registry.lost(agent);
-                lost(error.to_string())
-            }
-        })?;
-        let (opened, streams) = (Instant::now(), self.metrics.stream(tunnel.link()));
-        let mut messages = Messages::new(stream, MAX_DIAL);
-        let timeout = deadline.saturating_duration_since(Instant::now());
-        let dial = Dial { target: target.clone(), timeout, connection_id: id };
-        let broken = |error: Broken| match error {
-            Broken::Stopped => DialError::AgentBusy { agent: agent.id.clone() },
-            Broken::Protocol(why) => bad(why),
-            Broken::Lost(_) => {
-                self.registry.lost(agent);
-                lost(error.to_string())
-            }
-            Broken::Reset | Broken::Overflow { .. } | Broken::Io(_) => lost(error.to_string()),
-        };
-        messages.send(dial.encode()).await.map_err(broken)?;
-        let reply = messages.recv().await.map_err(broken)?;
-        let reply = reply.ok_or_else(|| bad("the stream ended".to_owned()))?;
-        match DialReply::decode(reply).map_err(|error| bad(error.to_string()))? {
-            DialReply::Connected { .. } => {
-                let stream = messages.into_stream();
-                Ok(Answered { stream, link: tunnel.link(), opened, streams })
-            }
-            DialReply::Refused(refusal) => Err(DialError::Refused { agent: agent.id.clone(), refusal }),
-        }
-    }
-
-    async fn ask_by_packet(
-        &self,
-        agent: &Arc<Agent>,
-        link: &konnectivity::Tunnel,
-        target: &Target,
-        patience: Option<Duration>,
-    ) -> Result<Answered, DialError> {
+    async fn exchange(&self, agent: &AgentTunnel, asking: &Asking<'_>) -> Result<Answered, DialError> {
+        let tunnel = agent.tunnel().ok_or_else(|| asking.lost(agent, "no tunnel".to_owned()))?;
+        let timeout = asking.deadline.saturating_duration_since(Instant::now());
+        let dial = Dial { target: asking.target.clone(), timeout, connection_id: asking.id };
+        let mut open = None;
+        let opened = || open = Some((Instant::now(), self.metrics.stream(tunnel.link())));
+        let dialled = tunnel.dial(&dial, asking.untaken, opened).await;
         let agent_id = || agent.id.clone();
-        let (opened, streams) = (Instant::now(), self.metrics.stream(Link::Konnectivity));
-        let answer = match patience {
-            Some(patience) => link.dial_if_taken(target.to_string(), patience).await,
-            None => link.dial(target.to_string()).await,
-        };
-        match answer {
-            Ok(member) => Ok(Answered { stream: member.into(), link: Link::Konnectivity, opened, streams }),
-            Err(packets::DialFailure::Refused(text)) => {
-                Err(DialError::Refused { agent: agent_id(), refusal: Refusal::from_go(text) })
-            }
-            Err(packets::DialFailure::BadAnswer(why)) => Err(DialError::BadAnswer { agent: agent_id(), why }),
-            Err(packets::DialFailure::Busy | packets::DialFailure::Untaken) => {
-                Err(DialError::AgentBusy { agent: agent_id() })
-            }
-            Err(packets::DialFailure::Lost(why)) => {
+        match (dialled, open) {
+            (Ok(stream), Some((opened, streams))) => Ok(Answered { stream, opened, streams }),
+            // Never: a stream is open before it is answered.
+            (Ok(_), None) => Err(asking.lost(agent, "no stream".to_owned())),
+            (Err(DialFailure::Refused(refusal)), _) => Err(DialError::Refused { agent: agent_id(), refusal }),
+            (Err(DialFailure::BadAnswer(why)), _) => Err(DialError::BadAnswer { agent: agent_id(), why }),
+            (Err(DialFailure::Busy), _) => Err(DialError::AgentBusy { agent: agent_id() }),
+            (Err(DialFailure::Broken(why)), _) => Err(asking.lost(agent, why)),
+            (Err(error @ DialFailure::Lost(_)), _) => {
                 self.registry.lost(agent);
-                Err(DialError::AgentLost { agent: agent_id(), target: target.to_string(), why })
+                Err(asking.lost(agent, error.to_string()))
             }
         }
+    }
+}
+
+/// One try of a dial.
+struct Asking<'a> {
+    id: u64,
+    target: &'a Target,
+    began: Instant,
+    deadline: Instant,
+    /// How long an agent may leave the dial unread.
+    untaken: Option<Duration>,
+}
+
+impl Asking<'_> {
+    fn lost(&self, agent: &AgentTunnel, why: String) -> DialError {
+        // The session's reason says more than the stream's.
+        let why = agent.why_ended().map_or(why, str::to_owned);
+        DialError::AgentLost { agent: agent.id.clone(), target: self.target.to_string(), why }
     }
 }
 

@@ -18,7 +18,7 @@ use tunnel::relay::{Budget, Ending, Lane, Meter};
 use tunnel::transport::Link;
 
 pub use backends::Backends;
-pub use konnectivity::{DialFailure, Konnectivity, LeaseCall, Leases, Packets};
+pub use konnectivity::{DialFailureReason, Konnectivity, LeaseCall, Leases, Packets};
 pub use ours::Peers;
 use ours::{Dials, Traffic};
 pub use tunnel::metering::GaugeGuard;
@@ -157,6 +157,12 @@ impl Metrics {
     pub fn stream(&self, link: Link) -> GaugeGuard {
         self.traffic.streams_opened.with_label_values(&[link.label()]).inc();
         GaugeGuard::new(self.traffic.streams.with_label_values(&[link.label()]))
+    }
+
+    /// Counts a tunnel that stands, until the guard is dropped.
+    pub fn tunnel(&self, link: Link) -> (GaugeGuard, Option<GaugeGuard>) {
+        let call = (link == Link::Konnectivity).then(|| self.konnectivity.connect_call());
+        (GaugeGuard::new(self.peers.tunnels.with_label_values(&[link.label()])), call)
     }
 
     /// An agent has connected to a target.

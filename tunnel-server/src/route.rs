@@ -9,7 +9,7 @@ use rand::RngExt as _;
 use tunnel_proto::network::Network;
 use tunnel_proto::target::{Host, Target};
 
-use crate::agents::Agent;
+use crate::agents::AgentTunnel;
 
 /// One way to find an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +68,7 @@ impl From<Strategies> for Vec<Strategy> {
 /// Agents that are equally right for a target: those that drain stand last.
 #[derive(Debug, Default)]
 struct Group {
-    agents: Vec<Arc<Agent>>,
+    agents: Vec<Arc<AgentTunnel>>,
     /// How many of them, from the front, do not drain.
     ready: usize,
 }
@@ -88,7 +88,7 @@ pub struct View {
 
 impl View {
     /// Indexes agents.
-    pub fn new(agents: impl Iterator<Item = Arc<Agent>>) -> Self {
+    pub fn new(agents: impl Iterator<Item = Arc<AgentTunnel>>) -> Self {
         let mut view = Self::default();
         for agent in agents {
             if agent.identifiers.default_route {
@@ -109,7 +109,7 @@ impl View {
     }
 
     /// All agents.
-    pub fn agents(&self) -> &[Arc<Agent>] {
+    pub fn agents(&self) -> &[Arc<AgentTunnel>] {
         &self.all.agents
     }
 
@@ -126,7 +126,7 @@ impl View {
 
     /// The agents that a strategy can use for some target; one may come more
     /// than once.
-    pub fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<Agent>> + '_> {
+    pub fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<AgentTunnel>> + '_> {
         match strategy {
             Strategy::Default => Box::new(self.all.agents.iter()),
             Strategy::DefaultRoute => Box::new(self.default_route.agents.iter()),
@@ -140,8 +140,8 @@ impl View {
         &self,
         strategy: Strategy,
         target: &Target,
-        usable: impl Fn(&Arc<Agent>) -> bool,
-    ) -> Option<&Arc<Agent>> {
+        usable: impl Fn(&Arc<AgentTunnel>) -> bool,
+    ) -> Option<&Arc<AgentTunnel>> {
         match (strategy, target.host()) {
             (Strategy::Default, _) => self.all.pick(usable),
             (Strategy::DefaultRoute, _) => self.default_route.pick(usable),
@@ -157,7 +157,7 @@ impl View {
 }
 
 impl Group {
-    fn add(&mut self, agent: &Arc<Agent>) {
+    fn add(&mut self, agent: &Arc<AgentTunnel>) {
         // An agent that names a host twice is there once. What was added last
         // is the last of all or the last of those that do not drain.
         let last = [self.agents.len().checked_sub(1), self.ready.checked_sub(1)];
@@ -174,9 +174,9 @@ impl Group {
 
     /// One that does not drain, or else one that does; what is stuck comes after
     /// both, since a dial would only wait there.
-    fn pick(&self, usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
+    fn pick(&self, usable: impl Fn(&Arc<AgentTunnel>) -> bool) -> Option<&Arc<AgentTunnel>> {
         let (ready, draining) = self.agents.split_at(self.ready);
-        let takes = |agent: &Arc<Agent>| usable(agent) && !agent.is_stuck();
+        let takes = |agent: &Arc<AgentTunnel>| usable(agent) && !agent.is_stuck();
         pick_of(ready, takes)
             .or_else(|| pick_of(draining, takes))
             .or_else(|| pick_of(ready, &usable))
@@ -205,15 +205,23 @@ impl Router {
     /// usable agent decides, even if all it knows drain: they can reach the
     /// target, and agents of a later strategy possibly not. Among equals, of
     /// two taken at random the one with fewer streams; `not` never.
-    pub fn pick(&self, view: &View, target: &Target, not: Option<&Arc<Agent>>) -> Option<Arc<Agent>> {
-        let usable = |agent: &Arc<Agent>| not.is_none_or(|not| !Arc::ptr_eq(agent, not));
+    pub fn pick(
+        &self,
+        view: &View,
+        target: &Target,
+        not: Option<&Arc<AgentTunnel>>,
+    ) -> Option<Arc<AgentTunnel>> {
+        let usable = |agent: &Arc<AgentTunnel>| not.is_none_or(|not| !Arc::ptr_eq(agent, not));
         self.strategies.iter().find_map(|&strategy| view.pick(strategy, target, usable)).map(Arc::clone)
     }
 }
 
 /// Power of two choices. What is not usable (few agents, in practice) is
 /// stepped over.
-fn pick_of(agents: &[Arc<Agent>], usable: impl Fn(&Arc<Agent>) -> bool) -> Option<&Arc<Agent>> {
+fn pick_of(
+    agents: &[Arc<AgentTunnel>],
+    usable: impl Fn(&Arc<AgentTunnel>) -> bool,
+) -> Option<&Arc<AgentTunnel>> {
     if agents.is_empty() {
         return None;
     }

@@ -19,7 +19,7 @@ mod driver;
 mod table;
 
 pub use conn::Member;
-pub use dial::{Asked, DialFailure};
+pub use dial::Asked;
 pub use driver::{Counters, Halves};
 
 use std::collections::VecDeque;

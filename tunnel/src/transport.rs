@@ -1,10 +1,12 @@
-//! Tunnels, whichever link they use.
+//! Tunnels, whichever link they use: the place that lists the links.
 //!
-//! Who dialled and who opens streams are different things here: agents dial,
-//! servers open streams. [`Tunnel::open`] is for servers, [`Tunnel::accept`]
-//! for agents. Each link hands over a control stream together with the tunnel;
-//! on it the agent speaks first.
+//! Agents dial tunnels, servers open streams in them. A link offers: a dial that yields a
+//! stream or a named failure ([`Tunnel::dial`], servers), the next dial of the server, to
+//! be answered once ([`Tunnel::accept`], agents), an end, and signs of its peer's life for
+//! [`liveness`](crate::liveness).
 
+mod dial;
+mod greeting;
 pub mod h2;
 pub mod konnectivity;
 pub mod quic;
@@ -12,9 +14,14 @@ pub mod quic;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::packets::Asked;
-use crate::signs::Traffic;
+use tunnel_proto::message::Dial;
+
 use crate::stream::Stream;
+
+pub use dial::{Asked, DialFailure};
+pub use greeting::{
+    Arrived, Greeted, GreetingError, Introduction, NotAdmitted, Opened, accept_tcp, link_on_tcp, open_on_tcp,
+};
 
 /// The protocol under a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,9 +37,7 @@ pub enum Link {
 impl Link {
     /// Every link, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::H2, Self::Quic, Self::Konnectivity];
-}
 
-impl Link {
     /// The name in flags, metrics and logs.
     pub const fn label(self) -> &'static str {
         match self {
@@ -43,43 +48,22 @@ impl Link {
     }
 }
 
-/// One authenticated connection between an agent and a server. Clones are the
-/// same tunnel.
-#[derive(Debug, Clone)]
-pub enum Tunnel {
-    /// On HTTP/2.
-    H2(h2::Tunnel),
-    /// On QUIC.
-    Quic(quic::Tunnel),
-    /// On Konnectivity's gRPC.
-    Konnectivity(konnectivity::Tunnel),
-}
-
-/// What a server sends an agent for a connection.
-#[derive(Debug)]
-pub enum Offered {
-    /// A stream, with the dial as its first message.
-    Stream(Stream),
-    /// A dial, whose stream comes with its answer.
-    Dial(Asked),
-}
-
 /// A tunnel that could not be established.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// The settings do not allow it.
+    /// The configuration does not allow it.
     #[error("{0}")]
     Config(String),
-    /// No connection, or it went away.
+    /// There was no connection, or it was lost.
     #[error("{0}")]
     Lost(String),
-    /// One side did not accept the other's certificate, or there was no TLS.
+    /// One side did not accept the other's certificate, or did not speak TLS.
     #[error("tls: {0}")]
     Tls(String),
-    /// The peer does not want it.
+    /// The peer refused the tunnel.
     #[error("{0}")]
     Rejected(String),
-    /// It took too long.
+    /// The handshake took too long.
     #[error("timed out")]
     Timeout,
 }
@@ -97,18 +81,23 @@ impl HandshakeError {
     }
 }
 
-/// A stream that could not be opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// The agent takes no more streams for now.
-    #[error("the agent is at its stream limit")]
-    Busy,
-    /// The tunnel is gone.
-    #[error("tunnel lost: {0}")]
-    Lost(String),
-    /// Agents do not open streams, nor does anybody on a konnectivity link.
-    #[error("streams are not opened from here")]
-    WrongSide,
+/// One authenticated connection between an agent and a server. Clones are the same tunnel.
+#[derive(Debug, Clone)]
+pub enum Tunnel {
+    /// On HTTP/2.
+    H2(h2::Tunnel),
+    /// On QUIC.
+    Quic(quic::Tunnel),
+    /// On Konnectivity's gRPC.
+    Konnectivity(konnectivity::Tunnel),
+}
+
+/// How a link shows that its peer lives.
+pub(crate) enum Proof {
+    /// Datagrams and acknowledgements of QUIC, which outlive a blackout.
+    Datagrams(quic::Tunnel),
+    /// The peer's messages, or the end of the TCP connection.
+    Messages,
 }
 
 /// Why a tunnel is over.
@@ -126,7 +115,7 @@ impl Tunnel {
         }
     }
 
-    /// Where the peer is.
+    /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         match self {
             Self::H2(tunnel) => tunnel.remote(),
@@ -135,74 +124,40 @@ impl Tunnel {
         }
     }
 
-    /// How much was received from the peer so far, on links whose peer can die
-    /// without a word. On TCP the peer's kernel closes the connection.
-    pub fn received(&self) -> Option<u64> {
-        match self {
-            Self::H2(_) | Self::Konnectivity(_) => None,
-            Self::Quic(tunnel) => Some(tunnel.received()),
-        }
-    }
-
-    /// Datagrams so far, on links on which [`Self::received`] tells something.
-    pub fn traffic(&self) -> Option<Traffic> {
-        match self {
-            Self::H2(_) | Self::Konnectivity(_) => None,
-            Self::Quic(tunnel) => Some(tunnel.traffic()),
-        }
-    }
-
-    /// How long a round trip takes, as far as is known; nothing on links that
-    /// answer for themselves.
-    pub fn round_trip(&self) -> Duration {
-        match self {
-            Self::H2(_) | Self::Konnectivity(_) => Duration::ZERO,
-            Self::Quic(tunnel) => tunnel.round_trip(),
-        }
-    }
-
-    /// Whether the peer's host says that nobody listens there any more. Behind
-    /// a NAT that may be said of a living peer, so ask only about silent ones.
-    pub async fn is_port_closed(&self) -> bool {
-        match self {
-            Self::H2(_) | Self::Konnectivity(_) => false,
-            Self::Quic(tunnel) => tunnel.is_port_closed().await,
-        }
-    }
-
-    /// The next thing that is said goes out even if nothing that was sent before
-    /// has arrived yet, on links where it would wait for that: for a word now and
-    /// then to a peer of whom nothing is heard.
-    pub fn nudge(&self) {
-        match self {
-            Self::H2(_) | Self::Konnectivity(_) => {}
-            Self::Quic(tunnel) => tunnel.nudge(),
-        }
-    }
-
-    /// Opens a stream; servers only, and not on a konnectivity link, where a
-    /// dial makes it ([`konnectivity::Tunnel::dial`]). Waits while the agent
-    /// allows no more streams, so the caller limits its time. Cancel safe.
+    /// Servers: asks the agent to connect to a target. `opened` is called once a stream
+    /// for it is open. On links whose connections share one stream, a dial that the agent
+    /// has not read after `untaken` is taken back and fails with [`DialFailure::Busy`].
+    ///
+    /// Waits as long as the agent takes; the caller limits the time. Cancel safe: dropping
+    /// the future cancels the dial at the agent.
     ///
     /// # Errors
-    /// When the tunnel is gone or the agent refuses.
-    pub async fn open(&self) -> Result<Stream, OpenError> {
+    /// See [`DialFailure`].
+    pub async fn dial(
+        &self,
+        dial: &Dial,
+        untaken: Option<Duration>,
+        opened: impl FnOnce(),
+    ) -> Result<Stream, DialFailure> {
         match self {
-            Self::H2(tunnel) => tunnel.open().await,
-            Self::Quic(tunnel) => tunnel.open().await,
-            Self::Konnectivity(_) => Err(OpenError::WrongSide),
+            Self::H2(tunnel) => dial::on_stream(tunnel.open().await?, dial, opened).await,
+            Self::Quic(tunnel) => dial::on_stream(tunnel.open().await?, dial, opened).await,
+            Self::Konnectivity(tunnel) => {
+                opened();
+                tunnel.dial(dial.target.to_string(), untaken).await
+            }
         }
     }
 
-    /// What the server wants next; agents only. Cancel safe.
+    /// Agents: the next dial of the server. Cancel safe.
     ///
     /// # Errors
     /// When the tunnel is over.
-    pub async fn accept(&self) -> Result<Offered, TunnelClosed> {
+    pub async fn accept(&self) -> Result<Asked, TunnelClosed> {
         match self {
-            Self::H2(tunnel) => tunnel.accept().await.map(Offered::Stream),
-            Self::Quic(tunnel) => tunnel.accept().await.map(Offered::Stream),
-            Self::Konnectivity(tunnel) => tunnel.accept().await.map(Offered::Dial),
+            Self::H2(tunnel) => tunnel.accept().await.map(Asked::on_stream),
+            Self::Quic(tunnel) => tunnel.accept().await.map(Asked::on_stream),
+            Self::Konnectivity(tunnel) => tunnel.accept().await.map(Asked::by_packet),
         }
     }
 
@@ -221,6 +176,46 @@ impl Tunnel {
             Self::H2(tunnel) => tunnel.closed().await,
             Self::Quic(tunnel) => tunnel.closed().await,
             Self::Konnectivity(tunnel) => tunnel.closed().await,
+        }
+    }
+
+    /// Whether all connections share one stream, so that one of them can hold up a dial.
+    pub const fn shares_a_stream(&self) -> bool {
+        match self {
+            Self::H2(_) | Self::Quic(_) => false,
+            Self::Konnectivity(_) => true,
+        }
+    }
+
+    /// Whether the peer has read nothing for a while, so that other agents are dialled
+    /// first. Only a shared stream can come to that.
+    pub fn is_stuck(&self) -> bool {
+        match self {
+            Self::H2(_) | Self::Quic(_) => false,
+            Self::Konnectivity(tunnel) => tunnel.is_stuck(),
+        }
+    }
+
+    pub(crate) fn proof(&self) -> Proof {
+        match self {
+            Self::Quic(tunnel) => Proof::Datagrams(tunnel.clone()),
+            Self::H2(_) | Self::Konnectivity(_) => Proof::Messages,
+        }
+    }
+
+    /// Agents: asks the server for no new work, on links without a control stream.
+    pub(crate) fn announce_drain(&self) {
+        if let Self::Konnectivity(tunnel) = self {
+            tunnel.announce_drain();
+        }
+    }
+
+    /// Servers: waits until the agent has asked for no new work, on links without a
+    /// control stream. Cancel safe.
+    pub(crate) async fn peer_drains(&self) {
+        match self {
+            Self::H2(_) | Self::Quic(_) => std::future::pending().await,
+            Self::Konnectivity(tunnel) => tunnel.peer_drains().await,
         }
     }
 }

@@ -83,7 +83,7 @@ async fn the_listener_of_agents_wants_a_good_certificate_on_both_links() {
             let opened = async {
                 let (_, control) = open_tunnel(server.agents, link, Arc::new(config), &drain).await?;
                 // With TLS 1.3 an agent learns it only now.
-                let mut messages = tunnel::control::control_messages(control);
+                let mut messages = tunnel::messages::control_messages(control);
                 messages.recv().await.map_err(|error| HandshakeError::Lost(error.to_string()))
             };
             let counter = format!("link=\"{}\",reason=\"tls\"", link.label());

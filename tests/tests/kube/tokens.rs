@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use clap::Parser as _;
-use tunnel::control::{control_messages, greeting};
 use tunnel::drain::Drain;
+use tunnel::messages::{control_messages, greeting};
 use tunnel::transport::Link;
 use tunnel_kube_fake::{Holder, Verb, token};
 use tunnel_proto::message::{Control, Hello, Rejection, RejectionKind, encode_control};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
-use tunnel::control::{control_messages, greeting};
 use tunnel::drain::Drain;
+use tunnel::messages::{control_messages, greeting};
 use tunnel::transport::Link;
 use tunnel_client::Connection;
 use tunnel_proto::message::{Control, RejectionKind, encode_control};

@@ -78,7 +78,7 @@ fn the_server_has_all_metrics_of_konnectivity_to_the_letter() {
     let agents = tunnel_server::agents::Registry::default();
     server::Backends::register(&registry, agents, &[tunnel_server::route::Strategy::Default]).unwrap();
     let theirs = &metrics.konnectivity;
-    theirs.dial_failed(server::DialFailure::NoAgent);
+    theirs.dial_failed(server::DialFailureReason::NoAgent);
     for call in [server::LeaseCall::Delete, server::LeaseCall::List] {
         theirs.leases.answered(call, 200, "", MOMENT);
     }

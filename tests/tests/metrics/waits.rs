@@ -113,7 +113,7 @@ async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
         let flood = Target::floods(node(link)).await;
         let connections = stalled(&cluster.server, &flood).await;
         // On h2 it is a window of 768 KiB, and a sender is told of room by halves.
-        let each = if link == Link::Quic { 1 << 20 } else { 384 << 10 };
+        let each = if link == Link::Quic { 3 << 20 } else { 384 << 10 };
         wait_for_kept(&cluster.server, 3 * each).await;
         drop((connections, flood));
         cluster.server.wait_until_idle().await;
@@ -122,17 +122,17 @@ async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
     }
 }
 
-/// Each of them keeps its window, 1 MiB, and less than a third of that more.
+/// Each of them keeps its window, 3 MiB, and less than a third of that more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() {
-    let limit = (4_i64 << 20).to_string();
+    let limit = (12_i64 << 20).to_string();
     let server = ServerSpec::new("server").flag("max-stalled-memory", &limit);
     let cluster = Cluster::builder().server(server).agent_on(Link::Quic).start().await;
     let flood = Target::floods(node(Link::Quic)).await;
     let echo = Target::echo(node(Link::Quic)).await;
     let mut idle = cluster.server.connect(Frontend::ConnectUnix, &echo).await;
     let old = stalled(&cluster.server, &flood).await;
-    wait_for_kept(&cluster.server, 3 << 20).await;
+    wait_for_kept(&cluster.server, 9 << 20).await;
     let new = stalled(&cluster.server, &flood).await;
     wait_within(STALLED, "the end of the older ones", async || {
         let metrics = cluster.server.metrics().await;
@@ -147,8 +147,8 @@ async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() 
         // be told from an end.
         let _ = within("the end of an older one", payload::read_all(&mut connection)).await;
     }
-    wait_for_kept(&cluster.server, 3 << 20).await;
-    let mut much = vec![0; 8 << 20];
+    wait_for_kept(&cluster.server, 9 << 20).await;
+    let mut much = vec![0; 24 << 20];
     for mut connection in new {
         within("a newer one that reads again", connection.read_exact(&mut much)).await.unwrap();
     }

@@ -9,33 +9,19 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
 use tunnel::listen::tune_link;
-use tunnel::stream::Stream;
+use tunnel::packets::Counters;
 use tunnel::tls::ALPN;
-use tunnel::transport::konnectivity::{Connected, Introduction};
 use tunnel::transport::quic::{self, Datagrams};
-use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity};
+use tunnel::transport::{HandshakeError, Opened, Tunnel, open_on_tcp};
 
 use super::ATTEMPT_LIMIT;
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::fleet::Way;
-use crate::metrics::Metrics;
 use crate::proxy::Proxies;
 
 /// The name of gRPC in TLS, which is what a Konnectivity server speaks.
 const ALPN_GRPC: &[u8] = b"h2";
-
-/// TLS over TCP to a server.
-pub(super) type Tls = tokio_rustls::client::TlsStream<TcpStream>;
-
-/// A link on which nothing was said yet.
-#[derive(Debug)]
-pub(super) enum Opened {
-    /// A tunnel of our own kind, and the stream on which Hello is said.
-    Ours(Tunnel, Stream),
-    /// A server that speaks Konnectivity's gRPC.
-    Grpc(Box<Tls>),
-}
 
 /// What it takes to establish tunnels.
 #[derive(Debug)]
@@ -50,10 +36,17 @@ pub(super) struct Links {
     /// Shared by all attempts, if there is one.
     endpoint: Option<quic::Dialer>,
     datagrams: Datagrams,
+    /// Of konnectivity packets.
+    counters: Counters,
 }
 
 impl Links {
-    pub(super) fn new(config: &Config, drain: Drain, endpoint: Option<quic::Dialer>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        drain: Drain,
+        endpoint: Option<quic::Dialer>,
+        counters: Counters,
+    ) -> Self {
         let with_alpn = |alpn: Vec<Vec<u8>>| {
             let mut tls = (*config.tls).clone();
             tls.alpn_protocols = alpn;
@@ -66,6 +59,7 @@ impl Links {
             drain,
             endpoint,
             datagrams: config.datagrams,
+            counters,
         }
     }
 
@@ -84,7 +78,7 @@ impl Links {
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
         let (tunnel, control) = endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
-        Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
+        Ok(Opened::new(Tunnel::Quic(tunnel), control))
     }
 
     /// TCP and TLS, and then the protocol that the server has chosen.
@@ -104,29 +98,7 @@ impl Links {
             .connect(name, tcp)
             .await
             .map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        match tls.get_ref().1.alpn_protocol() {
-            Some(ALPN) => {
-                let (tunnel, control) = h2::connect(tls, way.addr, &self.drain).await?;
-                Ok(Opened::Ours(Tunnel::H2(tunnel), control))
-            }
-            Some(ALPN_GRPC) => Ok(Opened::Grpc(Box::new(tls))),
-            Some(_) | None => Err(HandshakeError::Tls("the server does not speak this protocol".to_owned())),
-        }
-    }
-
-    /// Introduces us to a Konnectivity server.
-    pub(super) async fn call(
-        &self,
-        way: &Way,
-        tls: Box<Tls>,
-        introduction: &Introduction,
-        metrics: &Metrics,
-    ) -> Result<Connected, HandshakeError> {
-        let name = &way.name;
-        let host = if name.contains(':') { format!("[{name}]") } else { name.to_string() };
-        let authority = format!("{host}:{}", way.addr.port());
-        let counters = metrics.konnectivity.packets.counters();
-        konnectivity::connect(tls, (way.addr, &authority), introduction, counters, &self.drain).await
+        open_on_tcp(tls, way.addr, &way.name, self.counters.clone(), &self.drain).await
     }
 }
 

@@ -19,8 +19,8 @@ impl Demand {
     }
 
     /// A server said how many there are; 0 is not an answer.
-    pub(super) fn tell(&mut self, count: Option<u32>) {
-        self.told = count.filter(|count| *count > 0).or(self.told);
+    pub(super) fn tell(&mut self, count: u32) {
+        self.told = Some(count).filter(|count| *count > 0).or(self.told);
     }
 
     /// So many Leases are valid; `None` is "not counted (yet)".
@@ -61,7 +61,7 @@ mod tests {
             (Default, Some(u32::MAX), None, 256),
         ] {
             let mut demand = Demand::new(source);
-            demand.tell(told);
+            demand.tell(told.unwrap_or(0));
             demand.lease(leased);
             assert_eq!(demand.count(), count, "{source:?} {told:?} {leased:?}");
         }
@@ -71,7 +71,7 @@ mod tests {
     fn the_last_server_that_said_a_number_is_believed() {
         let mut demand = Demand::new(CountSource::Default);
         for (told, count) in [(Some(3), 3), (None, 3), (Some(0), 3), (Some(2), 2)] {
-            demand.tell(told);
+            demand.tell(told.unwrap_or(0));
             assert_eq!(demand.count(), count);
         }
     }

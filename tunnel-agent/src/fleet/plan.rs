@@ -81,7 +81,8 @@ pub(super) enum Action {
 pub(super) struct News {
     pub(super) server_id: String,
     pub(super) link: Link,
-    pub(super) server_count: Option<u32>,
+    /// How many servers there are; 0 if this one does not say.
+    pub(super) server_count: u32,
 }
 
 /// What becomes of a tunnel that was established.

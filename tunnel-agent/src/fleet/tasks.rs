@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use tunnel::drain::Drain;
 
 use super::plan::Purpose;
-use super::{Report, Servers};
+use super::report::Report;
+use super::standing::Servers;
 use crate::config::ServerAddr;
 use crate::connect::{Choice, Connector, Held};
 use crate::proxy::Proxies;
-use crate::session::Session;
 
 use super::entries::Way;
 
@@ -97,29 +97,6 @@ impl Tasks {
             let report =
                 Report::Attempted(attempt.way.clone(), attempt.purpose.clone(), Some(result.map(Box::new)));
             let _ = attempt.reports.send(report).await;
-        });
-    }
-
-    /// Reports what becomes of a session.
-    pub(super) fn watch(&self, session: Session, id: String, serial: u64) {
-        let reports = self.reports.clone();
-        self.drain.spawn("session watch", async move {
-            let (mut suspect, mut drains) = (session.suspect(), false);
-            let why = loop {
-                let report = tokio::select! {
-                    why = session.ended() => break why,
-                    () = session.server_drains(), if !drains => {
-                        drains = true;
-                        Report::Drains(id.clone(), serial)
-                    }
-                    // Never fails: the session has the other end.
-                    Ok(()) = suspect.changed() => {
-                        Report::Suspect(id.clone(), serial, *suspect.borrow_and_update())
-                    }
-                };
-                let _ = reports.send(report).await;
-            };
-            let _ = reports.send(Report::Ended(id, serial, why)).await;
         });
     }
 }

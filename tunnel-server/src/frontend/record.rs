@@ -9,9 +9,9 @@ use tunnel::relay::{Ending, Moved};
 use tunnel::transport::Link;
 
 use super::Frontend;
-use crate::agents::Agent;
+use crate::agents::AgentTunnel;
 use crate::dial::{DialError, Dialed};
-use crate::metrics::{ClientKind, DialFailure, GaugeGuard, Lifetime};
+use crate::metrics::{ClientKind, DialFailureReason, GaugeGuard, Lifetime};
 
 /// Why a dial came to nothing although no agent failed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,14 +39,14 @@ impl GivenUp {
     }
 
     /// What Konnectivity would call it.
-    const fn failure(self) -> Option<DialFailure> {
+    const fn failure(self) -> Option<DialFailureReason> {
         match self {
             // Its agent would have been asked, and would have said no.
-            Self::BadRequest => Some(DialFailure::ErrorResponse),
-            Self::Cancelled | Self::Nonsense => Some(DialFailure::FrontendClose),
+            Self::BadRequest => Some(DialFailureReason::ErrorResponse),
+            Self::Cancelled | Self::Nonsense => Some(DialFailureReason::FrontendClose),
             // Nobody's failure.
             Self::Killed => None,
-            Self::Unanswered => Some(DialFailure::SendResponse),
+            Self::Unanswered => Some(DialFailureReason::SendResponse),
         }
     }
 }
@@ -58,7 +58,7 @@ enum Asked {
     /// It could not connect, or was lost.
     Failed(Box<str>),
     /// It has connected.
-    Connected(Arc<Agent>),
+    Connected(Arc<AgentTunnel>),
 }
 
 impl Asked {
@@ -167,7 +167,7 @@ impl Record {
 
     /// An agent has connected; the client does not know it yet.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
-        self.agent = Asked::Connected(Arc::clone(dialed.agent()));
+        self.agent = Asked::Connected(Arc::clone(&dialed.agent));
         self.link = Some(dialed.link);
         self.dial = Some(Microseconds::since(self.started));
     }

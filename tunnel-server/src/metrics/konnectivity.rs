@@ -17,7 +17,7 @@ const LIFE: &[f64] =
 
 /// Konnectivity's reasons for a failed dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DialFailure {
+pub enum DialFailureReason {
     /// The agent went away, or takes no dials.
     BackendClose,
     /// The agent did not answer in time.
@@ -34,7 +34,7 @@ pub enum DialFailure {
     UnrecognizedResponse,
 }
 
-impl DialFailure {
+impl DialFailureReason {
     /// The name in metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -146,7 +146,7 @@ impl Konnectivity {
     /// A dial failed, or the first of two attempts at it. No series exists
     /// before its first failure, as with Konnectivity, so that "none" is told
     /// in the same way.
-    pub fn dial_failed(&self, why: DialFailure) {
+    pub fn dial_failed(&self, why: DialFailureReason) {
         self.dial_failures.with_label_values(&[why.label()]).inc();
     }
 }

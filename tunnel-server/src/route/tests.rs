@@ -1,12 +1,12 @@
 use super::*;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
-fn agent(id: &str, identifiers: &str) -> Arc<Agent> {
+fn agent(id: &str, identifiers: &str) -> Arc<AgentTunnel> {
     let identifiers = Identifiers::parse(identifiers, UnknownKeys::Ignore).unwrap();
-    Arc::new(Agent::detached(id, identifiers))
+    Arc::new(AgentTunnel::detached(id, identifiers))
 }
 
-fn picked(strategies: &[Strategy], agents: &[Arc<Agent>], target: &str) -> Vec<String> {
+fn picked(strategies: &[Strategy], agents: &[Arc<AgentTunnel>], target: &str) -> Vec<String> {
     let view = View::new(agents.iter().cloned());
     let router = Router::new(strategies.to_vec());
     let target = target.parse().unwrap();

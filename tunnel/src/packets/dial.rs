@@ -8,30 +8,12 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tunnel_proto::message::Dial;
 use tunnel_proto::packet::Packet;
 
 use super::Mux;
 use super::conn::{Conn, Member};
-
-/// Why a dial on a packet stream came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DialFailure {
-    /// The peer says no, in its own words.
-    #[error("{0}")]
-    Refused(String),
-    /// The peer's answer makes no sense.
-    #[error("{0}")]
-    BadAnswer(String),
-    /// Too many connections, or the peer does not read.
-    #[error("the stream takes no more dials")]
-    Busy,
-    /// The peer reads nothing, so it has not heard of the dial.
-    #[error("the peer took nothing for too long")]
-    Untaken,
-    /// The stream is gone.
-    #[error("{0}")]
-    Lost(String),
-}
+use crate::transport::DialFailure;
 
 /// A dial that is to be taken back if nobody waits for its answer.
 struct Pending<'a> {
@@ -51,28 +33,15 @@ impl Drop for Pending<'_> {
 }
 
 impl Mux {
-    /// Asks the peer to connect to `address` (`host:port`) over TCP.
+    /// Asks the peer to connect to `address` (`host:port`) over TCP. A request that the
+    /// peer has not read after `untaken` is taken back, and the peer never learns of it.
     ///
-    /// Waits as long as the peer takes; the caller limits it. Cancel safe:
-    /// dropping it takes the dial back.
+    /// Waits as long as the peer takes; the caller limits the time. Cancel safe: dropping
+    /// the future takes the dial back.
     ///
     /// # Errors
     /// With the peer's words, or with what is wrong with the stream.
-    pub async fn dial(&self, address: String) -> Result<Member, DialFailure> {
-        self.dial_with(address, None).await
-    }
-
-    /// As [`Mux::dial`], but not where the peer reads nothing: a request that has
-    /// not left after `limit` is taken back, and nobody has heard of it. Cancel
-    /// safe.
-    ///
-    /// # Errors
-    /// As there, and [`DialFailure::Untaken`].
-    pub async fn dial_if_taken(&self, address: String, limit: Duration) -> Result<Member, DialFailure> {
-        self.dial_with(address, Some(limit)).await
-    }
-
-    async fn dial_with(&self, address: String, limit: Option<Duration>) -> Result<Member, DialFailure> {
+    pub async fn dial(&self, address: String, untaken: Option<Duration>) -> Result<Member, DialFailure> {
         let (answer, answered) = oneshot::channel();
         // The top bit stays clear: the number is signed on the wire.
         let random = i64::from_ne_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
@@ -86,9 +55,9 @@ impl Mux {
         let answer = tokio::select! {
             biased;
             answer = answered => answer,
-            () = self.unsaid(&pending.request, limit) => {
+            () = self.unsaid(&pending.request, untaken) => {
                 self.table().forget_dial(random);
-                return Err(DialFailure::Untaken);
+                return Err(DialFailure::Busy);
             }
         };
         drop(pending);
@@ -112,10 +81,10 @@ impl Mux {
 /// Dropping it without an answer refuses it.
 #[derive(Debug)]
 pub struct Asked {
-    /// The protocol asked for; "tcp" is what there is.
-    pub protocol: String,
+    /// The protocol asked for; only "tcp" is served.
+    protocol: String,
     /// `host:port` as the peer wrote it.
-    pub address: String,
+    address: String,
     mux: Mux,
     random: i64,
     connect_id: i64,
@@ -134,9 +103,17 @@ impl Asked {
         Self { protocol, address, mux, random, connect_id, cancelled, answered: false }
     }
 
-    /// The number that the connection has on its stream, or would have.
-    pub fn connect_id(&self) -> i64 {
-        self.connect_id
+    /// The dial. The packets name no time limit, so the agent's own applies.
+    ///
+    /// # Errors
+    /// With a text of the shape that Go's dialler gives it.
+    pub(crate) fn dial(&self) -> Result<Dial, String> {
+        if self.protocol != "tcp" {
+            let shown: String = self.protocol.chars().take(32).flat_map(char::escape_default).collect();
+            return Err(format!("dial {shown}: unknown network {shown}"));
+        }
+        let target = self.address.parse().map_err(|error| format!("dial tcp: {error}"))?;
+        Ok(Dial { target, timeout: Duration::MAX, connection_id: self.connect_id.unsigned_abs() })
     }
 
     /// Ready when the peer no longer wants it. Cancel safe.

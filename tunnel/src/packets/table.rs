@@ -8,11 +8,13 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use tunnel_proto::packet::Packet;
+use tunnel_proto::refusal::Refusal;
 
 use super::conn::{Conn, Member};
-use super::dial::{Asked, DialFailure};
+use super::dial::Asked;
 use super::{Mux, Role};
 use crate::duplex::{Broken, End};
+use crate::transport::DialFailure;
 
 /// Connections of one stream, those being closed included.
 const MAX_CONNECTIONS: usize = 1 << 16;
@@ -133,7 +135,8 @@ impl Mux {
             (Packet::CloseDial { random }, Role::Dialer) => {
                 let answer = self.table().dials.remove(&random);
                 if let Some(answer) = answer {
-                    let _ = answer.send(Err(DialFailure::Refused("dial closed".to_owned())));
+                    let _ =
+                        answer.send(Err(DialFailure::Refused(Refusal::from_go("dial closed".to_owned()))));
                 }
             }
             (Packet::Drain, Role::Dialer) => self.shared.peer_drains.cancel(),
@@ -214,7 +217,7 @@ impl Mux {
         let answer = table.dials.remove(&random);
         if !error.is_empty() {
             if let Some(answer) = answer {
-                let _ = answer.send(Err(DialFailure::Refused(shown(&error))));
+                let _ = answer.send(Err(DialFailure::Refused(Refusal::from_go(shown(&error)))));
             }
             return;
         }

@@ -13,10 +13,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet};
+use tunnel_proto::refusal::Refusal;
 
 use super::*;
 use crate::duplex::{Abort, Batch, Broken, Duplex as _, End, Flow};
 use crate::packet_counters::{PacketCounters, Segment};
+use crate::transport::DialFailure;
 
 const LIMITS: Limits = Limits { connection: 1 << 20, stream: 4 << 20 };
 
@@ -126,7 +128,7 @@ async fn write(member: &mut Member, data: &'static [u8]) -> Result<(), Broken> {
 }
 
 async fn dialled(mux: &Mux, peer: &mut Peer, connect_id: i64) -> Member {
-    let (dialled, ()) = tokio::join!(mux.dial("10.0.0.1:80".to_owned()), peer.accept(connect_id));
+    let (dialled, ()) = tokio::join!(mux.dial("10.0.0.1:80".to_owned(), None), peer.accept(connect_id));
     dialled.unwrap()
 }
 
@@ -158,14 +160,14 @@ async fn the_peers_words_for_a_failed_dial_are_kept() {
         assert!(random >= 0);
         peer.say(&Packet::DialResponse { error: "connection refused".into(), connect_id: 0, random });
     };
-    let (dialled, ()) = tokio::join!(mux.dial("10.0.0.1:80".to_owned()), refuse);
-    assert_eq!(dialled.unwrap_err(), DialFailure::Refused("connection refused".to_owned()));
+    let (dialled, ()) = tokio::join!(mux.dial("10.0.0.1:80".to_owned(), None), refuse);
+    assert_eq!(dialled.unwrap_err(), DialFailure::Refused(Refusal::from_go("connection refused".to_owned())));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dial_that_is_given_up_is_taken_back_and_a_late_answer_closed() {
     let (mux, _asked, mut peer) = pair(Role::Dialer, LIMITS).await;
-    let given_up = timeout(Duration::from_secs(1), mux.dial("10.0.0.1:80".to_owned())).await;
+    let given_up = timeout(Duration::from_secs(1), mux.dial("10.0.0.1:80".to_owned(), None)).await;
     assert!(given_up.is_err());
     let Packet::DialRequest { random, .. } = peer.hear().await else { panic!() };
     assert_eq!(peer.hear().await, Packet::CloseDial { random });
@@ -184,16 +186,16 @@ async fn a_dial_that_a_peer_does_not_read_is_taken_back_unsaid() {
     }
     assert!(mux.is_stuck());
     let limit = Duration::from_secs(2);
-    let untaken = mux.dial_if_taken("10.0.0.2:80".to_owned(), limit).await;
-    assert_eq!(untaken.unwrap_err(), DialFailure::Untaken);
+    let untaken = mux.dial("10.0.0.2:80".to_owned(), Some(limit)).await;
+    assert_eq!(untaken.unwrap_err(), DialFailure::Busy);
     // Nor is one spoken of that was given up before it could leave.
-    let given_up = timeout(limit, mux.dial("10.0.0.2:80".to_owned())).await;
+    let given_up = timeout(limit, mux.dial("10.0.0.2:80".to_owned(), None)).await;
     assert!(given_up.is_err());
     while let Ok(packet) = timeout(Duration::from_secs(1), peer.hear()).await {
         assert!(matches!(packet, Packet::Data { connect_id: 1, .. }), "{packet:?}");
     }
     assert!(!mux.is_stuck());
-    let dial = mux.dial_if_taken("10.0.0.2:80".to_owned(), limit);
+    let dial = mux.dial("10.0.0.2:80".to_owned(), Some(limit));
     let (second, ()) = tokio::join!(dial, peer.accept(2));
     second.unwrap();
 }
@@ -202,7 +204,7 @@ async fn a_dial_that_a_peer_does_not_read_is_taken_back_unsaid() {
 async fn an_id_in_use_is_a_bad_answer_and_harms_nobody() {
     let (mux, _asked, mut peer) = pair(Role::Dialer, LIMITS).await;
     let mut first = dialled(&mux, &mut peer, 1).await;
-    let (second, ()) = tokio::join!(mux.dial("10.0.0.2:80".to_owned()), peer.accept(1));
+    let (second, ()) = tokio::join!(mux.dial("10.0.0.2:80".to_owned(), None), peer.accept(1));
     assert!(matches!(second, Err(DialFailure::BadAnswer(_))), "{second:?}");
     peer.data(1, "for the first");
     assert_eq!(read(&mut first).await.unwrap().as_deref(), Some("for the first"));
@@ -409,7 +411,7 @@ async fn control_goes_ahead_of_data_and_connections_take_turns() {
 async fn the_end_of_the_stream_is_the_end_of_everything_on_it() {
     let (mux, _asked, mut peer) = pair(Role::Dialer, LIMITS).await;
     let mut member = dialled(&mux, &mut peer, 1).await;
-    let dialling = mux.dial("10.0.0.2:80".to_owned());
+    let dialling = mux.dial("10.0.0.2:80".to_owned(), None);
     let end = async {
         peer.hear().await;
         peer.send.send_data(Bytes::new(), true).unwrap();
@@ -419,7 +421,7 @@ async fn the_end_of_the_stream_is_the_end_of_everything_on_it() {
     assert_eq!(why, "the peer ended the call");
     assert_eq!(failed.unwrap_err(), DialFailure::Lost(why.clone()));
     assert_eq!(read(&mut member).await, Err(Broken::Lost(why.clone())));
-    assert_eq!(mux.dial("10.0.0.3:80".to_owned()).await.unwrap_err(), DialFailure::Lost(why));
+    assert_eq!(mux.dial("10.0.0.3:80".to_owned(), None).await.unwrap_err(), DialFailure::Lost(why));
     peer.drain.kill();
 }
 

@@ -23,7 +23,7 @@ use tracing::Instrument as _;
 
 use crate::drain::Drain;
 use crate::stream as any;
-use crate::transport::{HandshakeError, OpenError, TunnelClosed};
+use crate::transport::{DialFailure, HandshakeError, TunnelClosed};
 
 pub use stream::Stream;
 use stream::{Receiving, Side};
@@ -249,8 +249,17 @@ impl Tunnel {
         self.shared.remote
     }
 
-    pub(crate) async fn open(&self) -> Result<any::Stream, OpenError> {
-        let Role::Server(requests) = &self.role else { return Err(OpenError::WrongSide) };
+    /// Servers: opens a stream without a dial in it, as [`Tunnel::dial`] does first. Waits
+    /// while the agent allows no more streams. Cancel safe.
+    ///
+    /// [`Tunnel::dial`]: crate::transport::Tunnel::dial
+    ///
+    /// # Errors
+    /// When the tunnel is gone or the agent refuses.
+    pub async fn open(&self) -> Result<any::Stream, DialFailure> {
+        let Role::Server(requests) = &self.role else {
+            return Err(DialFailure::Lost("agents open no streams".to_owned()));
+        };
         let mut request = Request::new(());
         *request.method_mut() = Method::CONNECT;
         *request.uri_mut() = http::Uri::from_static("tunnel");
@@ -259,7 +268,11 @@ impl Tunnel {
         Ok(Stream::new(Side::Server, send, Receiving::Waiting(response)).into())
     }
 
-    pub(crate) async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
+    /// Agents: the next stream of the server, of which nothing was read. Cancel safe.
+    ///
+    /// # Errors
+    /// When the tunnel is over.
+    pub async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
         if let Role::Agent(streams) = &self.role
             && let Some(stream) = streams.lock().await.recv().await
         {
@@ -279,11 +292,11 @@ impl Tunnel {
     }
 }
 
-fn open_error(error: h2::Error) -> OpenError {
+fn open_error(error: h2::Error) -> DialFailure {
     if error.reason() == Some(Reason::REFUSED_STREAM) {
-        OpenError::Busy
+        DialFailure::Busy
     } else {
-        OpenError::Lost(told(&error))
+        DialFailure::Lost(told(&error))
     }
 }
 

@@ -19,10 +19,17 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use tunnel_proto::message::{Hello, VERSION, Welcome};
 
-use super::{HandshakeError, TunnelClosed};
+use super::greeting::Introduction;
+use super::{DialFailure, HandshakeError, TunnelClosed};
 use crate::drain::Drain;
-use crate::packets::{Asked, Counters, DialFailure, Halves, Limits, Member, Mux, Role};
+use crate::packets::{Asked, Counters, Halves, Limits, Mux, Role};
+use crate::stream::Stream;
+
+/// How the value of an agent's `authorization` metadata begins. The case counts, as it does
+/// for Konnectivity's server.
+const BEARER: &str = "Bearer ";
 
 /// The gRPC path of the agents' one method.
 pub const CONNECT_PATH: &str = "/AgentService/Connect";
@@ -86,46 +93,30 @@ impl Tunnel {
         self.remote
     }
 
-    /// Asks the agent to connect to `address`; servers only. Cancel safe.
-    ///
-    /// # Errors
-    /// See [`DialFailure`].
-    pub async fn dial(&self, address: String) -> Result<Member, DialFailure> {
-        self.mux.dial(address).await
+    pub(crate) async fn dial(
+        &self,
+        address: String,
+        untaken: Option<Duration>,
+    ) -> Result<Stream, DialFailure> {
+        self.mux.dial(address, untaken).await.map(Stream::from)
     }
 
-    /// As [`Tunnel::dial`], but taken back where the agent has read nothing for
-    /// `limit`. Cancel safe.
-    ///
-    /// # Errors
-    /// See [`DialFailure`].
-    pub async fn dial_if_taken(&self, address: String, limit: Duration) -> Result<Member, DialFailure> {
-        self.mux.dial_if_taken(address, limit).await
-    }
-
-    /// Whether the peer has read nothing for a while, though something waits.
-    pub fn is_stuck(&self) -> bool {
+    pub(crate) fn is_stuck(&self) -> bool {
         self.mux.is_stuck()
     }
 
-    /// The next dial of the server; agents only. Cancel safe.
-    ///
-    /// # Errors
-    /// When the tunnel is over.
-    pub async fn accept(&self) -> Result<Asked, TunnelClosed> {
+    pub(crate) async fn accept(&self) -> Result<Asked, TunnelClosed> {
         match self.asked.lock().await.recv().await {
             Some(asked) => Ok(asked),
             None => Err(self.closed().await),
         }
     }
 
-    /// Agents: tells the server to prefer others for new work.
-    pub fn say_drain(&self) {
+    pub(crate) fn announce_drain(&self) {
         self.mux.say_drain();
     }
 
-    /// Servers: waits until the agent has said so. Cancel safe.
-    pub async fn peer_drains(&self) {
+    pub(crate) async fn peer_drains(&self) {
         self.mux.peer_drains().await;
     }
 
@@ -140,16 +131,21 @@ impl Tunnel {
 
 /// A connection of Konnectivity agents.
 #[derive(Debug)]
-pub struct Agents<IO> {
+pub(crate) struct Agents<IO> {
     connection: server::Connection<IO, Bytes>,
     remote: SocketAddr,
+    counters: Counters,
 }
 
 /// Serves HTTP/2 to an agent. Cancel safe; the caller limits its time.
 ///
 /// # Errors
 /// When the peer does not speak HTTP/2.
-pub async fn accept<IO>(io: IO, remote: SocketAddr) -> Result<Agents<IO>, HandshakeError>
+pub(crate) async fn accept<IO>(
+    io: IO,
+    remote: SocketAddr,
+    counters: Counters,
+) -> Result<Agents<IO>, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -163,7 +159,7 @@ where
         .handshake::<_, Bytes>(io)
         .await
         .map_err(|error| HandshakeError::Lost(error.to_string()))?;
-    Ok(Agents { connection, remote })
+    Ok(Agents { connection, remote, counters })
 }
 
 impl<IO> Agents<IO>
@@ -172,7 +168,7 @@ where
 {
     /// Takes calls until the connection is over, and says why it is. An agent
     /// that does not answer pings is gone.
-    pub async fn serve(mut self, drain: &Drain, mut on_call: impl FnMut(Call)) -> String {
+    pub(crate) async fn serve(mut self, drain: &Drain, mut on_call: impl FnMut(Call)) -> String {
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
         if let Some(ping) = self.connection.ping_pong() {
@@ -201,7 +197,7 @@ where
             };
             match next {
                 Some(Ok((request, respond))) => {
-                    if let Some(call) = Call::new(request, respond, self.remote) {
+                    if let Some(call) = Call::new(request, respond, self.remote, self.counters.clone()) {
                         on_call(call);
                     }
                 }
@@ -226,16 +222,28 @@ async fn silence(mut ping: PingPong, every: Duration) {
 
 /// A call of an agent that was not answered yet.
 #[derive(Debug)]
-pub struct Call {
+pub(crate) struct Call {
     metadata: HeaderMap,
     body: RecvStream,
     respond: SendResponse<Bytes>,
     remote: SocketAddr,
+    counters: Counters,
+}
+
+/// Metadata of an agent that carries no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BearerError {
+    /// The metadata is there, but is no bearer token.
+    #[error("the authorization metadata of the agent does not begin with {BEARER:?}")]
+    NoBearer,
+    /// There is more than one value, so it is not clear which one counts.
+    #[error("the agent sent {0} values of authorization metadata instead of one")]
+    Several(usize),
 }
 
 /// gRPC's status codes, as far as they are said here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub(crate) enum Status {
     /// What Go says for errors without a code.
     Unknown = 2,
     /// There is no such method.
@@ -248,9 +256,14 @@ pub enum Status {
 
 impl Call {
     /// `None` when it is no call of this service; the caller has been told.
-    fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>, remote: SocketAddr) -> Option<Self> {
+    fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        remote: SocketAddr,
+        counters: Counters,
+    ) -> Option<Self> {
         let (head, body) = request.into_parts();
-        let call = Self { metadata: head.headers, body, respond, remote };
+        let call = Self { metadata: head.headers, body, respond, remote, counters };
         let content = call.metadata.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if head.method == Method::POST
             && content.starts_with(b"application/grpc")
@@ -263,20 +276,56 @@ impl Call {
         None
     }
 
+    /// What the agent says of itself in metadata. The texts are as Konnectivity's agents
+    /// know them.
+    pub(crate) fn introduction(&self) -> Result<Introduction, String> {
+        let ids = self.values("agentid");
+        let [id] = ids[..] else {
+            return Err(format!("expected one agent ID in the context, got [{}]", ids.join(" ")));
+        };
+        let identifiers = match self.values("agentidentifiers")[..] {
+            [] => "",
+            [identifiers] => identifiers,
+            ref more => {
+                return Err(format!("expected at most one set of agent identifiers, got {}", more.len()));
+            }
+        };
+        let hello = Hello {
+            version: VERSION,
+            agent_id: id.to_owned(),
+            identifiers: identifiers.to_owned(),
+            software: "konnectivity".to_owned(),
+            ..Hello::default()
+        };
+        Ok(Introduction { hello, token: self.token() })
+    }
+
+    fn token(&self) -> Result<Option<String>, BearerError> {
+        match self.values("authorization")[..] {
+            [] => Ok(None),
+            [value] => {
+                // Konnectivity's agents send their token file as it is.
+                let token = value.strip_prefix(BEARER).ok_or(BearerError::NoBearer)?;
+                Ok(Some(token.trim_ascii().to_owned()))
+            }
+            ref several => Err(BearerError::Several(several.len())),
+        }
+    }
+
     /// All values of a metadata key that are text.
-    pub fn values(&self, key: &str) -> Vec<&str> {
+    fn values(&self, key: &str) -> Vec<&str> {
         let text = |value: &'_ HeaderValue| value.len() <= MAX_METADATA;
         let values = self.metadata.get_all(key).iter().filter(|value| text(value));
         values.filter_map(|value| value.to_str().ok()).collect()
     }
 
     /// Where it comes from.
-    pub fn remote(&self) -> SocketAddr {
+    pub(crate) fn remote(&self) -> SocketAddr {
         self.remote
     }
 
     /// Ends the call with an error.
-    pub fn refuse(mut self, status: Status, text: &str) {
+    pub(crate) fn refuse(mut self, status: Status, text: &str) {
         let mut response = Response::new(());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -292,26 +341,20 @@ impl Call {
     ///
     /// # Errors
     /// When the agent left, or the server's id is no header value.
-    pub fn admit(
-        mut self,
-        server_id: &str,
-        server_count: u32,
-        counters: Counters,
-        drain: &Drain,
-    ) -> Result<Tunnel, HandshakeError> {
+    pub(crate) fn admit(mut self, welcome: &Welcome, drain: &Drain) -> Result<Tunnel, HandshakeError> {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::OK;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let id =
-            HeaderValue::from_str(server_id).map_err(|error| HandshakeError::Config(error.to_string()))?;
+        let id = HeaderValue::from_str(&welcome.server_id)
+            .map_err(|error| HandshakeError::Config(error.to_string()))?;
         headers.insert("serverid", id);
-        headers.insert("servercount", HeaderValue::from(server_count));
+        headers.insert("servercount", HeaderValue::from(welcome.server_count));
         let send = self
             .respond
             .send_response(response, false)
             .map_err(|error| HandshakeError::Lost(error.to_string()))?;
-        let halves = Halves { send, body: self.body, called: true, counters };
+        let halves = Halves { send, body: self.body, called: true, counters: self.counters };
         Ok(Tunnel::start(halves, Role::Dialer, SERVER_LIMITS, self.remote, drain))
     }
 }
@@ -328,46 +371,25 @@ fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// What an agent says of itself.
-#[derive(Debug, Clone)]
-pub struct Introduction {
-    /// Its name.
-    pub agent_id: String,
-    /// What it serves, as a URL query.
-    pub identifiers: String,
-    /// A bearer token, if it has one.
-    pub token: Option<String>,
-}
-
-/// A tunnel to a server, and what the server says of itself.
-#[derive(Debug)]
-pub struct Connected {
-    /// The tunnel.
-    pub tunnel: Tunnel,
-    /// The server's name.
-    pub server_id: String,
-    /// How many servers there are; 0 when it did not say so.
-    pub server_count: u32,
-}
-
 /// The agent's side: calls `authority` (host and port) on a TLS connection.
 ///
 /// Cancel safe: dropping it closes the connection. The caller limits its time.
 ///
 /// # Errors
 /// When the server does not speak this, or does not take the agent.
-pub async fn connect<IO>(
+pub(crate) async fn connect<IO>(
     io: IO,
-    (remote, authority): (SocketAddr, &str),
-    introduction: &Introduction,
+    remote: SocketAddr,
+    authority: &str,
+    hello: &Hello,
     counters: Counters,
     drain: &Drain,
-) -> Result<Connected, HandshakeError>
+) -> Result<(Tunnel, Welcome), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let lost = |error: h2::Error| HandshakeError::Lost(error.to_string());
-    let request = connect_request(authority, introduction)?;
+    let request = connect_request(authority, hello)?;
     let (requests, mut connection) = client::Builder::new()
         .initial_window_size(CALL_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -405,20 +427,21 @@ where
         mux.closed().await;
         stop.cancel();
     });
-    Ok(Connected { tunnel, server_id, server_count })
+    let software = "konnectivity".to_owned();
+    Ok((tunnel, Welcome { server_id, server_count, software, ..Welcome::default() }))
 }
 
-fn connect_request(authority: &str, introduction: &Introduction) -> Result<Request<()>, HandshakeError> {
+fn connect_request(authority: &str, hello: &Hello) -> Result<Request<()>, HandshakeError> {
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("https://{authority}{CONNECT_PATH}"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")))
-        .header("agentid", &introduction.agent_id)
-        .header("agentidentifiers", &introduction.identifiers);
-    if let Some(token) = &introduction.token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        .header("agentid", &hello.agent_id)
+        .header("agentidentifiers", &hello.identifiers);
+    if !hello.token.is_empty() {
+        request = request.header(header::AUTHORIZATION, format!("{BEARER}{}", hello.token));
     }
     request.body(()).map_err(|error| HandshakeError::Config(error.to_string()))
 }

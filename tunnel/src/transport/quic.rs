@@ -19,10 +19,9 @@ use std::time::Duration;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, VarInt};
 
-use crate::signs::Traffic;
 use crate::stream as any;
 use crate::tls::Secret;
-use crate::transport::{HandshakeError, OpenError, TunnelClosed};
+use crate::transport::{DialFailure, HandshakeError, TunnelClosed};
 
 pub use datagrams::{Datagrams, LARGEST, SMALLEST};
 pub use stream::Stream;
@@ -43,7 +42,7 @@ const SEND_WINDOW: u64 = 8 << 20;
 
 /// A peer that is silent for this long is gone, and streams with it. Heartbeats
 /// on the control stream notice sooner that something is wrong, and new work goes
-/// elsewhere then ([`Patience`](crate::control::Patience)).
+/// elsewhere then ([`Patience`](crate::liveness::Patience)).
 const IDLE_TIMEOUT_MS: u32 = 70_000;
 
 /// Keeps a NAT's mapping alive; only the agent is behind one.
@@ -331,12 +330,6 @@ impl Tunnel {
         self.connection.stats().udp_rx.datagrams
     }
 
-    /// Datagrams so far, both ways.
-    pub(crate) fn traffic(&self) -> Traffic {
-        let stats = self.connection.stats();
-        Traffic { sent: stats.udp_tx.datagrams, received: stats.udp_rx.datagrams }
-    }
-
     pub(crate) fn round_trip(&self) -> Duration {
         self.connection.rtt()
     }
@@ -373,12 +366,23 @@ impl Tunnel {
         congestion::nudge(&self.connection);
     }
 
-    pub(crate) async fn open(&self) -> Result<any::Stream, OpenError> {
-        let (send, recv) = self.connection.open_bi().await.map_err(|e| OpenError::Lost(e.to_string()))?;
+    /// Servers: opens a stream without a dial in it, as [`Tunnel::dial`] does first. Waits
+    /// while the agent allows no more streams. Cancel safe.
+    ///
+    /// [`Tunnel::dial`]: crate::transport::Tunnel::dial
+    ///
+    /// # Errors
+    /// When the tunnel is gone or the agent refuses.
+    pub async fn open(&self) -> Result<any::Stream, DialFailure> {
+        let (send, recv) = self.connection.open_bi().await.map_err(|e| DialFailure::Lost(e.to_string()))?;
         Ok(Stream::new(send, recv).into())
     }
 
-    pub(crate) async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
+    /// Agents: the next stream of the server, of which nothing was read. Cancel safe.
+    ///
+    /// # Errors
+    /// When the tunnel is over.
+    pub async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
         let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(e.to_string()))?;
         let open = self.streams.open.fetch_add(1, Ordering::Relaxed) + 1;
         let granted = self.streams.granted.load(Ordering::Relaxed);

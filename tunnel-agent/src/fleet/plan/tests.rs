@@ -194,7 +194,7 @@ impl World {
         let news = News {
             server_id: id.clone(),
             link: if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link },
-            server_count: self.count,
+            server_count: self.count.unwrap_or(0),
         };
         match self.plan.connected(&way, &purpose, &news, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),

@@ -1,13 +1,13 @@
-//! Messages on a stream, one behind another.
+//! Length-prefixed messages on a stream: the control stream, and the head of every other.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::message::{Control, MAX_CONTROL, MessageError, decode_control};
 
-use super::ControlError;
 use crate::duplex::{Batch, Broken, Duplex as _, End, Flow};
 use crate::stream::Stream;
 
@@ -68,10 +68,10 @@ impl Messages {
 
     /// Sends what is `unsent`, or receives a message, whichever is done first.
     /// Cancel safe.
-    pub(super) async fn go_on(&mut self, unsent: &mut Batch) -> Result<Moved, Broken> {
+    pub(crate) async fn go_on(&mut self, unsent: &mut Batch) -> Result<Moved, Broken> {
         poll_fn(|cx| {
             if !unsent.is_empty() && self.stream.poll_send(cx, unsent)?.is_ready() {
-                return Poll::Ready(Ok(Moved::Said));
+                return Poll::Ready(Ok(Moved::Sent));
             }
             self.poll_recv(cx).map_ok(Moved::Heard)
         })
@@ -100,12 +100,29 @@ impl Messages {
     }
 }
 
-/// What moved on the control stream.
-pub(super) enum Moved {
-    /// A message came; `None` is the end.
+/// A control stream that failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ControlError {
+    /// The stream under it failed.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The bytes received are not a message.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// The peer ended the stream.
+    #[error("the peer ended the control stream")]
+    Ended,
+    /// Nothing was received from the peer for too long.
+    #[error("no sign of life for {} seconds", .0.as_secs())]
+    Silent(Duration),
+}
+
+/// The outcome of one step on the control stream.
+pub(crate) enum Moved {
+    /// A message was received; `None` is the end of the stream.
     Heard(Option<Bytes>),
-    /// All that was to be said is on its way.
-    Said,
+    /// Everything unsent was handed to the link.
+    Sent,
 }
 
 /// Reads the first message of a control stream.

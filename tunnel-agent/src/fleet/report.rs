@@ -1,0 +1,28 @@
+//! What the fleet's task is told by its attempts, look-ups and sessions.
+
+use std::net::SocketAddr;
+
+use tunnel::transport::Greeted;
+
+use super::entries::Way;
+use super::plan::Purpose;
+use crate::config::ServerAddr;
+use crate::connect::ConnectError;
+use crate::session::SessionEvent;
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A name was resolved, or why not.
+    Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
+    /// An attempt is over; `None` if its task vanished.
+    Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
+    /// Something became of a session.
+    Session(SessionEvent),
+}
+
+impl From<SessionEvent> for Report {
+    fn from(event: SessionEvent) -> Self {
+        Self::Session(event)
+    }
+}
