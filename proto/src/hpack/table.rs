@@ -1,19 +1,19 @@
 //! The two header tables of HPACK (RFC 7541 section 2.3 and appendix A).
 //!
-//! Owns the numbering of fields: 1 to 61 are the static table, then follow the
-//! entries of the dynamic table, the newest first.
+//! Indices 1 to 61 are the static table; behind it are the entries of the dynamic
+//! table, the newest first.
 
 use std::collections::VecDeque;
 
 use super::{ENTRY_OVERHEAD, HpackError};
 
-/// Size of the dynamic table in bytes until the peer asks for another
+/// Size of the dynamic table in bytes before any size update
 /// (RFC 9113 section 6.5.2).
 const INITIAL_SIZE: usize = 4096;
 
 /// RFC 7541 appendix A; index 1 comes first.
 #[rustfmt::skip]
-static STATIC: [(&str, &str); 61] = [
+pub(super) static STATIC: [(&str, &str); 61] = [
     (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"),
     (":path", "/index.html"), (":scheme", "http"), (":scheme", "https"), (":status", "200"),
     (":status", "204"), (":status", "206"), (":status", "304"), (":status", "400"),
@@ -31,24 +31,6 @@ static STATIC: [(&str, &str); 61] = [
     ("transfer-encoding", ""), ("user-agent", ""), ("vary", ""), ("via", ""),
     ("www-authenticate", ""),
 ];
-
-/// What the static table knows of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Index of an entry with the same name and value.
-    pub(super) field: Option<usize>,
-    /// Index of the first entry with the same name.
-    pub(super) name: Option<usize>,
-}
-
-/// Looks a field up in the static table.
-pub(super) fn find(name: &[u8], value: &[u8]) -> Known {
-    let named = || (1..).zip(&STATIC).filter(|(_, known)| known.0.as_bytes() == name);
-    Known {
-        field: named().find(|(_, known)| known.1.as_bytes() == value).map(|(index, _)| index),
-        name: named().next().map(|(index, _)| index),
-    }
-}
 
 /// A field of the dynamic table, in one allocation.
 #[derive(Debug)]
@@ -73,15 +55,14 @@ impl Entry {
     }
 }
 
-/// The dynamic table (RFC 7541 sections 2.3.2 and 4): first in, first out, and
-/// never over its size.
+/// The dynamic table (RFC 7541 sections 2.3.2 and 4): first in, first out.
 #[derive(Debug)]
 pub(super) struct DynamicTable {
     /// The newest entry first.
     entries: VecDeque<Entry>,
     /// Sum of the entries' sizes in bytes.
     used: usize,
-    /// What `used` may reach, in bytes.
+    /// The limit of `used`, in bytes.
     size: usize,
 }
 
@@ -90,11 +71,10 @@ impl DynamicTable {
         Self { entries: VecDeque::new(), used: 0, size: INITIAL_SIZE }
     }
 
-    /// Name and value at `index`, in the numbering of both tables.
+    /// Name and value at `index` of both tables.
     ///
     /// # Errors
-    /// [`HpackError::IndexOutOfRange`] for 0 and for what is beyond the oldest
-    /// entry.
+    /// [`HpackError::IndexOutOfRange`] for 0 and beyond the oldest entry.
     pub(super) fn get(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
         let out_of_range = HpackError::IndexOutOfRange { index };
         let index = index.checked_sub(1).ok_or(out_of_range)?;
@@ -104,8 +84,8 @@ impl DynamicTable {
         self.entries.get(index - STATIC.len()).map(Entry::parts).ok_or(out_of_range)
     }
 
-    /// Adds the newest entry. One that is larger than the whole table empties it
-    /// and is not kept, which is no error (RFC 7541 section 4.4).
+    /// Adds the newest entry. One larger than the table empties it and is not kept,
+    /// which is no error (RFC 7541 section 4.4).
     pub(super) fn insert(&mut self, entry: Entry) {
         let size = entry.size();
         self.shrink(self.size.saturating_sub(size));
@@ -115,7 +95,7 @@ impl DynamicTable {
         }
     }
 
-    /// Changes the table's size and evicts what is over it.
+    /// Changes the table's size and evicts the entries over it.
     pub(super) fn resize(&mut self, size: usize) {
         self.size = size;
         self.shrink(size);
