@@ -37,20 +37,16 @@ mod tests;
 
 use bytes::BytesMut;
 
+use self::error::Fault;
 pub use self::error::RewriteError;
 use self::frame::{CONTINUATION, END_HEADERS, END_STREAM, HEAD_LEN, HEADERS, Head, PUSH_PROMISE};
-use crate::hpack;
-pub use crate::hpack::HpackError;
+use crate::hpack::{self, Decoder, Field, HpackError};
 
 /// The new value of every `:authority`.
 const REPLACEMENT: &[u8] = b"localhost";
 
 /// The first bytes of a client (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// SETTINGS_HEADER_TABLE_SIZE of a server that announces none, in bytes
-/// (RFC 9113 section 6.5.2).
-const HEADER_TABLE_SIZE: usize = 4096;
 
 /// Range of SETTINGS_MAX_FRAME_SIZE, in bytes (RFC 9113 section 6.5.2).
 const FRAME_SIZES: (usize, usize) = (16_384, 16_777_215);
@@ -62,8 +58,8 @@ const MAX_CONTINUATIONS: u32 = 16;
 
 /// Bounds on the memory that a client can make a [`Rewriter`] use, in bytes.
 ///
-/// At rest, a rewriter holds the client's dynamic table, at most
-/// [`HEADER_TABLE_SIZE`] by the count of RFC 7541 section 4.1. An arriving block
+/// At rest, a rewriter holds the client's dynamic table, at most 4,096 by the count
+/// of RFC 7541 section 4.1. An arriving block
 /// adds up to twice `max_block`. Rewriting it, inside one `push`, takes up to
 /// twice `max_header_list`, and up to 1.6 times `max_block` for the text of one
 /// field. `push` appends at most the length of its input, a frame's head and
@@ -99,7 +95,7 @@ impl Limits {
 #[derive(Debug)]
 pub struct Rewriter {
     limits: Limits,
-    decoder: hpack::Decoder,
+    decoder: Decoder,
     state: State,
     /// The unfinished header block, from the head of its HEADERS frame to the end
     /// of its last frame.
@@ -107,7 +103,7 @@ pub struct Rewriter {
 }
 
 // Every idle gRPC connection holds one.
-const _: () = assert!(size_of::<Rewriter>() <= 208);
+const _: () = assert!(size_of::<Rewriter>() <= 184);
 
 /// The next byte of the client.
 #[derive(Debug, Clone, Copy)]
@@ -120,8 +116,8 @@ enum State {
     Opaque { left: usize },
     /// Payload of this HEADERS or CONTINUATION frame, with `left` bytes to come.
     Fields { left: usize, frame: Head },
-    /// Refused, after this error.
-    Failed(RewriteError),
+    /// Refused, after this fault.
+    Failed(Fault),
 }
 
 impl State {
@@ -156,8 +152,7 @@ impl Rewriter {
     }
 
     const fn within(limits: Limits) -> Self {
-        let decoder = hpack::Decoder::new(HEADER_TABLE_SIZE);
-        Self { limits, decoder, state: State::Preface { seen: 0 }, block: None }
+        Self { limits, decoder: Decoder::new(), state: State::Preface { seen: 0 }, block: None }
     }
 
     /// Consumes the next bytes of the client, in pieces of any size, and appends
@@ -168,12 +163,11 @@ impl Rewriter {
     /// still be given to the server. Every later push returns the same error.
     pub fn push(&mut self, input: &[u8], out: &mut BytesMut) -> Result<(), RewriteError> {
         let out = Output { bytes: out, headers_left: self.limits.max_push_headers };
-        let result = self.consume(input, out);
-        if let Err(error) = result {
-            self.state = State::Failed(error);
+        self.consume(input, out).map_err(|fault| {
+            self.state = State::Failed(fault);
             self.block = None;
-        }
-        result
+            fault.into()
+        })
     }
 
     /// How many of the client's next bytes may be given to the server without
@@ -195,17 +189,17 @@ impl Rewriter {
         self.state = match self.passthrough().checked_sub(n) {
             Some(0) => State::NEXT_FRAME,
             Some(left) => State::Opaque { left },
-            None => State::Failed(RewriteError::PassedTooMuch),
+            None => State::Failed(Fault::PassedTooMuch),
         };
     }
 
-    fn consume(&mut self, mut input: &[u8], mut out: Output<'_>) -> Result<(), RewriteError> {
+    fn consume(&mut self, mut input: &[u8], mut out: Output<'_>) -> Result<(), Fault> {
         while !input.is_empty() {
             match self.state {
                 State::Preface { seen } => {
                     let part = take(&mut input, PREFACE.len() - seen);
                     if !PREFACE[seen..].starts_with(part) {
-                        return Err(RewriteError::Preface);
+                        return Err(Fault::Preface);
                     }
                     out.bytes.extend_from_slice(part);
                     let seen = seen + part.len();
@@ -235,13 +229,13 @@ impl Rewriter {
                     self.state = State::Fields { left: left - part.len(), frame };
                     self.end_fields(&mut out)?;
                 }
-                State::Failed(error) => return Err(error),
+                State::Failed(fault) => return Err(fault),
             }
         }
         Ok(())
     }
 
-    fn begin_frame(&mut self, head: [u8; HEAD_LEN], out: &mut Output<'_>) -> Result<(), RewriteError> {
+    fn begin_frame(&mut self, head: [u8; HEAD_LEN], out: &mut Output<'_>) -> Result<(), Fault> {
         let frame = Head::parse(head);
         if self.begin_fields(frame)? {
             self.state = State::Fields { left: frame.length, frame };
@@ -255,11 +249,11 @@ impl Rewriter {
 
     /// Whether the frame carries header fields, after the checks that need only
     /// its head: no memory is used for a frame that they refuse.
-    fn begin_fields(&mut self, frame: Head) -> Result<bool, RewriteError> {
+    fn begin_fields(&mut self, frame: Head) -> Result<bool, Fault> {
         let Head { length, kind, stream, .. } = frame;
         let max = self.limits.max_frame_size;
         if length > max {
-            return Err(RewriteError::FrameTooLong { length, max });
+            return Err(Fault::FrameTooLong { length, max });
         }
         let block = match (&mut self.block, kind) {
             (Some(block), CONTINUATION) if block.stream == stream => {
@@ -267,11 +261,11 @@ impl Rewriter {
                 block
             }
             (Some(block), _) => {
-                return Err(RewriteError::Interleaved { open: block.stream, kind, stream });
+                return Err(Fault::Interleaved { open: block.stream, kind, stream });
             }
-            (None, CONTINUATION) => return Err(RewriteError::StrayContinuation { stream }),
-            (None, PUSH_PROMISE) => return Err(RewriteError::PushPromise),
-            (None, HEADERS) if stream == 0 => return Err(RewriteError::HeadersOnStreamZero),
+            (None, CONTINUATION) => return Err(Fault::StrayContinuation { stream }),
+            (None, PUSH_PROMISE) => return Err(Fault::PushPromise),
+            (None, HEADERS) if stream == 0 => return Err(Fault::HeadersOnStreamZero),
             (none @ None, HEADERS) => none.insert(Block {
                 stream,
                 end_stream: frame.has(END_STREAM),
@@ -283,16 +277,16 @@ impl Rewriter {
         };
         block.declared += length;
         if block.declared > self.limits.max_block {
-            return Err(RewriteError::BlockTooLarge { max: self.limits.max_block });
+            return Err(Fault::BlockTooLarge { max: self.limits.max_block });
         }
         if block.continuations > MAX_CONTINUATIONS {
-            return Err(RewriteError::TooManyContinuations { max: MAX_CONTINUATIONS });
+            return Err(Fault::TooManyContinuations { max: MAX_CONTINUATIONS });
         }
         Ok(true)
     }
 
     /// Ends a HEADERS or CONTINUATION frame whose payload is complete.
-    fn end_fields(&mut self, out: &mut Output<'_>) -> Result<(), RewriteError> {
+    fn end_fields(&mut self, out: &mut Output<'_>) -> Result<(), Fault> {
         let State::Fields { left: 0, frame } = self.state else { return Ok(()) };
         self.state = State::NEXT_FRAME;
         let Some(mut block) = self.block.take() else { return Ok(()) };
@@ -312,19 +306,19 @@ impl Rewriter {
         let mut fields = Vec::new();
         self.decoder.decode(block, self.limits.max_header_list, |field| {
             let value = if field.name == b":authority" { REPLACEMENT } else { field.value };
-            hpack::encode(hpack::Field { value, ..field }, &mut fields);
+            hpack::encode(Field { value, ..field }, &mut fields);
         })?;
         Ok(fields)
     }
 
     /// Appends the new block in as many frames as it needs, or nothing.
-    fn put_block(&self, block: &Block, fields: &[u8], out: &mut Output<'_>) -> Result<(), RewriteError> {
+    fn put_block(&self, block: &Block, fields: &[u8], out: &mut Output<'_>) -> Result<(), Fault> {
         let frames = fields.len().div_ceil(self.limits.max_frame_size).max(1);
         let size = fields.len() + frames * HEAD_LEN;
         out.headers_left = out
             .headers_left
             .checked_sub(size)
-            .ok_or(RewriteError::PushTooLarge { max: self.limits.max_push_headers })?;
+            .ok_or(Fault::PushTooLarge { max: self.limits.max_push_headers })?;
         out.bytes.reserve(size);
         let mut rest = fields;
         for at in 0..frames {

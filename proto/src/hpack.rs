@@ -9,6 +9,7 @@
 //! Does not: read frames, or judge names and values, which the HTTP/2
 //! implementation behind does.
 
+mod error;
 mod huffman;
 mod table;
 
@@ -17,57 +18,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use table::{DynamicTable, Entry};
-
-/// Size of an entry beyond its name and value in octets (RFC 7541 section 4.1;
-/// for header lists RFC 9113 section 6.5.2).
-const ENTRY_OVERHEAD: usize = 32;
+pub(crate) use error::HpackError;
+use table::{DynamicTable, ENTRY_OVERHEAD, Entry};
 
 /// Most continuation octets of an integer (RFC 7541 section 5.1): a `u32` needs
 /// five. More could be zeros without an end.
-const MAX_INTEGER_OCTETS: u32 = 5;
-
-/// Why a header block cannot be decoded. The connection has to be closed, because
-/// its compression state is lost (RFC 9113 section 4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HpackError {
-    /// The block ends inside a field.
-    #[error("header block ends inside a field")]
-    Truncated,
-    /// An integer does not fit in 32 bits (RFC 7541 section 5.1).
-    #[error("integer in a header block does not fit in 32 bits")]
-    IntegerOverflow,
-    /// An index of 0 or beyond both tables (RFC 7541 section 2.3.3).
-    #[error("index {index} is in neither header table")]
-    IndexOutOfRange {
-        /// The index as sent.
-        index: usize,
-    },
-    /// A table size update behind a field (RFC 7541 section 4.2).
-    #[error("table size update behind the first field of a block")]
-    LateSizeUpdate,
-    /// A table size update above the announced size (RFC 7541 section 6.3).
-    #[error("table size update to {size} bytes is over the announced {max}")]
-    SizeUpdateTooLarge {
-        /// Requested size in bytes.
-        size: usize,
-        /// Announced size in bytes.
-        max: usize,
-    },
-    /// A Huffman string whose padding is not at most seven one bits (RFC 7541
-    /// section 5.2).
-    #[error("huffman string with bad padding")]
-    HuffmanPadding,
-    /// A Huffman string with the end-of-string symbol (RFC 7541 section 5.2).
-    #[error("huffman string with an end-of-string symbol inside")]
-    HuffmanEos,
-    /// The decoded fields are over the caller's limit.
-    #[error("decoded header list is over the limit of {max} bytes")]
-    ListTooLarge {
-        /// The limit in bytes, counted as in RFC 9113 section 6.5.2.
-        max: usize,
-    },
-}
+const MAX_INTEGER_OCTETS: usize = 5;
 
 /// One header field, borrowed from the block or from a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,14 +50,12 @@ enum Indexing {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     table: DynamicTable,
-    /// The largest table size update, in bytes.
-    announced: usize,
 }
 
 impl Decoder {
-    /// `announced` is our SETTINGS_HEADER_TABLE_SIZE in bytes.
-    pub(crate) const fn new(announced: usize) -> Self {
-        Self { table: DynamicTable::new(), announced }
+    /// The decoder of a new connection.
+    pub(crate) const fn new() -> Self {
+        Self { table: DynamicTable::new() }
     }
 
     /// Decodes one whole block and gives its fields to `emit`, in order, up to
@@ -128,7 +82,7 @@ impl Decoder {
                 }
                 0x40..0x80 => self.literal(&mut input, 6, Indexing::Incremental, &mut list)?,
                 0x20..0x40 if may_resize => {
-                    self.resize(input.integer(5)?)?;
+                    self.table.resize(input.integer(5)?)?;
                     continue;
                 }
                 0x20..0x40 => return Err(HpackError::LateSizeUpdate),
@@ -160,14 +114,6 @@ impl Decoder {
             let entry = Entry::new(name, value);
             self.table.insert(entry);
         }
-        Ok(())
-    }
-
-    fn resize(&mut self, size: usize) -> Result<(), HpackError> {
-        if size > self.announced {
-            return Err(HpackError::SizeUpdateTooLarge { size, max: self.announced });
-        }
-        self.table.resize(size);
         Ok(())
     }
 }
@@ -204,22 +150,17 @@ impl<'b> Input<'b> {
     fn integer(&mut self, prefix: u32) -> Result<usize, HpackError> {
         let full = (1_u64 << prefix) - 1;
         let mut value = u64::from(self.octet()?) & full;
-        if value == full {
-            let mut shift = 0;
-            loop {
-                let octet = self.octet()?;
-                value += u64::from(octet & 0x7f) << shift;
-                if octet & 0x80 == 0 {
-                    break;
-                }
-                shift += 7;
-                if shift >= 7 * MAX_INTEGER_OCTETS {
-                    return Err(HpackError::IntegerOverflow);
-                }
+        let mut goes_on = value == full;
+        for shift in (0..).step_by(7).take(MAX_INTEGER_OCTETS) {
+            if !goes_on {
+                break;
             }
+            let octet = self.octet()?;
+            value += u64::from(octet & 0x7f) << shift;
+            goes_on = octet & 0x80 != 0;
         }
-        let value = u32::try_from(value).map_err(|_| HpackError::IntegerOverflow)?;
-        usize::try_from(value).map_err(|_| HpackError::IntegerOverflow)
+        let value = u32::try_from(value).ok().filter(|_| !goes_on);
+        value.and_then(|value| usize::try_from(value).ok()).ok_or(HpackError::IntegerOverflow)
     }
 
     /// A string (RFC 7541 section 5.2), borrowed from the block if it is plain. A

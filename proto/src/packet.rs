@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::r#gen::konnectivity as wire;
+use wire::PacketType as Kind;
 use wire::packet::Payload;
 
 /// Largest gRPC message, in bytes: the default of grpc-go. A kube-apiserver writes
@@ -90,32 +91,28 @@ impl Packet {
     /// See [`PacketError`].
     pub fn decode(message: Bytes) -> Result<Self, PacketError> {
         let packet = wire::Packet::decode(message)?;
-        let Ok(kind) = wire::PacketType::try_from(packet.r#type) else {
+        let Ok(kind) = Kind::try_from(packet.r#type) else {
             return Ok(Self::Unknown(packet.r#type));
         };
-        match (kind, packet.payload) {
-            (wire::PacketType::DialReq, Some(Payload::DialRequest(p))) => {
-                Ok(Self::DialRequest { protocol: p.protocol, address: p.address, random: p.random })
+        Ok(match (kind, packet.payload) {
+            (Kind::DialReq, Some(Payload::DialRequest(p))) => {
+                Self::DialRequest { protocol: p.protocol, address: p.address, random: p.random }
             }
-            (wire::PacketType::DialRsp, Some(Payload::DialResponse(p))) => {
-                Ok(Self::DialResponse { error: p.error, connect_id: p.connect_id, random: p.random })
+            (Kind::DialRsp, Some(Payload::DialResponse(p))) => {
+                Self::DialResponse { error: p.error, connect_id: p.connect_id, random: p.random }
             }
-            (wire::PacketType::CloseReq, Some(Payload::CloseRequest(p))) => {
-                Ok(Self::CloseRequest { connect_id: p.connect_id })
+            (Kind::CloseReq, Some(Payload::CloseRequest(p))) => {
+                Self::CloseRequest { connect_id: p.connect_id }
             }
-            (wire::PacketType::CloseRsp, Some(Payload::CloseResponse(p))) => {
-                Ok(Self::CloseResponse { error: p.error, connect_id: p.connect_id })
+            (Kind::CloseRsp, Some(Payload::CloseResponse(p))) => {
+                Self::CloseResponse { error: p.error, connect_id: p.connect_id }
             }
-            (wire::PacketType::Data, Some(Payload::Data(p))) => {
-                Ok(Self::Data { connect_id: p.connect_id, data: p.data })
-            }
-            (wire::PacketType::DialCls, Some(Payload::CloseDial(p))) => {
-                Ok(Self::CloseDial { random: p.random })
-            }
+            (Kind::Data, Some(Payload::Data(p))) => Self::Data { connect_id: p.connect_id, data: p.data },
+            (Kind::DialCls, Some(Payload::CloseDial(p))) => Self::CloseDial { random: p.random },
             // The payload of a drain is empty, so senders may leave it out.
-            (wire::PacketType::Drain, None | Some(Payload::Drain(_))) => Ok(Self::Drain),
-            (kind, _) => Err(PacketError::Mismatch { kind: kind.as_str_name() }),
-        }
+            (Kind::Drain, None | Some(Payload::Drain(_))) => Self::Drain,
+            (kind, _) => return Err(PacketError::Mismatch { kind: kind.as_str_name() }),
+        })
     }
 
     /// The packet as a gRPC message with its prefix.
@@ -132,28 +129,23 @@ impl Packet {
 
     fn to_wire(&self) -> (i32, Option<Payload>) {
         let (kind, payload) = match self.clone() {
-            Self::DialRequest { protocol, address, random } => (
-                wire::PacketType::DialReq,
-                Payload::DialRequest(wire::DialRequest { protocol, address, random }),
-            ),
-            Self::DialResponse { error, connect_id, random } => (
-                wire::PacketType::DialRsp,
-                Payload::DialResponse(wire::DialResponse { error, connect_id, random }),
-            ),
+            Self::DialRequest { protocol, address, random } => {
+                (Kind::DialReq, Payload::DialRequest(wire::DialRequest { protocol, address, random }))
+            }
+            Self::DialResponse { error, connect_id, random } => {
+                (Kind::DialRsp, Payload::DialResponse(wire::DialResponse { error, connect_id, random }))
+            }
             Self::CloseRequest { connect_id } => {
-                (wire::PacketType::CloseReq, Payload::CloseRequest(wire::CloseRequest { connect_id }))
+                (Kind::CloseReq, Payload::CloseRequest(wire::CloseRequest { connect_id }))
             }
-            Self::CloseResponse { error, connect_id } => (
-                wire::PacketType::CloseRsp,
-                Payload::CloseResponse(wire::CloseResponse { error, connect_id }),
-            ),
+            Self::CloseResponse { error, connect_id } => {
+                (Kind::CloseRsp, Payload::CloseResponse(wire::CloseResponse { error, connect_id }))
+            }
             Self::Data { connect_id, data } => {
-                (wire::PacketType::Data, Payload::Data(wire::Data { connect_id, error: String::new(), data }))
+                (Kind::Data, Payload::Data(wire::Data { connect_id, error: String::new(), data }))
             }
-            Self::CloseDial { random } => {
-                (wire::PacketType::DialCls, Payload::CloseDial(wire::CloseDial { random }))
-            }
-            Self::Drain => (wire::PacketType::Drain, Payload::Drain(wire::Drain {})),
+            Self::CloseDial { random } => (Kind::DialCls, Payload::CloseDial(wire::CloseDial { random })),
+            Self::Drain => (Kind::Drain, Payload::Drain(wire::Drain {})),
             Self::Unknown(kind) => return (kind, None),
         };
         (kind as i32, Some(payload))
@@ -177,7 +169,7 @@ pub fn put_data_head(out: &mut BytesMut, connect_id: i64, data_len: usize) {
     let message = 2 + 1 + varint_len(inner as u64) + inner;
 
     put_prefix(out, message);
-    out.extend_from_slice(&[TYPE, wire::PacketType::Data as u8, DATA]);
+    out.extend_from_slice(&[TYPE, Kind::Data as u8, DATA]);
     put_varint(out, inner as u64);
     if id != 0 {
         out.put_u8(DATA_CONNECT_ID);

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::RewriteError;
+use super::error::Fault;
 
 /// Length of a frame's head in octets (RFC 9113 section 4.1).
 pub(super) const HEAD_LEN: usize = 9;
@@ -54,13 +54,13 @@ impl Head {
 /// Removes padding and priority from the payload of a HEADERS frame (RFC 9113
 /// section 6.2). The length of the padding and the priority are in front, the
 /// padding behind.
-pub(super) fn strip(frame: Head, payload: &mut Vec<u8>) -> Result<(), RewriteError> {
+pub(super) fn strip(frame: Head, payload: &mut Vec<u8>) -> Result<(), Fault> {
     // An empty payload has no length of padding; `start <= end` refuses it.
     let padding = payload.first().filter(|_| frame.has(PADDED)).map_or(0, |length| usize::from(*length));
     let priority = if frame.has(PRIORITY) { PRIORITY_LEN } else { 0 };
     let start = usize::from(frame.has(PADDED)) + priority;
     let end = payload.len().checked_sub(padding).filter(|end| start <= *end);
-    let Some(end) = end else { return Err(RewriteError::HeadersTooShort { stream: frame.stream }) };
+    let Some(end) = end else { return Err(Fault::HeadersTooShort { stream: frame.stream }) };
     payload.truncate(end);
     payload.drain(..start);
     Ok(())

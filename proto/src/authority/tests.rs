@@ -6,7 +6,6 @@
 
 use super::*;
 use crate::hpack::testing::{Choice, Encoder, Literal, hex};
-use crate::hpack::{Decoder, Field};
 
 mod random;
 mod refused;
@@ -53,7 +52,7 @@ fn frames_of(mut bytes: &[u8]) -> Vec<Frame> {
 fn fields_of(block: &[u8]) -> Fields {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut fields = Vec::new();
-    Decoder::new(0)
+    Decoder::new()
         .decode(block, usize::MAX, |Field { name, value, sensitive }| {
             fields.push((text(name), text(value), sensitive));
         })
@@ -352,11 +351,11 @@ mod passthrough {
         let mut out = BytesMut::new();
         let mut rewriter = started(tight());
         rewriter.passed(1);
-        assert_eq!(rewriter.push(b"x", &mut out), Err(RewriteError::PassedTooMuch));
+        assert_eq!(rewriter.push(b"x", &mut out), Err(Fault::PassedTooMuch.into()));
         let mut rewriter = started(tight());
         rewriter.push(&frame(DATA, 0, 1, b"abc")[..10], &mut out).unwrap();
         rewriter.passed(3);
         assert_eq!(rewriter.passthrough(), 0);
-        assert_eq!(rewriter.push(b"x", &mut out), Err(RewriteError::PassedTooMuch));
+        assert_eq!(rewriter.push(b"x", &mut out), Err(Fault::PassedTooMuch.into()));
     }
 }

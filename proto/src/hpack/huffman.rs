@@ -5,7 +5,7 @@
 //! the length before. So the symbols by length are the whole table, and the codes
 //! are computed at compile time.
 
-use super::HpackError;
+use super::error::HpackError;
 
 /// All symbols, in the order of their codes, by the length of the codes in bits.
 const SYMBOLS: [(u32, &[u8]); 21] = [

@@ -5,11 +5,15 @@
 
 use std::collections::VecDeque;
 
-use super::{ENTRY_OVERHEAD, HpackError};
+use super::error::HpackError;
 
-/// Size of the dynamic table in bytes before any size update
-/// (RFC 9113 section 6.5.2).
-const INITIAL_SIZE: usize = 4096;
+/// Size of an entry beyond its name and value in octets (RFC 7541 section 4.1;
+/// for header lists RFC 9113 section 6.5.2).
+pub(super) const ENTRY_OVERHEAD: usize = 32;
+
+/// Size of the dynamic table in bytes, before and at most after any size update:
+/// the server announces no SETTINGS_HEADER_TABLE_SIZE (RFC 9113 section 6.5.2).
+const MAX_SIZE: usize = 4096;
 
 /// RFC 7541 appendix A; index 1 comes first.
 #[rustfmt::skip]
@@ -68,7 +72,7 @@ pub(super) struct DynamicTable {
 
 impl DynamicTable {
     pub(super) const fn new() -> Self {
-        Self { entries: VecDeque::new(), used: 0, size: INITIAL_SIZE }
+        Self { entries: VecDeque::new(), used: 0, size: MAX_SIZE }
     }
 
     /// Name and value at `index` of both tables.
@@ -96,9 +100,16 @@ impl DynamicTable {
     }
 
     /// Changes the table's size and evicts the entries over it.
-    pub(super) fn resize(&mut self, size: usize) {
+    ///
+    /// # Errors
+    /// [`HpackError::SizeUpdateTooLarge`].
+    pub(super) fn resize(&mut self, size: usize) -> Result<(), HpackError> {
+        if size > MAX_SIZE {
+            return Err(HpackError::SizeUpdateTooLarge { size, max: MAX_SIZE });
+        }
         self.size = size;
         self.shrink(size);
+        Ok(())
     }
 
     fn shrink(&mut self, target: usize) {

@@ -237,7 +237,7 @@ proptest! {
                 break;
             }
         }
-        if whole_result != Err(RewriteError::PushTooLarge { max: limits.max_push_headers }) {
+        if whole_result != Err(Fault::PushTooLarge { max: limits.max_push_headers }.into()) {
             prop_assert_eq!(result, whole_result);
             prop_assert_eq!(out, whole.1);
         }
