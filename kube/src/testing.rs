@@ -1,4 +1,4 @@
-//! A fake API behind a real client, without a network: so time can be paused.
+//! A fake API behind a real client, without a network, for paused time.
 
 use axum::body::Body;
 use kube::Client;

@@ -14,6 +14,7 @@ use tunnel::drain::Drain;
 use tunnel_kube_fake::{FakeApi, Verb};
 
 use super::count::count_at;
+use super::expiry::is_valid;
 use super::publish::{Publisher, publish_at};
 use super::*;
 use crate::testing::cluster;
@@ -55,9 +56,9 @@ impl Told {
     }
 
     /// Status and reason of all events of a kind.
-    fn answers(&self, of: fn(&LeaseEvent) -> Option<&Answer>) -> Vec<(u16, String)> {
+    fn answers(&self, of: fn(&LeaseEvent) -> Option<&Outcome>) -> Vec<(u16, String)> {
         let events = self.0.lock().unwrap();
-        events.iter().filter_map(of).map(|answer| (answer.code, answer.reason.clone())).collect()
+        events.iter().filter_map(of).map(|outcome| (outcome.code, outcome.reason.clone())).collect()
     }
 
     fn culled(&self) -> usize {
@@ -65,15 +66,15 @@ impl Told {
     }
 }
 
-fn listed(event: &LeaseEvent) -> Option<&Answer> {
+fn listed(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Listed(answer) = event { Some(answer) } else { None }
 }
 
-fn deleted(event: &LeaseEvent) -> Option<&Answer> {
+fn deleted(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Deleted(answer) = event { Some(answer) } else { None }
 }
 
-fn watched(event: &LeaseEvent) -> Option<&Answer> {
+fn watched(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Watched(answer) = event { Some(answer) } else { None }
 }
 

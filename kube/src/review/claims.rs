@@ -1,5 +1,5 @@
-//! What a service-account token says of itself. Nothing of it is believed: it
-//! explains a refusal, and bounds for how long an approval is remembered.
+//! The claims of a service-account token, unverified. They explain a refusal and
+//! bound the time for which a verdict is remembered.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,16 +7,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-/// Longest token, in bytes. Those of clusters have about one thousand.
+/// Longest token, in bytes. Those of clusters have about 1,000; more is memory for
+/// a stranger.
 pub(crate) const MAX_TOKEN: usize = 16 * 1024;
 
-/// Audiences that are shown.
+/// Most audiences in an error text.
 const MAX_SHOWN: usize = 4;
 
-/// Characters of an audience that are shown.
+/// Longest audience in an error text, in characters.
 const MAX_AUDIENCE: usize = 128;
 
-/// What cannot be a service-account token.
+/// Why a text is no service-account token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Misshapen {
     Empty,
@@ -24,7 +25,7 @@ pub(crate) enum Misshapen {
     NoJwt,
 }
 
-/// The claims that matter here.
+/// The claims that are used.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Claims {
     #[serde(default)]
@@ -47,8 +48,8 @@ impl Default for Audiences {
 }
 
 impl Claims {
-    /// Reads the claims of a token that has the shape of one: three parts in
-    /// base64url, the middle one a JSON object.
+    /// Reads the claims of a token: three parts in base64url, the middle one a JSON
+    /// object (RFC 7519).
     pub(crate) fn read(token: &str) -> Result<Self, Misshapen> {
         if token.is_empty() {
             return Err(Misshapen::Empty);
@@ -67,28 +68,29 @@ impl Claims {
         serde_json::from_slice(&claims).map_err(|_| Misshapen::NoJwt)
     }
 
-    /// Time until the token expires: nothing when it has, `None` when it never does.
+    /// Time until the token expires: zero when it has expired, `None` when it never
+    /// does.
     pub(crate) fn lasts(&self, now: SystemTime) -> Option<Duration> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.exp.map(|exp| Duration::try_from_secs_f64(exp - since).unwrap_or(Duration::ZERO))
     }
 
-    /// The audiences, shortened for people.
+    /// The audiences, shortened for an error text.
     pub(crate) fn audiences(&self) -> Vec<String> {
-        let all = match &self.aud {
-            Audiences::One(one) => std::slice::from_ref(one),
-            Audiences::Several(several) => several,
-        };
         let short = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_AUDIENCE).collect();
-        all.iter().take(MAX_SHOWN).map(short).collect()
+        self.aud().iter().take(MAX_SHOWN).map(short).collect()
     }
 
-    /// Whether the token says that it is meant for `audience`. One that names
-    /// none is meant for the API server alone.
+    /// Whether the token names `audience`. One without audiences is for the API
+    /// server alone.
     pub(crate) fn is_for(&self, audience: &str) -> bool {
+        self.aud().iter().any(|one| one == audience)
+    }
+
+    fn aud(&self) -> &[String] {
         match &self.aud {
-            Audiences::One(one) => one == audience,
-            Audiences::Several(several) => several.iter().any(|one| one == audience),
+            Audiences::One(one) => std::slice::from_ref(one),
+            Audiences::Several(several) => several,
         }
     }
 }
@@ -132,7 +134,7 @@ mod tests {
         assert_eq!(lasts(r#"{"exp":999}"#), Some(Duration::ZERO));
         assert_eq!(lasts(r#"{"exp":-1e300}"#), Some(Duration::ZERO));
         assert_eq!(lasts("{}"), None);
-        // Longer than a Duration can say: not believed.
+        // Over the range of a Duration.
         assert_eq!(lasts(r#"{"exp":1e300}"#), Some(Duration::ZERO));
     }
 }
