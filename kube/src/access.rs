@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Response;
 use http_body_util::Limited;
+use k8s_openapi::jiff::Timestamp;
 use kube::client::{ClientBuilder, DynBody};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -72,7 +73,7 @@ impl Access {
                 answer.map(|body| Limited::new(body, MAX_ANSWER))
             }))
             .build();
-        Ok(Cluster { client, qps: self.qps, burst: self.burst })
+        Ok(Cluster { client, clock: Timestamp::now, qps: self.qps, burst: self.burst })
     }
 }
 
@@ -89,6 +90,9 @@ async fn from_file(path: &Path) -> Result<Config, AccessError> {
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) client: Client,
+    /// The cluster's time, by which Leases of other hosts are measured. Not the
+    /// runtime's, which tests pause.
+    pub(crate) clock: fn() -> Timestamp,
     qps: f32,
     burst: u32,
 }
@@ -101,10 +105,10 @@ impl Cluster {
         (qps > 0.0).then_some((qps, burst))
     }
 
-    /// A cluster with any client.
+    /// A cluster with any client and clock.
     #[cfg(test)]
-    pub(crate) fn of(client: Client, qps: f32, burst: u32) -> Self {
-        Self { client, qps, burst }
+    pub(crate) fn of(client: Client, clock: fn() -> Timestamp, qps: f32, burst: u32) -> Self {
+        Self { client, clock, qps, burst }
     }
 }
 
@@ -139,7 +143,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let _entered = runtime.enter();
             let client = Client::new(tower::service_fn(never), "default");
-            Cluster::of(client, qps, burst).rate()
+            Cluster::of(client, Timestamp::now, qps, burst).rate()
         };
         assert_eq!(rate(0.0, 0), Some((5.0, 10)));
         assert_eq!(rate(50.0, 100), Some((50.0, 100)));

@@ -16,7 +16,7 @@ use tunnel::backoff::Backoff;
 use tunnel::drain::Drain;
 
 use super::event::{LeaseEvent, Observe, Outcome};
-use super::expiry::{Clock, runs_out};
+use super::expiry::runs_out;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests, printable};
 
@@ -70,24 +70,13 @@ pub fn count(
     observe: Observe,
     drain: &Drain,
 ) -> watch::Receiver<Option<u32>> {
-    count_at(cluster, counting, observe, Timestamp::now, drain)
-}
-
-/// [`count`] with a clock, for tests.
-pub(super) fn count_at(
-    cluster: &Cluster,
-    counting: Counting,
-    observe: Observe,
-    clock: Clock,
-    drain: &Drain,
-) -> watch::Receiver<Option<u32>> {
     let (count, counted) = watch::channel(None);
     let counter = Counter {
         leases: Api::namespaced(cluster.client.clone(), &counting.namespace),
         requests: Requests::new(cluster, PATIENCE, LIMIT),
         counting,
         observe,
-        clock,
+        clock: cluster.clock,
         count,
         ends: HashMap::new(),
     };
@@ -108,7 +97,7 @@ struct Counter {
     requests: Requests,
     counting: Counting,
     observe: Observe,
-    clock: Clock,
+    clock: fn() -> Timestamp,
     count: watch::Sender<Option<u32>>,
     /// The end of each Lease, by name.
     ends: HashMap<String, Timestamp>,

@@ -3,10 +3,6 @@
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// The cluster's time. Leases of other hosts are measured by it, so it is not the
-/// runtime's.
-pub(super) type Clock = fn() -> Timestamp;
-
 /// The end of a Lease: its duration after its last renewal, or else after its
 /// acquisition. `None` without a duration or without either time.
 pub(super) fn runs_out(lease: &Lease) -> Option<Timestamp> {

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use tunnel::backoff::Backoff;
 
 use super::event::{LeaseEvent, Observe, Outcome};
-use super::expiry::{Clock, is_valid};
+use super::expiry::is_valid;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests};
 
@@ -61,18 +61,7 @@ pub async fn publish(
     observe: Observe,
     until: impl Future<Output = ()>,
 ) {
-    publish_at(cluster, publication, observe, Timestamp::now, until).await;
-}
-
-/// [`publish`] with a clock, for tests.
-pub(super) async fn publish_at(
-    cluster: Cluster,
-    publication: Publication,
-    observe: Observe,
-    clock: Clock,
-    until: impl Future<Output = ()>,
-) {
-    let publisher = Publisher::new(&cluster, publication, observe, clock);
+    let publisher = Publisher::new(&cluster, publication, observe);
     // Boxed, because the futures are large.
     let (keep, collect) = (Box::pin(publisher.keep()), Box::pin(publisher.collect()));
     tokio::select! {
@@ -90,18 +79,18 @@ pub(super) struct Publisher {
     publication: Publication,
     name: String,
     observe: Observe,
-    clock: Clock,
+    clock: fn() -> Timestamp,
 }
 
 impl Publisher {
-    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe, clock: Clock) -> Self {
+    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe) -> Self {
         Self {
             leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
             requests: Requests::new(cluster, PATIENCE, LIMIT),
             name: format!("konnectivity-proxy-server-{}", publication.server_id),
             publication,
             observe,
-            clock,
+            clock: cluster.clock,
         }
     }
 

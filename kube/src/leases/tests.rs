@@ -1,6 +1,5 @@
 //! Leases over a fake API, in memory, on a paused clock.
 
-use std::cell::OnceCell;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,22 +12,12 @@ use tokio::time::{Instant, sleep};
 use tunnel::drain::Drain;
 use tunnel_kube_fake::{FakeApi, Verb};
 
-use super::count::count_at;
 use super::expiry::is_valid;
-use super::publish::{Publisher, publish_at};
+use super::publish::Publisher;
 use super::*;
-use crate::testing::cluster;
+use crate::testing::{cluster, now};
 
 const NAMESPACE: &str = "kube-system";
-
-/// The cluster's time as the paused clock has it.
-fn now() -> Timestamp {
-    // Each test has a thread and a clock of its own.
-    thread_local! { static START: OnceCell<Instant> = const { OnceCell::new() } }
-    let start = START.with(|start| *start.get_or_init(Instant::now));
-    let passed = Instant::now().saturating_duration_since(start);
-    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1) + SignedDuration::try_from(passed).unwrap()
-}
 
 fn at(seconds_from_now: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds_from_now)
@@ -131,7 +120,7 @@ impl Publishing {
         let (cluster, observe) = (cluster(api, 0.0, 0), told.observe());
         drain.spawn("publisher", async move {
             let until = async { drop(stopped.await) };
-            publish_at(cluster, publication(), observe, now, until).await;
+            publish(cluster, publication(), observe, until).await;
             let _ = end.send(());
         });
         Self { stop: Some(stop), drain, ended, told }
@@ -257,7 +246,7 @@ async fn a_lease_that_is_renewed_in_time_is_not_deleted() {
     };
     api.put_lease(NAMESPACE, "peer", &labels(), &renewed(0));
     let told = Told::default();
-    let publisher = Publisher::new(&cluster(&api, 0.0, 0), publication(), told.observe(), now);
+    let publisher = Publisher::new(&cluster(&api, 0.0, 0), publication(), told.observe());
     publisher.cull_if_expired(stale).await;
     assert!(api.leases(NAMESPACE).contains_key("peer"));
     assert_eq!(told.answers(deleted), [(409, "Conflict".to_owned())]);
@@ -288,7 +277,7 @@ impl Agent {
         let counting =
             Counting { namespace: NAMESPACE.to_owned(), selector: "k8s-app=konnectivity-server".to_owned() };
         // As many requests as it likes: these tests are about time.
-        let count = count_at(&cluster(api, -1.0, 0), counting, told.observe(), now, &drain);
+        let count = count(&cluster(api, -1.0, 0), counting, told.observe(), &drain);
         Self { api: api.clone(), count, drain, told }
     }
 
