@@ -10,8 +10,7 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -128,9 +127,9 @@ impl TokenReviewer {
     /// When the token does not admit, or the API cannot be asked.
     pub async fn review(&self, token: &str) -> Verdict {
         let claims = Claims::read(token)?;
-        let flight = match self.0.recall_or_join(Key::of(token)) {
-            Place::Waiting(flight) => flight,
-            Place::Known(verdict) => return verdict,
+        let flight = match self.0.join_or_recall(Key::of(token)) {
+            Ok(flight) => flight,
+            Err(verdict) => return verdict,
         };
         let review = || async {
             let verdict = self.0.review(token, &claims).await;
@@ -146,17 +145,21 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn recall_or_join(&self, key: Key) -> Place<'_> {
+    /// Joins the review of a token, which is under way or to be made.
+    ///
+    /// # Errors
+    /// With the verdict, if it is known.
+    fn join_or_recall(&self, key: Key) -> Result<Flight<'_>, Verdict> {
         let mut known = self.known();
         if let Some(verdict) = known.memory.recall(key, Instant::now()) {
-            return Place::Known(verdict);
+            return Err(verdict);
         }
         if known.flights.len() >= MOST_REVIEWS && !known.flights.contains_key(&key) {
-            return Place::Known(Err(TokenError::Busy));
+            return Err(Err(TokenError::Busy));
         }
         let (cell, waiting) = known.flights.entry(key).or_default();
         *waiting += 1;
-        Place::Waiting(Flight { inner: self, key, cell: Arc::clone(cell) })
+        Ok(Flight { inner: self, key, cell: Arc::clone(cell) })
     }
 
     fn remember(&self, key: Key, verdict: &Verdict, claims: &Claims) {
@@ -228,12 +231,6 @@ fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Ver
 fn only(extra: &mut BTreeMap<String, Vec<String>>, name: &str) -> Option<String> {
     let mut values = extra.remove(&format!("authentication.kubernetes.io/{name}"))?;
     (values.len() == 1).then(|| values.pop()).flatten()
-}
-
-enum Place<'a> {
-    Known(Verdict),
-    /// The review is under way or to be made.
-    Waiting(Flight<'a>),
 }
 
 /// One waiter of a review.

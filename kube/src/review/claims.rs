@@ -7,23 +7,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-/// Longest token, in bytes. Those of clusters have about 1,000; more is memory for
-/// a stranger.
-pub(crate) const MAX_TOKEN: usize = 16 * 1024;
+use super::error::{MAX_TOKEN, TokenError};
 
 /// Most audiences in an error text.
 const MAX_SHOWN: usize = 4;
 
 /// Longest audience in an error text, in characters.
 const MAX_AUDIENCE: usize = 128;
-
-/// Why a text is no service-account token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misshapen {
-    Empty,
-    TooLong(usize),
-    NoJwt,
-}
 
 /// The claims that are used.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -50,22 +40,22 @@ impl Default for Audiences {
 impl Claims {
     /// Reads the claims of a token: three parts in base64url, the middle one a JSON
     /// object (RFC 7519).
-    pub(crate) fn read(token: &str) -> Result<Self, Misshapen> {
+    pub(crate) fn read(token: &str) -> Result<Self, TokenError> {
         if token.is_empty() {
-            return Err(Misshapen::Empty);
+            return Err(TokenError::Missing);
         }
         if token.len() > MAX_TOKEN {
-            return Err(Misshapen::TooLong(token.len()));
+            return Err(TokenError::Oversized { length: token.len() });
         }
         let parts: Vec<&str> = token.splitn(4, '.').collect();
-        let &[head, claims, signature] = parts.as_slice() else { return Err(Misshapen::NoJwt) };
+        let &[head, claims, signature] = parts.as_slice() else { return Err(TokenError::Malformed) };
         for part in [head, signature] {
             if part.is_empty() || URL_SAFE_NO_PAD.decode(part).is_err() {
-                return Err(Misshapen::NoJwt);
+                return Err(TokenError::Malformed);
             }
         }
-        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Misshapen::NoJwt)?;
-        serde_json::from_slice(&claims).map_err(|_| Misshapen::NoJwt)
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Malformed)?;
+        serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed)
     }
 
     /// Time until the token expires: zero when it has expired, `None` when it never
@@ -105,13 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_told_apart() {
-        assert_eq!(Claims::read(""), Err(Misshapen::Empty));
-        assert_eq!(Claims::read(&"x".repeat(MAX_TOKEN + 1)), Err(Misshapen::TooLong(MAX_TOKEN + 1)));
+    fn other_texts_are_refused_by_their_kind() {
+        assert_eq!(Claims::read(""), Err(TokenError::Missing));
+        assert_eq!(
+            Claims::read(&"x".repeat(MAX_TOKEN + 1)),
+            Err(TokenError::Oversized { length: MAX_TOKEN + 1 })
+        );
         for bad in ["x", "a.b", "a.b.c.d", "..", "a.!.c", "a b.c.d", &token("no json"), &token("[]")[1..]] {
-            assert_eq!(Claims::read(bad), Err(Misshapen::NoJwt), "{bad}");
+            assert_eq!(Claims::read(bad), Err(TokenError::Malformed), "{bad}");
         }
-        assert_eq!(Claims::read(&format!("{}\n", token("{}"))), Err(Misshapen::NoJwt));
+        assert_eq!(Claims::read(&format!("{}\n", token("{}"))), Err(TokenError::Malformed));
     }
 
     #[test]

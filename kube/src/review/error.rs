@@ -1,6 +1,8 @@
 //! Errors of a token.
 
-use super::claims::{MAX_TOKEN, Misshapen};
+/// Longest token, in bytes. Those of clusters have about 1,000; more is memory for
+/// a stranger.
+pub(crate) const MAX_TOKEN: usize = 16 * 1024;
 
 /// Why a token does not admit. The texts go to the agent and to both logs, without
 /// the token.
@@ -79,16 +81,6 @@ impl TokenError {
             | Self::Unauthenticated(_)
             | Self::WrongAccount { .. }
             | Self::WrongAudience { .. } => false,
-        }
-    }
-}
-
-impl From<Misshapen> for TokenError {
-    fn from(misshapen: Misshapen) -> Self {
-        match misshapen {
-            Misshapen::Empty => Self::Missing,
-            Misshapen::TooLong(length) => Self::Oversized { length },
-            Misshapen::NoJwt => Self::Malformed,
         }
     }
 }

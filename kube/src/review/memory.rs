@@ -29,7 +29,7 @@ impl Key {
 }
 
 /// Verdicts, each with its end.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Memory {
     good: HashMap<Key, (Reviewed, Instant)>,
     bad: HashMap<Key, (TokenError, Instant)>,
@@ -76,12 +76,6 @@ fn insert<T>(known: &mut HashMap<Key, (T, Instant)>, room: usize, key: Key, new:
         }
     }
     known.insert(key, new);
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(..)")
-    }
 }
 
 #[cfg(test)]
