@@ -20,7 +20,7 @@
 //! * names, other values, their order and "never indexed" marks are kept;
 //! * other frames pass byte for byte, and only HEADERS and CONTINUATION are held
 //!   back;
-//! * memory is bounded, see [`Limits`].
+//! * memory is bounded, see `Limits`.
 //!
 //! Padding, unknown flags and the priority of HEADERS (deprecated by RFC 9113
 //! section 5.3.2) are dropped, and blocks are cut into frames anew.

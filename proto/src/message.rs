@@ -25,7 +25,7 @@ pub const READS_ALIVE: &str = "alive";
 pub const MAX_CONTROL: usize = 48 * 1024;
 
 /// Longest [`Dial`] or [`DialReply`], in bytes: a target of 260 and a text of
-/// [`MAX_TEXT`] fit.
+/// 1,024 fit.
 pub const MAX_DIAL: usize = 4 * 1024;
 
 /// Longest text of a refusal, in bytes. Go's dial errors have under 400.

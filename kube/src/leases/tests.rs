@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep};
 use tunnel::drain::Drain;
 use tunnel_kube_fake::{FakeApi, Verb};
 
-use super::expiry::is_valid;
 use super::publish::Publisher;
 use super::*;
 use crate::testing::{cluster, now};
@@ -65,35 +64,6 @@ fn deleted(event: &LeaseEvent) -> Option<&Outcome> {
 
 fn watched(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Watched(answer) = event { Some(answer) } else { None }
-}
-
-#[test]
-fn a_lease_is_valid_until_its_duration_after_its_last_renewal() {
-    let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
-    let ago = |seconds: i64| Some(MicroTime(now - SignedDuration::from_secs(seconds)));
-    let lease = |duration, acquired: Option<MicroTime>, renewed: Option<MicroTime>| Lease {
-        spec: Some(LeaseSpec {
-            lease_duration_seconds: duration,
-            acquire_time: acquired,
-            renew_time: renewed,
-            ..LeaseSpec::default()
-        }),
-        ..Lease::default()
-    };
-    for (what, lease, valid) in [
-        ("renewed just now", lease(Some(30), ago(1000), ago(1)), true),
-        ("renewed too long ago", lease(Some(30), ago(1), ago(31)), false),
-        ("runs out at this moment", lease(Some(30), None, ago(30)), false),
-        ("acquired, not renewed yet", lease(Some(30), ago(29), None), true),
-        ("acquired too long ago", lease(Some(30), ago(31), None), false),
-        ("neither time", lease(Some(30), None, None), false),
-        ("no duration", lease(None, ago(1), ago(1)), false),
-        ("a duration of nothing", lease(Some(0), None, ago(0)), false),
-        ("renewed by a clock ahead of ours", lease(Some(30), None, ago(-3600)), true),
-        ("no content", Lease::default(), false),
-    ] {
-        assert_eq!(is_valid(&lease, now), valid, "{what}");
-    }
 }
 
 fn publication() -> Publication {
