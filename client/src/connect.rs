@@ -1,42 +1,30 @@
-//! HTTP CONNECT, byte for byte as the kube-apiserver speaks it.
+//! HTTP CONNECT, byte for byte as the kube-apiserver sends it.
 //!
-//! A new socket per dial, one request, and after a 200 the socket itself is
-//! the connection. Nothing but 200 is success.
+//! One request on a new socket; after a 200 the socket is the connection.
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::{DialError, Early, Endpoint, Options, Protocol, check_target};
+use crate::endpoint::Endpoint;
+use crate::error::DialError;
+use crate::options::{Early, Options, Protocol};
 
-/// Longest answer head, in bytes.
+/// Longest answer head, in bytes. Refusals have under 1 KiB; above this the
+/// peer speaks another protocol.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Bytes asked for at once while the head is read; what a Go client's buffered
-/// reader asks for, so that "read together with the head" means the same.
+/// Bytes asked for at once while the head is read: the size of a Go client's
+/// buffered reader, so that the same bytes count as read together with the head.
 const READ: usize = 4096;
 
-/// Dials `target` with the default [`Options`].
-///
-/// # Errors
-/// [`DialError::Status`] when the frontend refuses; see [`DialError`] for the
-/// rest. Cancel safe: a dropped dial closes its socket.
-pub async fn dial(endpoint: &Endpoint, target: &str) -> Result<Connection, DialError> {
-    dial_with(endpoint, target, &Options::default()).await
-}
-
-/// Dials `target` on a new socket.
-///
-/// # Errors
-/// As [`dial`]. Cancel safe: a dropped dial closes its socket.
-pub async fn dial_with(
+pub(crate) async fn dial(
     endpoint: &Endpoint,
     target: &str,
     options: &Options,
+    deadline: Deadline,
 ) -> Result<Connection, DialError> {
-    check_target(target)?;
-    let deadline = Deadline::after(options.timeout);
     let mut socket = endpoint.open(Protocol::Connect, options, &deadline).await?;
     let early = deadline.step("answer to CONNECT", handshake(&mut socket, target)).await??;
     if !early.is_empty() && options.early == Early::Fail {
@@ -45,13 +33,9 @@ pub async fn dial_with(
     Ok(Connection::over_socket(socket, early, options.close_timeout))
 }
 
-/// Sends the request and reads the answer on a socket that is already there.
-/// Returns the bytes that were read together with the answer; has no limit of
-/// time of its own.
-///
-/// # Errors
-/// As [`dial`]. Not cancel safe: the socket is of no more use.
-pub async fn handshake<S>(socket: &mut S, target: &str) -> Result<Bytes, DialError>
+/// Sends the request and reads the answer, without a time limit. Returns the
+/// bytes that were read together with the answer.
+async fn handshake<S>(socket: &mut S, target: &str) -> Result<Bytes, DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -67,7 +51,8 @@ where
     }
 }
 
-/// Reads up to and including the empty line; returns the head and what follows.
+/// Reads up to and including the empty line. Returns the head and the bytes
+/// behind it.
 async fn read_head<S: AsyncRead + Unpin>(socket: &mut S) -> Result<(Vec<u8>, Bytes), DialError> {
     let mut head = Vec::with_capacity(READ);
     loop {
@@ -107,14 +92,14 @@ fn parse_status_line(line: &[u8]) -> Result<(u16, String), DialError> {
 mod tests {
     use super::*;
 
-    /// Answers whatever is asked with `answer`, in pieces of `piece` bytes.
+    /// Answers any request with `answer`, in pieces of `piece` bytes.
     async fn ask(answer: &[u8], piece: usize) -> Result<Bytes, DialError> {
         let (mut ours, mut theirs) = tokio::io::duplex(64);
         let serve = async {
             let mut request = vec![0; b"CONNECT a:1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".len()];
             theirs.read_exact(&mut request).await.unwrap();
             for piece in answer.chunks(piece) {
-                // The client hangs up on an answer it does not like.
+                // The client closes on a malformed answer.
                 if theirs.write_all(piece).await.is_err() {
                     break;
                 }
@@ -134,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_200_however_it_is_cut() {
+    async fn a_200_in_pieces_of_any_size() {
         for piece in 1..50 {
             let early = ask(b"HTTP/1.1 200 Connection Established\r\nX: y\r\n\r\n", piece).await.unwrap();
             assert!(early.is_empty());
@@ -149,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_other_status_is_an_error_with_its_words() {
+    async fn every_other_status_is_an_error_with_its_reason() {
         let error = ask(b"HTTP/1.1 503 no agent serves 10.0.3.7\r\nA: b\r\n\r\nbody", 7).await.unwrap_err();
         assert_eq!((error.status(), error.reason()), (Some(503), Some("no agent serves 10.0.3.7")));
         let error = ask(b"HTTP/1.1 201 Created\r\n\r\n", 64).await.unwrap_err();
@@ -157,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_answer_is_an_error() {
+    async fn a_malformed_answer_is_an_error() {
         for answer in [&b"SSH-2.0-OpenSSH\r\n\r\n"[..], b"HTTP/2 200 OK\r\n\r\n", b"HTTP/1.1 20 OK\r\n\r\n"] {
             assert!(matches!(ask(answer, 64).await, Err(DialError::Malformed(_))));
         }

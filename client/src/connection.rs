@@ -1,4 +1,4 @@
-//! A dialled connection, whatever it runs over.
+//! A dialled connection, over a socket or a gRPC stream.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,27 +9,25 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
-use crate::CloseError;
-use crate::grpc::Stream;
+use crate::error::CloseError;
 use crate::socket::Socket;
+use crate::stream::Stream;
 
 /// A connection to a target, through a frontend.
 ///
-/// Reading and writing go straight to the socket (CONNECT) or the HTTP/2
-/// stream (gRPC), and neither reads ahead of its user by more than the window:
-/// a reader that stops is felt by the target.
+/// Reading and writing go straight to the socket (CONNECT) or the HTTP/2 stream
+/// (gRPC). Neither reads ahead of its user by more than the window, so a reader
+/// that stops holds the target back.
 ///
-/// `shutdown` differs, because the protocols do: on CONNECT it closes the
-/// sending half only and the target can still answer; gRPC has no half-close,
-/// so there it asks for the end of the whole connection, without waiting for
-/// the answer (what is read afterwards is what was still under way).
+/// On CONNECT, `shutdown` is a half-close: the target can still answer. gRPC has
+/// no half-close: there `shutdown` sends CLOSE_REQ and does not wait for the
+/// answer; only bytes that were under way can be read afterwards.
 ///
-/// Dropping it closes the socket, or resets the stream. Use
-/// [`tokio::io::split`] to read and write from two tasks.
+/// A drop closes the socket or resets the stream.
 #[derive(Debug)]
 pub struct Connection {
     io: Io,
-    /// Bytes that came with the answer and are not read yet.
+    /// Bytes that came with the answer, to be read first.
     early: Bytes,
     had_early: bool,
     close_timeout: Duration,
@@ -61,14 +59,14 @@ impl Connection {
         matches!(self.io, Io::Socket(_))
     }
 
-    /// Closes in an orderly way. On gRPC: asks for the end of the connection,
-    /// and waits for the answer, dropping what is still received. On CONNECT:
-    /// closes the sending half, then the socket; nobody answers that.
+    /// Closes in an orderly way. On gRPC: sends CLOSE_REQ and waits for CLOSE_RSP,
+    /// discarding received bytes. On CONNECT: closes the sending half, then the
+    /// socket; there is no answer to wait for.
     ///
     /// # Errors
-    /// With the error text of the close answer, when there is none within the
-    /// limit of the [`Options`](crate::Options), and when the connection
-    /// failed. Cancel safe: a dropped close closes at once.
+    /// When the CLOSE_RSP carries an error text or does not come within
+    /// [`Options::close_timeout`](crate::Options), and when the connection failed.
+    /// Cancel safe: a dropped close closes at once.
     pub async fn close(self) -> Result<(), CloseError> {
         let limit = self.close_timeout;
         let close = async {
@@ -133,7 +131,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().io {
-            // The driver sends whatever it was given.
+            // The driver sends without being asked.
             Io::Grpc(_) => Poll::Ready(Ok(())),
             Io::Socket(socket) => Pin::new(socket).poll_flush(cx),
         }

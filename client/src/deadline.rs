@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::DialError;
+use crate::error::DialError;
 
 /// A point in time, and the limit it came from.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ impl Deadline {
         Self { at: Instant::now() + limit, limit }
     }
 
-    /// Runs one step, which is dropped when the time is up.
+    /// Runs one step and drops it at the deadline.
     pub(crate) async fn step<F: Future>(
         &self,
         waiting_for: &'static str,

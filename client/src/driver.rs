@@ -1,4 +1,4 @@
-//! The task under an HTTP/2 connection: its start, and its end in bounded time.
+//! The task under an HTTP/2 connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,20 +6,21 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How long a connection nobody uses any more may take to send its last frames
-/// (resets, GOAWAY) to a peer that reads slowly.
+/// Time for the last frames (RST_STREAM, GOAWAY) of a connection without users.
+/// Shorter, and a slow peer misses the reset of a stream; longer, and a peer
+/// that does not read holds the task.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Held by every user of a connection. When the last one is dropped, the task
-/// has [`LINGER`] to finish.
+/// Held by every user of a connection. After the last drop, the task has
+/// [`LINGER`] to finish.
 #[derive(Debug)]
 pub(crate) struct Driver {
     _gone: oneshot::Sender<()>,
 }
 
 impl Driver {
-    /// Runs `connection` until it ends. Its result is not kept: whatever ends
-    /// a connection is also reported to every stream on it.
+    /// Runs `connection` until it ends. Its result is dropped, because every
+    /// stream on the connection gets the same error.
     #[expect(clippy::disallowed_methods, reason = "the task is tied to the driver it returns")]
     pub(crate) fn start<F>(connection: F) -> Arc<Self>
     where

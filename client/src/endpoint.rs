@@ -1,5 +1,6 @@
-//! Where a frontend listens, and opening a socket to it.
+//! The address of a frontend, and opening a socket to it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,27 +13,40 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::deadline::Deadline;
+use crate::error::DialError;
+use crate::options::{Options, Protocol};
 use crate::socket::Socket;
-use crate::{DialError, Options, Protocol};
 
-/// Where a frontend listens. Cheap to clone.
+/// The address of a frontend, with its TLS configuration. Cheap to clone.
 #[derive(Debug, Clone)]
-pub enum Endpoint {
-    /// TCP with TLS.
-    Tls(TlsEndpoint),
-    /// A Unix socket, by its path.
+pub struct Endpoint(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Tls(Tls),
     Unix(Arc<Path>),
+}
+
+#[derive(Debug, Clone)]
+struct Tls {
+    address: SocketAddr,
+    /// The name that the certificate must have.
+    server_name: ServerName<'static>,
+    /// For CONNECT: no ALPN, like the kube-apiserver.
+    plain: Arc<ClientConfig>,
+    /// For gRPC: ALPN `h2`.
+    http2: Arc<ClientConfig>,
 }
 
 impl Endpoint {
     /// A Unix socket.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
-        Self::Unix(path.into().into())
+        Self(Kind::Unix(path.into().into()))
     }
 
     /// TCP with TLS; a client certificate, if any, is in `config`. Its ALPN
-    /// protocols are replaced by what each protocol needs, and sessions are
-    /// never resumed, because the kube-apiserver does not resume them.
+    /// protocols are replaced by those of the dial's protocol. Sessions are never
+    /// resumed, because the kube-apiserver does not resume them.
     pub fn tls(address: SocketAddr, server_name: ServerName<'static>, config: ClientConfig) -> Self {
         let with_alpn = |protocols: Vec<Vec<u8>>| {
             let mut config = config.clone();
@@ -41,20 +55,28 @@ impl Endpoint {
             Arc::new(config)
         };
         let (plain, http2) = (with_alpn(Vec::new()), with_alpn(vec![b"h2".to_vec()]));
-        Self::Tls(TlsEndpoint { address, server_name, plain, http2 })
+        Self(Kind::Tls(Tls { address, server_name, plain, http2 }))
     }
 
-    /// A new socket, with its TLS handshake done.
+    /// The `:scheme` of requests.
+    pub(crate) const fn scheme(&self) -> &'static str {
+        match self.0 {
+            Kind::Tls(_) => "https",
+            Kind::Unix(_) => "http",
+        }
+    }
+
+    /// A new socket, after its TLS handshake.
     pub(crate) async fn open(
         &self,
         protocol: Protocol,
         options: &Options,
         deadline: &Deadline,
     ) -> Result<Socket, DialError> {
-        match self {
+        match &self.0 {
             // Boxed, so that dials over Unix sockets stay small futures.
-            Self::Tls(tls) => Box::pin(tls.open(protocol, options, deadline)).await,
-            Self::Unix(path) => {
+            Kind::Tls(tls) => Box::pin(tls.open(protocol, options, deadline)).await,
+            Kind::Unix(path) => {
                 let socket = deadline.step("connection to the frontend", UnixStream::connect(path)).await?;
                 socket.map(Socket::Unix).map_err(DialError::Connect)
             }
@@ -62,18 +84,7 @@ impl Endpoint {
     }
 }
 
-/// A TCP address, the name its certificate must have, and how to speak TLS.
-#[derive(Debug, Clone)]
-pub struct TlsEndpoint {
-    address: SocketAddr,
-    server_name: ServerName<'static>,
-    /// For CONNECT: no ALPN, like the kube-apiserver.
-    plain: Arc<ClientConfig>,
-    /// For gRPC: ALPN `h2`.
-    http2: Arc<ClientConfig>,
-}
-
-impl TlsEndpoint {
+impl Tls {
     async fn open(
         &self,
         protocol: Protocol,
@@ -97,24 +108,24 @@ impl TlsEndpoint {
 }
 
 /// A TLS configuration from PEM files: the CA of the frontend, and the
-/// certificate and key of this client. Blocks on the files.
+/// certificate and key of this client. Blocks on reading the files.
 ///
 /// # Errors
-/// Names the file that is missing, not PEM, or does not fit.
+/// Names the file that is missing, is not PEM, or does not fit the others.
 pub fn tls_config(ca: &Path, certificate: &Path, key: &Path) -> Result<ClientConfig, PemError> {
     let mut roots = RootCertStore::empty();
     for root in certificates(ca)? {
-        roots.add(root).map_err(|error| PemError::unusable(ca, &error))?;
+        roots.add(root).map_err(|error| PemError::new(ca, &error))?;
     }
     let chain = certificates(certificate)?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|error| PemError::new(key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| PemError::unusable(key, &error))?
+        .map_err(|error| PemError::new(key, &error))?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, private_key)
-        .map_err(|error| PemError::unusable(certificate, &error))
+        .map_err(|error| PemError::new(certificate, &error))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
@@ -126,7 +137,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
     Ok(certificates)
 }
 
-/// A file that does not hold what it should.
+/// A file without a usable certificate or key.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {problem}", path = path.display())]
 pub struct PemError {
@@ -135,11 +146,7 @@ pub struct PemError {
 }
 
 impl PemError {
-    fn new(path: &Path, error: &pem::Error) -> Self {
-        Self { path: path.into(), problem: error.to_string() }
-    }
-
-    fn unusable(path: &Path, error: &rustls::Error) -> Self {
-        Self { path: path.into(), problem: error.to_string() }
+    fn new(path: &Path, problem: &dyn fmt::Display) -> Self {
+        Self { path: path.into(), problem: problem.to_string() }
     }
 }

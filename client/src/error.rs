@@ -1,6 +1,6 @@
-//! What can go wrong with a dial and at the end of a connection.
+//! Errors of a dial and of the end of a connection.
 //!
-//! The texts hold their cause; nothing has to be walked to see it.
+//! Each text holds its cause, so [`std::error::Error::source`] is not needed.
 
 use std::io;
 use std::time::Duration;
@@ -11,11 +11,11 @@ pub enum DialError {
     /// No socket to the frontend.
     #[error("connect to the frontend: {0}")]
     Connect(io::Error),
-    /// Bytes of the target came together with the answer, and
-    /// [`Early::Fail`](crate::Early::Fail) was asked for.
+    /// Bytes of the target came together with the answer, under
+    /// [`Early::Fail`](crate::Early::Fail).
     #[error("unexpected {count} bytes of buffered data behind the answer")]
     Early {
-        /// How many were there.
+        /// Number of bytes.
         count: usize,
     },
     /// The frontend closed before it answered.
@@ -31,11 +31,11 @@ pub enum DialError {
     },
     /// HTTP/2 failed: reset, GOAWAY, or the socket under it.
     #[error("http/2: {0}")]
-    Http2(h2::Error),
+    Http2(#[from] h2::Error),
     /// The socket failed in mid-dial.
     #[error("talk to the frontend: {0}")]
     Io(io::Error),
-    /// The answer is none of this protocol.
+    /// The answer does not follow the protocol.
     #[error("malformed answer: {0}")]
     Malformed(String),
     /// gRPC: a dial answer with an error text.
@@ -55,10 +55,10 @@ pub enum DialError {
     /// The target cannot be put into a request.
     #[error("not a target: {0:?}")]
     Target(String),
-    /// A limit passed.
+    /// The limit of the dial passed.
     #[error("no {waiting_for} within {limit:?}")]
     Timeout {
-        /// What the dial was waiting for.
+        /// The step that did not finish.
         waiting_for: &'static str,
         /// The limit of the whole dial.
         limit: Duration,
@@ -69,46 +69,16 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// The words of the server, if it refused the dial with any: the reason
-    /// phrase on CONNECT, the error text on gRPC.
+    /// The server's text, if it refused the dial with one: the reason phrase on
+    /// CONNECT, the error text on gRPC.
     pub fn reason(&self) -> Option<&str> {
-        match self {
-            Self::Refused { reason } | Self::Status { reason, .. } => Some(reason),
-            Self::Connect(_)
-            | Self::Early { .. }
-            | Self::Ended
-            | Self::GrpcStatus { .. }
-            | Self::Http2(_)
-            | Self::Io(_)
-            | Self::Malformed(_)
-            | Self::Target(_)
-            | Self::Timeout { .. }
-            | Self::Tls(_) => None,
-        }
+        let (Self::Refused { reason } | Self::Status { reason, .. }) = self else { return None };
+        Some(reason)
     }
 
     /// The HTTP status, if there was one other than 200.
     pub const fn status(&self) -> Option<u16> {
-        match self {
-            Self::Status { code, .. } => Some(*code),
-            Self::Connect(_)
-            | Self::Early { .. }
-            | Self::Ended
-            | Self::GrpcStatus { .. }
-            | Self::Http2(_)
-            | Self::Io(_)
-            | Self::Malformed(_)
-            | Self::Refused { .. }
-            | Self::Target(_)
-            | Self::Timeout { .. }
-            | Self::Tls(_) => None,
-        }
-    }
-}
-
-impl From<h2::Error> for DialError {
-    fn from(error: h2::Error) -> Self {
-        Self::Http2(error)
+        if let Self::Status { code, .. } = self { Some(*code) } else { None }
     }
 }
 
@@ -118,13 +88,13 @@ pub enum CloseError {
     /// The connection failed before it was closed.
     #[error("close: {0}")]
     Io(io::Error),
-    /// gRPC: the stream ended without a close answer.
+    /// gRPC: the stream ended without a CLOSE_RSP.
     #[error("the stream ended without a close answer")]
     NoAnswer,
-    /// gRPC: the close answer carries this error text.
+    /// gRPC: the CLOSE_RSP carries this error text.
     #[error("{0}")]
     Reported(String),
-    /// No close answer within the limit.
+    /// No CLOSE_RSP within the limit.
     #[error("not closed within {0:?}")]
     Timeout(Duration),
 }

@@ -1,12 +1,11 @@
 //! Konnectivity's gRPC protocol: `/ProxyService/Proxy` on HTTP/2.
 //!
-//! The kube-apiserver opens one HTTP/2 connection per dial ([`dial`]); a
-//! [`Channel`] keeps one for many dials, each on a stream of its own. Written
-//! on plain `h2`, because only two headers and one length prefix of gRPC are
-//! needed here.
+//! The kube-apiserver opens one HTTP/2 connection per dial
+//! ([`dial`](fn@crate::dial)); a [`Channel`] carries many dials, each on a stream
+//! of its own. Written on plain `h2`: of gRPC only two headers and one length
+//! prefix are needed.
 
 mod dialing;
-mod stream;
 
 use std::sync::Arc;
 
@@ -16,44 +15,32 @@ use h2::client::{Builder, SendRequest};
 use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::driver::Driver;
-use crate::{DialError, Endpoint, Options, Protocol, check_target};
-pub(crate) use stream::Stream;
+use crate::endpoint::Endpoint;
+use crate::error::DialError;
+use crate::options::{Options, Protocol, check_target};
 
-/// Window of a whole HTTP/2 connection: the most there is, so that streams
-/// whose readers stopped cannot exhaust it for the others. Memory is bounded
-/// by the streams' own windows.
+/// Flow-control window of a whole HTTP/2 connection: the largest of RFC 9113
+/// section 6.9.1. With a smaller one, streams whose readers stopped could
+/// exhaust it for the others. Memory is bounded by the streams' own windows.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Streams a channel may open before the frontend's SETTINGS say how many it
-/// wants, and resets it remembers; either would else be a limit of the client.
+/// Streams a channel may open before the frontend's SETTINGS arrive, and reset
+/// streams it remembers. With fewer, the client would be the limit of a load
+/// test; a remembered reset costs some hundred bytes.
 const MAX_STREAMS: usize = 1 << 16;
 
-/// Dials `target` with the default [`Options`].
-///
-/// # Errors
-/// [`DialError::Refused`] when the frontend refuses; see [`DialError`] for the
-/// rest. Cancel safe: a dropped dial closes its connection.
-pub async fn dial(endpoint: &Endpoint, target: &str) -> Result<Connection, DialError> {
-    dial_with(endpoint, target, &Options::default()).await
-}
-
 /// Dials `target` on a new HTTP/2 connection.
-///
-/// # Errors
-/// As [`dial`]. Cancel safe: a dropped dial closes its connection.
-pub async fn dial_with(
+pub(crate) async fn dial(
     endpoint: &Endpoint,
     target: &str,
     options: &Options,
+    deadline: Deadline,
 ) -> Result<Connection, DialError> {
-    check_target(target)?;
-    let deadline = Deadline::after(options.timeout);
-    let channel = Channel::open_until(endpoint, options, &deadline).await?;
-    channel.dial_until(target, &deadline).await
+    Channel::open_until(endpoint, options, &deadline).await?.dial_until(target, &deadline).await
 }
 
 /// One HTTP/2 connection for many dials. Cheap to clone; the connection ends
-/// when the last clone and the last stream are gone.
+/// after the last clone and the last stream are dropped.
 #[derive(Debug, Clone)]
 pub struct Channel {
     requests: SendRequest<Bytes>,
@@ -68,7 +55,7 @@ impl Channel {
     ///
     /// # Errors
     /// When the frontend cannot be reached, or does not speak HTTP/2. Cancel
-    /// safe.
+    /// safe: the socket closes.
     pub async fn open(endpoint: &Endpoint, options: &Options) -> Result<Self, DialError> {
         Self::open_until(endpoint, options, &Deadline::after(options.timeout)).await
     }
@@ -89,17 +76,14 @@ impl Channel {
             .max_local_error_reset_streams(None);
         let handshake = deadline.step("http/2 handshake", builder.handshake(socket)).await?;
         let (requests, connection) = handshake?;
-        let scheme = match endpoint {
-            Endpoint::Tls(_) => "https",
-            Endpoint::Unix(_) => "http",
-        };
-        Ok(Self { requests, driver: Driver::start(connection), scheme, options: Arc::new(options.clone()) })
+        let (driver, scheme) = (Driver::start(connection), endpoint.scheme());
+        Ok(Self { requests, driver, scheme, options: Arc::new(options.clone()) })
     }
 
     /// Dials `target` on a stream of its own.
     ///
     /// # Errors
-    /// As [`dial`](fn@dial). Cancel safe: a dropped dial resets its stream.
+    /// As [`dial`](fn@crate::dial). Cancel safe: a dropped dial resets its stream.
     pub async fn dial(&self, target: &str) -> Result<Connection, DialError> {
         check_target(target)?;
         self.dial_until(target, &Deadline::after(self.options.timeout)).await

@@ -1,4 +1,4 @@
-//! The two kinds of sockets, as one type without a virtual call.
+//! The two kinds of sockets, as one type without dynamic dispatch.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-/// A socket to a frontend. Shutting it down closes the sending half only:
-/// `shutdown(SHUT_WR)`, behind a `close_notify` on TLS.
+/// A socket to a frontend. `shutdown` closes the sending half only
+/// (`SHUT_WR`), behind a `close_notify` on TLS.
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// Boxed, because a TLS session is much larger than a file descriptor.

@@ -1,13 +1,11 @@
 //! Both protocols, over both kinds of sockets, against a fake frontend.
 
+mod files;
+
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,10 +15,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::fake::{Fake, Fault};
+use files::Files;
 
 const BOTH: [Protocol; 2] = [Protocol::Connect, Protocol::Grpc];
 
-/// A frontend on a Unix socket, and a way to it.
+/// A fake frontend on a Unix socket.
 struct Frontend {
     endpoint: Endpoint,
     protocol: Protocol,
@@ -45,7 +44,7 @@ impl Frontend {
     }
 }
 
-/// A target that does `serve` with each connection.
+/// A target that calls `serve` for each connection.
 async fn target<F, S>(serve: S) -> (String, JoinSet<()>)
 where
     S: Fn(TcpStream) -> F + Send + 'static,
@@ -76,7 +75,7 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
 }
 
-/// Sends and receives `sent` at once; the echo has to be equal.
+/// Sends and receives `sent` at once and compares the echo.
 async fn exchange(connection: Connection, sent: &[u8]) -> Connection {
     let (mut read, mut write) = tokio::io::split(connection);
     let mut received = vec![0; sent.len()];
@@ -142,9 +141,9 @@ async fn the_end_of_the_target_is_the_end_of_the_connection() {
     }
 }
 
-/// The close answer of the frontend is on its way, or here, but not read.
+/// The CLOSE_RSP is under way, or here and not read.
 #[tokio::test]
-async fn closing_what_the_target_has_closed_is_no_error() {
+async fn closing_a_connection_that_the_target_closed_is_no_error() {
     let (address, _target) = target(|mut socket| async move {
         socket.write_all(b"bye").await.unwrap();
     })
@@ -190,7 +189,7 @@ async fn a_shutdown_on_grpc_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn the_words_of_a_refusal_arrive() {
+async fn the_reason_of_a_refusal_arrives() {
     for protocol in BOTH {
         let frontend = Frontend::new(protocol, Fault::Refuse("no agent serves 10.0.3.7"));
         let error = frontend.dial("10.0.3.7:1").await.unwrap_err();
@@ -241,15 +240,18 @@ async fn packets_of_another_connection_are_an_error() {
 #[tokio::test]
 async fn no_frontend_and_no_target_are_told_apart() {
     let nowhere = Endpoint::unix("/nonexistent/frontend.socket");
-    let error = connect::dial(&nowhere, "a:1").await.unwrap_err();
-    assert!(matches!(error, DialError::Connect(_)), "{error}");
-    for bad in ["", "a:1 HTTP/1.1\r\nX: y", "a:1\n"] {
-        assert!(matches!(grpc::dial(&nowhere, bad).await.unwrap_err(), DialError::Target(_)));
+    let options = Options::default();
+    for protocol in BOTH {
+        let error = dial(protocol, &nowhere, "a:1", &options).await.unwrap_err();
+        assert!(matches!(error, DialError::Connect(_)), "{error}");
+        for bad in ["", "a:1 HTTP/1.1\r\nX: y", "a:1\n"] {
+            assert!(matches!(dial(protocol, &nowhere, bad, &options).await, Err(DialError::Target(_))));
+        }
     }
 }
 
-/// A reader that stops is felt by the target, within the windows and buffers
-/// on the way; and what was sent is still whole when it goes on.
+/// A reader that stops holds the target back, within windows and buffers; the
+/// bytes are whole when it goes on.
 #[tokio::test]
 async fn a_reader_that_stops_holds_the_target_back() {
     const LENGTH: usize = 64 << 20;
@@ -286,7 +288,6 @@ async fn a_reader_that_stops_holds_the_target_back() {
     }
 }
 
-/// A connection that is dropped ends at the target as well, soon.
 #[tokio::test]
 async fn a_dropped_connection_ends_at_the_target() {
     let (ended, mut seen) = tokio::sync::mpsc::channel(2);
@@ -344,61 +345,9 @@ async fn a_socket_is_reset_when_it_closes_if_that_is_wanted() {
         };
         let leave = async {
             let options = Options { reset_on_close, ..Options::default() };
-            drop(connect::dial_with(&endpoint, "a:1", &options).await.unwrap());
+            drop(dial(Protocol::Connect, &endpoint, "a:1", &options).await.unwrap());
         };
         let (seen, ()) = tokio::join!(serve, leave);
         assert_eq!(seen, end, "{reset_on_close}");
-    }
-}
-
-/// A CA and one certificate, used by both ends.
-struct Files {
-    ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Files {
-    fn new(dir: &TempDir) -> Self {
-        let ca_key = KeyPair::generate().unwrap();
-        let mut ca = CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-        let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap();
-        let pem = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap().pem();
-        let put = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        Self {
-            ca: put("ca.pem", &ca_pem),
-            certificate: put("cert.pem", &pem),
-            key: put("key.pem", &key.serialize_pem()),
-        }
-    }
-
-    /// Demands a client certificate, and the protocol's ALPN and no other.
-    fn server(&self, protocol: Protocol) -> ServerConfig {
-        use rustls::pki_types::pem::PemObject as _;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier.build().unwrap())
-            .with_single_cert(
-                vec![CertificateDer::from_pem_file(&self.certificate).unwrap()],
-                PrivateKeyDer::from_pem_file(&self.key).unwrap(),
-            )
-            .unwrap();
-        if protocol == Protocol::Grpc {
-            config.alpn_protocols = vec![b"h2".to_vec()];
-        }
-        config
     }
 }

@@ -1,10 +1,9 @@
-//! What server and agent ask of the Kubernetes API: whether an agent's
-//! service-account token is good, and how many tunnel servers there are.
+//! Requests to the Kubernetes API: reviews of agents' service-account tokens, and
+//! the Leases of tunnel servers.
 //!
-//! Owns the client, its limits of rate and time, the cache of reviews and the
-//! Leases. Its types are plain Rust: nothing of the client library is seen
-//! outside. Does not decide what happens to an agent, and counts nothing itself:
-//! what it did goes to observers, so that each program has metrics of its own.
+//! Owns the client, its limits of rate and time, the verdicts and the Leases. Hides
+//! the client library's types. Does not decide what happens to an agent, and keeps
+//! no metrics: its events go to observers.
 
 mod access;
 mod bucket;

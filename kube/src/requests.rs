@@ -1,4 +1,4 @@
-//! Requests with limits of rate and time, and what can become of one.
+//! Requests with limits of rate and time, and their errors.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,22 +9,20 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::access::{Cluster, chain};
 use crate::bucket::Bucket;
 
-/// Longest text of the API that is passed on, in characters.
+/// Longest text of the API in our errors, in characters: one log line.
 const MAX_TEXT: usize = 512;
 
-/// A request that brought nothing.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
-    /// So many wait for their turn already that this one was not made.
+    /// Too many requests wait for their turn.
     #[error("too many requests to the Kubernetes API are waiting")]
     Busy,
-    /// The API answered with an error.
     #[error("the Kubernetes API answered {code} {reason}: {message}")]
     Status { code: u16, reason: String, message: String },
-    /// No answer came in time.
     #[error("the Kubernetes API did not answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
-    /// The API could not be asked, or its answer not be read.
+    /// The API could not be asked, or its answer could not be read.
     #[error("the Kubernetes API cannot be reached: {0}")]
     Unreachable(String),
 }
@@ -58,13 +56,13 @@ impl From<kube::Error> for RequestError {
     }
 }
 
-/// Requests of one kind, which share a rate.
+/// Requests that share a rate.
 #[derive(Debug)]
 pub(crate) struct Requests {
     bucket: Option<Mutex<Bucket>>,
-    /// How long one may wait for its turn.
+    /// Limit of the wait for a request's turn.
     patience: Duration,
-    /// How long one may take after that.
+    /// Limit of a request after that.
     limit: Duration,
 }
 
@@ -74,12 +72,12 @@ impl Requests {
         Self { bucket, patience, limit }
     }
 
-    /// Makes a request when it is its turn. Cancel safe.
+    /// Makes a request at its turn. Cancel safe.
     pub(crate) fn run<T, E: Into<RequestError>>(
         &self,
         request: impl Future<Output = Result<T, E>>,
     ) -> impl Future<Output = Result<T, RequestError>> {
-        // Boxed here, before it is part of anything: requests are large.
+        // Boxed before it is part of a future, because requests are large.
         let request = Box::pin(request);
         async move {
             self.turn().await?;
@@ -102,8 +100,8 @@ impl Requests {
     }
 }
 
-/// Sends JSON and reads JSON. Not through the library's own reading, which logs
-/// answers that it does not understand: a review's answer repeats the token.
+/// Sends JSON and reads JSON. The library's own function logs malformed answers, and
+/// the answer to a review repeats the token.
 pub(crate) async fn post<T: serde::de::DeserializeOwned>(
     client: &Client,
     path: &'static str,
@@ -122,7 +120,7 @@ pub(crate) async fn post<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// Text of the API that is fit for a log line and for an agent.
+/// Text of the API as one short line.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect()
 }
@@ -132,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_apis_words_are_made_fit_for_a_log_line() {
+    fn text_of_the_api_becomes_one_short_line() {
         assert_eq!(printable("a\nb\u{1b}[31m"), "a b [31m");
         assert_eq!(printable(&"ü".repeat(10_000)).chars().count(), MAX_TEXT);
     }

@@ -1,9 +1,8 @@
-//! Reviews of agents' service-account tokens, by the API and never by us.
+//! Reviews of agents' service-account tokens by the API.
 //!
-//! Promises that a storm of agents is no storm of reviews: verdicts are
-//! remembered for a while, one token is reviewed once however many bring it,
-//! and reviews have a rate, behind which only so many wait as get their turn.
-//! What cannot be reviewed is not admitted.
+//! Promises that a storm of agents is no storm of reviews: verdicts are remembered,
+//! agents with the same token share one review, and reviews have a rate and a
+//! bounded queue. A token that cannot be reviewed admits nobody.
 
 mod claims;
 mod error;
@@ -11,8 +10,7 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -29,29 +27,29 @@ use memory::{Key, Memory};
 
 pub use error::TokenError;
 
-/// Where reviews are asked for.
+/// The API's path of TokenReviews.
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// How long a token may wait for its review, and the review may take. Together
-/// they are less than the 10 s that an agent waits for the answer to its Hello.
+/// Limit of a token's wait for its review, and of the review. Together they are
+/// less than the 10 s that an agent waits for the answer to its Hello.
 const PATIENCE: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Reviews under way, for operators who set no rate.
+/// Most reviews under way: a bound where no rate is set.
 const MOST_REVIEWS: usize = 256;
 
-/// For how long a good token is not reviewed again: an agent that lost its
-/// tunnel comes back at no cost. Also for how long a revoked one may still admit.
+/// How long a good token is not reviewed again. Shorter, and agents that reconnect
+/// cost reviews; longer, and a revoked token admits for longer.
 const GOOD_FOR: Duration = Duration::from_secs(120);
 
-/// The same for a bad one: an agent in a loop costs six reviews a minute, and
-/// whoever has mended his cluster does not wait long.
+/// The same for a bad token. Shorter, and an agent in a loop costs more than six
+/// reviews a minute; longer, and a repaired cluster admits late.
 const BAD_FOR: Duration = Duration::from_secs(10);
 
-/// What a token must be to admit its agent.
+/// The account and audience of the tokens that admit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    /// The audience it must be meant for.
+    /// The audience that a token must have.
     pub audience: String,
     /// The namespace of its service account.
     pub namespace: String,
@@ -61,40 +59,34 @@ pub struct Expected {
 
 impl Expected {
     /// The user name of the service account.
-    pub fn username(&self) -> String {
+    fn username(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
     }
 }
 
-/// What the API says of the holder of a good token.
+/// The holder of a good token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reviewed {
     /// The user name, `system:serviceaccount:NAMESPACE:NAME`.
     pub username: String,
-    /// The service account's uid.
-    pub uid: String,
-    /// The node the token is bound to, where the cluster says so (from 1.29 on).
+    /// The node that the token is bound to, from Kubernetes 1.29 on.
     pub node_name: Option<String>,
-    /// That node's uid.
-    pub node_uid: Option<String>,
-    /// The pod the token is bound to.
+    /// The pod that the token is bound to.
     pub pod_name: Option<String>,
-    /// That pod's uid.
-    pub pod_uid: Option<String>,
 }
 
 type Verdict = Result<Reviewed, TokenError>;
 
-/// One review that was made, for metrics.
+/// A finished review, for metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReviewEvent {
     /// `good`, or the label of the error.
     pub outcome: &'static str,
-    /// How long the token waited and the review took.
+    /// The token's wait and the review.
     pub latency: Duration,
 }
 
-/// What is told of reviews.
+/// Receives the events.
 pub type Observe = Arc<dyn Fn(ReviewEvent) + Send + Sync>;
 
 /// Reviews tokens. Clones share memory and limits.
@@ -112,12 +104,12 @@ struct Inner {
 #[derive(Default)]
 struct Known {
     memory: Memory,
-    /// Reviews under way, each with the number of those who wait for it.
+    /// Reviews under way, each with the number of its waiters.
     flights: HashMap<Key, (Arc<OnceCell<Verdict>>, usize)>,
 }
 
 impl TokenReviewer {
-    /// Reviews by this cluster's API.
+    /// A reviewer that asks this cluster's API.
     pub fn new(cluster: &Cluster, expected: Expected, observe: Observe) -> Self {
         Self(Arc::new(Inner {
             client: cluster.client.clone(),
@@ -128,21 +120,16 @@ impl TokenReviewer {
         }))
     }
 
-    /// What a token must be.
-    pub fn expected(&self) -> &Expected {
-        &self.0.expected
-    }
-
-    /// Whether the holder of this token is admitted, and who it is. Takes nine
-    /// seconds at most. Cancel safe: a review that others wait for goes on.
+    /// Reviews a token and returns its admitted holder, within 9 s. Cancel safe: a
+    /// review with other waiters goes on.
     ///
     /// # Errors
-    /// When it is not, with the reason; also when the API cannot be asked.
+    /// When the token does not admit, or the API cannot be asked.
     pub async fn review(&self, token: &str) -> Verdict {
         let claims = Claims::read(token)?;
-        let flight = match self.0.recall_or_join(Key::of(token)) {
-            Place::Waiting(flight) => flight,
-            Place::Known(verdict) => return verdict,
+        let flight = match self.0.join_or_recall(Key::of(token)) {
+            Ok(flight) => flight,
+            Err(verdict) => return verdict,
         };
         let review = || async {
             let verdict = self.0.review(token, &claims).await;
@@ -158,17 +145,21 @@ impl Inner {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn recall_or_join(&self, key: Key) -> Place<'_> {
+    /// Joins the review of a token, which is under way or to be made.
+    ///
+    /// # Errors
+    /// With the verdict, if it is known.
+    fn join_or_recall(&self, key: Key) -> Result<Flight<'_>, Verdict> {
         let mut known = self.known();
         if let Some(verdict) = known.memory.recall(key, Instant::now()) {
-            return Place::Known(verdict);
+            return Err(verdict);
         }
         if known.flights.len() >= MOST_REVIEWS && !known.flights.contains_key(&key) {
-            return Place::Known(Err(TokenError::Busy));
+            return Err(Err(TokenError::Busy));
         }
         let (cell, waiting) = known.flights.entry(key).or_default();
         *waiting += 1;
-        Place::Waiting(Flight { inner: self, key, cell: Arc::clone(cell) })
+        Ok(Flight { inner: self, key, cell: Arc::clone(cell) })
     }
 
     fn remember(&self, key: Key, verdict: &Verdict, claims: &Claims) {
@@ -205,11 +196,11 @@ impl Inner {
     }
 }
 
-/// What the API's answer means.
+/// The verdict of the API's answer.
 fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Verdict {
     let wrong_audience = |came| TokenError::WrongAudience { expected: expected.audience.clone(), came };
     if !status.authenticated.unwrap_or_default() {
-        // The API says the same in words of its own, which differ by version.
+        // The API's own text for this differs by version.
         if !claims.is_for(&expected.audience) {
             return Err(wrong_audience(claims.audiences()));
         }
@@ -217,8 +208,8 @@ fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Ver
         let why = why.unwrap_or_else(|| "it is not known there".to_owned());
         return Err(TokenError::Unauthenticated(printable(&why)));
     }
-    // An authenticator that knows no audiences names none, and accepts
-    // every token of the cluster: that proves nothing to us.
+    // An authenticator without audiences names none and accepts every token of the
+    // cluster, which is no proof.
     let audiences = status.audiences.unwrap_or_default();
     if !audiences.contains(&expected.audience) {
         return Err(wrong_audience(audiences.iter().map(|text| printable(text)).collect()));
@@ -231,29 +222,18 @@ fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Ver
     let mut extra = user.extra.unwrap_or_default();
     Ok(Reviewed {
         username,
-        uid: user.uid.unwrap_or_default(),
         node_name: only(&mut extra, "node-name"),
-        node_uid: only(&mut extra, "node-uid"),
         pod_name: only(&mut extra, "pod-name"),
-        pod_uid: only(&mut extra, "pod-uid"),
     })
 }
 
-/// The value of an extra that has one. One with several proves neither.
+/// The value of an extra with exactly one; several prove none of them.
 fn only(extra: &mut BTreeMap<String, Vec<String>>, name: &str) -> Option<String> {
     let mut values = extra.remove(&format!("authentication.kubernetes.io/{name}"))?;
     (values.len() == 1).then(|| values.pop()).flatten()
 }
 
-/// Where somebody with a token stands.
-enum Place<'a> {
-    /// The verdict is known already.
-    Known(Verdict),
-    /// The review is under way or to be made.
-    Waiting(Flight<'a>),
-}
-
-/// A place among those who wait for one review.
+/// One waiter of a review.
 struct Flight<'a> {
     inner: &'a Inner,
     key: Key,

@@ -1,7 +1,11 @@
-//! A fake API behind a real client, without a network: so time can be paused.
+//! A fake API behind a real client, without a network, for paused time.
+
+use std::cell::OnceCell;
 
 use axum::body::Body;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Client;
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tunnel_kube_fake::FakeApi;
 
@@ -11,5 +15,14 @@ use crate::access::Cluster;
 pub(crate) fn cluster(api: &FakeApi, qps: f32, burst: u32) -> Cluster {
     let routes = api.router();
     let service = routes.map_request(|request: http::Request<kube::client::Body>| request.map(Body::new));
-    Cluster::of(Client::new(service, "default"), qps, burst)
+    Cluster::of(Client::new(service, "default"), now, qps, burst)
+}
+
+/// The cluster's time as the paused clock has it.
+pub(crate) fn now() -> Timestamp {
+    // Each test has a thread and a clock of its own.
+    thread_local! { static START: OnceCell<Instant> = const { OnceCell::new() } }
+    let start = START.with(|start| *start.get_or_init(Instant::now));
+    let passed = Instant::now().saturating_duration_since(start);
+    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1) + SignedDuration::try_from(passed).unwrap()
 }

@@ -1,41 +1,43 @@
-//! HTTP CONNECT heads, as the kube-apiserver sends them, and the answers.
+//! HTTP CONNECT heads (RFC 9110 section 9.3.6) and the answers.
 //!
-//! Only one request shape is served: `CONNECT host:port HTTP/1.x`. The `Host`
-//! header is ignored (the kube-apiserver always sends `127.0.0.1`). Anything
-//! ambiguous, such as a body or two `Host` headers, is refused.
+//! Only `CONNECT host:port HTTP/1.x` is served. The `Host` header is ignored: the
+//! kube-apiserver always sends `127.0.0.1`. Ambiguous requests, with a body or two
+//! `Host` headers, are refused.
 
 use std::mem::MaybeUninit;
 
 use crate::target::{Target, TargetError};
 
-/// Longest request head, in bytes.
+/// Longest request head, in bytes. A kube-apiserver's has about 60; more costs
+/// memory before the dial.
 pub const MAX_HEAD: usize = 8 * 1024;
 
-/// Most header fields in a head.
+/// Most header fields in a head; curl sends three.
 const MAX_FIELDS: usize = 64;
 
-/// Longest reason phrase in an answer, in characters.
+/// Longest reason phrase, in characters: enough for Go's dial errors, and short
+/// enough for one log line.
 const MAX_REASON: usize = 200;
 
-/// The whole answer to a CONNECT that worked. The kube-apiserver fails on any
-/// byte that is read together with it.
+/// The answer to a connected dial. The kube-apiserver fails on any byte that is
+/// read together with it.
 pub const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
 
-/// What the bytes read so far amount to.
+/// The result of [`parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Head {
     /// More bytes are needed.
     Partial,
     /// A whole request.
     Complete {
-        /// What to connect to.
+        /// The requested target.
         target: Target,
-        /// Length of the head; bytes behind it belong to the connection.
+        /// Length of the head in bytes; the rest belongs to the connection.
         length: usize,
     },
 }
 
-/// A head that is not served.
+/// Why a head is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
     /// Longer than [`MAX_HEAD`], or with too many fields.
@@ -44,7 +46,7 @@ pub enum HeadError {
     /// Not HTTP/1.
     #[error("malformed http request: {0}")]
     Malformed(&'static str),
-    /// HTTP, but another method.
+    /// Another method than CONNECT.
     #[error("this proxy only supports CONNECT")]
     NotConnect,
     /// The request target is not `host:port`.
@@ -63,10 +65,10 @@ impl HeadError {
     }
 }
 
-/// Looks for a CONNECT request at the start of `bytes`.
+/// Parses a CONNECT request at the start of `bytes`.
 ///
 /// # Errors
-/// As soon as the bytes cannot become a request that is served.
+/// As soon as no more bytes could make the request valid.
 pub fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
     let mut fields = [MaybeUninit::uninit(); MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
@@ -105,7 +107,7 @@ fn check_fields(fields: &[httparse::Header<'_>]) -> Result<(), HeadError> {
     Ok(())
 }
 
-/// A status of an answer that is not 200.
+/// A status code of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status(u16);
 
@@ -115,11 +117,11 @@ impl Status {
     /// 403
     pub const FORBIDDEN: Self = Self(403);
     /// 405
-    pub const METHOD_NOT_ALLOWED: Self = Self(405);
+    const METHOD_NOT_ALLOWED: Self = Self(405);
     /// 408
     pub const REQUEST_TIMEOUT: Self = Self(408);
     /// 431
-    pub const HEAD_TOO_LARGE: Self = Self(431);
+    const HEAD_TOO_LARGE: Self = Self(431);
     /// 502
     pub const BAD_GATEWAY: Self = Self(502);
     /// 503
@@ -133,9 +135,8 @@ impl Status {
     }
 }
 
-/// A whole answer that refuses. The reason stands in the status line, because
-/// that is the part which the kube-apiserver shows, and again in the body, for
-/// people with `curl`. The connection is to be closed behind it.
+/// A refusal with its reason: in the status line, which the kube-apiserver shows,
+/// and in the body, which curl shows. The caller closes the connection.
 pub fn refusal(status: Status, reason: &str) -> Vec<u8> {
     let reason: String = reason
         .chars()
@@ -157,11 +158,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What every kube-apiserver sends.
+    /// The head of a kube-apiserver.
     const KUBE: &[u8] = b"CONNECT 10.99.0.1:10250 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 
     #[test]
-    fn the_request_of_the_kube_apiserver_however_it_is_cut() {
+    fn the_request_of_the_kube_apiserver_in_pieces() {
         for cut in 0..KUBE.len() {
             assert_eq!(parse(&KUBE[..cut]), Ok(Head::Partial), "cut at {cut}");
         }
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ambiguous_or_not_connect_is_refused() {
+    fn ambiguous_requests_and_other_methods_are_refused() {
         for (head, status) in [
             (&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], 405),
             (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),

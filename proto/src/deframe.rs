@@ -1,16 +1,15 @@
-//! Cutting a byte stream into messages, without copying those that arrive in
-//! one piece.
+//! Cuts a byte stream into messages. A message in one piece is not copied.
 //!
-//! Two kinds of frames are used: gRPC's (one byte "compressed", four bytes
-//! length, big endian) and our own (two bytes length, big endian). A declared
-//! length above the limit is refused before anything is buffered for it.
+//! Frames are gRPC's (one byte "compressed", four bytes length, big endian) or our
+//! own (two bytes length, big endian). A declared length over the limit is refused
+//! before any memory is used for it.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// Why a byte stream could not be cut.
+/// Why the next message cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeframeError {
-    /// The sender declares a message longer than the reader accepts.
+    /// The declared length is over the limit.
     #[error("message of {length} bytes is over the limit of {limit}")]
     TooLong {
         /// Declared length in bytes.
@@ -18,7 +17,7 @@ pub enum DeframeError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A gRPC message with the "compressed" byte set; nobody negotiated that.
+    /// A gRPC message with the "compressed" byte set, which no side negotiates.
     #[error("compressed grpc message without an agreed encoding")]
     Compressed,
 }
@@ -38,19 +37,20 @@ impl Kind {
     }
 }
 
-/// An incremental reader of frames.
-///
-/// Holds at most one incomplete message (the limit plus its head) and what is
-/// left of the newest chunk.
+/// An incremental reader of frames. Holds at most one incomplete message (the limit
+/// plus its head) and the rest of the newest chunk.
 #[derive(Debug)]
 pub struct Deframer {
     kind: Kind,
     limit: usize,
-    /// The beginning of a message that spans chunks, head included.
+    /// The begun message that spans chunks, with its head.
     partial: BytesMut,
-    /// What is not yet looked at of the newest chunk.
+    /// The rest of the newest chunk.
     chunk: Bytes,
 }
+
+// Every idle gRPC connection holds one.
+const _: () = assert!(size_of::<Deframer>() <= 80);
 
 impl Deframer {
     /// For gRPC messages of at most `limit` bytes.
@@ -67,8 +67,8 @@ impl Deframer {
         Self { kind, limit, partial: BytesMut::new(), chunk: Bytes::new() }
     }
 
-    /// Adds what arrived next. Call [`Self::next`] until it gives `None` before
-    /// the following `push`, or the rest of the old chunk is copied.
+    /// Adds the next received bytes. Call [`Self::next`] until it returns `None`
+    /// before the next `push`; otherwise the rest of the old chunk is copied.
     pub fn push(&mut self, chunk: Bytes) {
         if !self.chunk.is_empty() {
             self.partial.extend_from_slice(&self.chunk);
@@ -79,7 +79,7 @@ impl Deframer {
     /// The next whole message, or `None` when more bytes are needed.
     ///
     /// # Errors
-    /// When the stream cannot be cut any further; it is then of no more use.
+    /// See [`DeframeError`]. The deframer must not be used any more.
     #[allow(clippy::should_implement_trait, reason = "fallible, and ends only when the stream does")]
     pub fn next(&mut self) -> Result<Option<Bytes>, DeframeError> {
         let head_len = self.kind.head_len();
@@ -105,8 +105,7 @@ impl Deframer {
         Ok(Some(message))
     }
 
-    /// Takes out what follows the last message: the raw bytes behind a dial
-    /// header, say.
+    /// The bytes behind the last message, such as raw bytes behind a `Dial`.
     pub fn into_rest(mut self) -> Bytes {
         if self.partial.is_empty() {
             return self.chunk;
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_last_message_is_kept() {
+    fn bytes_behind_the_last_message_are_kept() {
         let mut deframer = Deframer::short(64);
         deframer.push(Bytes::from_static(b"\x00\x02hi"));
         assert_eq!(deframer.next().unwrap().unwrap(), "hi");

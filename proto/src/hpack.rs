@@ -1,15 +1,15 @@
 //! HPACK (RFC 7541): a whole decoder, and an encoder that never indexes.
 //!
-//! Owns the compression state of one direction of one HTTP/2 connection.
-//! Promises: every malformed block is a typed [`HpackError`], never a panic; the
-//! dynamic table stays within the size we announced; and decoding stops as soon
-//! as the header list grows over the caller's bound, so a few bytes that refer
-//! to one large table entry again and again cannot become megabytes.
+//! Owns the compression state of one direction of one HTTP/2 connection. Promises:
+//! every malformed block is a typed [`HpackError`], never a panic; the dynamic
+//! table stays within the announced size; decoding stops when the header list is
+//! over the caller's limit, so references to one large entry cannot become
+//! megabytes.
 //!
-//! Does not: read frames, or judge names and values. An upper-case name or a
-//! second `:path` is a well-formed HPACK field, and refusing it is the business
-//! of the HTTP/2 implementation behind.
+//! Does not: read frames, or judge names and values, which the HTTP/2
+//! implementation behind does.
 
+mod error;
 mod huffman;
 mod table;
 
@@ -18,58 +18,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use table::{DynamicTable, Entry};
+pub(crate) use error::HpackError;
+use table::{DynamicTable, ENTRY_OVERHEAD, Entry};
 
-/// What an entry costs on top of the octets of its name and value
-/// (RFC 7541 section 4.1; RFC 9113 section 6.5.2 counts header lists alike).
-const ENTRY_OVERHEAD: usize = 32;
-
-/// Most continuation octets of an integer (RFC 7541 section 5.1) that are read:
-/// as many as a `u32` needs.
-const MAX_INTEGER_OCTETS: u32 = 5;
-
-/// Why a header block cannot be decoded. The connection is then of no use: its
-/// compression state is lost (RFC 9113 section 4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HpackError {
-    /// The block ends inside a field.
-    #[error("header block ends inside a field")]
-    Truncated,
-    /// An integer does not fit in 32 bits (RFC 7541 section 5.1).
-    #[error("integer in a header block does not fit in 32 bits")]
-    IntegerOverflow,
-    /// An index of 0 or beyond both tables (RFC 7541 section 2.3.3).
-    #[error("index {index} is in neither header table")]
-    IndexOutOfRange {
-        /// The index as sent.
-        index: usize,
-    },
-    /// A change of the table's size behind a field (RFC 7541 section 4.2).
-    #[error("table size update behind the first field of a block")]
-    LateSizeUpdate,
-    /// A table size above the one we announced (RFC 7541 section 6.3).
-    #[error("table size update to {size} bytes is over the announced {max}")]
-    SizeUpdateTooLarge {
-        /// Requested size in bytes.
-        size: usize,
-        /// Announced size in bytes.
-        max: usize,
-    },
-    /// A Huffman string that ends in anything but at most seven one bits
-    /// (RFC 7541 section 5.2).
-    #[error("huffman string with bad padding")]
-    HuffmanPadding,
-    /// A Huffman string that contains the end-of-string symbol
-    /// (RFC 7541 section 5.2).
-    #[error("huffman string with an end-of-string symbol inside")]
-    HuffmanEos,
-    /// The decoded fields are larger than the caller accepts.
-    #[error("decoded header list is over the limit of {max} bytes")]
-    ListTooLarge {
-        /// The limit in bytes, counted as in RFC 9113 section 6.5.2.
-        max: usize,
-    },
-}
+/// Most continuation octets of an integer (RFC 7541 section 5.1): a `u32` needs
+/// five. More could be zeros without an end.
+const MAX_INTEGER_OCTETS: usize = 5;
 
 /// One header field, borrowed from the block or from a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,20 +32,12 @@ pub(crate) struct Field<'a> {
     pub(crate) name: &'a [u8],
     /// The value, any octets.
     pub(crate) value: &'a [u8],
-    /// Sent as "never indexed": whoever encodes the field again must do the
-    /// same (RFC 7541 section 6.2.3).
+    /// Sent as "never indexed", which holds when the field is encoded again
+    /// (RFC 7541 section 6.2.3).
     pub(crate) sensitive: bool,
 }
 
-/// The first octet of a representation tells which one it is
-/// (RFC 7541 section 6).
-#[derive(Debug, Clone, Copy)]
-enum Representation {
-    Indexed,
-    Literal { prefix: u32, indexing: Indexing },
-    SizeUpdate,
-}
-
+/// How the reader indexes a literal field (RFC 7541 section 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Indexing {
     Incremental,
@@ -99,85 +45,63 @@ enum Indexing {
     Never,
 }
 
-impl Representation {
-    const fn of(first: u8) -> Self {
-        match first {
-            0x80.. => Self::Indexed,
-            0x40..0x80 => Self::Literal { prefix: 6, indexing: Indexing::Incremental },
-            0x20..0x40 => Self::SizeUpdate,
-            0x10..0x20 => Self::Literal { prefix: 4, indexing: Indexing::Never },
-            0x00..0x10 => Self::Literal { prefix: 4, indexing: Indexing::Without },
-        }
-    }
-}
-
-/// The decoder of one direction of one connection.
-///
-/// Holds at most the dynamic table: its accounted size is bounded by the larger
-/// of 4,096 and the announced size, and the 32 bytes that are accounted for each
-/// entry cover what an entry costs beside its text.
+/// The decoder of one direction of one connection. Holds at most the dynamic
+/// table; the 32 bytes counted for each entry cover its overhead.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     table: DynamicTable,
-    /// The most a size update may ask for, in bytes.
-    announced: usize,
 }
 
 impl Decoder {
-    /// `announced` is our SETTINGS_HEADER_TABLE_SIZE in bytes.
-    pub(crate) const fn new(announced: usize) -> Self {
-        Self { table: DynamicTable::new(), announced }
+    /// The decoder of a new connection.
+    pub(crate) const fn new() -> Self {
+        Self { table: DynamicTable::new() }
     }
 
-    /// Decodes one whole block and gives its fields to `emit`, in order. The
-    /// fields given are never more than `max_list` bytes, counted as in RFC 9113
-    /// section 6.5.2.
+    /// Decodes one whole block and gives its fields to `emit`, in order, up to
+    /// `max_list` bytes by the count of RFC 9113 section 6.5.2.
     ///
     /// # Errors
-    /// When the block is malformed or too large. The decoder must not be used
-    /// any more, since the rest of the block did not reach its table.
+    /// When the block is malformed or too large. The decoder must not be used any
+    /// more, since the rest of the block did not reach its table.
     pub(crate) fn decode(
         &mut self,
         block: &[u8],
         max_list: usize,
-        mut emit: impl FnMut(Field<'_>),
+        emit: impl FnMut(Field<'_>),
     ) -> Result<(), HpackError> {
         let mut input = Input { rest: block };
-        let mut list = ListBudget { left: max_list, max: max_list };
+        let mut list = List { left: max_list, max: max_list, emit };
         let mut may_resize = true;
         while let Some(first) = input.rest.first() {
-            let representation = Representation::of(*first);
-            match representation {
-                Representation::SizeUpdate => {
-                    if !may_resize {
-                        return Err(HpackError::LateSizeUpdate);
-                    }
-                    self.resize(input.integer(5)?)?;
+            // The first octet selects the representation (RFC 7541 section 6).
+            match first {
+                0x80.. => {
+                    let (name, value) = self.table.get(input.integer(7)?)?;
+                    list.push(Field { name, value, sensitive: false })?;
+                }
+                0x40..0x80 => self.literal(&mut input, 6, Indexing::Incremental, &mut list)?,
+                0x20..0x40 if may_resize => {
+                    self.table.resize(input.integer(5)?)?;
                     continue;
                 }
-                Representation::Indexed => {
-                    let (name, value) = self.table.get(input.integer(7)?)?;
-                    list.charge(name, value)?;
-                    emit(Field { name, value, sensitive: false });
-                }
-                Representation::Literal { prefix, indexing } => {
-                    self.literal(&mut input, prefix, indexing, &mut list, &mut emit)?;
-                }
+                0x20..0x40 => return Err(HpackError::LateSizeUpdate),
+                0x10..0x20 => self.literal(&mut input, 4, Indexing::Never, &mut list)?,
+                0x00..0x10 => self.literal(&mut input, 4, Indexing::Without, &mut list)?,
             }
             may_resize = false;
         }
         Ok(())
     }
 
-    /// A literal field (RFC 7541 section 6.2). The table takes it last: the name
-    /// may belong to an entry which the insertion evicts (section 4.4).
+    /// A literal field (RFC 7541 section 6.2). The table takes it last, because the
+    /// name may be of an entry which the insertion evicts (section 4.4).
     fn literal(
         &mut self,
         input: &mut Input<'_>,
         prefix: u32,
         indexing: Indexing,
-        list: &mut ListBudget,
-        emit: &mut impl FnMut(Field<'_>),
+        list: &mut List<impl FnMut(Field<'_>)>,
     ) -> Result<(), HpackError> {
         let (mut name_text, mut value_text) = (Vec::new(), Vec::new());
         let name = match input.integer(prefix)? {
@@ -185,39 +109,32 @@ impl Decoder {
             index => self.table.get(index)?.0,
         };
         let value = input.string(&mut value_text)?;
-        list.charge(name, value)?;
-        emit(Field { name, value, sensitive: indexing == Indexing::Never });
+        list.push(Field { name, value, sensitive: indexing == Indexing::Never })?;
         if indexing == Indexing::Incremental {
             let entry = Entry::new(name, value);
             self.table.insert(entry);
         }
         Ok(())
     }
-
-    fn resize(&mut self, size: usize) -> Result<(), HpackError> {
-        if size > self.announced {
-            return Err(HpackError::SizeUpdateTooLarge { size, max: self.announced });
-        }
-        self.table.resize(size);
-        Ok(())
-    }
 }
 
-/// How much of the header list may still come.
-struct ListBudget {
+/// The header list of one block, with its limit.
+struct List<F> {
     left: usize,
     max: usize,
+    emit: F,
 }
 
-impl ListBudget {
-    fn charge(&mut self, name: &[u8], value: &[u8]) -> Result<(), HpackError> {
-        let size = name.len() + value.len() + ENTRY_OVERHEAD;
+impl<F: FnMut(Field<'_>)> List<F> {
+    fn push(&mut self, field: Field<'_>) -> Result<(), HpackError> {
+        let size = field.name.len() + field.value.len() + ENTRY_OVERHEAD;
         self.left = self.left.checked_sub(size).ok_or(HpackError::ListTooLarge { max: self.max })?;
+        (self.emit)(field);
         Ok(())
     }
 }
 
-/// What is not yet read of a block.
+/// The unread part of a block.
 struct Input<'b> {
     rest: &'b [u8],
 }
@@ -229,32 +146,25 @@ impl<'b> Input<'b> {
         Ok(*first)
     }
 
-    /// An integer whose first `prefix` bits share an octet with something else
-    /// (RFC 7541 section 5.1).
+    /// An integer with a prefix of `prefix` bits (RFC 7541 section 5.1).
     fn integer(&mut self, prefix: u32) -> Result<usize, HpackError> {
         let full = (1_u64 << prefix) - 1;
         let mut value = u64::from(self.octet()?) & full;
-        if value == full {
-            let mut shift = 0;
-            loop {
-                let octet = self.octet()?;
-                value += u64::from(octet & 0x7f) << shift;
-                if octet & 0x80 == 0 {
-                    break;
-                }
-                shift += 7;
-                // Also ends a number that goes on for ever by adding zeros.
-                if shift >= 7 * MAX_INTEGER_OCTETS {
-                    return Err(HpackError::IntegerOverflow);
-                }
+        let mut goes_on = value == full;
+        for shift in (0..).step_by(7).take(MAX_INTEGER_OCTETS) {
+            if !goes_on {
+                break;
             }
+            let octet = self.octet()?;
+            value += u64::from(octet & 0x7f) << shift;
+            goes_on = octet & 0x80 != 0;
         }
-        let value = u32::try_from(value).map_err(|_| HpackError::IntegerOverflow)?;
-        usize::try_from(value).map_err(|_| HpackError::IntegerOverflow)
+        let value = u32::try_from(value).ok().filter(|_| !goes_on);
+        value.and_then(|value| usize::try_from(value).ok()).ok_or(HpackError::IntegerOverflow)
     }
 
-    /// A string (RFC 7541 section 5.2): borrowed from the block if it is plain,
-    /// else from `text`, into which it is decoded.
+    /// A string (RFC 7541 section 5.2), borrowed from the block if it is plain. A
+    /// Huffman string is decoded into `text`.
     fn string<'s>(&mut self, text: &'s mut Vec<u8>) -> Result<&'s [u8], HpackError>
     where
         'b: 's,
@@ -271,19 +181,11 @@ impl<'b> Input<'b> {
     }
 }
 
-/// Appends one field in a form that leaves the reader's dynamic table alone: an
-/// index into the static table, or a literal that is not to be indexed, without
-/// Huffman coding.
+/// Appends one field as a literal that leaves the reader's dynamic table alone,
+/// without references and without Huffman coding (RFC 7541 sections 6.2.2 and 6.2.3).
 pub(crate) fn encode(field: Field<'_>, out: &mut Vec<u8>) {
-    let known = table::find(field.name, field.value);
-    if let (Some(index), false) = (known.field, field.sensitive) {
-        return put_integer(index, 7, 0x80, out);
-    }
-    let kind = if field.sensitive { 0x10 } else { 0x00 };
-    put_integer(known.name.unwrap_or(0), 4, kind, out);
-    if known.name.is_none() {
-        put_string(field.name, out);
-    }
+    out.push(if field.sensitive { 0x10 } else { 0x00 });
+    put_string(field.name, out);
     put_string(field.value, out);
 }
 
@@ -292,8 +194,8 @@ fn put_string(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(text);
 }
 
-/// Appends an integer (RFC 7541 section 5.1) whose first octet has `high` above
-/// its `prefix` bits.
+/// Appends an integer (RFC 7541 section 5.1) with `high` above its prefix of
+/// `prefix` bits.
 fn put_integer(value: usize, prefix: u32, high: u8, out: &mut Vec<u8>) {
     let full = (1_usize << prefix) - 1;
     if value < full {

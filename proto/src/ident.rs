@@ -1,49 +1,50 @@
-//! What an agent says it serves, in Konnectivity's form: a URL query with the
-//! keys `host`, `ipv4`, `ipv6`, `cidr` (each repeatable) and `default-route`.
+//! An agent's identifiers in Konnectivity's form: a URL query with the keys
+//! `host`, `ipv4`, `ipv6`, `cidr` (each repeatable) and `default-route`.
 
 use crate::network::Network;
 use crate::target::Host;
 
-/// Longest identifier text accepted, in bytes.
-pub const MAX_LENGTH: usize = 16 * 1024;
+/// Longest identifier text, in bytes: with a token of 16 KiB it fits
+/// [`MAX_CONTROL`](crate::message::MAX_CONTROL).
+const MAX_LENGTH: usize = 16 * 1024;
 
-/// Most identifiers of one agent.
-pub const MAX_COUNT: usize = 512;
+/// Most identifiers of one agent. A node has fewer than ten; each costs an entry
+/// in the server's routing table.
+const MAX_COUNT: usize = 512;
 
 /// Parsed identifiers of one agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identifiers {
-    /// Hosts and addresses for which the agent is the right one.
+    /// Hosts and addresses that the agent serves.
     pub hosts: Vec<Host>,
-    /// Networks for which it is.
+    /// Networks that the agent serves.
     pub cidrs: Vec<Network>,
-    /// Whether the agent takes what no other agent is named for.
+    /// Whether the agent serves targets that no agent names.
     pub default_route: bool,
-    /// What was named and is neither address, host name nor network, as
-    /// `key=value`. Konnectivity takes any text for a host, and nobody ever
-    /// asks for these, so they are no reason to refuse an agent.
+    /// Values that are neither address, host name nor network, as `key=value`.
+    /// Konnectivity accepts any text as a host, so they are no error.
     pub unusable: Vec<String>,
 }
 
-/// What to do with a key that has no meaning here.
+/// The treatment of unknown keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownKeys {
-    /// A server: newer agents may know more.
+    /// On a server, because newer agents may send more.
     Ignore,
-    /// An agent: its operator made a mistake.
+    /// On an agent, because it is a mistake in its flags.
     Refuse,
 }
 
-/// Why a text is no list of identifiers.
+/// Why identifiers cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifiersError {
-    /// Over [`MAX_LENGTH`] or [`MAX_COUNT`].
+    /// Over a limit.
     #[error("identifiers are too many or too long (at most {MAX_COUNT}, {MAX_LENGTH} bytes)")]
     TooLarge,
     /// Not a URL query: a `;`, or a `%` without two hexadecimal digits.
     #[error("identifiers are not a url query")]
     Malformed,
-    /// A key that [`UnknownKeys::Refuse`] refuses.
+    /// An unknown key, under [`UnknownKeys::Refuse`].
     #[error("unknown identifier kind {0:?}: use host, ipv4, ipv6, cidr or default-route")]
     UnknownKey(String),
 }
@@ -52,7 +53,7 @@ impl Identifiers {
     /// Reads the URL query form; an empty text is an empty list.
     ///
     /// # Errors
-    /// When the text is over a limit or not of the form.
+    /// See [`IdentifiersError`].
     pub fn parse(text: &str, unknown: UnknownKeys) -> Result<Self, IdentifiersError> {
         if text.len() > MAX_LENGTH {
             return Err(IdentifiersError::TooLarge);
@@ -75,9 +76,9 @@ impl Identifiers {
                     Ok(network) => parsed.cidrs.push(network),
                     Err(_) => parsed.unusable.push(format!("{key}={value}")),
                 },
-                // The first value wins, and what is no boolean is false.
+                // The first value wins; one that is no boolean is false.
                 "default-route" => default_route = default_route.or(Some(is_true(&value))),
-                // Konnectivity names the agent's own id so; it is sent apart.
+                // The agent's id in Konnectivity; it is sent apart.
                 "uid" => {}
                 other if unknown == UnknownKeys::Refuse => {
                     return Err(IdentifiersError::UnknownKey(other.to_owned()));
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_that_manifests_use() {
+    fn the_forms_of_manifests() {
         let ids = parse("host=Node-1&ipv4=10.0.0.7&ipv4=10.0.0.8&ipv6=fd00:0::7&cidr=10.1.0.0/16").unwrap();
         let hosts: Vec<String> = ids.hosts.iter().map(ToString::to_string).collect();
         assert_eq!(hosts, ["node-1", "10.0.0.7", "10.0.0.8", "fd00::7"]);
@@ -135,15 +136,15 @@ mod tests {
     }
 
     #[test]
-    fn values_that_name_nothing_are_kept_apart() {
-        // The last one is a variable that nobody expanded.
+    fn unusable_values_are_kept_apart() {
+        // The last one is a variable without expansion.
         let ids = parse("host=a%20b&ipv4=10.0.0.1&cidr=10.0.0.0&ipv6=&ipv4=${HOST_IP}").unwrap();
         assert_eq!(ids.hosts.len(), 1);
         assert_eq!(ids.unusable, ["host=a b", "cidr=10.0.0.0", "ipv6=", "ipv4=${HOST_IP}"]);
     }
 
     #[test]
-    fn an_agent_refuses_what_a_server_ignores() {
+    fn an_agent_refuses_an_unknown_key_and_a_server_ignores_it() {
         assert_eq!(parse("zone=a").unwrap(), Identifiers::default());
         assert_eq!(
             Identifiers::parse("zone=a", UnknownKeys::Refuse),

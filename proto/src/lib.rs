@@ -1,17 +1,12 @@
-//! The wire: everything a stranger can send us is parsed here, and nothing else
-//! happens here. No sockets, no clock, no TLS, so all of it can be tested and
-//! fuzzed as plain functions from bytes to values.
+//! The wire formats. All bytes of strangers are parsed here, by functions from
+//! bytes to values: no sockets, no clock, no TLS.
 //!
-//! Two protocols share this crate:
-//!
-//! * **ours**, between agent and server ([`message`]): a control stream with
-//!   `Hello`, `Welcome`, heartbeats and drain notices, and one stream per
-//!   dialled connection that starts with `Dial` and `DialReply` and then
-//!   carries raw bytes;
-//! * **the kube-apiserver's**, on the frontends: HTTP CONNECT heads
-//!   ([`connect`]) and Konnectivity's gRPC packets ([`packet`]), with
-//!   [`authority`] under them, because grpc-go sends an `:authority` that
-//!   Rust's HTTP/2 libraries refuse.
+//! * Between agent and server ([`message`]): a control stream with `Hello`,
+//!   `Welcome`, heartbeats and drain notices, and one stream per connection with
+//!   `Dial`, `DialReply` and then raw bytes.
+//! * On the frontends, for kube-apiservers: HTTP CONNECT heads ([`connect`]) and
+//!   Konnectivity's gRPC packets ([`packet`]). [`authority`] is under the latter,
+//!   because Rust's HTTP/2 libraries refuse the `:authority` of grpc-go.
 //!
 //! ```text
 //! server                                   agent

@@ -1,7 +1,5 @@
-//! The messages between agent and server, each behind a two-byte length.
-//!
-//! The generated types are the wire; what leaves this module is checked:
-//! targets are parsed, numbers have become enums.
+//! The messages between agent and server, each behind a two-byte length
+//! (`tunnel.proto`). [`Dial`] and [`DialReply`] have parsed targets and enums.
 
 use std::time::Duration;
 
@@ -15,74 +13,67 @@ use crate::target::{Target, TargetError};
 pub use wire::control::Body as Control;
 pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Welcome};
 
-/// The version of the protocol that this code speaks.
+/// The version of the protocol.
 pub const VERSION: u32 = 1;
 
-/// Capability of a server that reads what [`Alive`] promises.
+/// Capability of a server that reads [`Alive::next_ms`].
 pub const READS_ALIVE: &str = "alive";
 
-/// Longest message on a control stream, in bytes: a token and the identifiers
-/// fit in, and nothing more.
+/// Longest message on a control stream, in bytes: a `Hello` with a token and
+/// identifiers of 16 KiB each fits. More is memory for an agent before its
+/// authentication.
 pub const MAX_CONTROL: usize = 48 * 1024;
 
-/// Longest [`Dial`] or [`DialReply`], in bytes.
+/// Longest [`Dial`] or [`DialReply`], in bytes: a target of 260 and a text of
+/// 1,024 fit.
 pub const MAX_DIAL: usize = 4 * 1024;
 
-/// Longest text of a refusal or rejection that is sent, in bytes.
+/// Longest text of a refusal, in bytes. Go's dial errors have under 400.
 const MAX_TEXT: usize = 1024;
 
-/// A message that breaks the rules of its sender's own protocol.
+/// Why a message cannot be read or sent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MessageError {
     /// Not protobuf, or not of this type.
     #[error("malformed message: {0}")]
     Malformed(#[from] prost::DecodeError),
-    /// A member without which the message means nothing is absent.
+    /// A required member is absent.
     #[error("message without its content")]
     Empty,
-    /// A dial for something that is no target.
+    /// A dial with an invalid target.
     #[error("dial {0}")]
     Target(#[from] TargetError),
-    /// A dial for another protocol than TCP.
+    /// A dial with another protocol than TCP.
     #[error("dial {0}: unknown network {0}")]
     Protocol(String),
-    /// A control message that does not fit the two-byte length.
+    /// A control message over [`MAX_CONTROL`].
     #[error("message of {0} bytes is too long to send")]
     TooLong(usize),
 }
 
-/// Reasons for which a server does not admit an agent.
+/// Why a server does not admit an agent, by the number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectionKind {
     /// Any other reason.
-    Other,
-    /// The versions do not meet.
+    Other = 1,
+    /// The versions differ.
     Version,
-    /// The agent's id or identifiers are not acceptable.
+    /// The agent's id or identifiers are invalid.
     Identity,
     /// The agent did not authenticate.
     Unauthenticated,
-    /// The server is on its way out.
+    /// The server drains.
     Draining,
-    /// The agent says itself that it holds a tunnel to this server.
+    /// The agent holds a tunnel to this server, by its own `Hello`.
     Duplicate,
-    /// The server cannot tell at the moment whether the agent may be admitted:
-    /// the same agent may be admitted a little later.
+    /// The server cannot decide at the moment; the agent should try again.
     Unavailable,
 }
 
 impl RejectionKind {
     /// The number on the wire.
     pub const fn code(self) -> u32 {
-        match self {
-            Self::Other => 1,
-            Self::Version => 2,
-            Self::Identity => 3,
-            Self::Unauthenticated => 4,
-            Self::Draining => 5,
-            Self::Duplicate => 6,
-            Self::Unavailable => 7,
-        }
+        self as u32
     }
 
     /// Reads a number; unknown ones are [`Self::Other`].
@@ -112,7 +103,7 @@ pub fn encode_control(control: Control) -> Result<Bytes, MessageError> {
     Ok(frame(&message))
 }
 
-/// Reads a control message; `None` is one that this version does not know.
+/// Reads a control message; `None` is one of a newer version.
 ///
 /// # Errors
 /// [`MessageError::Malformed`].
@@ -123,16 +114,16 @@ pub fn decode_control(message: Bytes) -> Result<Option<Control>, MessageError> {
 /// The first bytes of a stream that carries a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial {
-    /// What to connect to.
+    /// The target to connect to.
     pub target: Target,
     /// How long the agent may take.
     pub timeout: Duration,
-    /// The server's name for the connection, for both logs.
+    /// The server's number for the connection, for both logs.
     pub connection_id: u64,
 }
 
 impl Dial {
-    /// The framed message. A timeout of more than 49 days is sent as 49 days.
+    /// The framed message. The longest timeout is 49 days.
     pub fn encode(&self) -> Bytes {
         frame(&wire::Dial {
             target: self.target.to_string(),
@@ -145,7 +136,7 @@ impl Dial {
     /// Reads a message without its length.
     ///
     /// # Errors
-    /// When it is not a dial, or for something that cannot be dialled.
+    /// See [`MessageError`].
     pub fn decode(message: Bytes) -> Result<Self, MessageError> {
         let dial = wire::Dial::decode(message)?;
         if !matches!(dial.protocol.as_str(), "" | "tcp") {
@@ -165,10 +156,10 @@ impl Dial {
 pub enum DialReply {
     /// The target accepted; raw bytes follow in both directions.
     Connected {
-        /// The address that was dialled in the end.
+        /// The dialled address.
         address: String,
     },
-    /// It did not, and the stream ends here.
+    /// The dial failed, and the stream ends here.
     Refused(Refusal),
 }
 
@@ -190,7 +181,7 @@ impl DialReply {
     /// Reads a message without its length.
     ///
     /// # Errors
-    /// When it is not a reply of either kind.
+    /// [`MessageError::Malformed`] and [`MessageError::Empty`].
     pub fn decode(message: Bytes) -> Result<Self, MessageError> {
         match wire::DialReply::decode(message)?.outcome.ok_or(MessageError::Empty)? {
             wire::dial_reply::Outcome::Connected(connected) => {
@@ -204,19 +195,19 @@ impl DialReply {
     }
 }
 
-/// Cuts a text to what is worth sending, at a character.
+/// Cuts a text to [`MAX_TEXT`], at a character boundary.
 fn shorten(text: &str) -> String {
     let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
     text[..end].to_owned()
 }
 
-/// Callers keep messages under 64 KiB: control messages are checked, the
-/// others are bounded by what they are made of (a target, a shortened text).
+/// Callers keep messages under 64 KiB: control messages are checked, a target and
+/// a shortened text are bounded.
 fn frame(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
     let mut out = BytesMut::with_capacity(2 + length);
     out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
-    // Fails only where there is no room, and this grows.
+    // Fails only on a buffer that cannot grow.
     let _ = message.encode(&mut out);
     out.freeze()
 }
@@ -287,9 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_rejection_survive_the_wire_and_unknown_ones_have_a_name() {
-        use RejectionKind::{Draining, Duplicate, Identity, Other, Unauthenticated, Version};
-        for kind in [Other, Version, Identity, Unauthenticated, Draining, Duplicate] {
+    fn kinds_of_rejection_survive_the_wire_and_unknown_ones_are_other() {
+        use RejectionKind::{Draining, Duplicate, Identity, Other, Unauthenticated, Unavailable, Version};
+        let kinds = [Other, Version, Identity, Unauthenticated, Draining, Duplicate, Unavailable];
+        for (code, kind) in (1..).zip(kinds) {
+            assert_eq!(kind.code(), code);
             assert_eq!(RejectionKind::from_code(kind.code()), kind);
         }
         assert_eq!(RejectionKind::from_code(0), Other);

@@ -1,24 +1,24 @@
-//! Networks, as identifiers and rules name them: `10.1.0.0/16`, `fd00::/8`.
+//! Networks in CIDR form: `10.1.0.0/16`, `fd00::/8`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// An address and how many of its first bits count. The others are zero.
+/// An address and the length of its prefix. The bits behind the prefix are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     first: IpAddr,
     bits: u8,
 }
 
-/// A text that is no network.
+/// The text is not in CIDR form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no network: write it as 10.1.0.0/16")]
 pub struct NetworkError(String);
 
 impl Network {
-    /// The network of an address whose first `bits` count; `None` if the
-    /// address does not have so many.
+    /// The network of an address with a prefix of `bits`; `None` if the address is
+    /// shorter.
     pub fn of(ip: IpAddr, bits: u8) -> Option<Self> {
         let first = match ip {
             IpAddr::V4(ip) if bits <= 32 => {
@@ -39,12 +39,12 @@ impl Network {
         self.first
     }
 
-    /// How many bits count.
+    /// The length of the prefix in bits.
     pub const fn bits(&self) -> u8 {
         self.bits
     }
 
-    /// Whether an address is in it.
+    /// Whether the network contains an address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.first.is_ipv4() == ip.is_ipv4() && Self::of(ip, self.bits) == Some(*self)
     }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_lose_the_bits_that_do_not_count() {
+    fn networks_lose_the_bits_behind_the_prefix() {
         for (text, printed) in [
             ("10.1.2.3/16", "10.1.0.0/16"),
             ("127.0.0.1/16", "127.0.0.0/16"),

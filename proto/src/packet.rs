@@ -1,18 +1,18 @@
-//! Konnectivity's packets, as the kube-apiserver's gRPC client speaks them.
+//! Konnectivity's packets, one per gRPC message (`konnectivity.proto`).
 //!
-//! A packet travels as one gRPC message. Receivers go by the `type` number; a
-//! payload of another kind (or none) is an error here, never a guess. The type
-//! of a dial request is 0, the proto3 default, so an empty message claims to be
-//! a dial request and is refused for its missing payload.
+//! Receivers go by the `type` number; a payload of another kind, or none, is an
+//! error. The type of a dial request is 0, the proto3 default, so an empty message
+//! is a dial request without payload.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::r#gen::konnectivity as wire;
+use wire::PacketType as Kind;
 use wire::packet::Payload;
 
-/// Largest gRPC message accepted, in bytes: grpc-go's own default, and above
-/// anything the kube-apiserver writes at once.
+/// Largest gRPC message, in bytes: the default of grpc-go. A kube-apiserver writes
+/// 32 KiB at once.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// The gRPC path of the frontend's one method.
@@ -21,55 +21,55 @@ pub const PROXY_PATH: &str = "/ProxyService/Proxy";
 /// One packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
-    /// "Connect me to this."
+    /// DIAL_REQ: a client asks for a connection.
     DialRequest {
-        /// Asked-for protocol; only "tcp" is served.
+        /// Only "tcp" is served.
         protocol: String,
-        /// `host:port` as the client wrote it.
+        /// `host:port`, not parsed.
         address: String,
         /// The client's number for the dial.
         random: i64,
     },
-    /// The answer, with an error text or the connection's id.
+    /// DIAL_RSP: an error text or the connection's id.
     DialResponse {
         /// Empty when connected.
         error: String,
-        /// Names the connection in all later packets; 0 when not connected.
+        /// The connection's id in all later packets; 0 when not connected.
         connect_id: i64,
-        /// The number of the dial that is answered.
+        /// The client's number for the dial.
         random: i64,
     },
-    /// "I am done with this connection", in both directions.
+    /// CLOSE_REQ: asks for the end of a connection, in both directions.
     CloseRequest {
-        /// The connection.
+        /// The connection's id.
         connect_id: i64,
     },
-    /// "It is closed": the last packet of a connection.
+    /// CLOSE_RSP: the last packet of a connection.
     CloseResponse {
         /// Empty after an orderly end.
         error: String,
-        /// The connection.
+        /// The connection's id.
         connect_id: i64,
     },
-    /// Bytes of a connection.
+    /// DATA: bytes of a connection.
     Data {
-        /// The connection.
+        /// The connection's id.
         connect_id: i64,
         /// The bytes.
         data: Bytes,
     },
-    /// "I no longer want the answer to this dial."
+    /// DIAL_CLS: cancels a dial.
     CloseDial {
-        /// The number of the dial.
+        /// The client's number for the dial.
         random: i64,
     },
-    /// From an agent: no new dials, please.
+    /// DRAIN: an agent takes no new dials.
     Drain,
-    /// A type that does not exist today; receivers skip it.
+    /// An unknown type; receivers skip it.
     Unknown(i32),
 }
 
-/// A message that is no packet.
+/// Why a message is no packet.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PacketError {
     /// Not protobuf, or not of this type.
@@ -84,39 +84,35 @@ pub enum PacketError {
 }
 
 impl Packet {
-    /// Reads one gRPC message, without its prefix. The bytes of a data packet
-    /// are a slice of `message`.
+    /// Reads one gRPC message, without its prefix. The data of a data packet is a
+    /// slice of `message`.
     ///
     /// # Errors
-    /// When it is not protobuf, or payload and type disagree.
+    /// See [`PacketError`].
     pub fn decode(message: Bytes) -> Result<Self, PacketError> {
         let packet = wire::Packet::decode(message)?;
-        let Ok(kind) = wire::PacketType::try_from(packet.r#type) else {
+        let Ok(kind) = Kind::try_from(packet.r#type) else {
             return Ok(Self::Unknown(packet.r#type));
         };
-        match (kind, packet.payload) {
-            (wire::PacketType::DialReq, Some(Payload::DialRequest(p))) => {
-                Ok(Self::DialRequest { protocol: p.protocol, address: p.address, random: p.random })
+        Ok(match (kind, packet.payload) {
+            (Kind::DialReq, Some(Payload::DialRequest(p))) => {
+                Self::DialRequest { protocol: p.protocol, address: p.address, random: p.random }
             }
-            (wire::PacketType::DialRsp, Some(Payload::DialResponse(p))) => {
-                Ok(Self::DialResponse { error: p.error, connect_id: p.connect_id, random: p.random })
+            (Kind::DialRsp, Some(Payload::DialResponse(p))) => {
+                Self::DialResponse { error: p.error, connect_id: p.connect_id, random: p.random }
             }
-            (wire::PacketType::CloseReq, Some(Payload::CloseRequest(p))) => {
-                Ok(Self::CloseRequest { connect_id: p.connect_id })
+            (Kind::CloseReq, Some(Payload::CloseRequest(p))) => {
+                Self::CloseRequest { connect_id: p.connect_id }
             }
-            (wire::PacketType::CloseRsp, Some(Payload::CloseResponse(p))) => {
-                Ok(Self::CloseResponse { error: p.error, connect_id: p.connect_id })
+            (Kind::CloseRsp, Some(Payload::CloseResponse(p))) => {
+                Self::CloseResponse { error: p.error, connect_id: p.connect_id }
             }
-            (wire::PacketType::Data, Some(Payload::Data(p))) => {
-                Ok(Self::Data { connect_id: p.connect_id, data: p.data })
-            }
-            (wire::PacketType::DialCls, Some(Payload::CloseDial(p))) => {
-                Ok(Self::CloseDial { random: p.random })
-            }
-            // Drain has nothing to say, so senders may leave the payload out.
-            (wire::PacketType::Drain, None | Some(Payload::Drain(_))) => Ok(Self::Drain),
-            (kind, _) => Err(PacketError::Mismatch { kind: kind.as_str_name() }),
-        }
+            (Kind::Data, Some(Payload::Data(p))) => Self::Data { connect_id: p.connect_id, data: p.data },
+            (Kind::DialCls, Some(Payload::CloseDial(p))) => Self::CloseDial { random: p.random },
+            // The payload of a drain is empty, so senders may leave it out.
+            (Kind::Drain, None | Some(Payload::Drain(_))) => Self::Drain,
+            (kind, _) => return Err(PacketError::Mismatch { kind: kind.as_str_name() }),
+        })
     }
 
     /// The packet as a gRPC message with its prefix.
@@ -126,46 +122,40 @@ impl Packet {
         let length = message.encoded_len();
         let mut out = BytesMut::with_capacity(5 + length);
         put_prefix(&mut out, length);
-        // Fails only where there is no room, and this grows.
+        // Fails only on a buffer that cannot grow.
         let _ = message.encode(&mut out);
         out.freeze()
     }
 
     fn to_wire(&self) -> (i32, Option<Payload>) {
         let (kind, payload) = match self.clone() {
-            Self::DialRequest { protocol, address, random } => (
-                wire::PacketType::DialReq,
-                Payload::DialRequest(wire::DialRequest { protocol, address, random }),
-            ),
-            Self::DialResponse { error, connect_id, random } => (
-                wire::PacketType::DialRsp,
-                Payload::DialResponse(wire::DialResponse { error, connect_id, random }),
-            ),
+            Self::DialRequest { protocol, address, random } => {
+                (Kind::DialReq, Payload::DialRequest(wire::DialRequest { protocol, address, random }))
+            }
+            Self::DialResponse { error, connect_id, random } => {
+                (Kind::DialRsp, Payload::DialResponse(wire::DialResponse { error, connect_id, random }))
+            }
             Self::CloseRequest { connect_id } => {
-                (wire::PacketType::CloseReq, Payload::CloseRequest(wire::CloseRequest { connect_id }))
+                (Kind::CloseReq, Payload::CloseRequest(wire::CloseRequest { connect_id }))
             }
-            Self::CloseResponse { error, connect_id } => (
-                wire::PacketType::CloseRsp,
-                Payload::CloseResponse(wire::CloseResponse { error, connect_id }),
-            ),
+            Self::CloseResponse { error, connect_id } => {
+                (Kind::CloseRsp, Payload::CloseResponse(wire::CloseResponse { error, connect_id }))
+            }
             Self::Data { connect_id, data } => {
-                (wire::PacketType::Data, Payload::Data(wire::Data { connect_id, error: String::new(), data }))
+                (Kind::Data, Payload::Data(wire::Data { connect_id, error: String::new(), data }))
             }
-            Self::CloseDial { random } => {
-                (wire::PacketType::DialCls, Payload::CloseDial(wire::CloseDial { random }))
-            }
-            Self::Drain => (wire::PacketType::Drain, Payload::Drain(wire::Drain {})),
+            Self::CloseDial { random } => (Kind::DialCls, Payload::CloseDial(wire::CloseDial { random })),
+            Self::Drain => (Kind::Drain, Payload::Drain(wire::Drain {})),
             Self::Unknown(kind) => return (kind, None),
         };
         (kind as i32, Some(payload))
     }
 }
 
-/// Everything of a data packet in front of its bytes: the gRPC prefix and the
-/// protobuf heads. With the bytes behind it this equals [`Packet::encode`],
-/// without copying them.
+/// Appends a data packet without its data: the gRPC prefix and the protobuf heads.
+/// With the data behind, it equals [`Packet::encode`], without a copy.
 pub fn put_data_head(out: &mut BytesMut, connect_id: i64, data_len: usize) {
-    // Field 1 varint, field 4 and 3 length-delimited: see konnectivity.proto.
+    // Tags of konnectivity.proto: field number and wire type.
     const TYPE: u8 = 1 << 3;
     const DATA: u8 = 4 << 3 | 2;
     const DATA_CONNECT_ID: u8 = 1 << 3;
@@ -179,7 +169,7 @@ pub fn put_data_head(out: &mut BytesMut, connect_id: i64, data_len: usize) {
     let message = 2 + 1 + varint_len(inner as u64) + inner;
 
     put_prefix(out, message);
-    out.extend_from_slice(&[TYPE, wire::PacketType::Data as u8, DATA]);
+    out.extend_from_slice(&[TYPE, Kind::Data as u8, DATA]);
     put_varint(out, inner as u64);
     if id != 0 {
         out.put_u8(DATA_CONNECT_ID);
@@ -193,7 +183,7 @@ pub fn put_data_head(out: &mut BytesMut, connect_id: i64, data_len: usize) {
 
 fn put_prefix(out: &mut BytesMut, length: usize) {
     out.put_u8(0);
-    // Messages are cut far below 4 GiB by their senders.
+    // Senders keep messages under [`MAX_MESSAGE`].
     out.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }
 

@@ -1,8 +1,9 @@
-//! What kind of packet a packet is, for metrics and logs.
+//! Kinds of packets, for metrics and logs.
 
+use crate::r#gen::konnectivity::PacketType;
 use crate::packet::Packet;
 
-/// The type of a packet, without what is in it.
+/// The type of a packet, by its number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PacketKind {
     /// `DIAL_REQ`.
@@ -19,8 +20,8 @@ pub enum PacketKind {
     CloseDial,
     /// `DRAIN`.
     Drain,
-    /// Any type that does not exist today. One kind for all of them: a stranger
-    /// chooses the number.
+    /// Any unknown type. One kind for all, because the sender chooses the number
+    /// and each kind is a metric.
     Unknown,
 }
 
@@ -38,17 +39,8 @@ impl PacketKind {
     ];
 
     /// The name on the wire, as in konnectivity.proto.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::DialRequest => "DIAL_REQ",
-            Self::DialResponse => "DIAL_RSP",
-            Self::CloseRequest => "CLOSE_REQ",
-            Self::CloseResponse => "CLOSE_RSP",
-            Self::Data => "DATA",
-            Self::CloseDial => "DIAL_CLS",
-            Self::Drain => "DRAIN",
-            Self::Unknown => "Unknown",
-        }
+    pub fn label(self) -> &'static str {
+        PacketType::try_from(self as i32).map_or("Unknown", |kind| kind.as_str_name())
     }
 }
 
@@ -71,13 +63,12 @@ impl Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::r#gen::konnectivity::PacketType;
 
     #[test]
     fn the_names_are_those_of_the_wire() {
-        for (number, kind) in (0..7).zip(PacketKind::ALL) {
-            assert_eq!(PacketType::try_from(number).unwrap().as_str_name(), kind.label());
-        }
+        let names =
+            ["DIAL_REQ", "DIAL_RSP", "CLOSE_REQ", "CLOSE_RSP", "DATA", "DIAL_CLS", "DRAIN", "Unknown"];
+        assert_eq!(PacketKind::ALL.map(PacketKind::label), names);
         assert!(PacketType::try_from(7).is_err(), "a type without a kind");
         assert_eq!(Packet::Unknown(7).kind().label(), "Unknown");
     }

@@ -1,4 +1,4 @@
-//! Why an agent did not connect: one table of numbers, labels and meanings.
+//! Refusals: one table of numbers, labels and meanings.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Refusal {
     /// The kind of failure, for programs.
     pub kind: RefusalKind,
-    /// What happened, for people, in Go's shape where Go has one
+    /// The error, for people, in Go's form where Go has one
     /// (`dial tcp 10.0.0.1:80: connect: connection refused`).
     pub text: String,
 }
@@ -40,7 +40,7 @@ macro_rules! refusal_kinds {
                 match self { $(Self::$name => $label,)* }
             }
 
-            /// Reads a number; one that a newer agent invented is [`Self::Failed`].
+            /// Reads a number; an unknown one, of a newer agent, is [`Self::Failed`].
             pub const fn from_code(code: u32) -> Self {
                 match code { $($code => Self::$name,)* _ => Self::Failed }
             }
@@ -49,23 +49,23 @@ macro_rules! refusal_kinds {
 }
 
 refusal_kinds! {
-    Failed = 1, "failed", "Anything that has no kind of its own.";
-    Refused = 2, "refused", "The target answered with a reset: nobody listens there.";
+    Failed = 1, "failed", "Any other failure.";
+    Refused = 2, "refused", "The target answered with a reset: its port is closed.";
     Unreachable = 3, "unreachable", "No route to the host or the network.";
     Dns = 4, "dns", "The name has no address.";
     Timeout = 5, "timeout", "The target did not answer in time.";
-    Forbidden = 6, "forbidden", "The agent may not or will not dial this target.";
-    BadRequest = 7, "bad_request", "The dial header makes no sense.";
-    Draining = 8, "draining", "The agent is on its way out.";
-    Busy = 9, "busy", "The agent is at a limit: streams, file descriptors.";
+    Forbidden = 6, "forbidden", "The agent is not allowed to dial this target.";
+    BadRequest = 7, "bad_request", "The dial header is malformed.";
+    Draining = 8, "draining", "The agent drains.";
+    Busy = 9, "busy", "The agent is at a limit of streams or file descriptors.";
 }
 
 impl Refusal {
-    /// Reads the error text of a Go program's dial, which has no kind: by the
-    /// same parts of it that Konnectivity's server goes by, and a few more.
+    /// Finds the kind of a Go program's dial error by parts of its text: those of
+    /// Konnectivity's server, and a few more.
     pub fn from_go(text: String) -> Self {
         use RefusalKind as Kind;
-        const PARTS: [(&str, Kind); 9] = [
+        const PARTS: [(&str, Kind); 10] = [
             ("timeout", Kind::Timeout),
             ("timed out", Kind::Timeout),
             ("deadline exceeded", Kind::Timeout),
@@ -75,11 +75,11 @@ impl Refusal {
             ("refused", Kind::Refused),
             ("reset by peer", Kind::Refused),
             ("unreachable", Kind::Unreachable),
+            ("no route to host", Kind::Unreachable),
         ];
         let lower = text.to_ascii_lowercase();
-        let route = lower.contains("no route to host").then_some(Kind::Unreachable);
-        let known = PARTS.iter().find(|(part, _)| lower.contains(part)).map(|(_, kind)| *kind);
-        Self { kind: known.or(route).unwrap_or(Kind::Failed), text }
+        let known = PARTS.iter().find(|(part, _)| lower.contains(part));
+        Self { kind: known.map_or(Kind::Failed, |(_, kind)| *kind), text }
     }
 }
 

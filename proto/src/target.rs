@@ -1,8 +1,7 @@
-//! What a client asks to be connected to: parsed once, printed once.
+//! Targets: `name:port`, `1.2.3.4:port` and `[v6]:port`.
 //!
-//! Accepted are `name:port`, `1.2.3.4:port` and `[v6]:port`. Names that a
-//! resolver would read as an address in disguise (`127.1`, `0x7f000001`,
-//! `2130706433`) are refused, so that what is checked is what is dialled.
+//! Names that a resolver would read as an address (`127.1`, `0x7f000001`,
+//! `2130706433`) are refused, so that the checked target is the dialled one.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -27,7 +26,7 @@ pub enum Host {
     Name(String),
 }
 
-/// Why a text is no target. The texts follow Go's, because runbooks know them.
+/// Why a text is no target. The error texts are Go's, because runbooks name them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// No `:port` at the end.
@@ -42,7 +41,7 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// Puts a target together.
+    /// A target; `port` is not 0.
     pub const fn new(host: Host, port: u16) -> Self {
         Self { host, port }
     }
@@ -83,7 +82,7 @@ impl FromStr for Target {
 }
 
 impl Host {
-    /// Reads a host as identifiers and targets write it, without brackets.
+    /// Reads a host without brackets.
     pub fn parse(text: &str) -> Option<Self> {
         text.parse::<Ipv6Addr>()
             .map(|ip| Self::Ip(IpAddr::V6(ip)))
@@ -99,8 +98,8 @@ impl Host {
     }
 }
 
-/// Letters, digits, `-`, `_` and dots; no empty label but a trailing dot; the
-/// last label must not look like a number, which resolvers take for an address.
+/// Letters, digits, `-`, `_` and dots; no empty label but behind a trailing dot.
+/// The last label must not be a number: resolvers read that as an address.
 fn is_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.is_empty() || text.len() > MAX_NAME {
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_its_reason() {
+    fn other_forms_are_refused_with_a_reason() {
         for (text, reason) in [
             ("", "missing port in address"),
             ("localhost", "missing port in address"),
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_short_and_printable_whatever_was_asked() {
+    fn errors_are_short_and_printable() {
         let error = "\u{1b}[31m".repeat(10_000).parse::<Target>().unwrap_err().to_string();
         assert!(error.len() < 4_000 && error.chars().all(|c| !c.is_control()), "{error}");
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tunnel::transport::Link;
-use tunnel_client::{CloseError, Connection, Early, Options, connect, grpc};
+use tunnel_client::{CloseError, Connection, Early, Options, dial, grpc};
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{
     Cluster, Frontend, LIMIT, LINKS, Target, for_each_combination, many, node, wait_for, within,
@@ -227,10 +227,7 @@ async fn bytes_of_a_target_do_not_ride_with_the_answer() {
         let options = Options { early: Early::Fail, timeout: LIMIT, ..Options::default() };
         let mut together = Vec::new();
         for _ in 0..TRIES {
-            let dialed = match frontend.is_grpc() {
-                false => connect::dial_with(&endpoint, &target.to_string(), &options).await,
-                true => grpc::dial_with(&endpoint, &target.to_string(), &options).await,
-            };
+            let dialed = dial(frontend.protocol(), &endpoint, &target.to_string(), &options).await;
             together.extend(dialed.err());
         }
         assert!(together.len() < TRIES / 2, "{} of {TRIES} answers: {together:?}", together.len());

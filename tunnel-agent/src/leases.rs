@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tunnel::drain::Drain;
 use tunnel_kube::Access;
-use tunnel_kube::leases::{Answer, Counting, LeaseEvent, count};
+use tunnel_kube::leases::{Counting, LeaseEvent, Outcome, count};
 
 use crate::config::LeaseCount;
 use crate::metrics::{LeaseCall, Metrics};
@@ -31,7 +31,7 @@ pub(crate) async fn follow(
 }
 
 fn tell(metrics: &Metrics, event: LeaseEvent) {
-    let answered = |call, Answer { code, reason, latency }: Answer| {
+    let answered = |call, Outcome { code, reason, latency }: Outcome| {
         metrics.konnectivity.leases.answered(call, code, &reason, latency);
     };
     match event {

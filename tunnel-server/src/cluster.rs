@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tunnel::drain::Drain;
-use tunnel_kube::leases::{Answer, LeaseEvent, Publication, publish};
+use tunnel_kube::leases::{LeaseEvent, Outcome, Publication, publish};
 use tunnel_kube::{Access, Cluster, Expected, TokenReviewer};
 
 use crate::agents::Authenticator;
@@ -62,7 +62,7 @@ fn publish_lease(config: &Config, cluster: &Cluster, metrics: &Metrics, drain: &
 
 fn count(metrics: &Metrics, event: LeaseEvent) {
     let leases = &metrics.konnectivity.leases;
-    let answered = |call, Answer { code, reason, latency }: Answer| {
+    let answered = |call, Outcome { code, reason, latency }: Outcome| {
         leases.answered(call, code, &reason, latency);
     };
     match event {

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel::drain::Drain;
 use tunnel::process;
-use tunnel_client::{Connection, Endpoint, connect, grpc, tls_config};
+use tunnel_client::{Connection, Endpoint, Options, Protocol, dial, tls_config};
 
 use crate::app::{Addresses, App};
 use crate::cli::Cli;
@@ -67,7 +67,7 @@ pub async fn run(once: bool) -> anyhow::Result<()> {
                 let took = transfer(endpoint, protocol, echo).await?;
                 say(&format!(
                     "ok   {:<7} over {over} -> {link:<4} {} MiB there and back in {} ms, every byte checked",
-                    protocol.label(),
+                    label(protocol),
                     TRANSFER >> 20,
                     took.as_millis()
                 ));
@@ -190,18 +190,10 @@ async fn wait_for_agents(drain: &Drain, health: SocketAddr) -> anyhow::Result<()
     timeout(READY_LIMIT, both).await.context("the agents did not connect in time")?
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Protocol {
-    Connect,
-    Grpc,
-}
-
-impl Protocol {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Connect => "CONNECT",
-            Self::Grpc => "gRPC",
-        }
+const fn label(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Connect => "CONNECT",
+        Protocol::Grpc => "gRPC",
     }
 }
 
@@ -209,10 +201,7 @@ impl Protocol {
 async fn transfer(endpoint: &Endpoint, protocol: Protocol, echo: SocketAddr) -> anyhow::Result<Duration> {
     let started = Instant::now();
     let echo = echo.to_string();
-    let connection = match protocol {
-        Protocol::Connect => connect::dial(endpoint, &echo).await?,
-        Protocol::Grpc => grpc::dial(endpoint, &echo).await?,
-    };
+    let connection = dial(protocol, endpoint, &echo, &Options::default()).await?;
     timeout(TRANSFER_LIMIT, there_and_back(connection)).await.context("the transfer took too long")??;
     Ok(started.elapsed())
 }

@@ -16,12 +16,12 @@ use tokio::task::JoinSet;
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet};
 
-use super::{Fault, Source};
+use super::fault::{Fault, Source, connect};
 
 /// The id of every connection; a stream carries only one.
 const ID: i64 = 7_000_000_001;
 
-/// More than the front of a DATA packet takes.
+/// Upper bound of a DATA packet without its payload, in bytes.
 const HEAD: usize = 32;
 
 pub(super) async fn serve<S>(socket: S, fault: Fault) -> io::Result<()>
@@ -50,22 +50,13 @@ async fn stream(
     let Some(Packet::DialRequest { address, random, .. }) = packets.next().await? else {
         return Err(io::ErrorKind::InvalidData.into());
     };
-    if fault == Fault::Silent {
-        std::future::pending::<()>().await;
-    }
-    let mut head = Response::new(());
-    head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
-    let mut send = respond.send_response(head, false).map_err(io::Error::other)?;
-    let connected = match fault {
-        Fault::Refuse(words) => Err(words.to_owned()),
-        Fault::Corrupt | Fault::Early(_) | Fault::Foreign | Fault::LoseLast | Fault::None | Fault::Silent => {
-            TcpStream::connect(address).await.map_err(|error| error.to_string())
-        }
-    };
-    let (target, error) = match connected {
+    let (target, error) = match connect(&address, fault).await {
         Ok(target) => (Some(target), String::new()),
         Err(error) => (None, error),
     };
+    let mut head = Response::new(());
+    head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    let mut send = respond.send_response(head, false).map_err(io::Error::other)?;
     let connect_id = if target.is_some() { ID } else { 0 };
     let mut answer = BytesMut::from(&Packet::DialResponse { error, connect_id, random }.encode()[..]);
     if let Fault::Early(bytes) = fault {
@@ -83,7 +74,7 @@ async fn stream(
     send.send_trailers(trailers).map_err(io::Error::other)
 }
 
-/// Runs until either side wants the end.
+/// Runs until either side ends.
 async fn relay(
     packets: &mut Packets,
     send: &mut SendStream<Bytes>,

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tunnel_proto::connect::{ESTABLISHED, Head, Status, parse, refusal};
 
-use super::{Fault, Source};
+use super::fault::{Fault, Source, connect};
 
 pub(super) async fn serve<S>(mut socket: S, fault: Fault) -> io::Result<()>
 where
@@ -23,16 +23,7 @@ where
             Head::Complete { target, length } => break (target, length),
         }
     };
-    if fault == Fault::Silent {
-        std::future::pending::<()>().await;
-    }
-    let connected = match fault {
-        Fault::Refuse(words) => Err(words.to_owned()),
-        Fault::Corrupt | Fault::Early(_) | Fault::Foreign | Fault::LoseLast | Fault::None | Fault::Silent => {
-            TcpStream::connect(target.to_string()).await.map_err(|error| error.to_string())
-        }
-    };
-    let mut target = match connected {
+    let mut target = match connect(&target.to_string(), fault).await {
         Ok(target) => target,
         Err(reason) => return socket.write_all(&refusal(Status::BAD_GATEWAY, &reason)).await,
     };

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, StatusCode};
-use tunnel_proto::deframe::{DeframeError, Deframer};
-use tunnel_proto::packet::{MAX_MESSAGE, PROXY_PATH, Packet, PacketError};
+use http::{Method, Request, StatusCode};
+use tunnel_proto::deframe::Deframer;
+use tunnel_proto::packet::{MAX_MESSAGE, PROXY_PATH, Packet};
 
-use super::stream::{Reader, Stream, Writer};
 use crate::connection::Connection;
 use crate::driver::Driver;
-use crate::{DialError, Early, Options};
+use crate::error::DialError;
+use crate::options::{Early, Options};
+use crate::stream::{Reader, Stream, Writer, grpc_status};
 
-/// A dial that worked, before anything was read behind its answer.
+/// A connected dial, before bytes behind its answer are read.
 pub(super) struct Answered {
     send: SendStream<Bytes>,
     receive: RecvStream,
@@ -22,8 +23,8 @@ pub(super) struct Answered {
     connect_id: i64,
 }
 
-/// Opens a stream and dials on it. Has no limit of time of its own; dropping
-/// it resets the stream.
+/// Opens a stream and dials on it, without a time limit. Dropping the future
+/// resets the stream.
 pub(super) async fn dial(
     mut requests: SendRequest<Bytes>,
     scheme: &str,
@@ -35,8 +36,8 @@ pub(super) async fn dial(
     let dial = Packet::DialRequest { protocol: "tcp".into(), address: target.into(), random };
     send.send_data(dial.encode(), false)?;
 
-    // The headers may be held back until the answer is known, so the packet
-    // above does not wait for them.
+    // The packet goes out first: a frontend may hold its headers back until the
+    // answer is known.
     let response = response.await?;
     if response.status() != StatusCode::OK {
         return Err(DialError::Status { code: response.status().as_u16(), reason: String::new() });
@@ -72,17 +73,17 @@ fn request(scheme: &str) -> Result<Request<()>, DialError> {
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())
-        .map_err(|error| DialError::Malformed(error.to_string()))
+        .map_err(malformed)
 }
 
-/// Waits for the answer to our dial; packets of other kinds do not belong
-/// here, because a stream carries one dial.
+/// Waits for the answer to the dial and returns its connection id. Packets of a
+/// connection are malformed here, because a stream carries one dial.
 async fn answer(receive: &mut RecvStream, deframer: &mut Deframer, ours: i64) -> Result<i64, DialError> {
     loop {
-        while let Some(message) = deframer.next()? {
-            match Packet::decode(message)? {
+        while let Some(message) = deframer.next().map_err(malformed)? {
+            match Packet::decode(message).map_err(malformed)? {
                 Packet::DialResponse { random, .. } if random != ours => {
-                    return Err(DialError::Malformed(format!("answer to dial {random}, not {ours}")));
+                    return Err(malformed(format_args!("answer to dial {random}, not {ours}")));
                 }
                 Packet::DialResponse { error, connect_id, .. } if error.is_empty() => return Ok(connect_id),
                 Packet::DialResponse { error, .. } => return Err(DialError::Refused { reason: error }),
@@ -92,7 +93,7 @@ async fn answer(receive: &mut RecvStream, deframer: &mut Deframer, ours: i64) ->
                 | Packet::CloseResponse { .. }
                 | Packet::Data { .. }
                 | Packet::DialRequest { .. }) => {
-                    return Err(DialError::Malformed(format!("{other:?} before the answer to the dial")));
+                    return Err(malformed(format_args!("{other:?} before the answer to the dial")));
                 }
             }
         }
@@ -107,24 +108,6 @@ async fn answer(receive: &mut RecvStream, deframer: &mut Deframer, ours: i64) ->
     }
 }
 
-/// The error in headers or trailers, if there is one.
-pub(super) fn grpc_status(fields: &HeaderMap) -> Result<(), DialError> {
-    let text = |name| fields.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    // 2 is UNKNOWN: what a status that cannot be read amounts to.
-    match text("grpc-status").map(|code| code.parse().unwrap_or(2)) {
-        None | Some(0) => Ok(()),
-        Some(code) => Err(DialError::GrpcStatus { code, message: text("grpc-message").unwrap_or_default() }),
-    }
-}
-
-impl From<DeframeError> for DialError {
-    fn from(error: DeframeError) -> Self {
-        Self::Malformed(error.to_string())
-    }
-}
-
-impl From<PacketError> for DialError {
-    fn from(error: PacketError) -> Self {
-        Self::Malformed(error.to_string())
-    }
+fn malformed(error: impl std::fmt::Display) -> DialError {
+    DialError::Malformed(error.to_string())
 }

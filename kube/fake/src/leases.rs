@@ -9,10 +9,9 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
-use crate::ok;
-use crate::state::{FakeApi, Refused, Verb, response};
+use crate::state::{FakeApi, Refused, Verb, ok, response};
 
-/// How long a watch lasts that names no time.
+/// Duration of a watch without `timeoutSeconds`.
 const WATCH: Duration = Duration::from_secs(300);
 
 pub(crate) async fn lease(
@@ -28,32 +27,32 @@ pub(crate) async fn lease(
     let selector = value("labelSelector").unwrap_or_default();
     match (method, name) {
         (&Method::GET, None) if watching => {
-            api.admit(Verb::Watch, "").await?;
+            api.admit(Verb::Watch).await?;
             let since = value("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
             let lasts = value("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
             let lasts = lasts.map_or(WATCH, Duration::from_secs);
             Ok(watch(api, namespace, selector, since, lasts))
         }
         (&Method::GET, None) => {
-            api.admit(Verb::List, "").await?;
+            api.admit(Verb::List).await?;
             Ok(list(api, namespace, selector))
         }
         (&Method::POST, None) => {
             let name = content["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            api.admit(Verb::Create, &name).await?;
+            api.admit(Verb::Create).await?;
             create(api, (namespace.to_owned(), name), content)
         }
         (&Method::GET, Some(name)) => {
-            api.admit(Verb::Get, name).await?;
+            api.admit(Verb::Get).await?;
             let found = api.state().leases.get(&(namespace.to_owned(), name.to_owned())).cloned();
             Ok(ok(200, &found.ok_or_else(|| Refused::new(404, "NotFound", name))?))
         }
         (&Method::PUT, Some(name)) => {
-            api.admit(Verb::Update, name).await?;
+            api.admit(Verb::Update).await?;
             update(api, (namespace.to_owned(), name.to_owned()), content)
         }
         (&Method::DELETE, Some(name)) => {
-            api.admit(Verb::Delete, name).await?;
+            api.admit(Verb::Delete).await?;
             delete(api, &(namespace.to_owned(), name.to_owned()), &content)
         }
         _ => Err(Refused::new(405, "MethodNotAllowed", method.as_str())),
@@ -97,7 +96,7 @@ fn delete(api: &FakeApi, key: &(String, String), options: &Value) -> Result<Resp
     Ok(ok(200, &deleted))
 }
 
-/// Events since a version, until the time is up or the test cuts all watches.
+/// Events since a version, for `lasts` or until [`FakeApi::cut_watches`].
 fn watch(api: &FakeApi, namespace: &str, selector: &str, since: u64, lasts: Duration) -> Response {
     let (namespace, selector) = (namespace.to_owned(), selector.to_owned());
     let until = Instant::now() + lasts;
@@ -126,7 +125,7 @@ fn watch(api: &FakeApi, namespace: &str, selector: &str, since: u64, lasts: Dura
     response(200, Body::from_stream(events))
 }
 
-/// Whether all of `key=value,key=value` is on the object.
+/// Whether the object has all labels of `key=value,key=value`.
 fn selected(lease: &Value, selector: &str) -> bool {
     selector.split(',').filter(|part| !part.is_empty()).all(|part| {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));

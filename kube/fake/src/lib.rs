@@ -1,5 +1,5 @@
-//! A Kubernetes API that knows token reviews and Leases, for tests: it keeps
-//! versions, preconditions and watches as the real one does, and fails as asked.
+//! A Kubernetes API with token reviews and Leases, for tests. It has versions,
+//! preconditions and watches, and fails on demand.
 
 mod leases;
 mod reviews;
@@ -9,7 +9,6 @@ mod token;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State as Extracted};
 use axum::http::Method;
 use axum::response::Response;
@@ -26,16 +25,16 @@ use state::Refused;
 /// Longest request, in bytes.
 const MAX_REQUEST: usize = 1024 * 1024;
 
-/// A [`FakeApi`] on loopback; ends when dropped.
+/// A [`FakeApi`] on loopback; a drop ends it.
 #[derive(Debug)]
 pub struct Served {
-    /// Where it listens, without TLS.
+    /// Its address, without TLS.
     pub at: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Served {
-    /// The content of a kubeconfig for it.
+    /// The content of its kubeconfig.
     pub fn kubeconfig(&self) -> String {
         let named = |kind: &str, content: Value| json!([{"name": "fake", kind: content}]);
         json!({
@@ -55,12 +54,12 @@ impl Drop for Served {
 }
 
 impl FakeApi {
-    /// Its routes, to be called without a network.
+    /// Its routes, for calls without a network.
     pub fn router(&self) -> Router {
         Router::new().fallback(any(answer)).with_state(self.clone())
     }
 
-    /// Serves it on loopback.
+    /// Serves on loopback.
     #[expect(clippy::disallowed_methods, reason = "tests have no drain of their own")]
     pub async fn serve(&self) -> std::io::Result<Served> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -99,8 +98,4 @@ async fn dispatch(api: &FakeApi, request: Request) -> Result<Response, Refused> 
         }
         _ => Err(Refused::new(404, "NotFound", &path)),
     }
-}
-
-fn ok(code: u16, content: &Value) -> Response {
-    state::response(code, Body::from(content.to_string()))
 }

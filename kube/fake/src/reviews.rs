@@ -1,13 +1,12 @@
-//! Token reviews, with the sentences of a kube-apiserver 1.20.
+//! Token reviews, with the error texts of a kube-apiserver 1.20.
 
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::ok;
-use crate::state::{FakeApi, Refused, Verb};
+use crate::state::{FakeApi, Refused, Verb, ok};
 
 pub(crate) async fn review(api: &FakeApi, mut review: Value) -> Result<Response, Refused> {
-    api.admit(Verb::Review, "").await?;
+    api.admit(Verb::Review).await?;
     let token = review["spec"]["token"].as_str().ok_or_else(|| Refused::bad("no token"))?.to_owned();
     let asked: Vec<String> = strings(&review["spec"]["audiences"]);
     let holder = api.state().holders.get(&token).cloned();
@@ -15,7 +14,7 @@ pub(crate) async fn review(api: &FakeApi, mut review: Value) -> Result<Response,
         None => json!({"user": {}, "error": "invalid bearer token"}),
         Some(holder) => {
             let both: Vec<_> = holder.audiences.iter().filter(|audience| asked.contains(audience)).collect();
-            // An API server whose authenticator knows no audiences names none.
+            // An authenticator without audiences names none.
             if both.is_empty() && !holder.audiences.is_empty() {
                 let (had, wanted) = (&holder.audiences, &asked);
                 let error = format!("token audiences {had:?} is invalid for the target audiences {wanted:?}");

@@ -1,4 +1,4 @@
-//! What the API knows, and what a test does to it.
+//! The state of the API, and the controls of a test.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// What is asked of the API.
+/// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// A Lease is created.
@@ -27,14 +27,14 @@ pub enum Verb {
     Watch,
 }
 
-/// Whose a token is.
+/// The holder of a token.
 #[derive(Debug, Clone, Default)]
 pub struct Holder {
     /// The user name.
     pub username: String,
-    /// Audiences that the token is good for.
+    /// The audiences of the token.
     pub audiences: Vec<String>,
-    /// What else the review says, by name.
+    /// The `extra` of the review, by name.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct State {
     /// Every change: its version, its type, its object.
     pub(crate) history: Vec<(u64, &'static str, Value)>,
     failures: HashMap<Verb, (u16, &'static str)>,
-    asked: Vec<(Verb, String)>,
+    asked: Vec<Verb>,
 }
 
 impl Default for FakeApi {
@@ -70,7 +70,7 @@ impl Default for FakeApi {
 }
 
 impl FakeApi {
-    /// One that knows nobody and has no Leases.
+    /// One without holders and Leases.
     pub fn new() -> Self {
         Self::default()
     }
@@ -79,18 +79,18 @@ impl FakeApi {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this token is somebody's.
+    /// Makes a token good.
     pub fn know(&self, token: &str, holder: Holder) {
         self.state().holders.insert(token.to_owned(), holder);
     }
 
-    /// From now on this token is nobody's.
+    /// Makes a token bad.
     pub fn forget(&self, token: &str) {
         self.state().holders.remove(token);
     }
 
-    /// What is asked in this way fails from now on, with this status and reason,
-    /// or does not any more.
+    /// Fails requests of a kind from now on, with this status and reason; `None`
+    /// ends that.
     pub fn fail(&self, verb: Verb, with: Option<(u16, &'static str)>) {
         let failures = &mut self.state().failures;
         match with {
@@ -99,7 +99,7 @@ impl FakeApi {
         };
     }
 
-    /// Holds all answers back, or lets them go.
+    /// Holds all answers back, or releases them.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
@@ -109,14 +109,9 @@ impl FakeApi {
         self.cut.send_modify(|cut| *cut += 1);
     }
 
-    /// How often this was asked.
+    /// The number of requests of a kind.
     pub fn asked(&self, verb: Verb) -> usize {
-        self.state().asked.iter().filter(|(asked, _)| *asked == verb).count()
-    }
-
-    /// The objects' names for which this was asked.
-    pub fn names_asked(&self, verb: Verb) -> Vec<String> {
-        self.state().asked.iter().filter(|(asked, _)| *asked == verb).map(|(_, name)| name.clone()).collect()
+        self.state().asked.iter().filter(|asked| **asked == verb).count()
     }
 
     /// All Leases of a namespace, by name.
@@ -138,10 +133,9 @@ impl FakeApi {
         self.drop_lease(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Counts a request, waits while answers are held back, and fails it if it
-    /// is to fail.
-    pub(crate) async fn admit(&self, verb: Verb, name: &str) -> Result<(), Refused> {
-        self.state().asked.push((verb, name.to_owned()));
+    /// Counts a request, waits while answers are held back, and fails it on demand.
+    pub(crate) async fn admit(&self, verb: Verb) -> Result<(), Refused> {
+        self.state().asked.push(verb);
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;
         match self.state().failures.get(&verb) {
@@ -150,7 +144,7 @@ impl FakeApi {
         }
     }
 
-    /// Keeps a Lease under a new version.
+    /// Stores a Lease under a new version.
     pub(crate) fn store(&self, key: (String, String), mut lease: Value) -> Value {
         let mut state = self.state();
         state.version += 1;
@@ -184,7 +178,7 @@ impl FakeApi {
     }
 }
 
-/// A `Status` that says no.
+/// A `Status` of failure.
 #[derive(Debug)]
 pub(crate) struct Refused(u16, Value);
 
@@ -204,6 +198,10 @@ impl Refused {
     pub(crate) fn into_response(self) -> Response {
         response(self.0, Body::from(self.1.to_string()))
     }
+}
+
+pub(crate) fn ok(code: u16, content: &Value) -> Response {
+    response(code, Body::from(content.to_string()))
 }
 
 /// An answer in JSON.

@@ -15,65 +15,59 @@ use tracing::{debug, info, warn};
 use tunnel::backoff::Backoff;
 use tunnel::drain::Drain;
 
-use super::{Answer, Clock, LeaseEvent, Observe, runs_out};
+use super::event::{LeaseEvent, Observe, Outcome};
+use super::expiry::runs_out;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests, printable};
 
-/// How long a request may wait for its turn, and take. A watch has to begin in that time.
+/// Limit of a request's wait for its turn, and of the request. Shorter, and an API
+/// server that restarts fails whole fleets; longer, and a dead one is noticed late.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// First and largest bound of the wait after a failure. A whole fleet lists anew
-/// when the API comes back, so it is spread over a minute.
+/// First and largest back-off after a failure. With less at the end, a whole fleet
+/// lists at once when the API comes back; with more, a count is minutes old.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// A watch ends after a random time between these, in seconds, so that the
-/// connections of a fleet spread over API servers again.
+/// Range of a watch's random duration in seconds: watches that end spread the
+/// connections of a fleet over API servers. API servers end watches at 300 s.
 const WATCH: std::ops::Range<u32> = 200..290;
 
-/// How much later than promised a watch may end before it is given up.
+/// How late a watch may end before it counts as dead. Less than a slow answer, and
+/// living watches are given up.
 const WATCH_SLACK: Duration = Duration::from_secs(10);
 
-/// A watch that ended sooner was a failure, whatever it said.
+/// A shorter watch is a failure; without this, an API server that ends every watch
+/// at once would be asked in a loop.
 const WATCH_LASTED: Duration = Duration::from_secs(5);
 
-/// When a Lease runs out, Leases are listed anew within this time: it may be the
-/// watch that is dead and not the server.
+/// Leases are listed anew within this time after a Lease ran out, because the watch
+/// may be dead instead of the server. Less, and a fleet lists at once.
 const CONFIRM: Duration = Duration::from_secs(5);
 
-/// Leases that are kept in mind. More are no tunnel servers.
+/// Most Leases that are remembered: a bound on memory, far above any number of
+/// tunnel servers.
 const MOST_LEASES: usize = 10_000;
 
 /// Which Leases are counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counting {
-    /// Where they are.
+    /// The namespace of the Leases.
     pub namespace: String,
     /// A label selector in the API's syntax; empty selects all.
     pub selector: String,
 }
 
-/// Counts valid Leases until the drain begins. The count is `None` until
-/// they were listed once; from then on it is what was last seen: when the API
-/// cannot be reached, nothing is known of renewals, and the count stays. It may
-/// be 0; then there is nothing to go by, since some server must be.
+/// Counts valid Leases until the drain begins. The count is `None` until the first
+/// list. While the API cannot be reached, the last count stays. With 0, no server
+/// publishes a valid Lease.
 ///
-/// Needs a runtime.
+/// # Panics
+/// Outside of a tokio runtime.
 pub fn count(
     cluster: &Cluster,
     counting: Counting,
     observe: Observe,
-    drain: &Drain,
-) -> watch::Receiver<Option<u32>> {
-    count_at(cluster, counting, observe, Timestamp::now, drain)
-}
-
-/// [`count`] by any clock.
-pub(super) fn count_at(
-    cluster: &Cluster,
-    counting: Counting,
-    observe: Observe,
-    clock: Clock,
     drain: &Drain,
 ) -> watch::Receiver<Option<u32>> {
     let (count, counted) = watch::channel(None);
@@ -82,7 +76,7 @@ pub(super) fn count_at(
         requests: Requests::new(cluster, PATIENCE, LIMIT),
         counting,
         observe,
-        clock,
+        clock: cluster.clock,
         count,
         ends: HashMap::new(),
     };
@@ -91,7 +85,7 @@ pub(super) fn count_at(
         tokio::select! {
             biased;
             () = drained.started() => {}
-            // Boxed: it is large, and there is one of them.
+            // Boxed, because the future is large.
             () = Box::pin(counter.run()) => {}
         }
     });
@@ -103,24 +97,24 @@ struct Counter {
     requests: Requests,
     counting: Counting,
     observe: Observe,
-    clock: Clock,
+    clock: fn() -> Timestamp,
     count: watch::Sender<Option<u32>>,
-    /// When each Lease runs out.
+    /// The end of each Lease, by name.
     ends: HashMap<String, Timestamp>,
 }
 
 /// Why a watch is over.
 enum Over {
-    /// Its time was up; it can go on from this version.
+    /// In time; the next watch goes on from this version.
     Ended(String),
     /// A Lease ran out.
     Expired,
-    /// It failed, or the API has forgotten its version.
+    /// It failed, or the API no longer has its version.
     Failed(RequestError),
 }
 
 impl Counter {
-    /// Lists and watches until nobody wants the count any more.
+    /// Lists and watches until all receivers of the count are dropped.
     async fn run(mut self) {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut failing = false;
@@ -146,8 +140,8 @@ impl Counter {
         }
     }
 
-    /// Watches from a version on, through as many watches as it takes, until
-    /// Leases have to be listed anew. Returns why, if that is a failure.
+    /// Watches from a version on, in one watch after the other, until Leases have to
+    /// be listed anew. Returns the failure, if that is the reason.
     async fn follow(&mut self, mut version: String, backoff: &mut Backoff) -> Option<RequestError> {
         loop {
             let began = Instant::now();
@@ -162,7 +156,7 @@ impl Counter {
                     return Some(RequestError::Unreachable("the watch ended as soon as it began".to_owned()));
                 }
                 Over::Expired => return None,
-                // Not unusual after a long watch: that version is history.
+                // 410 after a long watch is no failure: the version is too old.
                 Over::Failed(error) if error.is_status(410) && lasted => return None,
                 Over::Failed(error) => return Some(error),
             }
@@ -170,11 +164,11 @@ impl Counter {
     }
 
     async fn list(&mut self) -> Result<String, RequestError> {
-        // Whatever version the API server has at hand: etcd is not asked.
+        // From the API server's cache, without a read of etcd.
         let selected = ListParams::default().labels(&self.counting.selector).match_any();
         let began = Instant::now();
         let listed = self.requests.run(self.leases.list(&selected)).await;
-        (self.observe)(LeaseEvent::Listed(Answer::to(&listed, began)));
+        (self.observe)(LeaseEvent::Listed(Outcome::of(&listed, began)));
         let listed = listed?;
         self.ends.clear();
         for lease in listed.items {
@@ -192,7 +186,7 @@ impl Counter {
         }
         let began = Instant::now();
         let watched = self.requests.run(self.leases.watch(&parameters, version)).await;
-        (self.observe)(LeaseEvent::Watched(Answer::to(&watched, began)));
+        (self.observe)(LeaseEvent::Watched(Outcome::of(&watched, began)));
         let events = match watched {
             Ok(events) => events,
             Err(error) => return Over::Failed(error),
@@ -207,19 +201,20 @@ impl Counter {
                 event = timeout(left, events.next()) => event,
                 () = sleep(self.next_end()) => return Over::Expired,
             };
-            match event {
+            let event = match event {
                 Err(_) => return Over::Failed(RequestError::Timeout(limit)),
                 Ok(None) => return Over::Ended(version),
                 Ok(Some(Err(error))) => return Over::Failed(error.into()),
-                Ok(Some(Ok(WatchEvent::Error(status)))) => {
-                    return Over::Failed(kube::Error::Api(status).into());
-                }
-                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => version = bookmark.metadata.resource_version,
-                Ok(Some(Ok(WatchEvent::Added(lease) | WatchEvent::Modified(lease)))) => {
+                Ok(Some(Ok(event))) => event,
+            };
+            match event {
+                WatchEvent::Error(status) => return Over::Failed(kube::Error::Api(status).into()),
+                WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
+                WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
                     self.keep(&lease);
                     version = lease.resource_version().unwrap_or(version);
                 }
-                Ok(Some(Ok(WatchEvent::Deleted(lease)))) => {
+                WatchEvent::Deleted(lease) => {
                     self.ends.remove(&lease.name_any());
                     version = lease.resource_version().unwrap_or(version);
                 }
@@ -242,7 +237,7 @@ impl Counter {
         }
     }
 
-    /// Time until the next Lease that is valid now runs out.
+    /// Time until the next valid Lease runs out.
     fn next_end(&self) -> Duration {
         let now = (self.clock)();
         let next = self.ends.values().filter(|&&end| end > now).min();
@@ -253,20 +248,14 @@ impl Counter {
         let now = (self.clock)();
         let valid = self.ends.values().filter(|&&end| end > now).count();
         let valid = u32::try_from(valid).unwrap_or(u32::MAX);
-        let changed = self.count.send_if_modified(|count| count.replace(valid) != Some(valid));
-        if changed && valid == 0 {
-            warn!(
-                namespace = self.counting.namespace,
-                selector = self.counting.selector,
-                known = self.ends.len(),
-                "no lease of a tunnel server is valid"
-            );
-        } else if changed {
-            info!(
-                namespace = self.counting.namespace,
-                count = valid,
-                "tunnel servers counted by their leases"
-            );
+        if !self.count.send_if_modified(|count| count.replace(valid) != Some(valid)) {
+            return;
+        }
+        let Counting { namespace, selector } = &self.counting;
+        if valid == 0 {
+            warn!(namespace, selector, known = self.ends.len(), "no lease of a tunnel server is valid");
+        } else {
+            info!(namespace, count = valid, "tunnel servers counted by their leases");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A server's Lease: kept as long as the server serves, and with it the
-//! housekeeping of those that other servers left behind.
+//! A server's Lease, renewed as long as the server serves, and the deletion of
+//! expired Leases of other servers.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,72 +14,55 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use tunnel::backoff::Backoff;
 
-use super::{Answer, Clock, LeaseEvent, Observe, is_valid};
+use super::event::{LeaseEvent, Observe, Outcome};
+use super::expiry::is_valid;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests};
 
-/// For how long the Lease is good, and how often it is renewed: one renewal may fail.
+/// Duration of the Lease and time between renewals, as Konnectivity has them: one
+/// renewal may fail.
 const DURATION_SECONDS: i32 = 30;
 const RENEW: Duration = Duration::from_secs(15);
 
-/// How often expired Leases are looked for.
+/// Time between searches for expired Leases, as Konnectivity has it.
 const COLLECT: Duration = Duration::from_secs(15);
 
-/// First and largest bound of the wait after a renewal that failed. Several
-/// attempts fit between a renewal and the end of the Lease.
+/// First and largest back-off after a failed renewal: several attempts fit into the
+/// rest of the Lease. Less, and a failing API gets more load.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
-/// How long a request may wait for its turn, and take.
+/// Limit of a request's wait for its turn, and of the request: one of both fits into
+/// the rest of the Lease after a failed renewal.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the Lease's deletion may hold up the end of the program. It expires
-/// by itself otherwise.
+/// Limit of the Lease's deletion, which delays the end of the program. Without a
+/// deletion it expires.
 const WITHDRAW: Duration = Duration::from_millis(1500);
 
 /// The Lease of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// The server's id. The Lease is called after it, so it should be fit for the
-    /// name of an object: lower-case letters, digits, `-` and `.`.
+    /// The server's id, a part of the Lease's name: lower-case letters, digits, `-`
+    /// and `.`.
     pub server_id: String,
-    /// Where the Lease is.
+    /// The namespace of the Lease.
     pub namespace: String,
-    /// Labels by which agents find it, and by which expired ones are found.
+    /// Labels by which agents and servers find Leases.
     pub labels: Vec<(String, String)>,
 }
 
-impl Publication {
-    /// The Lease's name.
-    pub fn name(&self) -> String {
-        format!("konnectivity-proxy-server-{}", self.server_id)
-    }
-}
-
-/// Keeps a Lease until `until` is ready, and then deletes it, for which it takes
-/// no more than a second and a half. Meanwhile deletes expired Leases with the
-/// same labels. Failures are logged and tried again.
-///
-/// Dropping the future leaves the Lease to expire.
+/// Renews a Lease until `until` is ready, and then deletes it within 1.5 s.
+/// Meanwhile deletes expired Leases with the same labels. Failures are logged and
+/// tried again. After a drop of the future the Lease expires.
 pub async fn publish(
     cluster: Cluster,
     publication: Publication,
     observe: Observe,
     until: impl Future<Output = ()>,
 ) {
-    publish_at(cluster, publication, observe, Timestamp::now, until).await;
-}
-
-/// [`publish`] by any clock.
-pub(super) async fn publish_at(
-    cluster: Cluster,
-    publication: Publication,
-    observe: Observe,
-    clock: Clock,
-    until: impl Future<Output = ()>,
-) {
-    let publisher = Publisher::new(&cluster, publication, observe, clock);
-    // Boxed: the parts are large, and there is one of them.
+    let publisher = Publisher::new(&cluster, publication, observe);
+    // Boxed, because the futures are large.
     let (keep, collect) = (Box::pin(publisher.keep()), Box::pin(publisher.collect()));
     tokio::select! {
         biased;
@@ -96,18 +79,18 @@ pub(super) struct Publisher {
     publication: Publication,
     name: String,
     observe: Observe,
-    clock: Clock,
+    clock: fn() -> Timestamp,
 }
 
 impl Publisher {
-    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe, clock: Clock) -> Self {
+    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe) -> Self {
         Self {
             leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
             requests: Requests::new(cluster, PATIENCE, LIMIT),
-            name: publication.name(),
+            name: format!("konnectivity-proxy-server-{}", publication.server_id),
             publication,
             observe,
-            clock,
+            clock: cluster.clock,
         }
     }
 
@@ -144,11 +127,11 @@ impl Publisher {
         }
     }
 
-    /// Renews the Lease as it was when last seen, or else as it is, or else anew.
+    /// Renews the held Lease, or else the one of the API, or else creates one.
     async fn renew(&self, held: Option<Lease>) -> Result<Lease, RequestError> {
         if let Some(held) = held {
             match self.write(held).await {
-                // Somebody else changed or deleted it.
+                // Changed or deleted by another client.
                 Err(error) if error.is_status(404) || error.is_status(409) => {}
                 other => return other,
             }
@@ -162,7 +145,7 @@ impl Publisher {
         }
     }
 
-    /// Not over a version that was not seen: `lease` has the version it had.
+    /// Fails with 409 if the API has a newer version than `lease`.
     async fn write(&self, lease: Lease) -> Result<Lease, RequestError> {
         let renewed = self.renewed(lease);
         self.requests.run(self.leases.replace(&self.name, &PostParams::default(), &renewed)).await
@@ -200,7 +183,7 @@ impl Publisher {
         loop {
             let began = Instant::now();
             let listed = self.requests.run(self.leases.list(&selected)).await;
-            (self.observe)(LeaseEvent::Listed(Answer::to(&listed, began)));
+            (self.observe)(LeaseEvent::Listed(Outcome::of(&listed, began)));
             match listed {
                 Ok(leases) => {
                     failing = false;
@@ -214,23 +197,23 @@ impl Publisher {
                     warn!(%error, "cannot list leases, so expired ones of other servers stay");
                 }
             }
-            // Not all servers at the same moment.
+            // Jitter, so that servers do not list at the same moment.
             sleep(COLLECT.mul_f64(0.9 + 0.2 * rand::random::<f64>())).await;
         }
     }
 
     pub(super) async fn cull_if_expired(&self, lease: Lease) {
         let name = lease.name_any();
-        // Our own is renewed, however late.
+        // Our own is renewed, however late that is.
         if name == self.name || is_valid(&lease, (self.clock)()) {
             return;
         }
-        // A server that renews it at this moment has changed the version.
+        // A renewal at this moment changes the version.
         let unchanged = Preconditions { resource_version: lease.resource_version(), uid: lease.uid() };
         let parameters = DeleteParams::default().preconditions(unchanged);
         let began = Instant::now();
         let deleted = self.requests.run(self.leases.delete(&name, &parameters)).await;
-        (self.observe)(LeaseEvent::Deleted(Answer::to(&deleted, began)));
+        (self.observe)(LeaseEvent::Deleted(Outcome::of(&deleted, began)));
         match deleted {
             Ok(_) => {
                 (self.observe)(LeaseEvent::Culled);

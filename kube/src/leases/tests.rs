@@ -1,10 +1,9 @@
 //! Leases over a fake API, in memory, on a paused clock.
 
-use std::cell::OnceCell;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -13,21 +12,11 @@ use tokio::time::{Instant, sleep};
 use tunnel::drain::Drain;
 use tunnel_kube_fake::{FakeApi, Verb};
 
-use super::count::count_at;
-use super::publish::{Publisher, publish_at};
+use super::publish::Publisher;
 use super::*;
-use crate::testing::cluster;
+use crate::testing::{cluster, now};
 
 const NAMESPACE: &str = "kube-system";
-
-/// The cluster's time as the paused clock has it.
-fn now() -> Timestamp {
-    // Each test has a thread and a clock of its own.
-    thread_local! { static START: OnceCell<Instant> = const { OnceCell::new() } }
-    let start = START.with(|start| *start.get_or_init(Instant::now));
-    let passed = Instant::now().saturating_duration_since(start);
-    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1) + SignedDuration::try_from(passed).unwrap()
-}
 
 fn at(seconds_from_now: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds_from_now)
@@ -55,9 +44,9 @@ impl Told {
     }
 
     /// Status and reason of all events of a kind.
-    fn answers(&self, of: fn(&LeaseEvent) -> Option<&Answer>) -> Vec<(u16, String)> {
+    fn answers(&self, of: fn(&LeaseEvent) -> Option<&Outcome>) -> Vec<(u16, String)> {
         let events = self.0.lock().unwrap();
-        events.iter().filter_map(of).map(|answer| (answer.code, answer.reason.clone())).collect()
+        events.iter().filter_map(of).map(|outcome| (outcome.code, outcome.reason.clone())).collect()
     }
 
     fn culled(&self) -> usize {
@@ -65,45 +54,16 @@ impl Told {
     }
 }
 
-fn listed(event: &LeaseEvent) -> Option<&Answer> {
+fn listed(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Listed(answer) = event { Some(answer) } else { None }
 }
 
-fn deleted(event: &LeaseEvent) -> Option<&Answer> {
+fn deleted(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Deleted(answer) = event { Some(answer) } else { None }
 }
 
-fn watched(event: &LeaseEvent) -> Option<&Answer> {
+fn watched(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Watched(answer) = event { Some(answer) } else { None }
-}
-
-#[test]
-fn a_lease_is_valid_until_its_duration_after_its_last_renewal() {
-    let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
-    let ago = |seconds: i64| Some(MicroTime(now - SignedDuration::from_secs(seconds)));
-    let lease = |duration, acquired: Option<MicroTime>, renewed: Option<MicroTime>| Lease {
-        spec: Some(LeaseSpec {
-            lease_duration_seconds: duration,
-            acquire_time: acquired,
-            renew_time: renewed,
-            ..LeaseSpec::default()
-        }),
-        ..Lease::default()
-    };
-    for (what, lease, valid) in [
-        ("renewed just now", lease(Some(30), ago(1000), ago(1)), true),
-        ("renewed too long ago", lease(Some(30), ago(1), ago(31)), false),
-        ("runs out at this moment", lease(Some(30), None, ago(30)), false),
-        ("acquired, not renewed yet", lease(Some(30), ago(29), None), true),
-        ("acquired too long ago", lease(Some(30), ago(31), None), false),
-        ("neither time", lease(Some(30), None, None), false),
-        ("no duration", lease(None, ago(1), ago(1)), false),
-        ("a duration of nothing", lease(Some(0), None, ago(0)), false),
-        ("renewed by a clock ahead of ours", lease(Some(30), None, ago(-3600)), true),
-        ("no content", Lease::default(), false),
-    ] {
-        assert_eq!(is_valid(&lease, now), valid, "{what}");
-    }
 }
 
 fn publication() -> Publication {
@@ -130,7 +90,7 @@ impl Publishing {
         let (cluster, observe) = (cluster(api, 0.0, 0), told.observe());
         drain.spawn("publisher", async move {
             let until = async { drop(stopped.await) };
-            publish_at(cluster, publication(), observe, now, until).await;
+            publish(cluster, publication(), observe, until).await;
             let _ = end.send(());
         });
         Self { stop: Some(stop), drain, ended, told }
@@ -256,7 +216,7 @@ async fn a_lease_that_is_renewed_in_time_is_not_deleted() {
     };
     api.put_lease(NAMESPACE, "peer", &labels(), &renewed(0));
     let told = Told::default();
-    let publisher = Publisher::new(&cluster(&api, 0.0, 0), publication(), told.observe(), now);
+    let publisher = Publisher::new(&cluster(&api, 0.0, 0), publication(), told.observe());
     publisher.cull_if_expired(stale).await;
     assert!(api.leases(NAMESPACE).contains_key("peer"));
     assert_eq!(told.answers(deleted), [(409, "Conflict".to_owned())]);
@@ -287,7 +247,7 @@ impl Agent {
         let counting =
             Counting { namespace: NAMESPACE.to_owned(), selector: "k8s-app=konnectivity-server".to_owned() };
         // As many requests as it likes: these tests are about time.
-        let count = count_at(&cluster(api, -1.0, 0), counting, told.observe(), now, &drain);
+        let count = count(&cluster(api, -1.0, 0), counting, told.observe(), &drain);
         Self { api: api.clone(), count, drain, told }
     }
 

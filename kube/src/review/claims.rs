@@ -1,5 +1,5 @@
-//! What a service-account token says of itself. Nothing of it is believed: it
-//! explains a refusal, and bounds for how long an approval is remembered.
+//! The claims of a service-account token, unverified. They explain a refusal and
+//! bound the time for which a verdict is remembered.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,24 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-/// Longest token, in bytes. Those of clusters have about one thousand.
-pub(crate) const MAX_TOKEN: usize = 16 * 1024;
+use super::error::{MAX_TOKEN, TokenError};
 
-/// Audiences that are shown.
+/// Most audiences in an error text.
 const MAX_SHOWN: usize = 4;
 
-/// Characters of an audience that are shown.
+/// Longest audience in an error text, in characters.
 const MAX_AUDIENCE: usize = 128;
 
-/// What cannot be a service-account token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misshapen {
-    Empty,
-    TooLong(usize),
-    NoJwt,
-}
-
-/// The claims that matter here.
+/// The claims that are used.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Claims {
     #[serde(default)]
@@ -47,48 +38,49 @@ impl Default for Audiences {
 }
 
 impl Claims {
-    /// Reads the claims of a token that has the shape of one: three parts in
-    /// base64url, the middle one a JSON object.
-    pub(crate) fn read(token: &str) -> Result<Self, Misshapen> {
+    /// Reads the claims of a token: three parts in base64url, the middle one a JSON
+    /// object (RFC 7519).
+    pub(crate) fn read(token: &str) -> Result<Self, TokenError> {
         if token.is_empty() {
-            return Err(Misshapen::Empty);
+            return Err(TokenError::Missing);
         }
         if token.len() > MAX_TOKEN {
-            return Err(Misshapen::TooLong(token.len()));
+            return Err(TokenError::Oversized { length: token.len() });
         }
         let parts: Vec<&str> = token.splitn(4, '.').collect();
-        let &[head, claims, signature] = parts.as_slice() else { return Err(Misshapen::NoJwt) };
+        let &[head, claims, signature] = parts.as_slice() else { return Err(TokenError::Malformed) };
         for part in [head, signature] {
             if part.is_empty() || URL_SAFE_NO_PAD.decode(part).is_err() {
-                return Err(Misshapen::NoJwt);
+                return Err(TokenError::Malformed);
             }
         }
-        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| Misshapen::NoJwt)?;
-        serde_json::from_slice(&claims).map_err(|_| Misshapen::NoJwt)
+        let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| TokenError::Malformed)?;
+        serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed)
     }
 
-    /// Time until the token expires: nothing when it has, `None` when it never does.
+    /// Time until the token expires: zero when it has expired, `None` when it never
+    /// does.
     pub(crate) fn lasts(&self, now: SystemTime) -> Option<Duration> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.exp.map(|exp| Duration::try_from_secs_f64(exp - since).unwrap_or(Duration::ZERO))
     }
 
-    /// The audiences, shortened for people.
+    /// The audiences, shortened for an error text.
     pub(crate) fn audiences(&self) -> Vec<String> {
-        let all = match &self.aud {
-            Audiences::One(one) => std::slice::from_ref(one),
-            Audiences::Several(several) => several,
-        };
         let short = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_AUDIENCE).collect();
-        all.iter().take(MAX_SHOWN).map(short).collect()
+        self.aud().iter().take(MAX_SHOWN).map(short).collect()
     }
 
-    /// Whether the token says that it is meant for `audience`. One that names
-    /// none is meant for the API server alone.
+    /// Whether the token names `audience`. One without audiences is for the API
+    /// server alone.
     pub(crate) fn is_for(&self, audience: &str) -> bool {
+        self.aud().iter().any(|one| one == audience)
+    }
+
+    fn aud(&self) -> &[String] {
         match &self.aud {
-            Audiences::One(one) => one == audience,
-            Audiences::Several(several) => several.iter().any(|one| one == audience),
+            Audiences::One(one) => std::slice::from_ref(one),
+            Audiences::Several(several) => several,
         }
     }
 }
@@ -103,13 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_told_apart() {
-        assert_eq!(Claims::read(""), Err(Misshapen::Empty));
-        assert_eq!(Claims::read(&"x".repeat(MAX_TOKEN + 1)), Err(Misshapen::TooLong(MAX_TOKEN + 1)));
+    fn other_texts_are_refused_by_their_kind() {
+        assert_eq!(Claims::read(""), Err(TokenError::Missing));
+        assert_eq!(
+            Claims::read(&"x".repeat(MAX_TOKEN + 1)),
+            Err(TokenError::Oversized { length: MAX_TOKEN + 1 })
+        );
         for bad in ["x", "a.b", "a.b.c.d", "..", "a.!.c", "a b.c.d", &token("no json"), &token("[]")[1..]] {
-            assert_eq!(Claims::read(bad), Err(Misshapen::NoJwt), "{bad}");
+            assert_eq!(Claims::read(bad), Err(TokenError::Malformed), "{bad}");
         }
-        assert_eq!(Claims::read(&format!("{}\n", token("{}"))), Err(Misshapen::NoJwt));
+        assert_eq!(Claims::read(&format!("{}\n", token("{}"))), Err(TokenError::Malformed));
     }
 
     #[test]
@@ -132,7 +127,7 @@ mod tests {
         assert_eq!(lasts(r#"{"exp":999}"#), Some(Duration::ZERO));
         assert_eq!(lasts(r#"{"exp":-1e300}"#), Some(Duration::ZERO));
         assert_eq!(lasts("{}"), None);
-        // Longer than a Duration can say: not believed.
+        // Over the range of a Duration.
         assert_eq!(lasts(r#"{"exp":1e300}"#), Some(Duration::ZERO));
     }
 }

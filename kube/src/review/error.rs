@@ -1,55 +1,57 @@
-//! Why a token does not admit its agent.
+//! Errors of a token.
 
-use super::claims::{MAX_TOKEN, Misshapen};
+/// Longest token, in bytes. Those of clusters have about 1,000; more is memory for
+/// a stranger.
+pub(crate) const MAX_TOKEN: usize = 16 * 1024;
 
-/// A token that does not admit. The texts go to the agent and to both logs, and
-/// never have the token in them.
+/// Why a token does not admit. The texts go to the agent and to both logs, without
+/// the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// So many tokens wait for their review that this one was not reviewed.
+    /// Too many tokens wait for their review.
     #[error(
         "too many tokens wait for their review: try again later, or raise --kubeconfig-qps and \
          --kubeconfig-burst of the server"
     )]
     Busy,
-    /// It has not the shape of a service-account token.
+    /// No service-account token.
     #[error("the token is no service-account token: it has not the three parts of a signed one")]
     Malformed,
-    /// There is none.
+    /// No token.
     #[error(
         "the agent sent no token, and this server admits agents by their service-account token only: give \
          the agent --service-account-token-path"
     )]
     Missing,
-    /// It is longer than any service-account token.
+    /// Longer than any service-account token.
     #[error("the token has {length} bytes, more than the {MAX_TOKEN} that a service-account token may have")]
     Oversized {
-        /// Its length in bytes.
+        /// Length in bytes.
         length: usize,
     },
-    /// The API could not be asked, so nobody is admitted.
+    /// The API could not be asked.
     #[error("the token could not be reviewed: {0}")]
     ReviewFailed(String),
-    /// The API does not accept it: expired, not signed by the cluster, and so on.
+    /// The API does not accept the token: expired, or not signed by the cluster.
     #[error("the Kubernetes API does not accept the token: {0}")]
     Unauthenticated(String),
-    /// It is good, but for another account.
+    /// A token of another account.
     #[error("the token belongs to {came:?}, and this server admits {expected:?} only")]
     WrongAccount {
-        /// The user name that is admitted.
+        /// The admitted user name.
         expected: String,
-        /// The user name that the token belongs to.
+        /// The token's user name.
         came: String,
     },
-    /// It is meant for somebody else.
+    /// A token for another audience.
     #[error(
         "the token is meant for the audience {came:?} and not for {expected:?}: set that audience in the \
          projected volume of the agent's pod"
     )]
     WrongAudience {
-        /// The audience that is wanted.
+        /// The admitted audience.
         expected: String,
-        /// The audiences it has.
+        /// The token's audiences.
         came: Vec<String>,
     },
 }
@@ -69,8 +71,7 @@ impl TokenError {
         }
     }
 
-    /// Whether the same token may be admitted a moment later: it was not the
-    /// token that was at fault.
+    /// Whether the same token may be admitted later, because the API was at fault.
     pub const fn is_temporary(&self) -> bool {
         match self {
             Self::Busy | Self::ReviewFailed(_) => true,
@@ -80,16 +81,6 @@ impl TokenError {
             | Self::Unauthenticated(_)
             | Self::WrongAccount { .. }
             | Self::WrongAudience { .. } => false,
-        }
-    }
-}
-
-impl From<Misshapen> for TokenError {
-    fn from(misshapen: Misshapen) -> Self {
-        match misshapen {
-            Misshapen::Empty => Self::Missing,
-            Misshapen::TooLong(length) => Self::Oversized { length },
-            Misshapen::NoJwt => Self::Malformed,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What was found out about tokens a moment ago. Tokens themselves are not kept.
+//! Recent verdicts, by the hash of the token. Tokens are not kept.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use tokio::time::Instant;
 
 use super::{Reviewed, TokenError};
 
-/// Good tokens that are remembered: one for each node of a large cluster.
+/// Most good tokens: one for each node of a large cluster. With fewer, its agents
+/// push each other out; each costs about 300 bytes.
 const GOOD: usize = 8192;
 
-/// Bad ones. They have room of their own, so that a stranger with many bad
-/// tokens never makes a good one forgotten.
+/// Most bad tokens. They have room of their own, so that a stranger with many of
+/// them does not push out good ones.
 const BAD: usize = 1024;
 
 /// The SHA-256 of a token.
@@ -27,15 +28,15 @@ impl Key {
     }
 }
 
-/// Verdicts, each until its time is over.
-#[derive(Debug, Default)]
+/// Verdicts, each with its end.
+#[derive(Default)]
 pub(crate) struct Memory {
     good: HashMap<Key, (Reviewed, Instant)>,
     bad: HashMap<Key, (TokenError, Instant)>,
 }
 
 impl Memory {
-    /// What is known of a token.
+    /// The verdict on a token, if it is known.
     pub(crate) fn recall(&self, key: Key, now: Instant) -> Option<Result<Reviewed, TokenError>> {
         if let Some((reviewed, until)) = self.good.get(&key)
             && *until > now
@@ -67,7 +68,7 @@ impl Memory {
 fn insert<T>(known: &mut HashMap<Key, (T, Instant)>, room: usize, key: Key, new: (T, Instant), now: Instant) {
     if known.len() >= room && !known.contains_key(&key) {
         known.retain(|_, (_, until)| *until > now);
-        // No more often than reviews are made, which their rate bounds.
+        // At most once per review, and reviews have a rate.
         if known.len() >= room
             && let Some(first) = known.iter().min_by_key(|(_, (_, until))| *until).map(|(key, _)| *key)
         {
@@ -75,12 +76,6 @@ fn insert<T>(known: &mut HashMap<Key, (T, Instant)>, room: usize, key: Key, new:
         }
     }
     known.insert(key, new);
-}
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(..)")
-    }
 }
 
 #[cfg(test)]
@@ -120,7 +115,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_room_is_short_the_one_that_ends_first_goes() {
+    async fn without_room_the_verdict_that_ends_first_goes() {
         let (mut memory, now) = (Memory::default(), Instant::now());
         for number in 0..GOOD {
             let lasts = MINUTE + Duration::from_millis(u64::try_from(number).unwrap());

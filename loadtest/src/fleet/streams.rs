@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tunnel_client::grpc::Channel;
-use tunnel_client::{Connection, Endpoint, Options, connect};
+use tunnel_client::{Connection, Endpoint, Options, Protocol, dial};
 
 use crate::bench::within;
 use crate::command::Command;
@@ -45,7 +45,7 @@ pub(super) async fn open_connect(uds: &Path, count: u32) -> anyhow::Result<Vec<C
     let endpoint = Arc::new(Endpoint::unix(uds));
     at_once(count as usize, || {
         let endpoint = Arc::clone(&endpoint);
-        async move { Ok(connect::dial(&endpoint, TARGET).await?) }
+        async move { Ok(dial(Protocol::Connect, &endpoint, TARGET, &Options::default()).await?) }
     })
     .await
 }

@@ -1,10 +1,10 @@
-//! As much of HTTP/2's framing as the rewriter needs (RFC 9113 sections 4 and 6).
+//! The part of HTTP/2's framing that the rewriter needs (RFC 9113 sections 4 and 6).
 
 use bytes::{BufMut, BytesMut};
 
-use super::RewriteError;
+use super::error::Fault;
 
-/// Octets in front of each frame's payload (RFC 9113 section 4.1).
+/// Length of a frame's head in octets (RFC 9113 section 4.1).
 pub(super) const HEAD_LEN: usize = 9;
 
 /// Frame types (RFC 9113 section 6).
@@ -18,7 +18,7 @@ pub(super) const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Octets of the priority inside HEADERS (RFC 9113 section 6.2).
+/// Length of the priority in HEADERS in octets (RFC 9113 section 6.2).
 const PRIORITY_LEN: usize = 5;
 
 /// A frame's head (RFC 9113 section 4.1).
@@ -34,7 +34,7 @@ impl Head {
     pub(super) fn parse(bytes: [u8; HEAD_LEN]) -> Self {
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = bytes;
         let length = usize::from(l0) << 16 | usize::from(l1) << 8 | usize::from(l2);
-        // The highest bit is reserved and means nothing.
+        // The highest bit is reserved.
         let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
         Self { length, kind, flags, stream }
     }
@@ -51,19 +51,16 @@ impl Head {
     }
 }
 
-/// Reduces the payload of a HEADERS frame to its part of the block (RFC 9113
-/// section 6.2): a length of padding and a priority are in front of it, the
-/// padding behind it.
-pub(super) fn strip(frame: Head, payload: &mut Vec<u8>) -> Result<(), RewriteError> {
-    let padding = match (frame.has(PADDED), payload.first()) {
-        (true, Some(length)) => usize::from(*length),
-        // An empty payload has no room for the length, which is found below.
-        (true, None) | (false, _) => 0,
-    };
+/// Removes padding and priority from the payload of a HEADERS frame (RFC 9113
+/// section 6.2). The length of the padding and the priority are in front, the
+/// padding behind.
+pub(super) fn strip(frame: Head, payload: &mut Vec<u8>) -> Result<(), Fault> {
+    // An empty payload has no length of padding; `start <= end` refuses it.
+    let padding = payload.first().filter(|_| frame.has(PADDED)).map_or(0, |length| usize::from(*length));
     let priority = if frame.has(PRIORITY) { PRIORITY_LEN } else { 0 };
     let start = usize::from(frame.has(PADDED)) + priority;
     let end = payload.len().checked_sub(padding).filter(|end| start <= *end);
-    let Some(end) = end else { return Err(RewriteError::HeadersTooShort { stream: frame.stream }) };
+    let Some(end) = end else { return Err(Fault::HeadersTooShort { stream: frame.stream }) };
     payload.truncate(end);
     payload.drain(..start);
     Ok(())

@@ -1,11 +1,11 @@
 //! The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B).
 //!
-//! The code is canonical: codes of one length are consecutive numbers in the
-//! order of their symbols, and the first code of a length follows from the last
-//! one of the length before. So the list of symbols of each length is the whole
-//! table, and the numbers are worked out when the program is compiled.
+//! The code is canonical: codes of one length are consecutive numbers in the order
+//! of their symbols, and the first code of a length follows from the last code of
+//! the length before. So the symbols by length are the whole table, and the codes
+//! are computed at compile time.
 
-use super::HpackError;
+use super::error::HpackError;
 
 /// All symbols, in the order of their codes, by the length of the codes in bits.
 const SYMBOLS: [(u32, &[u8]); 21] = [
@@ -61,8 +61,8 @@ pub(super) struct Row {
     pub(super) symbols: &'static [u8],
 }
 
-/// [`SYMBOLS`] with their codes. The one code behind the last row, thirty one
-/// bits, is the end-of-string symbol.
+/// [`SYMBOLS`] with their codes. The code behind the last row, thirty one bits, is
+/// the end-of-string symbol.
 pub(super) const ROWS: [Row; SYMBOLS.len()] = rows();
 
 const fn rows() -> [Row; SYMBOLS.len()] {
@@ -77,13 +77,13 @@ const fn rows() -> [Row; SYMBOLS.len()] {
         next_bits = bits;
         at += 1;
     }
-    // A complete code with one symbol left over, the end of string.
+    // One code is left, for the end of string.
     assert!(next_bits == 30 && next_code == (1 << 30) - 1);
     rows
 }
 
-/// Shortest code, in bits: the text is at most `8 / SHORTEST` times as long as
-/// its code.
+/// Shortest code, in bits: a text is at most `8 / SHORTEST` times as long as its
+/// code.
 const SHORTEST: usize = 5;
 /// Longest code, in bits.
 const LONGEST: u32 = 30;
@@ -96,7 +96,7 @@ const LONGEST: u32 = 30;
 pub(super) fn decode(code: &[u8], text: &mut Vec<u8>) -> Result<(), HpackError> {
     text.reserve_exact(code.len() * 8 / SHORTEST);
     let mut octets = code.iter();
-    // The next `held` bits, at the top of the word; below them, zeros.
+    // The next `held` bits at the top of the word, above zeros.
     let (mut window, mut held) = (0_u64, 0_u32);
     loop {
         while held <= 56
@@ -113,16 +113,16 @@ pub(super) fn decode(code: &[u8], text: &mut Vec<u8>) -> Result<(), HpackError> 
     if held >= LONGEST {
         return Err(HpackError::HuffmanEos);
     }
-    // At most seven bits, all of them one, as the end-of-string code begins.
+    // At most seven one bits.
     let is_padding = held < 8 && window.leading_ones() == held;
     if is_padding { Ok(()) } else { Err(HpackError::HuffmanPadding) }
 }
 
-/// The first symbol in the top `held` bits of `window` and the length of its
-/// code in bits; nothing if no whole code is there.
+/// The first symbol in the top `held` bits of `window` and the length of its code
+/// in bits, if a whole code is there.
 fn leading_symbol(window: u64, held: u32) -> Option<(u8, u32)> {
     for row in ROWS.iter().take_while(|row| row.bits <= held) {
-        // Not below `first`: all smaller codes belong to the rows before.
+        // Never below `first`: smaller codes belong to earlier rows.
         let offset = (window >> (64 - row.bits)).saturating_sub(row.first);
         let symbol = usize::try_from(offset).ok().and_then(|offset| row.symbols.get(offset));
         if let Some(symbol) = symbol {

@@ -1,19 +1,23 @@
 //! The two header tables of HPACK (RFC 7541 section 2.3 and appendix A).
 //!
-//! Owns the numbering of fields: 1 to 61 are the static table, then follow the
-//! entries of the dynamic table, the newest first.
+//! Indices 1 to 61 are the static table; behind it are the entries of the dynamic
+//! table, the newest first.
 
 use std::collections::VecDeque;
 
-use super::{ENTRY_OVERHEAD, HpackError};
+use super::error::HpackError;
 
-/// Size of the dynamic table in bytes until the peer asks for another
-/// (RFC 9113 section 6.5.2).
-const INITIAL_SIZE: usize = 4096;
+/// Size of an entry beyond its name and value in octets (RFC 7541 section 4.1;
+/// for header lists RFC 9113 section 6.5.2).
+pub(super) const ENTRY_OVERHEAD: usize = 32;
+
+/// Size of the dynamic table in bytes, before and at most after any size update:
+/// the server announces no SETTINGS_HEADER_TABLE_SIZE (RFC 9113 section 6.5.2).
+const MAX_SIZE: usize = 4096;
 
 /// RFC 7541 appendix A; index 1 comes first.
 #[rustfmt::skip]
-static STATIC: [(&str, &str); 61] = [
+pub(super) static STATIC: [(&str, &str); 61] = [
     (":authority", ""), (":method", "GET"), (":method", "POST"), (":path", "/"),
     (":path", "/index.html"), (":scheme", "http"), (":scheme", "https"), (":status", "200"),
     (":status", "204"), (":status", "206"), (":status", "304"), (":status", "400"),
@@ -31,24 +35,6 @@ static STATIC: [(&str, &str); 61] = [
     ("transfer-encoding", ""), ("user-agent", ""), ("vary", ""), ("via", ""),
     ("www-authenticate", ""),
 ];
-
-/// What the static table knows of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Known {
-    /// Index of an entry with the same name and value.
-    pub(super) field: Option<usize>,
-    /// Index of the first entry with the same name.
-    pub(super) name: Option<usize>,
-}
-
-/// Looks a field up in the static table.
-pub(super) fn find(name: &[u8], value: &[u8]) -> Known {
-    let named = || (1..).zip(&STATIC).filter(|(_, known)| known.0.as_bytes() == name);
-    Known {
-        field: named().find(|(_, known)| known.1.as_bytes() == value).map(|(index, _)| index),
-        name: named().next().map(|(index, _)| index),
-    }
-}
 
 /// A field of the dynamic table, in one allocation.
 #[derive(Debug)]
@@ -73,28 +59,26 @@ impl Entry {
     }
 }
 
-/// The dynamic table (RFC 7541 sections 2.3.2 and 4): first in, first out, and
-/// never over its size.
+/// The dynamic table (RFC 7541 sections 2.3.2 and 4): first in, first out.
 #[derive(Debug)]
 pub(super) struct DynamicTable {
     /// The newest entry first.
     entries: VecDeque<Entry>,
     /// Sum of the entries' sizes in bytes.
     used: usize,
-    /// What `used` may reach, in bytes.
+    /// The limit of `used`, in bytes.
     size: usize,
 }
 
 impl DynamicTable {
     pub(super) const fn new() -> Self {
-        Self { entries: VecDeque::new(), used: 0, size: INITIAL_SIZE }
+        Self { entries: VecDeque::new(), used: 0, size: MAX_SIZE }
     }
 
-    /// Name and value at `index`, in the numbering of both tables.
+    /// Name and value at `index` of both tables.
     ///
     /// # Errors
-    /// [`HpackError::IndexOutOfRange`] for 0 and for what is beyond the oldest
-    /// entry.
+    /// [`HpackError::IndexOutOfRange`] for 0 and beyond the oldest entry.
     pub(super) fn get(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
         let out_of_range = HpackError::IndexOutOfRange { index };
         let index = index.checked_sub(1).ok_or(out_of_range)?;
@@ -104,8 +88,8 @@ impl DynamicTable {
         self.entries.get(index - STATIC.len()).map(Entry::parts).ok_or(out_of_range)
     }
 
-    /// Adds the newest entry. One that is larger than the whole table empties it
-    /// and is not kept, which is no error (RFC 7541 section 4.4).
+    /// Adds the newest entry. One larger than the table empties it and is not kept,
+    /// which is no error (RFC 7541 section 4.4).
     pub(super) fn insert(&mut self, entry: Entry) {
         let size = entry.size();
         self.shrink(self.size.saturating_sub(size));
@@ -115,10 +99,17 @@ impl DynamicTable {
         }
     }
 
-    /// Changes the table's size and evicts what is over it.
-    pub(super) fn resize(&mut self, size: usize) {
+    /// Changes the table's size and evicts the entries over it.
+    ///
+    /// # Errors
+    /// [`HpackError::SizeUpdateTooLarge`].
+    pub(super) fn resize(&mut self, size: usize) -> Result<(), HpackError> {
+        if size > MAX_SIZE {
+            return Err(HpackError::SizeUpdateTooLarge { size, max: MAX_SIZE });
+        }
         self.size = size;
         self.shrink(size);
+        Ok(())
     }
 
     fn shrink(&mut self, target: usize) {

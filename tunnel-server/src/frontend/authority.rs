@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
-use tunnel_proto::authority::{Limits, Rewriter};
+use tunnel_proto::authority::Rewriter;
 
 /// Most bytes looked at in one go: frame heads and HEADERS are small, and a
 /// large data frame is passed through behind its head.
@@ -39,8 +39,7 @@ pub(super) struct Acceptable<IO> {
 
 impl<IO> Acceptable<IO> {
     pub(super) fn new(io: IO, max_frame_size: usize) -> Self {
-        let rewriter = Rewriter::new(Limits { max_frame_size, ..Limits::default() });
-        Self { io, rewriter, ready: BytesMut::new(), lingers: None }
+        Self { io, rewriter: Rewriter::new(max_frame_size), ready: BytesMut::new(), lingers: None }
     }
 }
 

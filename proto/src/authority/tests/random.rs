@@ -184,18 +184,18 @@ proptest! {
         }
 
         let mut at_once = BytesMut::new();
-        Rewriter::new(Limits::default()).push(&input, &mut at_once).unwrap();
+        Rewriter::new(0).push(&input, &mut at_once).unwrap();
         prop_assert!(at_once.starts_with(PREFACE));
         prop_assert_eq!(seen_in(&at_once[PREFACE.len()..]), expected);
 
-        let (mut bytewise, mut one_by_one) = (Rewriter::new(Limits::default()), BytesMut::new());
+        let (mut bytewise, mut one_by_one) = (Rewriter::new(0), BytesMut::new());
         for byte in &input {
             bytewise.push(&[*byte], &mut one_by_one).unwrap();
         }
         prop_assert_eq!(&one_by_one, &at_once);
 
         let mut in_pieces = BytesMut::new();
-        feed(&mut Rewriter::new(Limits::default()), &input, &cuts, &mut in_pieces);
+        feed(&mut Rewriter::new(0), &input, &cuts, &mut in_pieces);
         prop_assert_eq!(&in_pieces, &at_once);
     }
 
@@ -237,7 +237,7 @@ proptest! {
                 break;
             }
         }
-        if whole_result != Err(RewriteError::PushTooLarge { max: limits.max_push_headers }) {
+        if whole_result != Err(Fault::PushTooLarge { max: limits.max_push_headers }.into()) {
             prop_assert_eq!(result, whole_result);
             prop_assert_eq!(out, whole.1);
         }
@@ -245,7 +245,7 @@ proptest! {
 
     #[test]
     fn noise_never_panics(noise in vec(any::<u8>(), 0..2000), has_preface in any::<bool>()) {
-        let mut rewriter = if has_preface { started(tight()) } else { Rewriter::new(tight()) };
+        let mut rewriter = if has_preface { started(tight()) } else { Rewriter::within(tight()) };
         let mut out = BytesMut::new();
         let _ = rewriter.push(&noise, &mut out);
         prop_assert!(out.len() <= noise.len() + tight().max_push_headers);

@@ -1,9 +1,9 @@
 //! A dialled connection on its gRPC stream.
 //!
-//! Reading hands out slices of what `h2` received, and gives the window back
-//! only once they were read. Writing makes one DATA packet per call, never
-//! larger than the window lets through at once, so nothing queues here. A
-//! packet of another connection is an error: it is a mix-up of the server's.
+//! Reading hands out slices of `h2`'s buffers and releases flow-control window
+//! only after they were read. Writing makes one DATA packet per call, at most as
+//! large as the window, so nothing queues here. A packet of another connection is
+//! an error, because it is the server's mistake.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,18 +12,19 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
+use http::HeaderMap;
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{Packet, put_data_head};
 
-use super::dialing::grpc_status;
-use crate::CloseError;
 use crate::driver::Driver;
+use crate::error::{CloseError, DialError};
 
 /// Most bytes in one DATA packet: what the kube-apiserver's copies write.
 const MAX_DATA: usize = 32 * 1024;
 
 /// Most bytes of a DATA packet in front of its payload: the gRPC prefix 5, the
-/// type 2, two tags with their lengths 4 each, and the id 11, and one spare.
+/// type 2, two tags with their lengths 4 each, the id 11, one spare. With less,
+/// a packet could exceed the reserved window.
 const MAX_DATA_HEAD: usize = 27;
 
 /// How the receiving side ended.
@@ -31,7 +32,7 @@ const MAX_DATA_HEAD: usize = 27;
 enum End {
     /// By a CLOSE_RSP, with its error text.
     Answered(String),
-    /// By an error, which was reported.
+    /// By an error, which the reader got.
     Failed,
     /// By trailers alone.
     Trailers,
@@ -46,12 +47,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(reader: Reader, writer: Writer, driver: Arc<Driver>) -> Self {
+    pub(crate) fn new(reader: Reader, writer: Writer, driver: Arc<Driver>) -> Self {
         Self { reader, writer, _driver: driver }
     }
 
-    /// The bytes that are next to be read; empty at the end. The caller
-    /// advances past what it took.
+    /// The next bytes to read; empty at the end. The caller advances past the
+    /// bytes it took.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Bytes>> {
         ready!(self.reader.poll_fill(cx))?;
         Poll::Ready(Ok(&mut self.reader.chunk))
@@ -61,14 +62,14 @@ impl Stream {
         self.writer.poll_write(cx, buf)
     }
 
-    /// Sends CLOSE_REQ, once; behind what was written.
+    /// Sends CLOSE_REQ behind the written bytes, once.
     pub(crate) fn ask_to_close(&mut self) {
         if self.reader.end.is_none() {
             self.writer.ask_to_close();
         }
     }
 
-    /// Sends CLOSE_REQ and waits for CLOSE_RSP, without a limit of its own.
+    /// Sends CLOSE_REQ and waits for CLOSE_RSP, without a time limit.
     pub(crate) async fn close(mut self) -> Result<(), CloseError> {
         self.ask_to_close();
         while self.reader.end.is_none() {
@@ -85,24 +86,24 @@ impl Stream {
 }
 
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     body: RecvStream,
     deframer: Deframer,
     connect_id: i64,
-    /// Payload that is not read yet.
+    /// Payload to be read.
     chunk: Bytes,
-    /// Bytes received whose window was not given back yet.
+    /// Bytes received whose window is not released yet.
     owed: usize,
     end: Option<End>,
 }
 
 impl Reader {
-    pub(super) fn new(body: RecvStream, deframer: Deframer, connect_id: i64) -> Self {
+    pub(crate) fn new(body: RecvStream, deframer: Deframer, connect_id: i64) -> Self {
         Self { body, deframer, connect_id, chunk: Bytes::new(), owed: 0, end: None }
     }
 
     /// How many bytes can be read without waiting, up to one packet.
-    pub(super) fn ready_bytes(&mut self) -> io::Result<usize> {
+    pub(crate) fn ready_bytes(&mut self) -> io::Result<usize> {
         match self.poll_fill(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Ok(0),
             Poll::Ready(filled) => filled.map(|()| self.chunk.len()),
@@ -120,13 +121,12 @@ impl Reader {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes in one packet, or more bytes of it.
+    /// Reads one packet, or more bytes of it.
     fn poll_packet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(message) = self.deframer.next().map_err(invalid)? {
             return Poll::Ready(self.take(message));
         }
-        // Everything whole was read, so the rest of the next packet needs the
-        // window; it might be larger than the window.
+        // Released before the next packet is whole: it may exceed the window.
         if self.owed > 0 {
             let owed = std::mem::take(&mut self.owed);
             self.body.flow_control().release_capacity(owed).map_err(failed)?;
@@ -162,7 +162,7 @@ impl Reader {
                 self.end = Some(End::Answered(error));
                 Ok(())
             }
-            // The kube-apiserver's client skips these as well.
+            // Skipped, as the kube-apiserver's client does.
             Packet::CloseDial { .. }
             | Packet::CloseRequest { .. }
             | Packet::DialRequest { .. }
@@ -174,14 +174,14 @@ impl Reader {
 }
 
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     body: SendStream<Bytes>,
     connect_id: i64,
     closing: bool,
 }
 
 impl Writer {
-    pub(super) fn new(body: SendStream<Bytes>, connect_id: i64) -> Self {
+    pub(crate) fn new(body: SendStream<Bytes>, connect_id: i64) -> Self {
         Self { body, connect_id, closing: false }
     }
 
@@ -202,8 +202,8 @@ impl Writer {
         Poll::Ready(Ok(length))
     }
 
-    /// Waits for room for a packet with at least one byte of payload; returns
-    /// the room for payload.
+    /// Waits until the window has room for a packet of at least one byte. Returns
+    /// the room for payload, in bytes.
     fn poll_capacity(&mut self, cx: &mut Context<'_>, want: usize) -> Poll<io::Result<usize>> {
         self.body.reserve_capacity(MAX_DATA_HEAD + want);
         loop {
@@ -223,15 +223,25 @@ impl Writer {
         if !self.closing {
             self.closing = true;
             let close = Packet::CloseRequest { connect_id: self.connect_id };
-            // Fails when the stream is over already; the reader finds out how.
+            // An error means that the stream is over; the reader reports it.
             let _ = self.body.send_data(close.encode(), false);
         }
     }
 
-    /// Ends our side of the stream, so that its end is no reset.
+    /// Ends the sending side with END_STREAM, so that a drop sends no reset.
     fn finish(&mut self) {
-        // Fails when the stream is over already, which is as good.
+        // An error means that the stream is over already.
         let _ = self.body.send_data(Bytes::new(), true);
+    }
+}
+
+/// The gRPC error in headers or trailers, if there is one.
+pub(crate) fn grpc_status(fields: &HeaderMap) -> Result<(), DialError> {
+    let text = |name| fields.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    // An unreadable status counts as 2, UNKNOWN.
+    match text("grpc-status").map(|code| code.parse().unwrap_or(2)) {
+        None | Some(0) => Ok(()),
+        Some(code) => Err(DialError::GrpcStatus { code, message: text("grpc-message").unwrap_or_default() }),
     }
 }
 
