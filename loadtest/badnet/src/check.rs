@@ -1,35 +1,54 @@
-//! Whether the line is as bad as it says: datagrams there and back, with nothing
-//! of ours in between.
+//! Checks the line itself: datagrams there and back, without a tunnel, against the delay and the loss that
+//! were asked for.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
+use measuring_kit::{say, write_json};
 use serde::Serialize;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::cli::CheckArgs;
 use crate::line::Counts;
-use crate::namespaces::{AGENT, Network};
-use crate::output::say;
+use crate::line_args::{LineArgs, share};
+use crate::namespaces::AGENT;
 
-/// Where the target listens.
+/// The target's port; the namespace is our own, so every port is free.
 const PORT: u16 = 7000;
 
-/// Datagrams per second: so few that no socket overflows when a busy machine lets
-/// its reader wait.
+/// Datagrams per second. More overflow a socket while its reader waits for a busy CPU, and count as lost; fewer
+/// only make the check longer.
 const PER_SECOND: u32 = 1_000;
 
-/// After this long, what did not come back is lost.
+/// A datagram that has not come back after this is lost.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Timers tick in milliseconds, and each direction waits for one.
+/// Tolerance of the round trip: timers tick in milliseconds, and each direction waits for one.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// Longest packet that the devices may hand over.
+/// Longest packet that the devices may hand over; a longer one is several packets, and one loss is many.
 const MTU: usize = 1500;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    line: LineArgs,
+    /// Share of packets that are lost.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    loss: f64,
+    /// Datagrams that are sent.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    count: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    target: SocketAddr,
+    count: u32,
+}
 
 #[derive(Debug, Serialize)]
 struct Figures {
@@ -40,10 +59,9 @@ struct Figures {
     line: [Counts; 2],
 }
 
-/// True if it is.
+/// True if the line is as asked for.
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<bool> {
-    let conditions = args.line.conditions(args.loss);
-    let network = Network::new(conditions, args.line.seed, args.line.tcp.as_deref())?;
+    let network = args.line.network(args.loss)?;
     let own = std::env::current_exe()?;
     let mut target = network.agent.command(&own);
     target.args(["target", &format!("--listen=0.0.0.0:{PORT}")]).stdin(Stdio::piped());
@@ -51,7 +69,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<bool> {
     let mut pinger = network.server.command(&own);
     pinger.args(["ping", &format!("{AGENT}:{PORT}"), &args.count.to_string()]);
     let output = pinger.stderr(Stdio::inherit()).output().context("run the pinger");
-    // Either fails only when it has ended already.
+    // Either fails only when the target has ended already.
     let _ = target.kill();
     let _ = target.wait();
     let times: Vec<f64> = serde_json::from_slice(&output?.stdout).context("the pinger's answer")?;
@@ -70,7 +88,7 @@ fn judge(args: &CheckArgs, times: &[f64], line: [Counts; 2]) -> anyhow::Result<b
     };
     let conditions = args.line.conditions(args.loss);
     let lost = 1.0 - times.len() as f64 / f64::from(args.count);
-    // Lost on the way there, or on the way back.
+    // Both directions lose. Five standard deviations are allowed.
     let expected = 1.0 - (1.0 - args.loss) * (1.0 - args.loss);
     let spread = 5.0 * (expected * (1.0 - expected) / f64::from(args.count)).sqrt();
     let delay = 2.0 * conditions.delay.as_secs_f64() * 1e3;
@@ -87,14 +105,14 @@ fn judge(args: &CheckArgs, times: &[f64], line: [Counts; 2]) -> anyhow::Result<b
         say(&format!("{} {text}", if *holds { "ok  " } else { "FAIL" }));
     }
     if let Some(path) = &args.line.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&figures)?)?;
+        write_json(path, &figures)?;
     }
     Ok(checks.iter().all(|(_, holds)| *holds))
 }
 
-/// The other process: sends datagrams of many sizes, and prints the round trips
-/// in milliseconds, sorted.
-pub(crate) async fn ping(target: &SocketAddr, count: u32) -> anyhow::Result<()> {
+/// In a process of its own, in the server's namespace: sends datagrams of many sizes, and prints the round
+/// trips in milliseconds, sorted.
+pub(crate) async fn ping(&PingArgs { target, count }: &PingArgs) -> anyhow::Result<bool> {
     let socket = UdpSocket::bind("0.0.0.0:0").await?;
     socket.connect(target).await?;
     wait_for(&socket).await?;
@@ -119,13 +137,13 @@ pub(crate) async fn ping(target: &SocketAddr, count: u32) -> anyhow::Result<()> 
     }
     times.sort_by(f64::total_cmp);
     say(&serde_json::to_string(&times)?);
-    Ok(())
+    Ok(true)
 }
 
-/// Until the target answers.
+/// Waits until the target answers.
 async fn wait_for(socket: &UdpSocket) -> anyhow::Result<()> {
     for _ in 0..100 {
-        // Refused while nobody listens there.
+        // Refused while nobody listens.
         let _ = socket.send(&[1; 3]).await;
         let answer = timeout(Duration::from_millis(100), socket.recv(&mut [0; 16])).await;
         if matches!(answer, Ok(Ok(_))) {
@@ -138,7 +156,7 @@ async fn wait_for(socket: &UdpSocket) -> anyhow::Result<()> {
 
 fn note(back: &[u8], sent: &[Instant], times: &mut Vec<f64>) {
     let number = back.first_chunk().map(|number| u32::from_be_bytes(*number) as usize);
-    // Answers to the first question are shorter.
+    // Answers to `wait_for` have three bytes, and no number.
     if let Some(at) = number.and_then(|number| sent.get(number)) {
         times.push(at.elapsed().as_secs_f64() * 1e3);
     }

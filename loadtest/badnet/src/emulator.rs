@@ -1,9 +1,7 @@
-//! The line between two network namespaces: two TUN devices, and what moves
-//! packets between them, on a thread of its own.
+//! The line between two network namespaces: two TUN devices, and a thread that moves packets between them.
 //!
-//! A TUN device hands over what would go on the wire: one packet of at most the
-//! MTU at a time. (Of a pair of Ethernet devices in the same kernel, segments of
-//! 64 KB would come, and one loss would be fifty.)
+//! A TUN device hands over one packet of at most the MTU at a time. A pair of Ethernet devices in the same
+//! kernel would hand over segments of 64 KB, and one loss would be fifty.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,35 +15,36 @@ use tun_rs::{AsyncDevice, DeviceBuilder};
 use crate::line::{Conditions, Counts, Line};
 use crate::nat::{Field, translate};
 
-/// Longer than any packet on a device with this MTU.
+/// Bytes of the read buffer: longer than any packet on a device with an MTU of 1500.
 const BUFFER: usize = 4096;
 
-/// Packets that are moved before the other direction has its turn.
+/// Packets that one direction moves before the other one has its turn. One packet a turn makes the line slower
+/// than the links under test; thousands let one direction delay the other.
 const TURN: usize = 64;
 
-/// Without packets on the way, there is nothing to wait for; this only bounds it.
+/// Longest wait of a direction without packets on the way; any long time would do.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A running emulator; it ends when this is dropped, and its devices vanish.
+/// A running line; dropping it ends the thread and deletes the devices.
 #[derive(Debug)]
 pub(crate) struct Emulator {
     state: Arc<Mutex<State>>,
-    /// Wakes the mover after a change.
+    /// The thread ends with this channel.
     _alive: mpsc::Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// From the server's side to the agent's, and back.
+    /// From the server's side to the agent's.
     down: Line,
     up: Line,
-    /// What the NAT does to the ports of the agent's side.
+    /// The bits that the NAT flips in the ports of the agent's side.
     change: u16,
 }
 
 impl Emulator {
-    /// Makes the devices, and moves packets between them.
+    /// Makes the devices, and starts the thread.
     pub(crate) fn start(names: [&str; 2], conditions: Conditions, seed: u64) -> anyhow::Result<Self> {
         let state = State { down: Line::new(conditions, seed), up: Line::new(conditions, !seed), change: 0 };
         let state = Arc::new(Mutex::new(state));
@@ -63,29 +62,29 @@ impl Emulator {
         Ok(Self { state, _alive: alive, thread: Some(thread) })
     }
 
-    /// From now on, in both directions.
+    /// Sets the conditions of both directions, from now on.
     pub(crate) fn set(&self, conditions: Conditions) {
         let mut state = self.lock();
         state.down.set(conditions);
         state.up.set(conditions);
     }
 
-    /// Nothing gets through, or again everything.
+    /// Begins or ends a blackout of both directions.
     pub(crate) fn set_dark(&self, dark: bool) {
         let mut state = self.lock();
         state.down.set_dark(dark);
         state.up.set_dark(dark);
     }
 
-    /// The NAT forgets: connections of the agent's side have other ports now, and
-    /// what is sent to the old ones does not arrive.
+    /// Rebinds the NAT: connections of the agent's side get other ports, and packets to the old ports do not
+    /// arrive.
     pub(crate) fn rebind(&self) {
         let mut state = self.lock();
-        // The high bits stay, so that ports remain in the range they are from.
+        // The high bits stay, so that ports remain in the ephemeral range.
         state.change = (state.change + 0x0123) & 0x0fff;
     }
 
-    /// Of the direction to the agent, and of the other.
+    /// The counts of the direction to the agent, and of the other one.
     pub(crate) fn counts(&self) -> [Counts; 2] {
         let state = self.lock();
         [state.down.counts(), state.up.counts()]
@@ -99,10 +98,9 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         let (alive, _) = mpsc::channel(1);
-        // The thread ends when its channel does.
         drop(std::mem::replace(&mut self._alive, alive));
         if let Some(thread) = self.thread.take() {
-            // It has panicked otherwise, which was printed.
+            // An error is a panic, which has been printed.
             let _ = thread.join();
         }
     }
@@ -133,7 +131,6 @@ async fn run(
     }
 }
 
-/// Which direction.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Down,
@@ -149,7 +146,7 @@ impl Way {
     }
 }
 
-/// Until a device fails.
+/// Moves packets in one direction until a device fails.
 async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: Way) {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -167,14 +164,14 @@ async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: 
             out.extend(std::iter::from_fn(|| way.of(&mut state).take(now)).take(TURN));
         }
         for packet in out {
-            // A device that is down, or has no room, loses packets, as any does.
+            // A device that is down, or whose queue is full, loses packets.
             let _ = to.try_send(&packet);
         }
         tokio::task::yield_now().await;
     }
 }
 
-/// Puts the packet in the buffer, of this length, and those that come next.
+/// Puts the packet that is in the buffer, `first` bytes long, and those that `next` reads.
 fn turn(
     buffer: &mut [u8],
     first: usize,
@@ -184,7 +181,7 @@ fn turn(
     let mut len = first;
     for left in (0..TURN).rev() {
         put(&mut buffer[..len]);
-        // What has been read has left the device, so none is read in vain.
+        // A packet that is read has left the device, so the last turn reads none.
         let more = if left > 0 { next(buffer) } else { None };
         let Some(more) = more else { return };
         len = more;

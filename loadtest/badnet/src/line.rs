@@ -1,6 +1,5 @@
-//! One direction of a bad line: what becomes of each packet, and when it comes
-//! out. No sockets and no clock, time is an argument; the dice are seeded, so the
-//! same packets at the same times fare alike.
+//! One direction of a bad line: which packets it loses, and when the others come out. No sockets and no clock:
+//! time is an argument, and random numbers are seeded, so the same packets at the same times fare alike.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,11 +10,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// Packets that are on the way at once, whatever the delay: what a long fat line
-/// may hold, and a bound for our memory.
+/// Most packets on the way at once: 100 MB, the bandwidth-delay product of 1.6 Gbit/s at half a second. Fewer
+/// would throttle such a line; more only cost memory.
 const MOST_ON_THE_WAY: usize = 1 << 16;
 
-/// What a line does to packets, in each direction.
+/// The conditions of a line, in each direction.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Conditions {
     /// Time that every packet takes.
@@ -24,31 +23,28 @@ pub(crate) struct Conditions {
     pub(crate) loss: f64,
     /// Share of packets that come late, so that others overtake them.
     pub(crate) reorder: f64,
-    /// By how much.
+    /// By how much they come late.
     pub(crate) late: Duration,
     /// Bits per second; no limit without it.
     pub(crate) rate: Option<u64>,
-    /// Time that a packet waits for its turn at most where there is a rate; what
-    /// would wait longer is lost, as in a router whose queue is full.
+    /// Longest time that a packet queues where there is a rate; one that would queue longer is dropped.
     pub(crate) queue: Duration,
 }
 
-/// What became of the packets so far.
+/// Packets so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
-    /// By the dice.
+    /// Lost by chance.
     pub(crate) lost: u64,
-    /// Because the queue was full.
+    /// Dropped because the queue was full.
     pub(crate) overflowed: u64,
-    /// While the line was dark.
+    /// Lost in a blackout.
     pub(crate) dark: u64,
-    /// Longest packet, in bytes: more than the MTU would mean that the kernel
-    /// hands over many at a time, and one loss would be many.
+    /// Longest packet, in bytes.
     pub(crate) longest: usize,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Line {
     conditions: Conditions,
@@ -74,12 +70,11 @@ impl Line {
         }
     }
 
-    /// From now on.
     pub(crate) fn set(&mut self, conditions: Conditions) {
         self.conditions = conditions;
     }
 
-    /// While it is dark, nothing gets in. What is on its way still arrives.
+    /// Begins or ends a blackout: no packet gets in, and those on the way still arrive.
     pub(crate) fn set_dark(&mut self, dark: bool) {
         self.dark = dark;
     }
@@ -96,8 +91,7 @@ impl Line {
             return;
         }
         let Conditions { delay, loss, reorder, late, rate, queue } = self.conditions;
-        // Both dice are thrown in any case, so that one setting does not change
-        // what another one does.
+        // Both random numbers are drawn in any case, so that one setting does not change the other's packets.
         let (lost, is_late) = (self.dice.random_bool(loss), self.dice.random_bool(reorder));
         if lost {
             self.counts.lost += 1;

@@ -1,5 +1,4 @@
-//! What goes over a stream that is checked: numbered lines that both ends can
-//! make from a seed, so that every byte is known in advance.
+//! The lines of a checked stream: numbered, and made from a seed, so that both ends know every byte.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -18,24 +17,24 @@ pub(crate) fn line(seed: u64, number: u64) -> String {
     line
 }
 
-/// Takes the lines of a stream as they come.
+/// Compares the lines of a stream with those of its seed.
 #[derive(Debug)]
 pub(crate) struct Checker {
     seed: u64,
     rest: Vec<u8>,
-    /// The next number.
+    /// Number of the next line.
     next: u64,
-    /// Lines that never came although a later one did.
+    /// Lines that were skipped.
     pub(crate) lost: u64,
-    /// Lines that came once more, or late.
+    /// Lines that came again, or late.
     pub(crate) again: u64,
-    /// Lines that are not what they should be.
+    /// Lines with other bytes.
     pub(crate) wrong: u64,
-    /// What the peer says of the other direction, as its last word.
+    /// The peer's verdict on the other direction.
     pub(crate) verdict: Option<bool>,
 }
 
-/// The last word of a stream: whether all of the other direction has arrived.
+/// The last line of a stream: the verdict on the other direction.
 pub(crate) fn last_word(whole: bool) -> &'static str {
     if whole { "= whole\n" } else { "= broken\n" }
 }
@@ -45,7 +44,7 @@ impl Checker {
         Self { seed, rest: Vec::new(), next: 0, lost: 0, again: 0, wrong: 0, verdict: None }
     }
 
-    /// Lines so far.
+    /// Lines that have come.
     pub(crate) const fn lines(&self) -> u64 {
         self.next - self.lost
     }
@@ -93,7 +92,6 @@ mod tests {
 
     fn checked(text: &str) -> Checker {
         let mut checker = Checker::new(7);
-        // One byte at a time is the worst that a stream may do.
         for byte in text.bytes() {
             checker.take(&[byte]);
         }

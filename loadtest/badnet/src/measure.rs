@@ -1,35 +1,84 @@
-//! Round trips on many streams while one stream carries bulk, per link, in
-//! alternating blocks on one line.
+//! Round trips on many streams beside one bulk stream, per link and loss, in alternating blocks on one line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
+use measuring_kit::{Link, Programs, complain, say, write_json};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tunnel_client::Connection;
 
-use crate::cli::{Bulk, Link, MeasureArgs};
-use crate::namespaces::Network;
-use crate::output::{complain, say};
+use crate::line_args::{LineArgs, share, time};
 use crate::rig::Rig;
 
-/// For slow start, and for the loss to have bitten.
+/// Before a block counts: slow start takes a second, and the congestion window needs some losses to settle.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// How long opening a block's streams may take.
+/// Longest opening of a block's streams: 100 dials on a lossy line take seconds, a dead tunnel takes for ever.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
-/// A round trip that takes longer ends the run.
+/// A round trip that takes longer ends the run. TCP's back-off on a lossy line reaches some seconds.
 const PING_LIMIT: Duration = Duration::from_secs(30);
 
-/// Bytes there and back: a keystroke and its echo are no longer.
+/// Bytes of a round trip, each way: as few as a keystroke and its echo.
 const PING: usize = 32;
 
-/// Blocks of one link and loss, added up.
+#[derive(Debug, Args)]
+pub(crate) struct MeasureArgs {
+    #[command(flatten)]
+    line: LineArgs,
+    #[command(flatten)]
+    programs: Programs,
+    /// Shares of packets that are lost, in each direction; the first is the baseline of
+    /// the others.
+    #[arg(long, value_name = "SHARE", value_delimiter = ',', default_value = "0,0.01", value_parser = share)]
+    loss: Vec<f64>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Link::H2, Link::Quic])]
+    link: Vec<Link>,
+    /// Direction of the bulk stream, as the client sees it.
+    #[arg(long, value_enum, default_value_t = Bulk::Download)]
+    bulk: Bulk,
+    /// Streams with round trips.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    streams: u32,
+    /// Round trips per second on each of them.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pings: u32,
+    /// Time before the first block: an agent that finds its server far away makes its
+    /// tunnel on quic anew within it.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
+    settle: Duration,
+    /// Seconds of each block.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: u32,
+    /// Blocks of each link, in turn and in reversed order.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Fails when the p99 on quic is more than this part of that on h2, at the
+    /// last of the losses.
+    #[arg(long, value_name = "RATIO")]
+    max_p99_ratio: Option<f64>,
+    /// Fails when the bulk stream on quic carries less than this part of what it
+    /// carries at the first of the losses, at the last of them.
+    #[arg(long, value_name = "RATIO")]
+    min_bulk_ratio: Option<f64>,
+}
+
+/// The stream beside the round trips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Bulk {
+    Download,
+    Upload,
+    None,
+}
+
+/// The sum of the blocks of one link and loss.
 #[derive(Debug)]
 struct Blocks {
     link: Link,
@@ -37,7 +86,7 @@ struct Blocks {
     times: Histogram<u64>,
     bytes: u64,
     seconds: f64,
-    /// Each block's own p99, in milliseconds, for how much they differ.
+    /// The p99 of each block, in milliseconds.
     p99s: Vec<f64>,
 }
 
@@ -51,13 +100,13 @@ struct Row {
     p999_ms: f64,
     block_p99s_ms: Vec<f64>,
     goodput_mb_s: f64,
-    /// How much longer the p99 is than without loss.
+    /// The p99 divided by that at the first of the losses.
     hol_index: f64,
 }
 
-/// True if the ratio that was asked for holds.
+/// True if the ratios that were asked for hold.
 pub(crate) async fn run(args: &MeasureArgs) -> anyhow::Result<bool> {
-    let network = Network::new(args.line.conditions(0.0), args.line.seed, args.line.tcp.as_deref())?;
+    let network = args.line.network(0.0)?;
     let rig = Rig::start(network, &args.programs, &args.link).await?;
     complain(&format!("{:?} for the agents to settle", args.settle));
     sleep(args.settle).await;
@@ -70,7 +119,7 @@ pub(crate) async fn run(args: &MeasureArgs) -> anyhow::Result<bool> {
         }
         for round in 0..args.rounds {
             for n in 0..blocks.len() {
-                // A B B A, so that a drift of the machine hits both alike.
+                // A B B A, so that a drift of the machine cancels out.
                 let n = if round % 2 == 0 { n } else { blocks.len() - 1 - n };
                 let block = &mut blocks[n];
                 complain(&format!("loss {loss}, {}, round {round}", block.link.name()));
@@ -151,7 +200,7 @@ async fn carry(connection: Connection, bulk: Bulk, bytes: Arc<AtomicU64>) -> any
     }
     let reports = async {
         loop {
-            // What has arrived, and not what was written.
+            // The bytes that have arrived; those that were written may still be in buffers.
             bytes.store(read.read_u64().await?, Ordering::Relaxed);
         }
     };
@@ -166,8 +215,7 @@ async fn carry(connection: Connection, bulk: Bulk, bytes: Arc<AtomicU64>) -> any
     }
 }
 
-/// Round trips, each begun when its time has come even if the one before is late;
-/// their times count from then on.
+/// Round trips, timed from the moment at which each was due, even if the one before it was late.
 async fn ping(
     mut connection: Connection,
     first: Instant,
@@ -232,13 +280,13 @@ fn report(args: &MeasureArgs, all: &[Blocks]) -> anyhow::Result<bool> {
         ));
     }
     if let Some(path) = &args.line.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
+        write_json(path, &rows)?;
     }
     Ok(args.holds(&rows))
 }
 
 impl MeasureArgs {
-    /// Says the ratios that can be asked for, and whether those that were hold.
+    /// Prints the ratios; false when one is beyond its limit.
     fn holds(&self, rows: &[Row]) -> bool {
         let of = |link| rows.iter().filter(move |row| row.link == link);
         let last = self.loss.last().unwrap_or(&0.0);

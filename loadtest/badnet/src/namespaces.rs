@@ -1,5 +1,4 @@
-//! Two network namespaces with the bad line between them. Needs root; both vanish
-//! with the value.
+//! Two network namespaces with the bad line between them. Needs root; dropping them deletes them.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,16 +8,15 @@ use anyhow::Context as _;
 use crate::emulator::Emulator;
 use crate::line::Conditions;
 
-/// Addresses on the line, in a network that is for tests (RFC 2544).
+/// Addresses on the line, from the network for benchmarks (RFC 2544).
 pub(crate) const SERVER: &str = "198.18.0.1";
 pub(crate) const AGENT: &str = "198.18.0.2";
 pub(crate) const OTHER_AGENT: &str = "198.18.0.3";
 
-/// What fits through most tunnels and clouds, and is what Ethernet has.
+/// Ethernet's MTU. A smaller one would hide what path MTU discovery does; a larger one is rare on the Internet.
 const MTU: &str = "1500";
 
-/// Packets that wait in a device: so many that none is lost before the line, which
-/// has losses of its own.
+/// Packets that a device queues: so many that none is lost before the line, whose losses are counted.
 const QUEUE: &str = "10000";
 
 /// A namespace of our own, deleted when dropped.
@@ -35,12 +33,12 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs `ip` in it.
+    /// Runs `ip` in the namespace.
     pub(crate) fn ip(&self, words: &[&str]) -> anyhow::Result<()> {
         ip(&[&["-n", &self.name], words].concat())
     }
 
-    /// A command in it.
+    /// A command that runs in the namespace.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
@@ -58,12 +56,12 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if let Err(error) = ip(&["netns", "del", &self.name]) {
-            crate::output::complain(&format!("{error:#}"));
+            measuring_kit::complain(&format!("{error:#}"));
         }
     }
 }
 
-/// Both ends, and what is between them.
+/// Both namespaces and the line.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) line: Emulator,
@@ -73,7 +71,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Makes all of it; `congestion` is TCP's, and the kernel's own without it.
+    /// Makes the namespaces and the line. `congestion` is TCP's congestion control; the kernel's default
+    /// without it.
     pub(crate) fn new(conditions: Conditions, seed: u64, congestion: Option<&str>) -> anyhow::Result<Self> {
         let id = std::process::id();
         let (server, agent) = (Namespace::new(format!("bad{id}s"))?, Namespace::new(format!("bad{id}a"))?);
@@ -91,7 +90,7 @@ impl Network {
         Ok(Self { line, server, agent, device })
     }
 
-    /// The agent's host gets another address, and loses the one it has.
+    /// Replaces the address of the agent's host.
     pub(crate) fn change_address(&self) -> anyhow::Result<()> {
         self.agent.ip(&["addr", "del", &format!("{AGENT}/24"), "dev", &self.device])?;
         self.agent.ip(&["addr", "add", &format!("{OTHER_AGENT}/24"), "dev", &self.device])

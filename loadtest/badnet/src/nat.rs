@@ -1,11 +1,11 @@
-//! A NAT that gives every port of one side another number, until it forgets.
+//! A NAT that gives every port of one side another number.
 
-/// Where the ports are in a packet, and where the checksum is.
+/// Offsets in a packet.
 struct Ports {
-    /// Of the source port; the destination's follows.
+    /// Of the source port; the destination port follows.
     at: usize,
     checksum: usize,
-    /// UDP without a checksum.
+    /// Whether this is UDP without a checksum.
     unchecked: bool,
 }
 
@@ -16,7 +16,7 @@ pub(crate) enum Field {
     Destination,
 }
 
-/// Changes a port of an IPv4 packet with TCP or UDP in it; leaves others alone.
+/// Flips bits of a port of an IPv4 packet with TCP or UDP, and mends the checksum; leaves other packets alone.
 /// The same change undoes it.
 pub(crate) fn translate(packet: &mut [u8], field: Field, change: u16) {
     let Some(Ports { at, checksum, unchecked }) = ports(packet) else { return };
@@ -32,7 +32,7 @@ pub(crate) fn translate(packet: &mut [u8], field: Field, change: u16) {
 fn ports(packet: &[u8]) -> Option<Ports> {
     let (first, protocol) = (*packet.first()?, *packet.get(9)?);
     let at = usize::from(first & 0xf) * 4;
-    // Only the first fragment has ports; there are none with these sizes.
+    // Fragments, of which only the first has ports, do not occur: both ends honour the MTU.
     if first >> 4 != 4 || packet.len() < at + 20 {
         let is_short_udp = first >> 4 == 4 && protocol == 17 && packet.len() >= at + 8;
         if !is_short_udp {
@@ -46,7 +46,7 @@ fn ports(packet: &[u8]) -> Option<Ports> {
     }
 }
 
-/// The checksum after one word of what it covers has changed (RFC 1624, equation 3).
+/// The checksum after one word under it has changed (RFC 1624, equation 3).
 fn adjusted(sum: u16, old: u16, new: u16) -> u16 {
     let wide = u32::from(!sum) + u32::from(!old) + u32::from(new);
     let folded = (wide & 0xffff) + (wide >> 16);
@@ -68,8 +68,7 @@ fn put(packet: &mut [u8], at: usize, word: u16) {
 mod tests {
     use super::*;
 
-    /// The sum over header and payload without a pseudo header is enough here:
-    /// ports are not in it.
+    /// Without the pseudo header, which has no ports.
     fn sum(packet: &[u8]) -> u16 {
         let wide: u32 = packet[20..].chunks(2).map(|two| u32::from(word(two, 0))).sum();
         u16::try_from((wide & 0xffff) + (wide >> 16)).unwrap()

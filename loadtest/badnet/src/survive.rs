@@ -1,47 +1,87 @@
-//! What streams survive. On each there are lines in both directions, of which both
-//! ends know every byte in advance.
+//! Streams across an event. Each carries lines in both directions, whose every byte both ends know.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
+use measuring_kit::{Link, Programs, complain, say, write_json};
 use serde::Serialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tunnel_client::Connection;
 
-use crate::cli::{EventArgs, Link, SurviveArgs};
+use crate::line_args::{LineArgs, share, time};
 use crate::lines::Checker;
-use crate::namespaces::Network;
-use crate::output::{complain, say};
 use crate::rig::Rig;
 use crate::target::say_lines;
 
-/// Before the event, for everything to be under way.
+/// Time before the event: every stream is under way by then.
 const BEFORE: Duration = Duration::from_secs(5);
 
-/// After it. QUIC tries again at the latest when a blackout has been over for as
-/// long as it lasted.
+/// Time after the event, beside the length of the blackout: QUIC's back-off may wait once more for as long as the
+/// blackout lasted.
 const AFTER: Duration = Duration::from_secs(15);
 
-/// A stream that is silent for this long is over, whatever it thinks itself.
+/// A stream without a byte for this long is over: no back-off of QUIC or TCP under test waits longer.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// Time between two dials that probe whether the tunnel works.
+/// Longest dial of a probe: longer than a server waits for an agent.
+const PROBE_LIMIT: Duration = Duration::from_secs(40);
+
+/// Time between two probes; it is the resolution of `dial works after`.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 
-/// What became of one stream.
+#[derive(Debug, Args)]
+pub(crate) struct SurviveArgs {
+    #[command(flatten)]
+    line: LineArgs,
+    #[command(flatten)]
+    programs: Programs,
+    #[command(flatten)]
+    event: EventArgs,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Link::H2, Link::Quic])]
+    link: Vec<Link>,
+    /// Share of packets that are lost besides.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    loss: f64,
+    /// Streams on each link.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    streams: u32,
+    /// Time between two lines of a stream, in each direction.
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = time)]
+    every: Duration,
+    /// Fails unless all streams on quic continue, without a byte lost or repeated.
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct EventArgs {
+    /// A blackout of this length.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    blackout: Option<Duration>,
+    /// The address of the agent's host is replaced.
+    #[arg(long)]
+    address_change: bool,
+    /// The agent's connections come from other ports.
+    #[arg(long)]
+    nat_rebinding: bool,
+}
+
+/// The fate of one stream.
 #[derive(Debug, Default)]
 struct Fate {
-    /// It went on to its end in order.
+    /// Whether the stream went on to its orderly end.
     continued: bool,
-    /// All of it arrived, once, in both directions.
+    /// Whether every byte of both directions arrived once.
     whole: bool,
     lines: u64,
     lost: u64,
     again: u64,
     wrong: u64,
-    /// The longest time without a byte.
+    /// Longest time without a byte.
     gap: Duration,
     ended_at: Option<Instant>,
 }
@@ -56,22 +96,20 @@ struct Row {
     lines_lost: u64,
     lines_repeated: u64,
     lines_wrong: u64,
-    /// The longest time without a byte on any stream.
+    /// Longest time without a byte on any stream.
     gap_s: f64,
     /// From the event's beginning to the end of the last stream that did not
     /// continue.
     cut_after_s: Option<f64>,
     /// From the event's end until a new connection works.
     dial_after_s: Option<f64>,
-    /// Dials that failed meanwhile.
+    /// Dials that failed until then.
     dials_failed: u32,
 }
 
-/// True if what was asked for holds.
+/// True unless `--strict` does not hold.
 pub(crate) async fn run(args: &SurviveArgs) -> anyhow::Result<bool> {
-    let conditions = args.line.conditions(args.loss);
-    let network = Network::new(conditions, args.line.seed, args.line.tcp.as_deref())?;
-    let rig = Rig::start(network, &args.programs, &args.link).await?;
+    let rig = Rig::start(args.line.network(args.loss)?, &args.programs, &args.link).await?;
     let event = args.event.blackout.unwrap_or_default();
     let time = BEFORE + 2 * event + AFTER;
     let count = u64::try_from(time.as_millis() / args.every.as_millis().max(1))?;
@@ -84,31 +122,12 @@ pub(crate) async fn run(args: &SurviveArgs) -> anyhow::Result<bool> {
     happen(&args.event, &rig).await?;
     let over = Instant::now();
     complain(&format!("over after {:.1} s", (over - began).as_secs_f64()));
-    let probes = args.link.iter().map(|link| probe(&rig, *link, over + event + AFTER));
-    let probes = futures(probes).await;
+    let probes = probe_all(&rig, &args.link, over + event + AFTER).await;
     let mut rows = Vec::new();
-    for ((link, fates), (dial_after, dials_failed)) in streams.into_iter().zip(probes) {
-        rows.push(row(link, fates.join_all().await, began, dial_after, dials_failed));
+    for ((link, fates), probe) in streams.into_iter().zip(probes) {
+        rows.push(row(link, &fates.join_all().await, began, &probe));
     }
     report(args, &rows).with_context(|| rig.last_words())
-}
-
-/// One after the other would do, but for the times.
-async fn futures<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = all.map(Box::pin).collect();
-    let mut done = Vec::new();
-    match &mut all[..] {
-        [one, other] => {
-            let (one, other) = tokio::join!(one, other);
-            done.extend([one, other]);
-        }
-        all => {
-            for one in all {
-                done.push(one.await);
-            }
-        }
-    }
-    done
 }
 
 async fn happen(event: &EventArgs, rig: &Rig) -> anyhow::Result<()> {
@@ -142,9 +161,9 @@ async fn follow(connection: Connection, seed: u64, every: Duration, count: u64) 
     let (mut gap, mut last) = (Duration::ZERO, Instant::now());
     let mut buffer = vec![0; 16 * 1024];
     let says = async {
-        // The reader sees what becomes of it.
+        // An error shows at the reader, too.
         let _ = say_lines(&mut write, !seed, every, count).await;
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+        let _ = write.shutdown().await;
     };
     let reads = async {
         loop {
@@ -172,25 +191,39 @@ async fn follow(connection: Connection, seed: u64, every: Duration, count: u64) 
     }
 }
 
-/// Dials until one works: how long after now, and how many failed.
-async fn probe(rig: &Rig, link: Link, until: Instant) -> (Option<Duration>, u32) {
+/// The dials after the event.
+struct Probe {
+    /// From the event's end to the first dial that worked.
+    works_after: Option<Duration>,
+    failed: u32,
+}
+
+/// Probes all links at once.
+async fn probe_all(rig: &Rig, links: &[Link], until: Instant) -> Vec<Probe> {
+    let Some((link, more)) = links.split_first() else { return Vec::new() };
+    let (first, rest) = tokio::join!(probe(rig, *link, until), Box::pin(probe_all(rig, more, until)));
+    std::iter::once(first).chain(rest).collect()
+}
+
+/// Dials until one dial works.
+async fn probe(rig: &Rig, link: Link, until: Instant) -> Probe {
     let (began, mut failed) = (Instant::now(), 0);
     while Instant::now() < until {
         let works = async {
             let mut connection = rig.connect(link, "echo").await?;
-            tokio::io::AsyncWriteExt::write_all(&mut connection, b"x").await?;
+            connection.write_all(b"x").await?;
             anyhow::Ok(connection.read_u8().await?)
         };
-        if let Ok(Ok(b'x')) = timeout(Duration::from_secs(40), works).await {
-            return (Some(began.elapsed()), failed);
+        if let Ok(Ok(b'x')) = timeout(PROBE_LIMIT, works).await {
+            return Probe { works_after: Some(began.elapsed()), failed };
         }
         failed += 1;
         sleep(PROBE_EVERY).await;
     }
-    (None, failed)
+    Probe { works_after: None, failed }
 }
 
-fn row(link: Link, fates: Vec<Fate>, began: Instant, dial: Option<Duration>, dials_failed: u32) -> Row {
+fn row(link: Link, fates: &[Fate], began: Instant, probe: &Probe) -> Row {
     let sum = |of: fn(&Fate) -> u64| fates.iter().map(of).sum();
     let last_cut = fates.iter().filter_map(|fate| fate.ended_at).max();
     Row {
@@ -204,8 +237,8 @@ fn row(link: Link, fates: Vec<Fate>, began: Instant, dial: Option<Duration>, dia
         lines_wrong: sum(|fate| fate.wrong),
         gap_s: fates.iter().map(|fate| fate.gap).max().unwrap_or_default().as_secs_f64(),
         cut_after_s: last_cut.map(|at| (at - began).as_secs_f64()),
-        dial_after_s: dial.map(|after| after.as_secs_f64()),
-        dials_failed,
+        dial_after_s: probe.works_after.map(|after| after.as_secs_f64()),
+        dials_failed: probe.failed,
     }
 }
 
@@ -234,7 +267,7 @@ fn report(args: &SurviveArgs, rows: &[Row]) -> anyhow::Result<bool> {
         ));
     }
     if let Some(path) = &args.line.json {
-        std::fs::write(path, serde_json::to_vec_pretty(rows)?)?;
+        write_json(path, &rows)?;
     }
     let quic_holds = |row: &Row| row.link != Link::Quic || row.whole == row.streams;
     Ok(!args.strict || rows.iter().all(quic_holds))

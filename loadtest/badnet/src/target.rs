@@ -1,11 +1,12 @@
-//! What the agent connects to: this program again, in the agent's namespace. The
-//! first line of a connection says what is wanted.
+//! The target of the agents: this program again, in the agent's namespace. The first line of a connection is a
+//! command.
 
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::Args;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
@@ -14,27 +15,34 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::lines::{Checker, MAX_LINE, last_word, line};
 
-/// How long a client may take to say what it wants.
+/// Longest wait for a command: longer than any blackout of the checks.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
+/// Bytes per read and write of bulk.
 const BLOCK: usize = 64 * 1024;
 
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    #[arg(long, value_name = "ADDRESS")]
+    listen: SocketAddr,
+}
+
 /// Serves TCP, and echoes datagrams, until standard input ends.
-pub(crate) async fn run(listen: SocketAddr) -> anyhow::Result<()> {
-    let (tcp, udp) = (TcpListener::bind(listen).await?, UdpSocket::bind(listen).await?);
+pub(crate) async fn run(args: &TargetArgs) -> anyhow::Result<bool> {
+    let (tcp, udp) = (TcpListener::bind(args.listen).await?, UdpSocket::bind(args.listen).await?);
     let (closed, mut parent_gone) = oneshot::channel::<()>();
     std::thread::spawn(move || {
-        // Whatever it says: nothing is said there, so it is the end.
+        // Nobody writes to it, so any result is the end.
         let _ = std::io::stdin().read(&mut [0]);
         drop(closed);
     });
     let (mut datagram, mut connections) = (vec![0; BLOCK], JoinSet::new());
     loop {
         tokio::select! {
-            _ = &mut parent_gone => return Ok(()),
+            _ = &mut parent_gone => return Ok(true),
             accepted = tcp.accept() => {
                 let (socket, _) = accepted?;
-                // It ends with its connection; what went wrong, the other end sees.
+                // The client sees any error as the end of its connection.
                 connections.spawn(async move { drop(serve(socket).await) });
             }
             Some(_) = connections.join_next() => {}
@@ -96,7 +104,6 @@ async fn serve(mut socket: TcpStream) -> anyhow::Result<()> {
                 anyhow::Ok(write)
             };
             let ((), mut write) = tokio::try_join!(reads, writes)?;
-            // What came the other way, as the last word.
             write.write_all(last_word(checker.is_whole(count)).as_bytes()).await?;
             Ok(write.shutdown().await?)
         }
@@ -104,7 +111,7 @@ async fn serve(mut socket: TcpStream) -> anyhow::Result<()> {
     }
 }
 
-/// So many lines, one at each interval.
+/// Writes `count` lines, one at each interval.
 pub(crate) async fn say_lines(
     to: &mut (impl tokio::io::AsyncWrite + Unpin),
     seed: u64,

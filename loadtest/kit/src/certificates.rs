@@ -1,5 +1,4 @@
-//! A CA and the certificates of server, agent and client, for as long as the directory
-//! that they are in.
+//! A CA, and the certificates of server, agent and client that it has signed, as files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,16 +9,16 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// A CA and what it has signed: where the files are.
+/// The files of a CA and of the pairs that it has signed.
 #[derive(Debug)]
 pub struct Certificates {
     /// The CA's certificate.
     pub ca: PathBuf,
-    /// For agents.
+    /// The agent's.
     pub agent: Pair,
-    /// For clients of a frontend on TCP.
+    /// The one of clients of a frontend on TCP.
     pub client: Pair,
-    /// For a server, to both sides.
+    /// The server's, for frontends and links.
     pub server: Pair,
 }
 
@@ -33,11 +32,11 @@ pub struct Pair {
 }
 
 impl Certificates {
-    /// Makes new ones in `dir`. They are good for localhost and for `host`, a name or an
-    /// address, from either side.
+    /// Writes new ones to `dir`, valid for `localhost` and for `host` (a name or an address), as server and
+    /// as client.
     ///
     /// # Errors
-    /// When a file cannot be written, or `host` is no host.
+    /// When a file cannot be written, or `host` is neither name nor address.
     pub fn write(dir: &Path, host: &str) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
@@ -48,6 +47,28 @@ impl Certificates {
         let issuer = Issuer::new(params, key);
         let pair = |name: &str| Pair::write(dir, name, host, &issuer);
         Ok(Self { ca, agent: pair("agent")?, client: pair("client")?, server: pair("server")? })
+    }
+
+    /// The flags of the server's certificates on one side: `server` for frontends, `cluster` for links.
+    #[must_use]
+    pub fn server_flags(&self, side: &str) -> [String; 3] {
+        let Pair { certificate, key } = &self.server;
+        [
+            format!("--{side}-cert={}", certificate.display()),
+            format!("--{side}-key={}", key.display()),
+            format!("--{side}-ca-cert={}", self.ca.display()),
+        ]
+    }
+
+    /// The flags of the agent's certificates.
+    #[must_use]
+    pub fn agent_flags(&self) -> [String; 3] {
+        let Pair { certificate, key } = &self.agent;
+        [
+            format!("--ca-cert={}", self.ca.display()),
+            format!("--agent-cert={}", certificate.display()),
+            format!("--agent-key={}", key.display()),
+        ]
     }
 }
 

@@ -1,10 +1,16 @@
-//! What the programs that measure (`loadtest`, `badnet`) have in common: how they
-//! run and end, and the certificates of the systems that they start.
+//! The parts that `loadtest` and `badnet` share: the programs under test, their certificates and processes;
+//! printing; signals and exit codes.
 
 #![warn(missing_docs)]
 
 mod certificates;
-mod program;
+mod child;
+mod output;
+mod programs;
+mod run;
 
 pub use certificates::{Certificates, Pair};
-pub use program::run;
+pub use child::{Child, get};
+pub use output::{complain, say, write_json};
+pub use programs::{Link, Programs};
+pub use run::run;
