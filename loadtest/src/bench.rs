@@ -1,5 +1,5 @@
-//! The bench: a frontend to dial, a target to dial to, the processes to watch, and the plan. Every scenario is
-//! given one.
+//! The bench: a frontend to dial, a target to dial to, the processes to watch, and the plan. Every scenario
+//! is given one.
 
 use std::sync::Arc;
 

@@ -14,11 +14,9 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Run scenarios through two or more systems in turn, and compare their
-    /// figures.
+    /// Run scenarios through two or more systems in turn, and compare their figures.
     Compare(Box<compare::CompareArgs>),
-    /// Start target, server and agent, and run every scenario on every
-    /// frontend and link.
+    /// Start target, server and agent, and run every scenario on every frontend and link.
     Matrix(matrix::MatrixArgs),
     /// Run scenarios through one frontend.
     Run(run::RunArgs),
@@ -35,8 +33,7 @@ enum Task {
     /// Start a server, and hold thousands of agents and idle streams on it: the cost
     /// of each, and the server's CPU time while nothing happens.
     Scale(scale::ScaleArgs),
-    /// Start a server, end and restart it, and count the seconds until all of
-    /// its agents are back.
+    /// Start a server, end and restart it, and count the seconds until all of its agents are back.
     Storm(storm::StormArgs),
 }
 

@@ -10,8 +10,8 @@ use tunnel_client::Connection;
 
 use crate::target::command::Command;
 
-/// Longest wait for anything quick. Less would fail on a busy machine; more would make a stuck tunnel waste the
-/// run.
+/// Longest wait for anything quick. Less would fail on a busy machine; more would make a stuck tunnel waste
+/// the run.
 pub(crate) const STUCK: Duration = Duration::from_secs(10);
 
 /// Dials under way at once: more gain nothing on few cores, fewer make thousands of connections slow to open.

@@ -1,6 +1,6 @@
-//! A synthetic stream generator for tunnels. It dials through a frontend, as the kube-apiserver does, to a target
-//! of its own behind the agent, and measures bulk, round trips, dials, isolation and memory, and checks every
-//! byte; or it has the traffic of real clients, or thousands of agents.
+//! A synthetic stream generator for tunnels. It dials through a frontend, as the kube-apiserver does, to a
+//! target of its own behind the agent, and measures bulk, round trips, dials, isolation and memory, and
+//! checks every byte; or it has the traffic of real clients, or thousands of agents.
 //!
 //! Every module imports only modules below it:
 //!

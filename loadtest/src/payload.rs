@@ -1,12 +1,13 @@
 //! Payloads: a pseudo-random sequence of bytes per seed, and checks against it.
 //!
-//! Both ends make the same sequence from the seed, so the first byte that is lost, repeated, changed or another
-//! connection's is known by its position.
+//! Both ends make the same sequence from the seed, so the first byte that is lost, repeated, changed or
+//! another connection's is known by its position.
 
 use ring::digest::{Context, SHA256};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// Bytes per read and write of bulk. Smaller blocks make the system calls of this program a part of the figures.
+/// Bytes per read and write of bulk. Smaller blocks make the system calls of this program a part of the
+/// figures.
 pub(crate) const BLOCK: usize = 256 * 1024;
 
 pub(crate) static ZEROS: [u8; BLOCK] = [0; BLOCK];

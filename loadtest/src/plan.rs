@@ -89,8 +89,7 @@ pub(crate) struct Plan {
     /// Connections that stall: 64 with isolation, none beside a profile.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
     stalled: Option<u32>,
-    /// How often the blocks A B B A are run: 3 times with isolation, once with
-    /// dial-idle.
+    /// How often the blocks A B B A are run: 3 times with isolation, once with dial-idle.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
     /// isolation: fails when the download keeps less than this part of its speed.

@@ -23,8 +23,8 @@ pub(crate) struct Memory {
     pub(crate) resident: u64,
     /// Pss: shared pages are divided among the processes that share them.
     pub(crate) proportional: u64,
-    /// `Private_Dirty`: pages that this process has written and no other shares. The pages of the program's file
-    /// are not in it, since they depend on other processes of the program.
+    /// `Private_Dirty`: pages that this process has written and no other shares. The pages of the program's
+    /// file are not in it, since they depend on other processes of the program.
     pub(crate) private: u64,
 }
 
@@ -122,8 +122,8 @@ enum Whose {
     Own,
 }
 
-/// The name, in parentheses, may hold anything. In ticks, utime and stime are the fields 14 and 15, cutime and
-/// cstime 16 and 17 (proc_pid_stat(5)).
+/// The name, in parentheses, may hold anything. In ticks, utime and stime are the fields 14 and 15, cutime
+/// and cstime 16 and 17 (proc_pid_stat(5)).
 fn cpu_seconds_of_stat(stat: &str, whose: Whose) -> anyhow::Result<f64> {
     let (_, rest) = stat.rsplit_once(") ").context("no name of a program")?;
     let before = match whose {

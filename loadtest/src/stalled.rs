@@ -64,8 +64,8 @@ impl Side {
     }
 }
 
-/// Connections that stall until this is ended or dropped; on TCP they are then reset, as those of a client that
-/// is killed.
+/// Connections that stall until this is ended or dropped; on TCP they are then reset, as those of a client
+/// that is killed.
 #[derive(Debug)]
 pub(crate) struct Stalled {
     child: Child,

@@ -1,7 +1,7 @@
 //! Medians and their intervals.
 //!
-//! Samples are small and their noise is skewed, so the interval is the percentile bootstrap of the median, which
-//! supposes no normal distribution.
+//! Samples are small and their noise is skewed, so the interval is the percentile bootstrap of the median,
+//! which supposes no normal distribution.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,8 +12,8 @@ const RESAMPLES: usize = 10_000;
 /// Fixed, so that the same blocks always give the same interval.
 const SEED: u64 = 0x6c6f_6164;
 
-/// With fewer values than this, not even the interval from the least to the greatest holds the median in 95 of
-/// 100 cases (1 - 2 / 2^n).
+/// With fewer values than this, not even the interval from the least to the greatest holds the median in 95
+/// of 100 cases (1 - 2 / 2^n).
 pub(crate) const ENOUGH: usize = 6;
 
 /// The middle value, or the mean of the two in the middle; none without values.

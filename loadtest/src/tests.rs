@@ -1,5 +1,5 @@
-//! Scenarios against a frontend inside the process, and every check against one with a fault. Tests that start this
-//! program again are in `tests/stalled.rs`.
+//! Scenarios against a frontend inside the process, and every check against one with a fault. Tests that
+//! start this program again are in `tests/stalled.rs`.
 
 mod fleet;
 mod profile;

@@ -19,8 +19,8 @@ use crate::namespaces::AGENT;
 /// The target's port; the namespace is our own, so every port is free.
 const PORT: u16 = 7000;
 
-/// Datagrams per second. More overflow a socket while its reader waits for a busy CPU, and count as lost; fewer
-/// only make the check longer.
+/// Datagrams per second. More overflow a socket while its reader waits for a busy CPU, and count as lost;
+/// fewer only make the check longer.
 const PER_SECOND: u32 = 1_000;
 
 /// A datagram that has not come back after this is lost.

@@ -4,9 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{check, measure, survive, target};
 
-/// How a tunnel fares on a bad network, which is made here: two namespaces with a
-/// line between them that delays, loses, reorders and throttles. Needs root, `ip`
-/// and /dev/net/tun.
+/// How a tunnel fares on a bad network, which is made here: two namespaces with a line between them that
+/// delays, loses, reorders and throttles. Needs root, `ip` and /dev/net/tun.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Cli {

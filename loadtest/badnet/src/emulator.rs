@@ -18,8 +18,8 @@ use crate::nat::{Field, translate};
 /// Bytes of the read buffer: longer than any packet on a device with an MTU of 1500.
 const BUFFER: usize = 4096;
 
-/// Packets that one direction moves before the other one has its turn. One packet a turn makes the line slower
-/// than the links under test; thousands let one direction delay the other.
+/// Packets that one direction moves before the other one has its turn. One packet a turn makes the line
+/// slower than the links under test; thousands let one direction delay the other.
 const TURN: usize = 64;
 
 /// Longest wait of a direction without packets on the way; any long time would do.

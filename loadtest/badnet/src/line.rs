@@ -1,5 +1,6 @@
-//! One direction of a bad line: which packets it loses, and when the others come out. No sockets and no clock:
-//! time is an argument, and random numbers are seeded, so the same packets at the same times fare alike.
+//! One direction of a bad line: which packets it loses, and when the others come out. No sockets and no
+//! clock: time is an argument, and random numbers are seeded, so the same packets at the same times fare
+//! alike.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

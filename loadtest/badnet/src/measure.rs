@@ -19,7 +19,8 @@ use crate::rig::Rig;
 /// Before a block counts: slow start takes a second, and the congestion window needs some losses to settle.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// Longest opening of a block's streams: 100 dials on a lossy line take seconds, a dead tunnel takes for ever.
+/// Longest opening of a block's streams: 100 dials on a lossy line take seconds, a dead tunnel takes for
+/// ever.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 
 /// A round trip that takes longer ends the run. TCP's back-off on a lossy line reaches some seconds.
@@ -34,8 +35,7 @@ pub(crate) struct MeasureArgs {
     line: LineArgs,
     #[command(flatten)]
     programs: Programs,
-    /// Shares of packets that are lost, in each direction; the first is the baseline of
-    /// the others.
+    /// Shares of packets that are lost, in each direction; the first is the baseline of the others.
     #[arg(long, value_name = "SHARE", value_delimiter = ',', default_value = "0,0.01", value_parser = share)]
     loss: Vec<f64>,
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Link::H2, Link::Quic])]
@@ -59,8 +59,7 @@ pub(crate) struct MeasureArgs {
     /// Blocks of each link, in turn and in reversed order.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Fails when the p99 on quic is more than this part of that on h2, at the
-    /// last of the losses.
+    /// Fails when the p99 on quic is more than this part of that on h2, at the last of the losses.
     #[arg(long, value_name = "RATIO")]
     max_p99_ratio: Option<f64>,
     /// Fails when the bulk stream on quic carries less than this part of what it

@@ -13,7 +13,8 @@ pub(crate) const SERVER: &str = "198.18.0.1";
 pub(crate) const AGENT: &str = "198.18.0.2";
 pub(crate) const OTHER_AGENT: &str = "198.18.0.3";
 
-/// Ethernet's MTU. A smaller one would hide what path MTU discovery does; a larger one is rare on the Internet.
+/// Ethernet's MTU. A smaller one would hide what path MTU discovery does; a larger one is rare on the
+/// Internet.
 const MTU: &str = "1500";
 
 /// Packets that a device queues: so many that none is lost before the line, whose losses are counted.

@@ -16,8 +16,8 @@ pub(crate) enum Field {
     Destination,
 }
 
-/// Flips bits of a port of an IPv4 packet with TCP or UDP, and mends the checksum; leaves other packets alone.
-/// The same change undoes it.
+/// Flips bits of a port of an IPv4 packet with TCP or UDP, and mends the checksum; leaves other packets
+/// alone. The same change undoes it.
 pub(crate) fn translate(packet: &mut [u8], field: Field, change: u16) {
     let Some(Ports { at, checksum, unchecked }) = ports(packet) else { return };
     let at = at + if field == Field::Source { 0 } else { 2 };

@@ -19,8 +19,8 @@ use crate::target::say_lines;
 /// Time before the event: every stream is under way by then.
 const BEFORE: Duration = Duration::from_secs(5);
 
-/// Time after the event, beside the length of the blackout: QUIC's back-off may wait once more for as long as the
-/// blackout lasted.
+/// Time after the event, beside the length of the blackout: QUIC's back-off may wait once more for as long as
+/// the blackout lasted.
 const AFTER: Duration = Duration::from_secs(15);
 
 /// A stream without a byte for this long is over: no back-off of QUIC or TCP under test waits longer.
@@ -98,8 +98,7 @@ struct Row {
     lines_wrong: u64,
     /// Longest time without a byte on any stream.
     gap_s: f64,
-    /// From the event's beginning to the end of the last stream that did not
-    /// continue.
+    /// From the event's beginning to the end of the last stream that did not continue.
     cut_after_s: Option<f64>,
     /// From the event's end until a new connection works.
     dial_after_s: Option<f64>,

@@ -1,5 +1,5 @@
-//! The target of the agents: this program again, in the agent's namespace. The first line of a connection is a
-//! command.
+//! The target of the agents: this program again, in the agent's namespace. The first line of a connection is
+//! a command.
 
 use std::io::Read as _;
 use std::net::SocketAddr;

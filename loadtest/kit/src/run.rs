@@ -7,8 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::complain;
 
-/// Runs `task` until it ends, or SIGTERM or SIGINT ends it by dropping it. Uses one thread, to leave the cores
-/// to the programs under test.
+/// Runs `task` until it ends, or SIGTERM or SIGINT ends it by dropping it. Uses one thread, to leave the
+/// cores to the programs under test.
 ///
 /// Exit codes: 0 success, 1 a check failed (`Ok(false)`), 2 nothing could be run; the error is printed behind
 /// `name`.

@@ -1,5 +1,5 @@
-//! The target of simulated agents: it echoes, in the agent's process and without a socket. It knows only the command
-//! `echo`.
+//! The target of simulated agents: it echoes, in the agent's process and without a socket. It knows only the
+//! command `echo`.
 
 use std::future::poll_fn;
 use std::sync::Arc;

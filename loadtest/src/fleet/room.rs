@@ -24,8 +24,8 @@ const METRIC_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait for agents to join, beside the time that their rate takes: some back-offs.
 pub(crate) const JOIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a task on each link, on a server of its own, and delivers the report. An error of the task is a failed
-/// check, with the end of the server's log.
+/// Runs a task on each link, on a server of its own, and delivers the report. An error of the task is a
+/// failed check, with the end of the server's log.
 pub(crate) async fn on_each_link(
     args: &RoomArgs,
     task: &'static str,

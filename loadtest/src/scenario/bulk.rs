@@ -1,4 +1,5 @@
-//! Bulk: bytes per second, and CPU time per byte. Nothing is hashed, since hashing would cost more than the tunnel.
+//! Bulk: bytes per second, and CPU time per byte. Nothing is hashed, since hashing would cost more than the
+//! tunnel.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -99,8 +100,8 @@ impl Load {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Ends them. A gRPC client asks for the end and reads until it comes, or the server would go on with bytes that
-    /// nobody reads. A CONNECT client can only close.
+    /// Ends them. A gRPC client asks for the end and reads until it comes, or the server would go on with
+    /// bytes that nobody reads. A CONNECT client can only close.
     pub(super) async fn finish(mut self, bench: &Bench) -> anyhow::Result<()> {
         if bench.has_half_close() {
             return Ok(());

@@ -19,8 +19,8 @@ use crate::target::command::Command;
 /// Limit of one connection, which carries a megabyte at most: longer than any wait of the target.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Connections beyond [`LIMIT`] after which a worker gives up. More would make a stuck tunnel take an hour to be
-/// found; fewer would stop at a single hiccup.
+/// Connections beyond [`LIMIT`] after which a worker gives up. More would make a stuck tunnel take an hour to
+/// be found; fewer would stop at a single hiccup.
 const STUCK: u32 = 3;
 
 /// Failures that are shown as examples.
@@ -45,8 +45,8 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// The client sends and half-closes, or tells the length in advance where there is no half-close; the target
-    /// answers.
+    /// The client sends and half-closes, or tells the length in advance where there is no half-close; the
+    /// target answers.
     ClientAsks,
     /// The client sends and closes at once; the target is asked later.
     ClientCloses,

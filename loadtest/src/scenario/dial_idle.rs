@@ -1,5 +1,5 @@
-//! Dials per second beside many idle connections, divided by those without them, in blocks A B B A, so that a drift
-//! of the machine cancels out.
+//! Dials per second beside many idle connections, divided by those without them, in blocks A B B A, so that a
+//! drift of the machine cancels out.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::bench::Bench;
 use crate::figures::{Meter, Outcome, histogram};
 use crate::target::process::TargetProcess;
 
-/// Connections per second that all processes on the way close on a slow machine. With a larger value, connections
-/// that still close disturb the next block; a smaller one only takes longer.
+/// Connections per second that all processes on the way close on a slow machine. With a larger value,
+/// connections that still close disturb the next block; a smaller one only takes longer.
 const CLOSED: f64 = 2000.0;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
@@ -54,9 +54,9 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// A target of their own for the idle connections, on this machine. Each takes a port of the agent's host towards
-/// the same address, and the kernel's search for a free port takes the longer the more are taken; dials to another
-/// address do not feel that.
+/// A target of their own for the idle connections, on this machine. Each takes a port of the agent's host
+/// towards the same address, and the kernel's search for a free port takes the longer the more are taken;
+/// dials to another address do not feel that.
 async fn elsewhere(bench: &Bench) -> anyhow::Result<Option<TargetProcess>> {
     let target: SocketAddr = bench.target().parse()?;
     Ok(if target.ip().is_loopback() { Some(TargetProcess::start().await?) } else { None })

@@ -1,6 +1,6 @@
-//! Isolation: a download and round trips, with and without connections that stall on the same agent, in blocks
-//! A B B A, so that a drift of the machine cancels out. Each A and the B next to it give one ratio; the figure is
-//! the median of the ratios, because a single block is noisy.
+//! Isolation: a download and round trips, with and without connections that stall on the same agent, in
+//! blocks A B B A, so that a drift of the machine cancels out. Each A and the B next to it give one ratio;
+//! the figure is the median of the ratios, because a single block is noisy.
 
 use std::sync::Arc;
 use std::time::Duration;

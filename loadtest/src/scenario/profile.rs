@@ -1,8 +1,8 @@
 //! Profiles: traffic in the shapes of real clients.
 //!
-//! Every operation is due at a moment of a seeded schedule that waits for nothing (open loop). Its latency counts
-//! from that moment, so that an operation behind a stall shows the whole wait. Beside the operations run canaries,
-//! whose bytes are hashed at both ends, and clients that have stopped reading.
+//! Every operation is due at a moment of a seeded schedule that waits for nothing (open loop). Its latency
+//! counts from that moment, so that an operation behind a stall shows the whole wait. Beside the operations
+//! run canaries, whose bytes are hashed at both ends, and clients that have stopped reading.
 
 mod canary;
 mod copy;

@@ -13,8 +13,7 @@ pub(crate) const MAX_LINE: usize = 128;
 pub(crate) enum Command {
     /// Read to the end, and keep the tally under this number for [`Self::Tally`].
     Deposit(u64),
-    /// Read for ever, unhashed; send the count so far every [`REPORT_EVERY`]
-    /// bytes, as 8 bytes big endian.
+    /// Read for ever, unhashed; send the count so far every [`REPORT_EVERY`] bytes, as 8 bytes big endian.
     Discard,
     /// Send one byte once nothing has moved on any [`Self::Flood`] of this number for a while.
     Ebb(u64),

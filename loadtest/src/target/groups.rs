@@ -1,5 +1,5 @@
-//! Groups of connections under one number: floods of zeros, and connections that are not read. Other connections
-//! ask whether a group still moves, and release it.
+//! Groups of connections under one number: floods of zeros, and connections that are not read. Other
+//! connections ask whether a group still moves, and release it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::payload::ZEROS;
 
-/// A connection stalls once nothing has moved on it for this long. Less would take a busy CPU for a stall; more
-/// only delays the measurement.
+/// A connection stalls once nothing has moved on it for this long. Less would take a busy CPU for a stall;
+/// more only delays the measurement.
 pub(crate) const STILL: Duration = Duration::from_millis(300);
 
 /// The groups, by their numbers.

@@ -1,7 +1,7 @@
 //! Lines that the target sends by a schedule.
 //!
-//! Client and target make the same schedule, which begins when the client asks. So the latency of a line is the
-//! way of the question and the way of the line, and needs no shared clock.
+//! Client and target make the same schedule, which begins when the client asks. So the latency of a line is
+//! the way of the question and the way of the line, and needs no shared clock.
 
 use std::str::FromStr;
 use std::time::Duration;

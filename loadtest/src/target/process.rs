@@ -12,8 +12,7 @@ use crate::ours::{free_ports, this_program};
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(crate) struct TargetAt {
-    /// Address of a `loadtest target`, as the agent reaches it. Without it one
-    /// is started on this machine.
+    /// Address of a `loadtest target`, as the agent reaches it. Without it one is started on this machine.
     #[arg(long, value_name = "ADDRESS", requires = "banner_target")]
     target: Option<SocketAddr>,
     /// Its second address, which speaks first.

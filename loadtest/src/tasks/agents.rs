@@ -1,5 +1,5 @@
-//! `loadtest agents`: thousands of agents of a server. It stands in front of processes with agents, which are this
-//! program again with `--orders`.
+//! `loadtest agents`: thousands of agents of a server. It stands in front of processes with agents, which are
+//! this program again with `--orders`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,8 +29,7 @@ pub(crate) struct AgentsTask {
     /// The server's frontend for them: gRPC on this Unix socket.
     #[arg(long, value_name = "PATH")]
     streams_uds: Option<PathBuf>,
-    /// Seconds until all leave; without it, until a signal or the end of
-    /// standard input.
+    /// Seconds until all leave; without it, until a signal or the end of standard input.
     #[arg(long)]
     seconds: Option<f64>,
     /// Take orders and print numbers in JSON; for the process above.

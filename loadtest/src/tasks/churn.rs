@@ -1,5 +1,5 @@
-//! `loadtest churn`: dials that end at once, and agents that leave and return, for a long time. Memory, open files,
-//! threads and tasks must end where they began.
+//! `loadtest churn`: dials that end at once, and agents that leave and return, for a long time. Memory, open
+//! files, threads and tasks must end where they began.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,15 @@ use crate::target::Addresses;
 /// Limit of one dial: beyond the server's own limit for a dial.
 const DIAL_LIMIT: Duration = Duration::from_secs(60);
 
-/// Dials under way at once: a server that keeps up has fewer, and one that does not must not use up the open files.
+/// Dials under way at once: a server that keeps up has fewer, and one that does not must not use up the open
+/// files.
 const UNDERWAY: usize = 1000;
 
 /// Pause between the load and the look: what is to be closed is closed by then.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Memory may grow by this many bytes and this part without being a leak: allocators keep memory that was once
-/// needed. Less fails on good builds; more hides leaks of a byte per dial.
+/// Memory may grow by this many bytes and this part without being a leak: allocators keep memory that was
+/// once needed. Less fails on good builds; more hides leaks of a byte per dial.
 const MEMORY_BYTES: f64 = 8e6;
 const MEMORY_PART: f64 = 0.1;
 

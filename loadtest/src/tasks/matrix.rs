@@ -1,5 +1,5 @@
-//! `loadtest matrix`: every scenario on every frontend and link, through a server and an agent that are started
-//! here.
+//! `loadtest matrix`: every scenario on every frontend and link, through a server and an agent that are
+//! started here.
 
 use std::path::PathBuf;
 use std::sync::Arc;

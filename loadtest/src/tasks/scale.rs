@@ -32,8 +32,7 @@ pub(crate) struct ScaleArgs {
     /// Idle streams.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     streams: u32,
-    /// How many of them by CONNECT, which need a socket each; the others by gRPC,
-    /// many on one.
+    /// How many of them by CONNECT, which need a socket each; the others by gRPC, many on one.
     #[arg(long, default_value_t = 10_000)]
     connect: u32,
     /// Seconds for which CPU time is counted while nothing happens.

@@ -114,8 +114,8 @@ impl Held {
         }
     }
 
-    /// Has the target reset the uploads. A client cannot end them as well: it can only close, and then a server has
-    /// to wait until the target has read everything.
+    /// Has the target reset the uploads. A client cannot end them as well: it can only close, and then a
+    /// server has to wait until the target has read everything.
     async fn release(&mut self, bench: &Bench) -> anyhow::Result<()> {
         if self.writers.is_empty() {
             return Ok(());

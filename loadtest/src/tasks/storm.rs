@@ -30,8 +30,7 @@ pub(crate) struct StormArgs {
     /// before they dial if their last tunnel was short.
     #[arg(long, default_value_t = 12.0, value_parser = number_within(0.1, 3600.0))]
     settle: f64,
-    /// Fails when a restarted server does not have all agents after so many
-    /// seconds.
+    /// Fails when a restarted server does not have all agents after so many seconds.
     #[arg(long, value_name = "SECONDS")]
     max_seconds: Option<f64>,
 }

@@ -1,5 +1,5 @@
-//! Canaries: slow connections beside a profile, whose every byte is hashed at both ends. A byte that is lost, or
-//! another connection's, fails the run.
+//! Canaries: slow connections beside a profile, whose every byte is hashed at both ends. A byte that is lost,
+//! or another connection's, fails the run.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Followers of lines that the target sends by a schedule: logs that are followed, and watches with an event now
-//! and then.
+//! Followers of lines that the target sends by a schedule: logs that are followed, and watches with an event
+//! now and then.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,8 +15,8 @@ use crate::pace;
 use crate::plan::Plan;
 use crate::schedule::Random;
 
-/// Operations under way at once: a tunnel that keeps up has fewer, and one that does not must not use up the open
-/// files.
+/// Operations under way at once: a tunnel that keeps up has fewer, and one that does not must not use up the
+/// open files.
 const UNDERWAY: usize = 4000;
 
 /// Limit of one operation on a connection of its own: a 16 MB answer on a slow line fits.
@@ -94,8 +94,8 @@ impl Stage {
         .await
     }
 
-    /// Begins an operation at each moment of the schedule, without waiting for earlier ones, and waits for the last
-    /// one to end. An operation beyond [`LIMIT`] is an error.
+    /// Begins an operation at each moment of the schedule, without waiting for earlier ones, and waits for
+    /// the last one to end. An operation beyond [`LIMIT`] is an error.
     pub(super) async fn arrivals<O>(
         self: Arc<Self>,
         window: Window,

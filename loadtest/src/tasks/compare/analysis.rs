@@ -1,7 +1,7 @@
 //! From blocks to verdicts.
 //!
-//! A system's figure is divided by the baseline's of the same turn, so that disturbances of the machine cancel out.
-//! The result is the median of the logarithms of these ratios, with its interval.
+//! A system's figure is divided by the baseline's of the same turn, so that disturbances of the machine
+//! cancel out. The result is the median of the logarithms of these ratios, with its interval.
 
 use serde::Serialize;
 

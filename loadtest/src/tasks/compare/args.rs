@@ -58,20 +58,17 @@ pub(crate) struct Schedule {
     /// even number. With fewer than six there is no verdict.
     #[arg(long, default_value_t = 10, value_parser = even)]
     pub(super) blocks: u32,
-    /// Leave out blocks in which the hypervisor took more than this part of the
-    /// machine's CPU time.
+    /// Leave out blocks in which the hypervisor took more than this part of the machine's CPU time.
     #[arg(long, value_name = "PERCENT", default_value_t = 2.0, value_parser = number_within(0.0, 100.0))]
     pub(super) max_steal: f64,
-    /// Leave out blocks in which other programs used more than this part of the
-    /// machine's CPU time.
+    /// Leave out blocks in which other programs used more than this part of the machine's CPU time.
     #[arg(long, value_name = "PERCENT", default_value_t = 5.0, value_parser = number_within(0.0, 100.0))]
     pub(super) max_foreign: f64,
     /// Count such blocks all the same, and say so.
     #[arg(long)]
     pub(super) keep_disturbed: bool,
-    /// The life of a system that is started here. Two processes of one program
-    /// differ, in memory and luck with the scheduler; blocks of the same
-    /// processes would take that for a difference of the systems.
+    /// The life of a system that is started here. Two processes of one program differ, in memory and luck
+    /// with the scheduler; blocks of the same processes would take that for a difference of the systems.
     #[arg(long, value_enum, default_value = "block")]
     pub(super) fresh: Fresh,
 }

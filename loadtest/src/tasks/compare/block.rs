@@ -1,4 +1,5 @@
-//! One block: a scenario, run once through one system, with the load of the machine and of the system's processes.
+//! One block: a scenario, run once through one system, with the load of the machine and of the system's
+//! processes.
 
 use std::sync::Arc;
 
@@ -147,8 +148,8 @@ fn add_memory(outcome: &mut Outcome, usage: &[Usage]) {
     }
 }
 
-/// Adds the sums of CPU time and of memory over the system's processes: a process that saves at another one's cost
-/// saves nothing. The name of a figure has the name of its process.
+/// Adds the sums of CPU time and of memory over the system's processes: a process that saves at another one's
+/// cost saves nothing. The name of a figure has the name of its process.
 fn add_sums(outcome: &mut Outcome, processes: &[Process]) {
     let Some((first, others)) = processes.split_first() else { return };
     if others.is_empty() {

@@ -55,8 +55,8 @@ enum Keeper {
 }
 
 impl System {
-    /// Starts the system unless it runs already. `label` is unique among running systems, and short enough for the
-    /// path of a Unix socket.
+    /// Starts the system unless it runs already. `label` is unique among running systems, and short enough
+    /// for the path of a Unix socket.
     pub(super) async fn start(&self, workshop: &Workshop, label: &str) -> anyhow::Result<Instance> {
         let (reachable, keeper) = match &self.origin {
             Origin::Running(reachable) => (reachable.clone(), Keeper::Nobody),
@@ -98,8 +98,8 @@ impl Instance {
     }
 }
 
-/// A program that keeps a system running as long as its standard input is open. It is never killed, or its children
-/// would be left behind.
+/// A program that keeps a system running as long as its standard input is open. It is never killed, or its
+/// children would be left behind.
 struct Script {
     process: Child,
 }

@@ -1,4 +1,5 @@
-//! The load of the machine: CPU time that the hypervisor took, and that of programs outside of the comparison.
+//! The load of the machine: CPU time that the hypervisor took, and that of programs outside of the
+//! comparison.
 
 use std::fs;
 
@@ -21,8 +22,8 @@ pub(super) struct Snapshot {
 pub(super) struct Load {
     /// Steal time, in percent of the machine's CPU time.
     pub(super) steal_percent: f64,
-    /// CPU time of all other processes, in percent of the machine's; None where one of the known processes cannot be
-    /// read.
+    /// CPU time of all other processes, in percent of the machine's; None where one of the known processes
+    /// cannot be read.
     pub(super) foreign_percent: Option<f64>,
     /// CPU seconds of the whole machine, the kernel's own work included.
     pub(super) busy_cpu_seconds: f64,

@@ -27,7 +27,8 @@ pub(super) fn glance(comparison: &Comparison) -> String {
     )
 }
 
-/// The scenario's own ratios, or else the first figure of each kind; and the first sums of CPU time and memory.
+/// The scenario's own ratios, or else the first figure of each kind; and the first sums of CPU time and
+/// memory.
 fn headlines<'a>(comparison: &'a Comparison, scenario: &str) -> Vec<&'a Row> {
     let is_measured =
         |row: &Row| row.better != Better::Neither && row.cells.iter().any(|cell| cell.median.is_some());
