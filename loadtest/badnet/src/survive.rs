@@ -26,7 +26,7 @@ const AFTER: Duration = Duration::from_secs(15);
 /// A stream without a byte for this long is over: no back-off of QUIC or TCP under test waits longer.
 const SILENCE: Duration = Duration::from_secs(120);
 
-/// Longest dial of a probe: longer than a server waits for an agent.
+/// Limit of a probe: longer than the client's own limit of a dial, whose error says more.
 const PROBE_LIMIT: Duration = Duration::from_secs(40);
 
 /// Time between two probes; it is the resolution of `dial works after`.

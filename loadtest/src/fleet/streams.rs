@@ -9,7 +9,7 @@ use tunnel_client::{Connection, Endpoint, Options, connect};
 
 use crate::dialing;
 
-/// Streams on one gRPC connection: fewer than the 250 that the server allows.
+/// Streams on one gRPC connection. More need fewer sockets, but share one flow-control window.
 const PER_CHANNEL: usize = 200;
 
 /// Simulated agents do not look at it.

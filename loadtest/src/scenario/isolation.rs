@@ -66,12 +66,11 @@ impl Blocks {
     }
 }
 
-/// One block.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     /// Bytes per second.
     download: f64,
-    /// Of the round trip, in nanoseconds.
+    /// The round trip's, in nanoseconds.
     p99: f64,
 }
 
@@ -106,7 +105,7 @@ async fn measure(bench: &Bench, side: Side, settled: &Settled) -> anyhow::Result
 }
 
 impl Found {
-    /// Adds two neighbours.
+    /// Adds the ratios of two neighbours.
     fn add(&mut self, with: Block, without: Block) -> anyhow::Result<()> {
         anyhow::ensure!(without.download > 0.0, "no byte of a download arrives where nothing stalls");
         self.download.push(with.download / without.download);

@@ -85,7 +85,7 @@ impl Shape {
     }
 }
 
-/// A shape that can begin.
+/// A shape whose connections are open.
 enum Prepared {
     Copies(copy::Way),
     Exchanges(&'static exchange::Habit),

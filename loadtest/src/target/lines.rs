@@ -19,7 +19,7 @@ const LEAST_SIZE: usize = 22;
 /// Longest line, in bytes.
 const MOST_SIZE: usize = 64 * 1024;
 
-/// What the target is asked for: lines without an end.
+/// The lines of one connection; they have no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lines {
     pub(crate) gaps: Gaps,

@@ -25,7 +25,7 @@ use crate::scenario::dial::cycle;
 use crate::schedule::{Gaps, Random, Schedule};
 use crate::target::Addresses;
 
-/// Limit of one dial: beyond the server's own limit for a dial.
+/// Limit of one dial and echo: longer than the client's own limit of a dial, whose error says more.
 const DIAL_LIMIT: Duration = Duration::from_secs(60);
 
 /// Dials under way at once: a server that keeps up has fewer, and one that does not must not use up the open

@@ -42,9 +42,8 @@ pub(super) struct Point {
 pub(super) struct Against {
     /// Median of the ratios to the baseline.
     pub(super) ratio: f64,
-    /// Lower end of its 95 % interval.
+    /// The ends of its 95 % interval.
     pub(super) low: f64,
-    /// Upper end.
     pub(super) high: f64,
     /// Number of ratios.
     pub(super) ratios: usize,
@@ -74,7 +73,7 @@ pub(super) fn rows(blocks: &[Block], systems: &[&str], baseline: usize) -> Vec<R
             let known =
                 rows.iter().position(|row| row.scenario == block.scenario && row.figure == figure.name);
             let at = known.unwrap_or_else(|| {
-                // Beside its neighbours, when an earlier block lacked it.
+                // A figure that earlier blocks lacked goes beside its neighbours.
                 let at = after.map_or(rows.len(), |after: usize| after + 1);
                 rows.insert(at, Row::new(block.scenario, &figure.name, figure.unit, systems.len()));
                 at

@@ -166,7 +166,7 @@ fn add_sums(outcome: &mut Outcome, processes: &[Process]) {
             outcome.figures.iter().find(|other| other.name == name).map(|other| other.value)
         });
         if let Some(rest) = others.sum::<Option<f64>>() {
-            // In front of its parts.
+            // The sum stands in front of its parts.
             with_sums.insert(at, Figure { name, value: figure.value + rest, unit: figure.unit });
         }
     }

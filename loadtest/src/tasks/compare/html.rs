@@ -11,7 +11,6 @@ use parts::escape;
 
 const STYLE: &str = include_str!("html/style.css");
 
-/// The page.
 pub(super) fn page(comparison: &Comparison) -> String {
     let names: Vec<&str> = comparison.systems.iter().map(|system| system.name.as_str()).collect();
     let others: Vec<&str> = names.iter().copied().filter(|name| *name != comparison.baseline).collect();

@@ -92,7 +92,7 @@ mod tests {
         let load = before.until(after, Some(9.0));
         assert_eq!(load, Load { steal_percent: 2.0, foreign_percent: Some(5.0), busy_cpu_seconds: 10.0 });
         assert_eq!(before.until(after, None).foreign_percent, None);
-        // Ticks are coarse: a little more than all may seem to be ours.
+        // Ticks are coarse: our part may seem larger than the whole.
         assert_eq!(before.until(after, Some(10.2)).foreign_percent, Some(0.0));
         assert!(Ticks::parse("cpu  1 2 3").is_err());
     }

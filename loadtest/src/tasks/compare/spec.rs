@@ -27,7 +27,7 @@ pub(super) struct Defaults {
     programs: Programs,
 }
 
-/// A description.
+/// The keys of a description.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct Spec {
@@ -76,7 +76,6 @@ impl Spec {
         Self { ours: Some(link.name().to_owned()), ..Self::default() }
     }
 
-    /// The system that is described.
     pub(super) fn resolve(self, defaults: &Defaults) -> anyhow::Result<System> {
         let name = match (&self.name, &self.ours) {
             (Some(name), _) => name.clone(),

@@ -5,7 +5,6 @@ use measuring_kit::{Link, Programs};
 use crate::frontend::{Frontend, FrontendName};
 use crate::process::Process;
 
-/// A system, as described.
 #[derive(Debug)]
 pub(super) struct System {
     pub(super) name: String,
@@ -16,9 +15,9 @@ pub(super) struct System {
 pub(super) enum Origin {
     /// Our programs, started here.
     Ours { programs: Programs, link: Link, frontend: FrontendName },
-    /// Runs already.
+    /// A system that runs already.
     Running(Reachable),
-    /// Started here by a program, which prints where the system is.
+    /// A program that starts the system, and prints where it is.
     Started(Vec<String>),
 }
 

@@ -7,7 +7,6 @@ use crate::report::{aligned, number};
 /// The client's own figures, which only the JSON has.
 const CLIENT: [&str; 2] = ["cpu loadtest", "memory loadtest"];
 
-/// The lines of the table.
 pub(super) fn lines(comparison: &Comparison) -> Vec<String> {
     let mut lines = heading(comparison);
     let baseline = comparison.baseline();
