@@ -1,35 +1,17 @@
-//! What every scenario is given: a frontend to dial, a target to dial to, the
-//! processes to watch, and the plan.
+//! The bench: a frontend to dial, a target to dial to, the processes to watch, and the plan. Every scenario
+//! is given one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
-use tunnel_client::{Connection, Endpoint, Options, Protocol, dial};
+use tunnel_client::{Connection, Protocol, dial};
 
-use crate::cli::Plan;
-use crate::command::Command;
-use crate::figures::Outcome;
+use crate::dialing::{self, with_echo};
+use crate::frontend::Frontend;
 use crate::output::Progress;
+use crate::plan::Plan;
 use crate::process::Process;
-use crate::scenario::Scenario;
 use crate::target::Addresses;
-
-/// How long anything that should be quick may take before it counts as stuck.
-pub(crate) const STUCK: Duration = Duration::from_secs(10);
-
-/// A frontend, and its name in the figures.
-#[derive(Debug, Clone)]
-pub(crate) struct Frontend {
-    pub(crate) name: String,
-    pub(crate) protocol: Protocol,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) options: Options,
-    /// The flags that lead another process of this program to it.
-    pub(crate) flags: Vec<String>,
-}
+use crate::target::command::Command;
 
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -47,7 +29,7 @@ impl Bench {
     pub(crate) fn new(frontend: Frontend, target: Addresses, mut watched: Vec<Process>, plan: Plan) -> Self {
         watched.push(Process::myself());
         Self {
-            label: frontend.name.clone(),
+            label: frontend.name.to_owned(),
             frontend,
             plan,
             watched,
@@ -63,42 +45,23 @@ impl Bench {
         self
     }
 
-    /// Runs a scenario. One that could not be run to its end is a failed check
-    /// as well: what the others found is still worth having.
-    pub(crate) async fn run(self: &Arc<Self>, scenario: Scenario) -> Outcome {
-        let outcome = Box::pin(scenario.run(self)).await;
-        self.progress.clear();
-        outcome.unwrap_or_else(|error| {
-            let mut outcome = Outcome::default();
-            outcome.fail(format!("{error:#}"));
-            outcome
-        })
-    }
-
     pub(crate) fn progress(&self, text: &str) {
         self.progress.show(&format!("{}: {text}", self.label));
     }
 
-    /// Whether the sending half can be closed alone.
+    pub(crate) fn clear_progress(&self) {
+        self.progress.clear();
+    }
+
+    /// Whether a client can close its sending half alone.
     pub(crate) fn has_half_close(&self) -> bool {
         self.frontend.protocol == Protocol::Connect
     }
 
     /// Dials the target and sends it a command, with `more` right behind.
     pub(crate) async fn command(&self, command: Command, more: &[u8]) -> anyhow::Result<Connection> {
-        self.command_at(&self.commands, command, more).await
-    }
-
-    /// As [`Self::command`], to another target.
-    pub(crate) async fn command_at(
-        &self,
-        target: &str,
-        command: Command,
-        more: &[u8],
-    ) -> anyhow::Result<Connection> {
-        let mut connection = self.dial(target).await?;
-        let line = [command.line().as_bytes(), more].concat();
-        within("room for a command", connection.write_all(&line)).await??;
+        let mut connection = self.open().await?;
+        dialing::send(&mut connection, command, more).await?;
         Ok(connection)
     }
 
@@ -107,23 +70,31 @@ impl Bench {
         self.dial(&self.commands).await
     }
 
-    /// Where the target waits for commands, as the agent reaches it.
+    /// The address where the target waits for commands, as the agent reaches it.
     pub(crate) fn target(&self) -> &str {
         &self.commands
     }
 
-    /// Dials the target that speaks first.
+    /// Dials the target's address that speaks first.
     pub(crate) async fn banner(&self) -> anyhow::Result<Connection> {
         self.dial(&self.banner).await
+    }
+
+    /// Opens connections to `target`, each of which has echoed a byte.
+    pub(crate) async fn open_echoing(
+        self: &Arc<Self>,
+        target: &str,
+        count: u32,
+    ) -> anyhow::Result<Vec<Connection>> {
+        dialing::open(count as usize, || {
+            let (bench, target) = (Arc::clone(self), target.to_owned());
+            async move { with_echo(bench.dial(&target).await?).await }
+        })
+        .await
     }
 
     async fn dial(&self, target: &str) -> anyhow::Result<Connection> {
         let Frontend { protocol, endpoint, options, .. } = &self.frontend;
         Ok(dial(*protocol, endpoint, target, options).await?)
     }
-}
-
-/// Waits for something that should be quick.
-pub(crate) async fn within<F: Future>(what: &str, future: F) -> anyhow::Result<F::Output> {
-    timeout(STUCK, future).await.with_context(|| format!("no {what} in {STUCK:?}"))
 }

@@ -1,4 +1,4 @@
-//! What scenarios report, and the arithmetic behind it.
+//! The figures of a scenario, and how they are counted.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -14,11 +14,11 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
 }
 
-/// What one scenario found.
+/// The result of one scenario.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) figures: Vec<Figure>,
-    /// Checks that failed, in words; empty when all is well.
+    /// Checks that failed, in words.
     pub(crate) failures: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl Outcome {
         }
     }
 
-    /// Adds the CPU time of every watched process per `amount` of something.
+    /// Adds the CPU seconds of every watched process, divided by `amount`, in units of `1 / scale` seconds.
     pub(crate) fn add_cpu(&mut self, prefix: &str, used: &Used, amount: f64, scale: f64, unit: &'static str) {
         if amount <= 0.0 {
             return;
@@ -61,14 +61,14 @@ pub(crate) fn record(histogram: &mut Histogram<u64>, start: Instant) {
     histogram.saturating_record(nanoseconds.max(1));
 }
 
-/// The beginning of a span of time in which CPU use is counted.
+/// Counts CPU time from now on.
 pub(crate) struct Meter<'a> {
     processes: &'a [Process],
     cpu: Vec<f64>,
     start: Instant,
 }
 
-/// What was used in such a span.
+/// The CPU time between start and stop of a meter.
 #[derive(Debug, Clone)]
 pub(crate) struct Used {
     pub(crate) seconds: f64,
@@ -86,7 +86,7 @@ impl<'a> Meter<'a> {
         let seconds = self.start.elapsed().as_secs_f64();
         let mut cpu = Vec::with_capacity(self.cpu.len());
         for (process, before) in self.processes.iter().zip(self.cpu) {
-            // Threads that ended meanwhile take their time with them.
+            // A thread that has ended takes its CPU time with it.
             cpu.push((process.name.clone(), (process.cpu_seconds()? - before).max(0.0)));
         }
         Ok(Used { seconds, cpu })

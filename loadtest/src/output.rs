@@ -1,28 +1,15 @@
-//! All that is printed: results on standard output, complaints and a progress
-//! line on standard error. That line overwrites itself on a terminal, and is
-//! repeated now and then elsewhere if it says something of a long run.
+//! Progress on standard error: a line that overwrites itself on a terminal, and lines now and then elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use measuring_kit::complain;
 use tokio::time::Instant;
 
-/// Time between two lines of a [`Diary`] that goes to a file.
+/// Time between two lines of a [`Diary`]: a run of an hour gives 720 of them.
 const ENTRY_EVERY: Duration = Duration::from_secs(5);
 
-/// One line of results.
-#[expect(clippy::print_stdout, reason = "the one place that prints results")]
-pub(crate) fn line(text: &str) {
-    println!("{text}");
-}
-
-/// One line of complaint.
-#[expect(clippy::print_stderr, reason = "the one place that complains")]
-pub(crate) fn complain(text: &str) {
-    eprintln!("{text}");
-}
-
-/// A line that says what is going on and overwrites itself.
+/// A progress line that overwrites itself; nothing unless standard error is a terminal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
     shown: bool,
@@ -45,8 +32,7 @@ impl Progress {
     }
 }
 
-/// Lines that say how far a long run is, for those who read standard error
-/// later or elsewhere; on a terminal [`Progress`] says it.
+/// Progress lines of a long run; nothing if standard error is a terminal.
 #[derive(Debug, Default)]
 pub(crate) struct Diary {
     last: Option<Instant>,

@@ -1,8 +1,7 @@
-//! Waking at a moment, as exactly as the kernel does it.
+//! Timers with a resolution of a tenth of a millisecond on an idle machine.
 //!
-//! The runtime's timers count milliseconds, which is longer than most of what is
-//! measured here. So one thread keeps all moments and wakes whoever waits for
-//! one, to within a tenth of a millisecond on an idle machine.
+//! The runtime's timers count milliseconds, which is longer than most latencies here. So one thread keeps all
+//! moments, and wakes the tasks that wait for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
@@ -14,18 +13,17 @@ use tokio::time::Instant;
 /// The process's one pacer: its thread lives as long as the process.
 static PACER: LazyLock<Arc<Pacer>> = LazyLock::new(Pacer::start);
 
-/// Waits for a moment; lets other tasks run if it has passed already. Cancel
-/// safe.
+/// Waits for a moment; yields once if it has passed. Cancel safe.
 pub(crate) async fn until(at: Instant) {
     if at <= Instant::now() {
         return yield_now().await;
     }
     let woken = PACER.add(at);
-    // Fails only if the thread has died, which it does not.
+    // Fails only if the thread has died.
     let _ = woken.await;
 }
 
-/// Moments somebody waits for, the number keeping equal ones apart.
+/// The moments that tasks wait for; the number keeps equal ones apart.
 type Moments = BTreeMap<(Instant, u64), oneshot::Sender<()>>;
 
 #[derive(Default)]
@@ -42,7 +40,7 @@ impl Pacer {
         pacer
     }
 
-    /// One entry per task that waits, so it is as bounded as they are.
+    /// Bounded by the number of tasks: one entry for each that waits.
     fn add(&self, at: Instant) -> oneshot::Receiver<()> {
         let (wake, woken) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,7 +63,7 @@ impl Pacer {
                 if entry.key().0 > now {
                     break;
                 }
-                // Fails when nobody waits for it any more.
+                // Fails when its task has stopped waiting.
                 let _ = entry.remove().send(());
             }
             let next = waiting.0.first_key_value().map(|((at, _), _)| at.saturating_duration_since(now));

@@ -1,16 +1,22 @@
-//! Bytes that can be told apart: a pseudo-random sequence per seed, and checks
-//! of what arrived against it.
+//! Payloads: a pseudo-random sequence of bytes per seed, and checks against it.
 //!
-//! Both ends make the same sequence from the seed, so that a byte that is
-//! lost, doubled, changed or of another connection shows, with its position.
+//! Both ends make the same sequence from the seed, so the first byte that is lost, repeated, changed or
+//! another connection's is known by its position.
 
 use ring::digest::{Context, SHA256};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-/// The sequence of a seed (SplitMix64), however it is cut.
+/// Bytes per read and write of bulk. Smaller blocks make the system calls of this program a part of the
+/// figures.
+pub(crate) const BLOCK: usize = 256 * 1024;
+
+pub(crate) static ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// The sequence of a seed (SplitMix64); it does not depend on the sizes of the pieces.
 #[derive(Debug, Clone)]
 pub(crate) struct Payload {
     state: u64,
-    /// What is left of the last word, lowest byte first.
+    /// The rest of the last word, lowest byte first.
     spare: u64,
     spare_len: usize,
 }
@@ -37,6 +43,23 @@ impl Payload {
         }
     }
 
+    /// Writes the next `count` bytes, in pieces of `block`'s length.
+    pub(crate) async fn write(
+        &mut self,
+        to: &mut (impl AsyncWrite + Unpin),
+        count: u64,
+        block: &mut [u8],
+    ) -> anyhow::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            let now = block.len().min(usize::try_from(left)?);
+            self.fill(&mut block[..now]);
+            to.write_all(&block[..now]).await?;
+            left -= now as u64;
+        }
+        Ok(())
+    }
+
     fn use_spare(&mut self, out: &mut [u8]) {
         for byte in out {
             *byte = (self.spare & 0xff) as u8;
@@ -54,7 +77,7 @@ impl Payload {
     }
 }
 
-/// Compares received bytes with the sequence of a seed.
+/// Compares received bytes with a payload.
 #[derive(Debug)]
 pub(crate) struct Checker {
     payload: Payload,
@@ -78,7 +101,23 @@ impl Checker {
         self.seen += bytes.len() as u64;
     }
 
-    /// What `count` bytes should have been.
+    /// Takes all bytes up to the end, with a buffer of `size` bytes.
+    pub(crate) async fn read_to_end(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        size: usize,
+    ) -> anyhow::Result<()> {
+        let mut buffer = vec![0; size];
+        loop {
+            let read = from.read(&mut buffer).await?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.take(&buffer[..read]);
+        }
+    }
+
+    /// The verdict on a payload of `count` bytes.
     pub(crate) fn verdict(&self, count: u64) -> Verdict {
         match self.differs_at {
             Some(at) => Verdict::Mixed(format!("byte {at} of {count} differs")),
@@ -89,18 +128,30 @@ impl Checker {
     }
 }
 
-/// What became of the bytes of one connection.
+/// Whether the bytes of one connection arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Fewer arrived than were sent.
     Lost(String),
     /// Others arrived than were sent.
     Mixed(String),
-    /// All of them, and nothing else.
+    /// All of them arrived, and nothing else.
     Whole,
 }
 
-/// Count and SHA-256 of bytes, as the two ends compare them.
+impl Verdict {
+    /// # Errors
+    /// Unless all bytes arrived.
+    pub(crate) fn ensure_whole(self) -> anyhow::Result<()> {
+        match self {
+            Self::Whole => Ok(()),
+            Self::Lost(what) => anyhow::bail!("bytes were lost: {what}"),
+            Self::Mixed(what) => anyhow::bail!("bytes were mixed up: {what}"),
+        }
+    }
+}
+
+/// Count and SHA-256 of bytes, which the two ends compare.
 pub(crate) struct Tally {
     count: u64,
     hash: Context,
@@ -123,7 +174,7 @@ impl Tally {
     }
 }
 
-/// Compares the text of a far tally with ours.
+/// Compares the target's tally with ours.
 pub(crate) fn compare_tallies(theirs: &str, ours: &str) -> Verdict {
     if theirs == ours {
         return Verdict::Whole;
@@ -135,7 +186,7 @@ pub(crate) fn compare_tallies(theirs: &str, ours: &str) -> Verdict {
     }
 }
 
-/// A size from 1 byte to 1 MiB, each magnitude as likely as the others.
+/// A size from 1 byte to 1 MiB; each of the 20 magnitudes is equally likely.
 pub(crate) fn random_size() -> u64 {
     let magnitude = rand::random::<u64>() % 20;
     (1 << magnitude) + rand::random::<u64>() % (1 << magnitude)

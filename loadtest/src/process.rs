@@ -1,4 +1,4 @@
-//! CPU time and memory of other processes, from `/proc`.
+//! CPU time, memory and files of processes, from `/proc`.
 
 use std::fs;
 use std::str::FromStr;
@@ -6,11 +6,10 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// How finely `/proc` counts CPU time; Linux shows a hundredth of a second to
-/// programs, whatever it counts inside.
+/// Linux's `USER_HZ`: the unit of CPU time in `/proc/PID/stat`.
 pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A process that is watched, by the name it has in the figures.
+/// A watched process, by its name in the figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) name: String,
@@ -20,12 +19,12 @@ pub(crate) struct Process {
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
-    /// All of it that is in RAM.
+    /// Rss: all pages in RAM.
     pub(crate) resident: u64,
-    /// The same, with what is shared divided among those who share it.
+    /// Pss: shared pages are divided among the processes that share them.
     pub(crate) proportional: u64,
-    /// What this process has written and no other shares. Its program's own
-    /// pages are not in it: whose they are depends on who else runs it.
+    /// `Private_Dirty`: pages that this process has written and no other shares. The pages of the program's
+    /// file are not in it, since they depend on other processes of the program.
     pub(crate) private: u64,
 }
 
@@ -47,12 +46,10 @@ impl Process {
         Self { name: "loadtest".into(), pid: std::process::id() }
     }
 
-    /// CPU seconds used so far by all its threads that still run. Counted in
-    /// nanoseconds by the scheduler, where `/proc/PID/stat` counts ticks; those
-    /// are taken only where the kernel keeps no scheduler statistics.
+    /// CPU seconds so far of all threads that still run. The scheduler counts nanoseconds; `/proc/PID/stat`
+    /// counts ticks, and is read only where the kernel keeps no scheduler statistics.
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid))
-            .with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?;
+        let tasks = fs::read_dir(self.path("task")).with_context(|| self.is_gone())?;
         let (mut nanoseconds, mut read) = (0u64, false);
         for task in tasks {
             // A thread may end between the two reads.
@@ -68,63 +65,65 @@ impl Process {
     }
 
     fn stat(&self) -> anyhow::Result<String> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid));
-        stat.with_context(|| format!("process {} ({}) is gone", self.name, self.pid))
+        fs::read_to_string(self.path("stat")).with_context(|| self.is_gone())
     }
 
-    /// CPU seconds that processes used which it started, and which have ended.
+    fn path(&self, file: &str) -> String {
+        format!("/proc/{}/{file}", self.pid)
+    }
+
+    fn is_gone(&self) -> String {
+        format!("process {} ({}) is gone", self.name, self.pid)
+    }
+
+    /// CPU seconds of the children that have ended.
     pub(crate) fn cpu_seconds_of_ended(&self) -> anyhow::Result<f64> {
         cpu_seconds_of_stat(&self.stat()?, Whose::Ended)
     }
 
-    /// The program and its flags, as it was started.
     pub(crate) fn command_line(&self) -> anyhow::Result<String> {
-        let words = fs::read(format!("/proc/{}/cmdline", self.pid))?;
+        let words = fs::read(self.path("cmdline"))?;
         Ok(String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " "))
     }
 
-    /// Its memory now. More exact than [`Self::resident`], slower, and only
-    /// allowed for processes of the same user.
+    /// Its memory now. More exact than [`Self::resident`], slower, and allowed only for processes of the same
+    /// user.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        let path = format!("/proc/{}/smaps_rollup", self.pid);
+        let path = self.path("smaps_rollup");
         memory_of_smaps(&fs::read_to_string(&path).with_context(|| format!("read {path}"))?)
     }
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid))
-            .with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?;
+        let status = fs::read_to_string(self.path("status")).with_context(|| self.is_gone())?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kibibytes: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
         Ok(kibibytes * 1024)
     }
 
-    /// How many files it has open.
     pub(crate) fn open_files(&self) -> anyhow::Result<usize> {
         self.entries("fd")
     }
 
-    /// How many threads it has.
     pub(crate) fn threads(&self) -> anyhow::Result<usize> {
         self.entries("task")
     }
 
     fn entries(&self, of: &str) -> anyhow::Result<usize> {
-        let entries = fs::read_dir(format!("/proc/{}/{of}", self.pid));
-        Ok(entries.with_context(|| format!("process {} ({}) is gone", self.name, self.pid))?.count())
+        Ok(fs::read_dir(self.path(of)).with_context(|| self.is_gone())?.count())
     }
 }
 
-/// Whose time is read.
+/// Whose CPU time is read.
 #[derive(Debug, Clone, Copy)]
 enum Whose {
-    /// Of processes that it started, once they have ended.
+    /// That of children that have ended.
     Ended,
     Own,
 }
 
-/// The program's name, in parentheses, may hold anything; times are the
-/// fields 14 and 15, and 16 and 17 of those that ended, in ticks.
+/// The name, in parentheses, may hold anything. In ticks, utime and stime are the fields 14 and 15, cutime
+/// and cstime 16 and 17 (proc_pid_stat(5)).
 fn cpu_seconds_of_stat(stat: &str, whose: Whose) -> anyhow::Result<f64> {
     let (_, rest) = stat.rsplit_once(") ").context("no name of a program")?;
     let before = match whose {
@@ -145,7 +144,7 @@ fn memory_of_smaps(rollup: &str) -> anyhow::Result<Memory> {
     Ok(Memory { resident: bytes("Rss")?, proportional: bytes("Pss")?, private: bytes("Private_Dirty")? })
 }
 
-/// How many files this process may have open.
+/// The limit of open files of this process.
 pub(crate) fn open_file_limit() -> anyhow::Result<usize> {
     let limits = fs::read_to_string("/proc/self/limits")?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).context("no limit")?;

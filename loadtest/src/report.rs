@@ -1,23 +1,20 @@
-//! The figures of all scenarios, as a table for people, in Markdown, and as
-//! one JSON object.
+//! The figures of all scenarios, as a table, in Markdown or plain, and as one JSON object.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context as _;
+use measuring_kit::{complain, say, write_json};
 use serde::Serialize;
 
-use crate::cli::Plan;
 use crate::figures::Outcome;
-use crate::output;
-use crate::scenario::Scenario;
+use crate::plan::Plan;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     version: &'static str,
     kernel: String,
     cpus: usize,
-    /// Where one was followed.
+    /// None for fleets.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Plan>,
     results: Vec<Entry>,
@@ -26,7 +23,7 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct Entry {
     frontend: String,
-    /// Empty where it is not known.
+    /// Empty if unknown.
     link: String,
     scenario: &'static str,
     #[serde(flatten)]
@@ -44,49 +41,41 @@ impl Report {
         Self { plan: Some(plan.clone()), ..Self::bare() }
     }
 
-    /// A report of something that has no plan.
+    /// A report without a plan.
     pub(crate) fn bare() -> Self {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            kernel: kernel.trim().to_owned(),
-            cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: kernel(),
+            cpus: cpus(),
             plan: None,
             results: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, frontend: &str, link: &str, scenario: Scenario, outcome: Outcome) {
-        self.add_named(frontend, link, scenario.name(), outcome);
-    }
-
-    pub(crate) fn add_named(&mut self, frontend: &str, link: &str, scenario: &'static str, outcome: Outcome) {
+    pub(crate) fn add(&mut self, frontend: &str, link: &str, scenario: &'static str, outcome: Outcome) {
         let (frontend, link) = (frontend.to_owned(), link.to_owned());
         self.results.push(Entry { frontend, link, scenario, outcome });
     }
 
-    /// Prints the table and the failures, and writes the file. Tells whether
-    /// every check passed.
+    /// Prints the table and the failures, and writes the file. False when a check failed.
     pub(crate) fn deliver(&self, json: Option<&Path>, markdown: bool) -> anyhow::Result<bool> {
         let table = self.table();
-        output::line(&self.circumstances());
-        output::line("");
+        say(&self.circumstances());
+        say("");
         for line in if markdown { table.markdown() } else { table.plain() } {
-            output::line(&line);
+            say(&line);
         }
         for entry in &self.results {
             for failure in &entry.outcome.failures {
-                output::complain(&format!("FAILED {} {}: {failure}", entry.column(), entry.scenario));
+                complain(&format!("FAILED {} {}: {failure}", entry.column(), entry.scenario));
             }
         }
         if let Some(path) = json {
-            let text = serde_json::to_string_pretty(self)?;
-            fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+            write_json(path, self)?;
         }
         Ok(self.results.iter().all(|entry| entry.outcome.failures.is_empty()))
     }
 
-    /// Without which the figures say little.
     fn circumstances(&self) -> String {
         let (cpus, kernel) = (self.cpus, &self.kernel);
         let text = format!("loadtest {}, {cpus} CPUs, Linux {kernel}", self.version);
@@ -108,7 +97,16 @@ impl Report {
     }
 }
 
-/// Three significant digits, more in front of the point if there are.
+/// The kernel's release.
+pub(crate) fn kernel() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// Three significant digits, and all digits in front of the point.
 pub(crate) fn number(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 99.95 || size == 0.0 => 0,
@@ -119,8 +117,7 @@ pub(crate) fn number(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// One row per figure, one column per frontend and link, both in the order of
-/// their first appearance.
+/// One row per figure, one column per frontend and link, in the order of their first appearance.
 #[derive(Debug, Default)]
 struct Table {
     columns: Vec<String>,
@@ -131,7 +128,7 @@ struct Table {
 struct Row {
     label: String,
     unit: &'static str,
-    /// By column; shorter than the columns where the last ones are empty.
+    /// By column; the last ones may be missing.
     cells: Vec<String>,
 }
 
@@ -150,7 +147,7 @@ impl Table {
         cells[at] = value;
     }
 
-    /// Heading and rows as cells, the unit behind the label.
+    /// Heading and rows; the unit is behind the label.
     fn cells(&self) -> Vec<Vec<String>> {
         let mut lines = vec![[vec![String::new(), "unit".into()], self.columns.clone()].concat()];
         for row in &self.rows {
@@ -170,16 +167,21 @@ impl Table {
     }
 
     fn plain(&self) -> Vec<String> {
-        let cells = self.cells();
-        let width = |at: usize| cells.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.columns.len() + 2).map(width).collect();
-        let pad = |(at, cell): (usize, &String)| match at {
-            0 | 1 => format!("{cell:<width$}", width = widths[at]),
-            _ => format!("{cell:>width$}", width = widths[at]),
-        };
-        let line = |cells: &Vec<String>| cells.iter().enumerate().map(pad).collect::<Vec<_>>().join("  ");
-        cells.iter().map(|cells| line(cells).trim_end().to_owned()).collect()
+        aligned(&self.cells(), 0)
     }
+}
+
+/// The lines of a table. The first two columns and the last `words` ones are aligned to the left.
+pub(crate) fn aligned(table: &[Vec<String>], words: usize) -> Vec<String> {
+    let columns = table.first().map_or(0, Vec::len);
+    let width = |at: usize| table.iter().map(|line| line[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let pad = |(at, cell): (usize, &String)| {
+        let width = widths[at];
+        if at < 2 || at + words >= columns { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+    };
+    let line = |cells: &Vec<String>| cells.iter().enumerate().map(pad).collect::<Vec<_>>().join("  ");
+    table.iter().map(|cells| line(cells).trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -191,9 +193,9 @@ mod tests {
         let mut report = Report::new(&Plan::short());
         let mut outcome = Outcome::default();
         outcome.add("download", 1234.5, "MB/s");
-        report.add("connect-uds", "h2", Scenario::Bulk, outcome.clone());
+        report.add("connect-uds", "h2", "bulk", outcome.clone());
         outcome.add("upload", 1.234, "MB/s");
-        report.add("grpc-uds", "h2", Scenario::Bulk, outcome);
+        report.add("grpc-uds", "h2", "bulk", outcome);
         let markdown = report.table().markdown();
         assert_eq!(markdown[0], "|  | unit | connect-uds h2 | grpc-uds h2 |");
         assert_eq!(markdown[1], "|---|---|---:|---:|");

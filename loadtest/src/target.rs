@@ -1,39 +1,28 @@
-//! The target: what the tunnel's agent connects to.
-//!
-//! One listener does what the first line says ([`Command`]); another speaks
-//! first, because that cannot be asked for without speaking. It believes its
-//! clients, except in that a connection lasts an hour at most.
+//! The target, which the agent connects to. One listener takes a [`Command`](command::Command); another one
+//! speaks first. It trusts its clients; a connection lasts an hour at most.
 
 mod behaviour;
-mod groups;
+pub(crate) mod command;
+pub(crate) mod exchange;
+pub(crate) mod groups;
+pub(crate) mod lines;
+pub(crate) mod process;
+mod records;
+pub(crate) mod shell;
 
-use std::collections::HashMap;
-use std::future::pending;
-use std::io::{IsTerminal as _, Read as _};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::output;
-use groups::Groups;
+use records::Records;
 
-#[cfg(doc)]
-use crate::command::Command;
-
-/// Longest life of a connection.
+/// Longest life of a connection: longer than any scenario holds one, so that forgotten ones end.
 const LIFE: Duration = Duration::from_secs(3600);
-
-/// Most deposits kept for a tally that is never asked for.
-const MAX_DEPOSITS: usize = 100_000;
-
-/// What a process that starts a target reads: one line on its standard output.
-pub(crate) const READY: &str = "target listening on ";
 
 /// Where a target listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,13 +60,13 @@ impl Target {
                 accepted = self.banner.accept() => (accepted, true),
             };
             let Ok((socket, _)) = accepted else {
-                // Out of descriptors, most likely: some connections may end.
+                // Out of file descriptors, most likely: some connections may end.
                 sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let records = Arc::clone(&self.records);
             connections.spawn(async move {
-                // Whatever fails, the client sees the connection end early.
+                // The client sees any error as an early end of the connection.
                 let _ = timeout(LIFE, connection(socket, speaks_first, &records)).await;
             });
             while connections.try_join_next().is_some() {}
@@ -88,70 +77,4 @@ impl Target {
 async fn connection(socket: TcpStream, speaks_first: bool, records: &Records) -> anyhow::Result<()> {
     socket.set_nodelay(true)?;
     if speaks_first { behaviour::banner(socket).await } else { behaviour::obey(socket, records).await }
-}
-
-/// Runs a target as a program of its own: says where it listens, and ends when
-/// its standard input does, unless that is a terminal or empty from the start.
-pub(crate) async fn run(commands: SocketAddr, banner: SocketAddr, until_stdin: bool) -> anyhow::Result<()> {
-    let target = Target::bind(commands, banner).await?;
-    let Addresses { commands, banner } = target.addresses()?;
-    output::line(&format!("{READY}{commands} {banner}"));
-    tokio::select! {
-        () = target.serve() => {}
-        () = end_of_stdin(until_stdin) => {}
-    }
-    Ok(())
-}
-
-/// A parent that dies, however it does, closes the pipe.
-pub(crate) async fn end_of_stdin(wanted: bool) {
-    if !wanted || std::io::stdin().is_terminal() {
-        return pending().await;
-    }
-    let (sender, ended) = oneshot::channel();
-    // Not a task: a blocking read of it would hold the runtime at its end.
-    std::thread::spawn(move || {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        let _ = sender.send(());
-    });
-    let _ = ended.await;
-}
-
-/// What connections tell others.
-#[derive(Default)]
-struct Records {
-    deposits: Deposits,
-    groups: Groups,
-}
-
-/// Tallies of ended deposits, by their tokens.
-#[derive(Default)]
-struct Deposits {
-    ended: Mutex<HashMap<u64, String>>,
-    more: Notify,
-}
-
-impl Deposits {
-    fn put(&self, token: u64, tally: String) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.len() < MAX_DEPOSITS {
-            ended.insert(token, tally);
-        }
-        drop(ended);
-        self.more.notify_waiters();
-    }
-
-    /// Takes out a tally, waiting for it if need be.
-    async fn take(&self, token: u64) -> String {
-        loop {
-            let mut more = std::pin::pin!(self.more.notified());
-            // Listening before looking, or a deposit in between would be missed.
-            more.as_mut().enable();
-            let found = self.ended.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
-            if let Some(tally) = found {
-                return tally;
-            }
-            more.await;
-        }
-    }
 }

@@ -1,6 +1,8 @@
-//! Scenarios against a frontend inside the process, and every check against one
-//! with a fault. What starts this program again, and so needs it whole, is in
-//! `tests/stalled.rs`.
+//! Scenarios against a frontend inside the process, and every check against one with a fault. Tests that
+//! start this program again are in `tests/stalled.rs`.
+
+mod fleet;
+mod profile;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,14 +13,15 @@ use tunnel_client::Protocol;
 use tunnel_client::fake::{Fake, Fault};
 
 use crate::bench::Bench;
-use crate::cli::{FrontendArgs, Plan};
 use crate::figures::Outcome;
-use crate::scenario::Scenario;
+use crate::frontend::FrontendArgs;
+use crate::plan::{Plan, Scenario};
+use crate::scenario;
 use crate::target::Target;
 
 pub(crate) const BOTH: [Protocol; 2] = [Protocol::Connect, Protocol::Grpc];
 
-/// A target and a frontend inside the process; both end with their value.
+/// A target and a frontend inside the process, which end with this value.
 pub(crate) struct Scene {
     pub(crate) bench: Arc<Bench>,
     _target: JoinSet<()>,
@@ -44,7 +47,7 @@ impl Scene {
 
 pub(crate) async fn run(protocol: Protocol, fault: Fault, scenario: Scenario) -> anyhow::Result<Outcome> {
     let scene = Scene::new(protocol, fault).await?;
-    Ok(scene.bench.run(scenario).await)
+    Ok(scenario::run(&scene.bench, scenario).await)
 }
 
 pub(crate) fn figure(outcome: &Outcome, name: &str) -> f64 {

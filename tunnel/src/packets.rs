@@ -130,6 +130,11 @@ impl Mux {
         self.outgoing().blocked.is_some_and(|since| since.elapsed() >= STUCK)
     }
 
+    /// What this side of the stream does.
+    pub(crate) fn role(&self) -> Role {
+        self.shared.role
+    }
+
     /// Tells the peer that this side wants no more dials.
     pub fn say_drain(&self) {
         self.control(&Packet::Drain);

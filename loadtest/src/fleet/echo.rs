@@ -1,5 +1,5 @@
-//! The target of simulated agents: it echoes, in the agent's process and without
-//! a socket, and understands the one command that says so.
+//! The target of simulated agents: it echoes, in the agent's process and without a socket. It knows only the
+//! command `echo`.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use tunnel::duplex::{Batch, Broken, Duplex as _, End, Flow};
 use tunnel::stream::Stream;
 use tunnel_agent::embedded::Answer;
 
-use crate::command::{Command, MAX_LINE};
+use crate::target::command::{Command, MAX_LINE};
 
 pub(super) fn answer() -> Answer {
-    // Whatever fails, the client sees the connection end early.
+    // The client sees any error as an early end of the connection.
     Arc::new(|_, stream| Box::pin(async move { drop(echo(stream).await) }))
 }
 
@@ -40,8 +40,7 @@ async fn echo(mut stream: Stream) -> Result<(), Broken> {
     }
 }
 
-/// Adds the bytes, and tells the length of the first line once it is whole, or
-/// too long to be one.
+/// Adds the bytes, and returns the length of the first line once it is whole, or too long for a command.
 fn command_length(seen: &mut Vec<u8>, batch: &Batch) -> Option<usize> {
     batch.iter().for_each(|chunk| seen.extend_from_slice(chunk));
     let end = seen.iter().position(|byte| *byte == b'\n').map(|at| at + 1);

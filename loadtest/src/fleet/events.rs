@@ -1,22 +1,22 @@
-//! What a process of agents tells: one line of JSON whenever the numbers change.
+//! The messages between a process of agents and the process above: one line of JSON each.
 
 use serde::{Deserialize, Serialize};
 
-/// The numbers of one process, or of all of them together.
+/// The numbers of one process, printed whenever they change; or the sum of all processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     /// Agents that have a tunnel now.
-    pub(super) connected: usize,
-    /// Tunnels established so far, by all agents together.
-    pub(super) tunnels: u64,
+    pub(crate) connected: usize,
+    /// Tunnels established so far.
+    pub(crate) tunnels: u64,
     /// Attempts that led to no tunnel.
-    pub(super) failed: u64,
+    pub(crate) failed: u64,
     /// Agents that were made to leave.
-    pub(super) left: u64,
+    pub(crate) left: u64,
 }
 
 impl Standing {
-    pub(super) fn sum(of: impl IntoIterator<Item = Self>) -> Self {
+    pub(crate) fn sum(of: impl IntoIterator<Item = Self>) -> Self {
         of.into_iter().fold(Self::default(), |sum, one| Self {
             connected: sum.connected + one.connected,
             tunnels: sum.tunnels + one.tunnels,
@@ -36,10 +36,10 @@ impl std::fmt::Display for Standing {
     }
 }
 
-/// What such a process is told on its standard input.
+/// An order, on standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Order {
-    /// So many agents per second leave and return from now on.
+pub(crate) enum Order {
+    /// Sets the number of agents per second that leave and return.
     Flap(f64),
 }

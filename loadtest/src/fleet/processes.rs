@@ -2,8 +2,7 @@
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,48 +12,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::agents::AgentsArgs;
+use super::args::AgentsArgs;
 use super::events::{Order, Standing};
-use crate::cli::Link;
+use crate::ours::this_program;
 
-/// The agents of a fleet.
-#[derive(Debug, Clone)]
-pub(super) struct Spec {
-    pub(super) server: String,
-    pub(super) ca: PathBuf,
-    pub(super) cert: PathBuf,
-    pub(super) key: PathBuf,
-    pub(super) link: Link,
-    pub(super) count: u32,
-    pub(super) rate: f64,
-    pub(super) flap: f64,
-    pub(super) processes: u32,
-    pub(super) id: String,
-    pub(super) targets: bool,
-    pub(super) agent_arg: Vec<String>,
-}
-
-impl From<&AgentsArgs> for Spec {
-    fn from(args: &AgentsArgs) -> Self {
-        let args = args.clone();
-        Self {
-            server: args.server,
-            ca: args.ca,
-            cert: args.cert,
-            key: args.key,
-            link: args.link,
-            count: args.count,
-            rate: args.rate,
-            flap: args.flap,
-            processes: args.processes,
-            id: args.id,
-            targets: args.targets,
-            agent_arg: args.agent_arg,
-        }
-    }
-}
-
-impl Spec {
+impl AgentsArgs {
     /// The flags of one of the processes.
     fn flags(&self, number: u32) -> Vec<String> {
         let share = f64::from(self.processes);
@@ -86,18 +48,18 @@ impl Spec {
 
 /// Processes of agents; killed when dropped.
 #[derive(Debug)]
-pub(super) struct Fleet {
+pub(crate) struct Fleet {
     processes: Vec<Process>,
     told: watch::Receiver<Told>,
     _readers: JoinSet<()>,
     count: usize,
 }
 
-/// What the processes said last.
+/// The last messages of the processes.
 #[derive(Debug, Default)]
 struct Told {
     standings: Vec<Standing>,
-    /// Why one of them says nothing any more.
+    /// The error of one that has ended.
     failure: Option<String>,
 }
 
@@ -109,7 +71,7 @@ struct Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Either fails only when it has ended already.
+        // Either fails only when the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -117,15 +79,13 @@ impl Drop for Process {
 
 impl Fleet {
     /// Starts the processes: this program, again.
-    pub(super) fn start(spec: &Spec) -> anyhow::Result<Self> {
-        anyhow::ensure!(spec.count >= spec.processes, "fewer agents than processes");
-        let standings = vec![Standing::default(); spec.processes as usize];
+    pub(crate) fn start(args: &AgentsArgs) -> anyhow::Result<Self> {
+        anyhow::ensure!(args.count >= args.processes, "fewer agents than processes");
+        let standings = vec![Standing::default(); args.processes as usize];
         let (tell, told) = watch::channel(Told { standings, failure: None });
         let (mut processes, mut readers) = (Vec::new(), JoinSet::new());
-        for number in 0..spec.processes {
-            let mut child = Command::new(std::env::current_exe()?)
-                .args(spec.flags(number))
-                .stdin(Stdio::piped())
+        for number in 0..args.processes {
+            let mut child = this_program(&args.flags(number))?
                 .stdout(Stdio::piped())
                 .spawn()
                 .context("start a process of agents")?;
@@ -135,19 +95,19 @@ impl Fleet {
             let output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
             readers.spawn(read(number as usize, output, tell.clone()));
         }
-        Ok(Self { processes, told, _readers: readers, count: spec.count as usize })
+        Ok(Self { processes, told, _readers: readers, count: args.count as usize })
     }
 
-    /// All their numbers, as last told.
-    pub(super) fn standing(&self) -> Standing {
+    /// The sum of their numbers.
+    pub(crate) fn standing(&self) -> Standing {
         Standing::sum(self.told.borrow().standings.iter().copied())
     }
 
-    /// Waits until they have changed. Cancel safe.
+    /// Waits until a number has changed. Cancel safe.
     ///
     /// # Errors
     /// When one of the processes has ended.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Standing> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Standing> {
         self.told.changed().await.context("no process of agents is left")?;
         let told = self.told.borrow_and_update();
         if let Some(failure) = &told.failure {
@@ -156,11 +116,11 @@ impl Fleet {
         Ok(Standing::sum(told.standings.iter().copied()))
     }
 
-    /// Waits until they are as is asked for.
+    /// Waits until the numbers satisfy `is_so`.
     ///
     /// # Errors
-    /// When they are not within the limit, or a process has ended.
-    pub(super) async fn wait(
+    /// When they do not within the limit, or a process has ended.
+    pub(crate) async fn wait(
         &mut self,
         what: &str,
         limit: Duration,
@@ -177,17 +137,17 @@ impl Fleet {
         Ok(Instant::now())
     }
 
-    /// Waits until all are connected.
+    /// Waits until all agents are connected.
     ///
     /// # Errors
     /// As [`Self::wait`].
-    pub(super) async fn all(&mut self, limit: Duration) -> anyhow::Result<Instant> {
+    pub(crate) async fn all(&mut self, limit: Duration) -> anyhow::Result<Instant> {
         let count = self.count;
         self.wait("all connected", limit, |standing| standing.connected == count).await
     }
 
-    /// So many per second leave and return from now on.
-    pub(super) fn flap(&mut self, rate: f64) -> anyhow::Result<()> {
+    /// Sets the number of agents per second that leave and return.
+    pub(crate) fn flap(&mut self, rate: f64) -> anyhow::Result<()> {
         let order = serde_json::to_string(&Order::Flap(rate / self.processes.len() as f64))?;
         for process in &mut self.processes {
             writeln!(process.orders, "{order}").context("a process of agents has ended")?;
@@ -195,8 +155,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The processes' ids.
-    pub(super) fn ids(&self) -> Vec<u32> {
+    pub(crate) fn ids(&self) -> Vec<u32> {
         self.processes.iter().map(|process| process.child.id()).collect()
     }
 }
@@ -220,10 +179,11 @@ async fn read(number: usize, output: pipe::Receiver, tell: watch::Sender<Told>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use measuring_kit::Link;
 
     #[test]
     fn agents_are_spread_evenly() {
-        let spec = |count, processes| Spec {
+        let args = |count, processes| AgentsArgs {
             server: "127.0.0.1:1".into(),
             ca: "ca".into(),
             cert: "cert".into(),
@@ -238,11 +198,11 @@ mod tests {
             agent_arg: vec!["--sync-interval=1s".into()],
         };
         let shares = |count, processes| -> Vec<u32> {
-            (0..processes).map(|number| spec(count, processes).share(number)).collect()
+            (0..processes).map(|number| args(count, processes).share(number)).collect()
         };
         assert_eq!(shares(10, 3), [4, 3, 3]);
         assert_eq!(shares(5000, 4), [1250; 4]);
-        let flags = spec(10, 2).flags(1).join(" ");
+        let flags = args(10, 2).flags(1).join(" ");
         assert!(flags.contains("--count=5 --rate=50") && flags.contains("--agent-arg=--sync-interval=1s"));
     }
 }

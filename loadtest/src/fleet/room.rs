@@ -1,55 +1,77 @@
-//! A server of ours, and what is asked of it.
+//! A server of ours for a fleet: its life, its agents and its metrics.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use measuring_kit::Certificates;
+use measuring_kit::{Certificates, Child, Link, get};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::RoomArgs;
-use super::processes::Spec;
-use crate::cli::Link;
-use crate::matrix::children::{Child, Ports, get};
-use crate::matrix::tunnel::{HOST, server_flags};
+use super::args::{AgentsArgs, RoomArgs};
+use super::processes::Fleet;
+use crate::figures::Outcome;
+use crate::ours::{HOST, Ports, server_flags, start};
 use crate::process::Process;
+use crate::report::Report;
 
-/// How long a server that was asked to end may take.
+/// Longest end of a server after SIGTERM: its drain takes some seconds.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long its numbers may take to become what they should be.
-const NUMBERS_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait for a metric to become what it should be: tunnels that are gone are noticed by time-outs.
+const METRIC_LIMIT: Duration = Duration::from_secs(20);
+
+/// Longest wait for agents to join, beside the time that their rate takes: some back-offs.
+pub(crate) const JOIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a task on each link, on a server of its own, and delivers the report. An error of the task is a
+/// failed check, with the end of the server's log.
+pub(crate) async fn on_each_link(
+    args: &RoomArgs,
+    task: &'static str,
+    measure: impl AsyncFn(&mut Room, Link, &mut Outcome) -> anyhow::Result<()>,
+) -> anyhow::Result<bool> {
+    tunnel::process::raise_file_limit();
+    let mut report = Report::bare();
+    for &link in &args.link {
+        let mut room = Room::open(args, link.name()).await?;
+        let mut outcome = Outcome::default();
+        if let Err(error) = Box::pin(measure(&mut room, link, &mut outcome)).await {
+            outcome.fail(format!("{error:#}\n{}", room.server.last_words()));
+        }
+        report.add("", link.name(), task, outcome);
+    }
+    report.deliver(args.json.as_deref(), false)
+}
 
 /// A server, its certificates and its ports.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     server: Child,
     args: RoomArgs,
-    pub(super) certificates: Certificates,
-    pub(super) ports: Ports,
-    pub(super) uds: PathBuf,
+    certificates: Certificates,
+    ports: Ports,
+    pub(crate) uds: PathBuf,
     log: PathBuf,
     // Dropped last: the socket and the certificates are in it.
     _dir: TempDir,
 }
 
 impl Room {
-    pub(super) async fn open(args: &RoomArgs, name: &str) -> anyhow::Result<Self> {
+    async fn open(args: &RoomArgs, name: &str) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let certificates = Certificates::write(dir.path(), HOST)?;
         let ports = Ports::free()?;
         let uds = dir.path().join("frontend.socket");
         let log = args.log_dir(dir.path()).join(format!("server-{name}.log"));
         let flags = flags(args, &certificates, &ports, &uds);
-        let mut server = Child::start("server", &args.server_bin, &flags, &log)?;
+        let mut server = start("server", &args.server_bin, &flags, &log)?;
         server.wait_for_port(ports.server_health).await?;
         Ok(Self { server, args: args.clone(), certificates, ports, uds, log, _dir: dir })
     }
 
-    /// Ends the server, at once or in order, and starts it anew: when it was told
-    /// to end, when the new one was started, and when that listened.
-    pub(super) async fn restart(&mut self, at_once: bool) -> anyhow::Result<Restarted> {
+    /// Kills the server, or terminates it, and starts it anew.
+    pub(crate) async fn restart(&mut self, at_once: bool) -> anyhow::Result<Restarted> {
         let told = Instant::now();
         if at_once {
             self.server.kill()?;
@@ -58,20 +80,22 @@ impl Room {
         }
         let started = Instant::now();
         let flags = flags(&self.args, &self.certificates, &self.ports, &self.uds);
-        self.server = Child::start("server", &self.args.server_bin, &flags, &self.log)?;
+        self.server = start("server", &self.args.server_bin, &flags, &self.log)?;
         self.server.wait_for_port(self.ports.server_health).await?;
         Ok(Restarted { told, started, listening: Instant::now() })
     }
 
-    pub(super) fn server(&self) -> Process {
+    pub(crate) fn server(&self) -> Process {
         Process { name: "server".into(), pid: self.server.id() }
     }
 
-    /// So many agents for the server.
-    pub(super) fn agents(&self, link: Link, id: &str, count: u32, processes: u32) -> Spec {
+    /// Has `count` agents join, and returns them with the time that it took.
+    pub(crate) async fn join(&self, joining: Joining<'_>) -> anyhow::Result<(Fleet, Duration)> {
+        let Joining { link, id, count, processes } = joining;
         let Certificates { ca, agent, .. } = &self.certificates;
-        Spec {
-            server: format!("127.0.0.1:{}", self.ports.link),
+        let began = Instant::now();
+        let mut fleet = Fleet::start(&AgentsArgs {
+            server: format!("{HOST}:{}", self.ports.link),
             ca: ca.clone(),
             cert: agent.certificate.clone(),
             key: agent.key.clone(),
@@ -83,18 +107,20 @@ impl Room {
             id: id.to_owned(),
             targets: false,
             agent_arg: self.args.agent_arg.clone(),
-        }
+        })?;
+        let all = fleet.all(JOIN_LIMIT + Duration::from_secs_f64(f64::from(count) / self.args.rate)).await?;
+        Ok((fleet, all - began))
     }
 
     /// The sum of all series of one of the server's metrics.
-    pub(super) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let text = get(self.ports.server_health, "/metrics").await?;
         Ok(sum_of(&text, name))
     }
 
-    /// Waits until the server counts so many.
-    pub(super) async fn counts(&self, name: &str, count: u32) -> anyhow::Result<()> {
-        let end = Instant::now() + NUMBERS_LIMIT;
+    /// Waits until the sum of a metric is `count`.
+    pub(crate) async fn counts(&self, name: &str, count: u32) -> anyhow::Result<()> {
+        let end = Instant::now() + METRIC_LIMIT;
         loop {
             let now = self.metric(name).await.context("metrics")?;
             if now == f64::from(count) {
@@ -104,22 +130,30 @@ impl Room {
             sleep(Duration::from_millis(100)).await;
         }
     }
+}
 
-    pub(super) fn last_words(&self) -> String {
-        self.server.last_words()
-    }
+/// The agents that join.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Joining<'a> {
+    pub(crate) link: Link,
+    pub(crate) id: &'a str,
+    pub(crate) count: u32,
+    pub(crate) processes: u32,
 }
 
 /// The moments of a restart.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Restarted {
-    pub(super) told: Instant,
-    pub(super) started: Instant,
-    pub(super) listening: Instant,
+pub(crate) struct Restarted {
+    /// When the old server was told to end.
+    pub(crate) told: Instant,
+    /// When the new server was started.
+    pub(crate) started: Instant,
+    /// When the new server listened.
+    pub(crate) listening: Instant,
 }
 
 fn flags(args: &RoomArgs, certificates: &Certificates, ports: &Ports, uds: &Path) -> Vec<String> {
-    // One line per connection and agent is not what is measured.
+    // A line of log for each connection and agent would cost more than they do.
     let quiet = "--log-level=warn".to_owned();
     [server_flags(certificates, ports, uds), vec![quiet], args.server_arg.clone()].concat()
 }
@@ -129,7 +163,7 @@ fn sum_of(text: &str, name: &str) -> f64 {
         let rest = line.strip_prefix(name)?;
         rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
     });
-    // Not `sum`, which makes -0 of nothing.
+    // Not `sum`, which is -0.0 without values.
     series.fold(0.0, |sum, value| sum + value)
 }
 

@@ -1,5 +1,5 @@
-//! Bulk: bytes per second, and CPU time per byte. Nothing is hashed, so that
-//! hashing is not what is measured.
+//! Bulk: bytes per second, and CPU time per byte. Nothing is hashed, since hashing would cost more than the
+//! tunnel.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,14 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tunnel_client::Connection;
 
-use crate::bench::{Bench, within};
-use crate::command::{Command, REPORT_EVERY};
+use crate::bench::Bench;
+use crate::dialing::within;
 use crate::figures::{Meter, Outcome};
-
-/// Bytes per read and write.
-const BLOCK: usize = 256 * 1024;
-
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
+use crate::payload::{BLOCK, ZEROS};
+use crate::target::command::{Command, REPORT_EVERY};
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
@@ -55,7 +52,7 @@ async fn measure(
     load.finish(bench).await.context("end of the streams")
 }
 
-/// Seen from the client.
+/// The direction, as the client sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Download,
@@ -75,7 +72,7 @@ impl Direction {
 pub(super) struct Load {
     streams: JoinSet<anyhow::Result<()>>,
     bytes: Arc<AtomicU64>,
-    /// Set when they are to end.
+    /// Set once they are to end.
     enough: Arc<AtomicBool>,
 }
 
@@ -103,9 +100,8 @@ impl Load {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Ends them as clients of gRPC do that have had enough: they ask for the end,
-    /// and read until it comes. With CONNECT they can only close. A server that is
-    /// left without a word instead may be busy with what nobody reads any more.
+    /// Ends them. A gRPC client asks for the end and reads until it comes, or the server would go on with
+    /// bytes that nobody reads. A CONNECT client can only close.
     pub(super) async fn finish(mut self, bench: &Bench) -> anyhow::Result<()> {
         if bench.has_half_close() {
             return Ok(());
@@ -120,7 +116,10 @@ impl Load {
         within("end of a stream", ended).await?
     }
 
-    /// Lets them run; fails as soon as one of them does.
+    /// Lets them run.
+    ///
+    /// # Errors
+    /// As soon as one of them ends.
     pub(super) async fn during(&mut self, time: Duration) -> anyhow::Result<()> {
         tokio::select! {
             () = sleep(time) => Ok(()),
@@ -150,8 +149,7 @@ async fn download(
     Ok(())
 }
 
-/// Counts what the target reports, not what was written: much of that may
-/// still be in buffers.
+/// Counts the bytes that the target reports; those that were written may still be in buffers.
 async fn upload(
     connection: Connection,
     bytes: Arc<AtomicU64>,

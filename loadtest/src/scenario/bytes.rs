@@ -1,28 +1,29 @@
-//! Bytes: whether each of them arrives, whoever closes when and speaks first.
+//! Bytes: every byte arrives, whichever end closes or speaks first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tunnel_client::Connection;
 
 use crate::bench::Bench;
-use crate::command::Command;
+use crate::dialing::read_line;
 use crate::figures::Outcome;
 use crate::payload::{Checker, Payload, Tally, Verdict, compare_tallies, random_size};
+use crate::target::command::Command;
 
-/// Limit of one connection, which carries a megabyte at most.
+/// Limit of one connection, which carries a megabyte at most: longer than any wait of the target.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A worker gives up after so many connections that took too long; else a
-/// tunnel that is stuck would take an hour to be found so.
+/// Connections beyond [`LIMIT`] after which a worker gives up. More would make a stuck tunnel take an hour to
+/// be found; fewer would stop at a single hiccup.
 const STUCK: u32 = 3;
 
-/// Examples kept of what went wrong.
+/// Failures that are shown as examples.
 const EXAMPLES: usize = 3;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
@@ -44,14 +45,14 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// The client sends, says that this is all, and the target answers: with a
-    /// half-close where there is one, else by saying how much it will be.
+    /// The client sends and half-closes, or tells the length in advance where there is no half-close; the
+    /// target answers.
     ClientAsks,
     /// The client sends and closes at once; the target is asked later.
     ClientCloses,
     /// The target sends and closes at once.
     TargetCloses,
-    /// The same, before the client has said anything.
+    /// The target sends and closes at once, before the client has sent anything.
     TargetFirst,
 }
 
@@ -186,7 +187,7 @@ async fn client_closes(bench: &Bench) -> anyhow::Result<Verdict> {
     Ok(compare_tallies(&read_line(&mut connection).await?, &ours))
 }
 
-/// Sends so many bytes and tells their tally.
+/// Sends `count` bytes, and returns their tally.
 async fn send(connection: &mut Connection, count: u64) -> anyhow::Result<String> {
     let mut bytes = vec![0; usize::try_from(count)?];
     Payload::new(rand::random()).fill(&mut bytes);
@@ -197,22 +198,8 @@ async fn send(connection: &mut Connection, count: u64) -> anyhow::Result<String>
     Ok(tally.text())
 }
 
-/// Reads to the end.
 async fn check(mut from: impl AsyncRead + Unpin, count: u64, seed: u64) -> anyhow::Result<Verdict> {
     let mut checker = Checker::new(seed);
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let read = from.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(checker.verdict(count));
-        }
-        checker.take(&buffer[..read]);
-    }
-}
-
-async fn read_line(from: &mut BufReader<Connection>) -> anyhow::Result<String> {
-    let mut line = String::new();
-    from.take(1024).read_line(&mut line).await?;
-    let line = line.strip_suffix('\n').with_context(|| format!("the end came after {line:?}"))?;
-    Ok(line.to_owned())
+    checker.read_to_end(&mut from, 64 * 1024).await?;
+    Ok(checker.verdict(count))
 }

@@ -1,4 +1,4 @@
-//! Dial: how many connections a second, and how long one takes.
+//! Dial: dials per second, and the latency of a dial and an echo.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::bench::{Bench, within};
-use crate::command::Command;
+use crate::bench::Bench;
+use crate::dialing::within;
 use crate::figures::{Meter, Outcome, histogram, record};
+use crate::target::command::Command;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     bench.progress("dial");
-    // Fails here, with its reason, when no dial works at all.
+    // Fails here, with the reason, when no dial works at all.
     cycle(bench).await?;
     let meter = Meter::start(&bench.watched)?;
     let all = dials(bench, bench.plan.seconds()).await?;
@@ -30,14 +31,15 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
+/// Dials of one or all workers.
 pub(super) struct Worked {
     pub(super) times: Histogram<u64>,
     pub(super) failed: u64,
-    /// The first of each worker, in words.
+    /// The first failure of each worker.
     pub(super) failures: Vec<String>,
 }
 
-/// Dials with all workers for so long.
+/// Dials with all workers for `time`.
 pub(super) async fn dials(bench: &Arc<Bench>, time: Duration) -> anyhow::Result<Worked> {
     let end = Instant::now() + time;
     let mut workers = JoinSet::new();
@@ -71,13 +73,13 @@ async fn work(bench: Arc<Bench>, end: Instant) -> anyhow::Result<Worked> {
     Ok(worked)
 }
 
-/// One dial, a byte there and back, and the end.
+/// Dials, has a byte echoed, and closes.
 pub(crate) async fn cycle(bench: &Bench) -> anyhow::Result<()> {
     let mut connection = bench.command(Command::Echo, b"!").await?;
     let back = within("echo", connection.read_u8()).await??;
     anyhow::ensure!(back == b'!', "another byte came back");
     if bench.has_half_close() {
-        // The kube-apiserver just closes its socket.
+        // The kube-apiserver only closes its socket.
         return Ok(());
     }
     Ok(connection.close().await?)

@@ -1,11 +1,11 @@
-//! Dials per second beside many connections that do nothing, against those
-//! without them, in blocks A B B A so that a drift of the machine hits both
-//! alike.
+//! Dials per second beside many idle connections, divided by those without them, in blocks A B B A, so that a
+//! drift of the machine cancels out.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use tokio::time::sleep;
 
@@ -13,18 +13,20 @@ use super::dial::{cycle, dials};
 use super::idle;
 use crate::bench::Bench;
 use crate::figures::{Meter, Outcome, histogram};
-use crate::matrix::children::Child;
+use crate::target::process::TargetProcess;
 
-/// So many connections are closed in a second, at every process on their way, on
-/// a slow machine; what is still closing would disturb the block behind it.
+/// Connections per second that all processes on the way close on a slow machine. With a larger value,
+/// connections that still close disturb the next block; a smaller one only takes longer.
 const CLOSED: f64 = 2000.0;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     let (count, mut outcome) = (bench.plan.idle, Outcome::default());
     idle::check_limit(count)?;
-    // Fails here, with its reason, when no dial works at all.
+    // Fails here, with the reason, when no dial works at all.
     cycle(bench).await?;
-    let (_elsewhere, idle_target) = elsewhere(bench).await?;
+    let elsewhere = elsewhere(bench).await?;
+    let idle_target =
+        elsewhere.as_ref().map_or(bench.target().to_owned(), |target| target.addresses.commands.to_string());
     let processes = bench.watched.len();
     let (mut without, mut with) = (Blocks::new(processes)?, Blocks::new(processes)?);
     let mut ratios = Vec::new();
@@ -32,7 +34,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
         bench.progress(&format!("dial-idle, round {round}, none"));
         let first = without.block(bench, &mut outcome).await?;
         bench.progress(&format!("dial-idle, round {round}, opening {count}"));
-        let idle = idle::open(bench, &idle_target, count).await?;
+        let idle = bench.open_echoing(&idle_target, count).await.context(idle::OPENING)?;
         bench.progress(&format!("dial-idle, round {round}, {count}"));
         let beside = [with.block(bench, &mut outcome).await?, with.block(bench, &mut outcome).await?];
         drop(idle);
@@ -52,20 +54,15 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Where the idle connections lead to. Each takes a port of the agent's host that no
-/// other connection to the same address can have, and the kernel looks for a free
-/// one the longer the more are taken: on this machine they lead to a target of
-/// their own, because dials to another address do not feel them.
-async fn elsewhere(bench: &Bench) -> anyhow::Result<(Option<Child>, String)> {
+/// A target of their own for the idle connections, on this machine. Each takes a port of the agent's host
+/// towards the same address, and the kernel's search for a free port takes the longer the more are taken;
+/// dials to another address do not feel that.
+async fn elsewhere(bench: &Bench) -> anyhow::Result<Option<TargetProcess>> {
     let target: SocketAddr = bench.target().parse()?;
-    if !target.ip().is_loopback() {
-        return Ok((None, bench.target().to_owned()));
-    }
-    let (child, addresses) = Child::target().await?;
-    Ok((Some(child), addresses.commands.to_string()))
+    Ok(if target.ip().is_loopback() { Some(TargetProcess::start().await?) } else { None })
 }
 
-/// Blocks of one kind, added up.
+/// The sum of the blocks with, or without, idle connections.
 struct Blocks {
     dials: f64,
     seconds: f64,
@@ -79,7 +76,7 @@ impl Blocks {
         Ok(Self { dials: 0.0, seconds: 0.0, cpu: vec![0.0; processes], times: histogram()? })
     }
 
-    /// One block, after a moment for what came before to settle; its rate.
+    /// Runs one block, after a pause for the one before to settle, and returns its rate.
     async fn block(&mut self, bench: &Arc<Bench>, outcome: &mut Outcome) -> anyhow::Result<f64> {
         sleep(bench.plan.warm_up()).await;
         let meter = Meter::start(&bench.watched)?;

@@ -1,7 +1,6 @@
-//! Isolation: a download and a round trip, with and without connections that
-//! stall on the same agent, in blocks A B B A so that a drift of the machine
-//! hits both alike. Each A and the B next to it give one ratio, and the median
-//! of those counts, because a single block is noisy.
+//! Isolation: a download and round trips, with and without connections that stall on the same agent, in
+//! blocks A B B A, so that a drift of the machine cancels out. Each A and the B next to it give one ratio;
+//! the figure is the median of the ratios, because a single block is noisy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,11 @@ use hdrhistogram::Histogram;
 use super::bulk::{Direction, Load};
 use super::ping::ping;
 use crate::bench::Bench;
-use crate::command::Command;
-use crate::compare::median;
 use crate::figures::{Outcome, histogram};
-use crate::stall::{Settled, Side, Stalled};
+use crate::stalled::settled::Settled;
+use crate::stalled::{Side, Stalled};
+use crate::statistics::median;
+use crate::target::command::Command;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     let (settled, mut outcome) = (Settled::now(bench), Outcome::default());
@@ -31,24 +31,24 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// What was found with one side that stalls.
+/// The blocks of one side that stalls.
 struct Found {
     without: Blocks,
     with: Blocks,
-    /// Of neighbours.
+    /// Ratios of neighbours.
     download: Vec<f64>,
-    /// Of neighbours.
+    /// Ratios of neighbours.
     p99: Vec<f64>,
-    /// The longest that it took until stalled connections were let go of.
+    /// Longest time until the watched processes had closed the stalled connections.
     gone: Duration,
 }
 
-/// Blocks of one kind, added up.
+/// The sum of the blocks with, or without, connections that stall.
 struct Blocks {
     bytes: f64,
     seconds: f64,
     times: Histogram<u64>,
-    /// Most memory of each watched process at the end of a block, in bytes.
+    /// Largest memory of each watched process at the end of a block, in bytes.
     resident: Vec<u64>,
 }
 
@@ -66,12 +66,11 @@ impl Blocks {
     }
 }
 
-/// One block.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     /// Bytes per second.
     download: f64,
-    /// Of the round trip, in nanoseconds.
+    /// The round trip's, in nanoseconds.
     p99: f64,
 }
 
@@ -106,7 +105,7 @@ async fn measure(bench: &Bench, side: Side, settled: &Settled) -> anyhow::Result
 }
 
 impl Found {
-    /// Adds two neighbours.
+    /// Adds the ratios of two neighbours.
     fn add(&mut self, with: Block, without: Block) -> anyhow::Result<()> {
         anyhow::ensure!(without.download > 0.0, "no byte of a download arrives where nothing stalls");
         self.download.push(with.download / without.download);
@@ -140,7 +139,7 @@ impl Found {
     }
 }
 
-/// Adds the median of ratios, their least and their greatest; gives the median.
+/// Adds the median of ratios, the lowest and the highest one; returns the median.
 fn add_ratio(outcome: &mut Outcome, what: &str, name: &str, ratios: &[f64]) -> anyhow::Result<f64> {
     let middle = median(ratios).context("no ratios")?;
     outcome.add(format!("{what}, {name}"), middle, "x");

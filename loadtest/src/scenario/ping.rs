@@ -1,4 +1,4 @@
-//! Ping: one byte there and back, then the next.
+//! Ping: one byte there and back, then the next one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use tunnel_client::Connection;
 
 use super::bulk::{Direction, Load};
-use crate::bench::{Bench, within};
-use crate::command::Command;
+use crate::bench::Bench;
+use crate::dialing::within;
 use crate::figures::{Meter, Outcome, histogram, record};
+use crate::target::command::Command;
 
 pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     bench.progress("ping");
@@ -26,7 +27,7 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// The same beside a download, which shows what waits behind what.
+/// Round trips beside a download, which show how long a byte waits behind bulk.
 pub(super) async fn run_beside_bulk(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
     bench.progress("ping beside a download");
     let mut load = Load::start(bench, Direction::Download, 1).await?;
@@ -45,10 +46,10 @@ pub(super) async fn run_beside_bulk(bench: &Arc<Bench>) -> anyhow::Result<Outcom
     Ok(outcome)
 }
 
-/// Round trips for so long, at least one.
+/// Round trips for `time`, at least one.
 ///
 /// # Errors
-/// When one takes ten seconds, or comes back as another byte.
+/// When one takes ten seconds, or another byte comes back.
 pub(super) async fn ping(connection: &mut Connection, time: Duration) -> anyhow::Result<Histogram<u64>> {
     let mut times = histogram()?;
     let end = Instant::now() + time;

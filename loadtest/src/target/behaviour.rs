@@ -1,4 +1,4 @@
-//! What a target does on one connection.
+//! One connection to the target.
 
 use std::time::Duration;
 
@@ -7,26 +7,18 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Records;
-use crate::command::{Command, MAX_LINE, REPORT_EVERY};
-use crate::payload::{Payload, Tally, random_size};
-use crate::profile;
+use super::command::{Command, MAX_LINE, REPORT_EVERY};
+use super::records::Records;
+use super::{exchange, shell};
+use crate::payload::{BLOCK, Payload, Tally, ZEROS, random_size};
 
-/// How long a client may take to send its command.
+/// Longest wait for a command: profiles open connections long before they use them.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a tally waits for its deposit.
-const TALLY_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait of a tally for its deposit, and of an ebb for its floods. Clients give up after 30 seconds.
+const WAIT_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long floods may take to ebb.
-const EBB_LIMIT: Duration = Duration::from_secs(20);
-
-/// Bytes per read and write of bulk.
-const BLOCK: usize = 256 * 1024;
-
-pub(super) static ZEROS: [u8; BLOCK] = [0; BLOCK];
-
-/// Reads the command and does it.
+/// Reads a command and obeys it.
 pub(super) async fn obey(mut socket: TcpStream, records: &Records) -> anyhow::Result<()> {
     let (command, rest) = timeout(COMMAND_LIMIT, read_command(&mut socket)).await??;
     match command {
@@ -37,24 +29,24 @@ pub(super) async fn obey(mut socket: TcpStream, records: &Records) -> anyhow::Re
         }
         Command::Discard => discard(socket, rest.len() as u64).await,
         Command::Ebb(token) => {
-            timeout(EBB_LIMIT, records.groups.ebb(token)).await?;
+            timeout(WAIT_LIMIT, records.groups.ebb(token)).await?;
             Ok(socket.write_all(&[0]).await?)
         }
         Command::Echo => echo(socket, &rest).await,
         Command::Flood(token) => records.groups.flood(socket, token).await,
-        Command::Lines(lines) => profile::tell(socket, lines).await,
+        Command::Lines(lines) => lines.serve(socket).await,
         Command::Release(token) => {
             records.groups.release(token);
             Ok(socket.write_all(&[0]).await?)
         }
-        Command::Serve => profile::serve(socket, rest).await,
-        Command::Shell => profile::shell(socket, rest).await,
+        Command::Serve => exchange::serve(socket, rest).await,
+        Command::Shell => shell::serve(socket, rest).await,
         Command::Sink(count) => answer_tally(socket, &rest, count).await,
         Command::SinkToEnd => answer_tally(socket, &rest, u64::MAX).await,
         Command::Source { count, seed } => source(socket, count, seed).await,
         Command::Stall(token) => records.groups.stall(socket, token).await,
         Command::Tally(token) => {
-            let tally = timeout(TALLY_LIMIT, records.deposits.take(token)).await?;
+            let tally = timeout(WAIT_LIMIT, records.deposits.take(token)).await?;
             socket.write_all(format!("{tally}\n").as_bytes()).await?;
             Ok(())
         }
@@ -64,7 +56,7 @@ pub(super) async fn obey(mut socket: TcpStream, records: &Records) -> anyhow::Re
     }
 }
 
-/// Speaks first: `COUNT SEED\n`, and so many bytes of the sequence.
+/// Speaks first: `COUNT SEED\n`, then `COUNT` bytes of the payload.
 pub(super) async fn banner(mut socket: TcpStream) -> anyhow::Result<()> {
     let (count, seed) = (random_size(), rand::random::<u64>());
     socket.write_all(format!("{count} {seed}\n").as_bytes()).await?;
@@ -114,15 +106,8 @@ async fn discard(mut socket: TcpStream, mut total: u64) -> anyhow::Result<()> {
 }
 
 async fn source(mut socket: TcpStream, count: u64, seed: u64) -> anyhow::Result<()> {
-    let mut payload = Payload::new(seed);
     let mut block = vec![0; BLOCK.min(usize::try_from(count)?)];
-    let mut left = count;
-    while left > 0 {
-        let now = block.len().min(usize::try_from(left)?);
-        payload.fill(&mut block[..now]);
-        socket.write_all(&block[..now]).await?;
-        left -= now as u64;
-    }
+    Payload::new(seed).write(&mut socket, count, &mut block).await?;
     socket.shutdown().await.context("end")
 }
 

@@ -1,18 +1,22 @@
-//! Connections under one number, about which others can ask: floods of zeros that
-//! go on until nothing goes any more, and connections that are not read.
+//! Groups of connections under one number: floods of zeros, and connections that are not read. Other
+//! connections ask whether a group still moves, and release it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::behaviour::ZEROS;
-use crate::stall::STILL;
+use crate::payload::ZEROS;
 
-/// The groups there are, by their numbers.
+/// A connection stalls once nothing has moved on it for this long. Less would take a busy CPU for a stall;
+/// more only delays the measurement.
+pub(crate) const STILL: Duration = Duration::from_millis(300);
+
+/// The groups, by their numbers.
 #[derive(Default)]
 pub(super) struct Groups {
     by_token: Mutex<HashMap<u64, Group>>,
@@ -20,7 +24,7 @@ pub(super) struct Groups {
 
 struct Group {
     connections: usize,
-    /// When something went on one of them.
+    /// When bytes last moved on one of them.
     moved: Instant,
     released: Arc<Notify>,
 }
@@ -35,8 +39,7 @@ impl Groups {
         }
     }
 
-    /// Does not read until the group is released or the connection is reset, and
-    /// resets it then.
+    /// Does not read. Resets the connection once the group is released; ends when the client does that.
     pub(super) async fn stall(&self, socket: TcpStream, token: u64) -> anyhow::Result<()> {
         let member = Member::join(self, token);
         tokio::select! {
@@ -46,8 +49,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Waits until nothing has gone on any flood of a group for a while; not at
-    /// all where there is none.
+    /// Waits until nothing has moved on any flood of a group for [`STILL`]; returns at once without a group.
+    /// Cancel safe.
     pub(super) async fn ebb(&self, token: u64) {
         while let Some(still) = self.moved(token).map(|moved| moved + STILL) {
             if still <= Instant::now() {
@@ -57,7 +60,7 @@ impl Groups {
         }
     }
 
-    /// Lets go of all that stall in a group.
+    /// Resets all connections that stall in a group.
     pub(super) fn release(&self, token: u64) {
         if let Some(group) = self.lock().get(&token) {
             group.released.notify_waiters();
@@ -73,7 +76,7 @@ impl Groups {
     }
 }
 
-/// One connection of a group, which lasts as long as any of them.
+/// One connection of a group, which lasts as long as its last member.
 struct Member<'a> {
     groups: &'a Groups,
     token: u64,

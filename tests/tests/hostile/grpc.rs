@@ -32,6 +32,44 @@ fn dial(protocol: &str, address: &str) -> Packet {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_dial_on_a_call_is_refused_and_the_first_connection_goes_on() {
+    let siege = Siege::begin().await;
+    let echo = Target::echo(node(Link::Quic)).await;
+    for listener in Listener::BOTH {
+        let channel = channel(&siege.cluster, listener).await;
+        let mut call = channel.call().await;
+        // Behind the first dial, which is not answered yet.
+        let both = [dial("tcp", &echo.to_string()).encode(), dial("tcp", &echo.to_string()).encode()].concat();
+        call.send(both).await;
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            match call.next().await {
+                Some(Packet::DialResponse { error, connect_id, random: 99 }) => answers.push((error, connect_id)),
+                other => panic!("{other:?}"),
+            }
+        }
+        answers.sort();
+        let (connected, refused) = (&answers[0], &answers[1]);
+        assert!(connected.0.is_empty() && connected.1 > 0, "{answers:?}");
+        assert!(refused.0.contains("one call per connection") && refused.1 == 0, "{answers:?}");
+        let connect_id = connected.1;
+        for round in 0..3_u8 {
+            call.packet(&dial("tcp", &echo.to_string())).await;
+            match call.next().await {
+                Some(Packet::DialResponse { error, connect_id: 0, .. }) => assert_eq!(error, refused.0),
+                other => panic!("{other:?}"),
+            }
+            let data = Packet::Data { connect_id, data: Bytes::copy_from_slice(&[round]) };
+            call.packet(&data).await;
+            call.expect(data).await;
+        }
+        call.packet(&Packet::CloseRequest { connect_id }).await;
+        call.expect(Packet::CloseResponse { error: String::new(), connect_id }).await;
+    }
+    siege.end(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_packet_ends_its_call_and_no_other() {
     // In protobuf: field 1 is the type, field 2 a dial request.
     const DIAL_REQUEST: [u8; 2] = [0x12, 0];

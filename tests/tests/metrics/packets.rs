@@ -123,28 +123,3 @@ async fn an_agent_that_is_gone_has_cancelled_its_call() {
     let calls = [("{service_method=\"Connect\"}", 0), ("{service_method=\"Proxy\"}", 0)];
     wait_for_samples(&cluster.server, "grpc_connections", &calls).await;
 }
-
-/// However many connections a call carries, it is one call until it is over.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_of_several_connections_is_one_call() {
-    let cluster = Cluster::on(Link::H2).await;
-    let echo = Target::echo(node(Link::H2)).await;
-    let channel = Channel::over(Listener::Unix.open(&cluster.server, &cluster.pki).await).await;
-    let mut call = channel.call().await;
-    let (first, second) = (call.dial(&echo.to_string()).await, call.dial(&echo.to_string()).await);
-    let open = |n| [("{service_method=\"Connect\"}", 0), ("{service_method=\"Proxy\"}", n)];
-    wait_for_samples(&cluster.server, "established_connections", &[("", 2)]).await;
-    wait_for_samples(&cluster.server, "grpc_connections", &open(1)).await;
-    for (connect_id, left) in [(first, 1), (second, 0)] {
-        call.packet(&Packet::CloseRequest { connect_id }).await;
-        assert_eq!(call.next().await, Some(Packet::CloseResponse { error: String::new(), connect_id }));
-        wait_for_samples(&cluster.server, "established_connections", &[("", left)]).await;
-        wait_for_samples(&cluster.server, "grpc_connections", &open(1)).await;
-    }
-    wait_for_samples(&cluster.server, "connection_duration_seconds_count", &[("", 2)]).await;
-    assert_eq!(counted(&cluster.server.metrics().await, "from_client"), [2, 0, 2, 0, 0, 0, 0, 0]);
-    assert_eq!(counted(&cluster.server.metrics().await, "to_client"), [0, 2, 0, 2, 0, 0, 0, 0]);
-    call.finish();
-    wait_for_samples(&cluster.server, "grpc_connections", &open(0)).await;
-    cluster.finish().await;
-}

@@ -112,8 +112,12 @@ impl Tunnel {
         }
     }
 
+    /// Only agents can: no packet of a server says so, and a stock agent takes DRAIN for
+    /// a protocol error.
     pub(crate) fn announce_drain(&self) {
-        self.mux.say_drain();
+        if self.mux.role() == Role::Answerer {
+            self.mux.say_drain();
+        }
     }
 
     pub(crate) async fn peer_drains(&self) {

@@ -1,0 +1,62 @@
+//! The command line: a list of the tasks.
+
+use clap::{Parser, Subcommand};
+
+use crate::{check, measure, survive, target};
+
+/// How a tunnel fares on a bad network, which is made here: two namespaces with a line between them that
+/// delays, loses, reorders and throttles. Needs root, `ip` and /dev/net/tun.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Measure the line itself: round trips, losses, packet sizes.
+    Check(check::CheckArgs),
+    /// Round trips on many streams beside a bulk stream, per link and loss.
+    Measure(measure::MeasureArgs),
+    /// Streams across a blackout, an address change or a NAT rebinding.
+    Survive(survive::SurviveArgs),
+    /// Send datagrams to a target, and print the times.
+    #[command(hide = true)]
+    Ping(check::PingArgs),
+    /// Be the target that agents connect to.
+    #[command(hide = true)]
+    Target(target::TargetArgs),
+}
+
+impl Cli {
+    /// Performs the task. False when a check failed.
+    pub(crate) async fn perform(self) -> anyhow::Result<bool> {
+        match self.task {
+            Task::Check(args) => check::run(&args),
+            Task::Measure(args) => measure::run(&args).await,
+            Task::Survive(args) => survive::run(&args).await,
+            Task::Ping(args) => check::ping(&args).await,
+            Task::Target(args) => target::run(&args).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("badnet check --delay 20ms --loss 0.01").is_ok());
+        assert!(parse("badnet measure --loss 0,0.01 --link quic --bulk upload --tcp cubic").is_ok());
+        assert!(parse("badnet survive --blackout 30s").is_ok());
+        assert!(parse("badnet survive").is_err());
+        assert!(parse("badnet survive --blackout 30s --address-change").is_err());
+        assert!(parse("badnet measure --loss 2").is_err());
+        assert!(parse("badnet measure --delay 20h").is_err());
+    }
+}

@@ -1,0 +1,16 @@
+//! The parts that `loadtest` and `badnet` share: the programs under test, their certificates and processes;
+//! printing; signals and exit codes.
+
+#![warn(missing_docs)]
+
+mod certificates;
+mod child;
+mod output;
+mod programs;
+mod run;
+
+pub use certificates::{Certificates, Pair};
+pub use child::{Child, get};
+pub use output::{complain, say, write_json};
+pub use programs::{Link, Programs};
+pub use run::run;

@@ -1,0 +1,11 @@
+//! The tasks: a module per subcommand, with its arguments, its run and its report.
+
+pub(crate) mod agents;
+pub(crate) mod churn;
+pub(crate) mod compare;
+pub(crate) mod matrix;
+pub(crate) mod run;
+pub(crate) mod scale;
+pub(crate) mod stall;
+pub(crate) mod storm;
+pub(crate) mod target;
