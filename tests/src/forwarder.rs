@@ -1,5 +1,5 @@
-//! Ways to a server that are worse than loopback: one on which UDP is blocked,
-//! and one on which a test decides whether and from where datagrams go on.
+//! Paths to a server: one that blocks UDP, and one on which a test decides whether
+//! and from which address datagrams go on.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::task::{Task, spawn};
 /// Largest datagram there is.
 const DATAGRAM: usize = 1 << 16;
 
-/// Datagrams that are under way at a time, in one direction.
+/// Datagrams in flight at a time, in one direction.
 const QUEUE: usize = 4096;
 
 /// Forwards TCP to a server, and swallows all UDP of the same port, as many
@@ -41,7 +41,7 @@ impl TcpOnly {
             while let Ok((mut from, _)) = listener.accept().await {
                 connections.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(server).await {
-                        // How it ends concerns only its two ends.
+                        // Its two ends see how the connection ends.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
@@ -64,13 +64,13 @@ pub struct Wire {
 #[derive(Debug)]
 struct State {
     cut: bool,
-    /// Datagrams that are longer vanish.
+    /// Longer datagrams are dropped.
     widest: usize,
-    /// The longest one that came, whatever became of it.
+    /// The longest datagram received, dropped ones included.
     longest: usize,
-    /// How long each takes, one way.
+    /// Delay of a datagram, one way.
     delay: Duration,
-    /// Where datagrams go on from.
+    /// The address from which datagrams go on.
     from: Ipv4Addr,
     mappings: HashMap<SocketAddr, Mapping>,
     /// The first datagram of each client, in their order.
@@ -78,7 +78,7 @@ struct State {
 }
 
 impl State {
-    /// When a datagram of this length arrives, if it does.
+    /// The arrival of a datagram of this length; `None` if it is dropped.
     fn arrives(&mut self, len: usize) -> Option<Instant> {
         self.longest = self.longest.max(len);
         (!self.cut && len <= self.widest).then(|| Instant::now() + self.delay)
@@ -111,17 +111,17 @@ impl Wire {
         Self { addr, state, _task: task }
     }
 
-    /// From now on nothing gets through, in either direction, or again all of it.
+    /// Drops every datagram from now on, in either direction, or none.
     pub fn cut(&self, cut: bool) {
         self.state.lock().unwrap().cut = cut;
     }
 
-    /// From now on datagrams that are longer than this vanish, in either direction.
+    /// Drops longer datagrams from now on, in either direction.
     pub fn narrow(&self, widest: usize) {
         self.state.lock().unwrap().widest = widest;
     }
 
-    /// From now on datagrams take so long, in either direction.
+    /// Delays datagrams from now on, in either direction.
     pub fn delay(&self, delay: Duration) {
         self.state.lock().unwrap().delay = delay;
     }
@@ -131,7 +131,7 @@ impl Wire {
         self.state.lock().unwrap().first.clone()
     }
 
-    /// The longest datagram that came since this was asked last.
+    /// The longest datagram received since the last call.
     pub fn longest(&self) -> usize {
         std::mem::take(&mut self.state.lock().unwrap().longest)
     }
@@ -198,7 +198,7 @@ impl Line {
         Self { queue, _task: task }
     }
 
-    /// What the queue has no room for is lost.
+    /// Drops the datagram if the queue is full.
     fn carry(&self, arrives: Instant, datagram: &[u8]) {
         let _ = self.queue.try_send((arrives, datagram.to_owned()));
     }
