@@ -25,7 +25,7 @@ const QUEUE: usize = 4096;
 /// firewalls do.
 #[derive(Debug)]
 pub struct TcpOnly {
-    /// Where it listens.
+    /// The listener's address.
     pub addr: SocketAddr,
     _task: Task,
 }
@@ -55,7 +55,7 @@ impl TcpOnly {
 /// NAT does. There is no TCP on it.
 #[derive(Debug)]
 pub struct Wire {
-    /// Where it listens.
+    /// The listener's address.
     pub addr: SocketAddr,
     state: Arc<Mutex<State>>,
     _task: Task,

@@ -250,7 +250,7 @@ impl Target {
         self.seen.accepted.load(Ordering::Relaxed)
     }
 
-    /// What a sink got behind the header with this seed.
+    /// The report on the connection with this seed.
     pub async fn report(&self, seed: u64) -> Report {
         let mut reports = self.seen.reports.subscribe();
         let found = within("a sink's report", reports.wait_for(|reports| reports.contains_key(&seed))).await;

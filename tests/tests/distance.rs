@@ -1,4 +1,4 @@
-//! How much a stream on QUIC may hold, by how far its ends are from each other.
+//! A stream's flow-control window on QUIC, by the round-trip time of its tunnel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -19,15 +19,16 @@ use tunnel_tests::{Agent, AgentSpec, Canary, Cluster, Frontend, Target, Who, Wir
 
 const NODE: Ipv4Addr = node(Link::Quic);
 
-/// One way. Twice as much is far by any account.
+/// Delay one way. The round-trip time of 30 ms is far above the 10 ms from which a server
+/// counts as far.
 const DELAY: Duration = Duration::from_millis(15);
 
-/// Who takes nothing for so long takes no more.
+/// A stream that takes no byte for this long has filled its window.
 const STILL: Duration = Duration::from_millis(300);
 
 const MIB: usize = 1 << 20;
 
-/// Writes until nothing more is taken; how much was.
+/// Writes until the window is full; the number of bytes taken.
 async fn taken(stream: &mut Stream) -> usize {
     const ALL: usize = 16 * MIB;
     let mut batch = Batch::default();
@@ -64,7 +65,7 @@ async fn both_ends_of_a_far_tunnel_have_larger_windows() {
         let dialing = async {
             let dialed = dialer.connect(at, "127.0.0.1", pki.agent(Who::Agent), distance);
             let (tunnel, mut control) = Box::pin(dialed).await.unwrap();
-            // Shows the server that there is a control stream.
+            // The server learns of the control stream with its first bytes.
             say(&mut control, b"x").await;
             (Tunnel::Quic(tunnel), control)
         };
@@ -92,7 +93,7 @@ async fn a_tunnel_to_a_far_server_is_replaced() {
     let echo = Target::echo(NODE).await;
     let first = Canary::new("first".to_owned(), cluster.server.connect(Frontend::ConnectUnix, &echo).await);
 
-    // The one that it was made on carries the canary on, and closes after it.
+    // The first tunnel carries the canary to its end, and then closes.
     cluster.server.wait_for_tunnels(2).await;
     let said: Vec<bool> = wire.first_datagrams().iter().map(|first| says_far(first)).collect();
     assert_eq!(said, [false, true], "each tunnel has a port of its own");

@@ -1,7 +1,7 @@
-//! How much memory connections hold that do not get on.
+//! Memory of stalled connections.
 //!
-//! Everything runs on the test's own thread, of which all allocations are counted:
-//! what both ends hold together, and nothing of another test.
+//! Both ends run on the test's own thread, whose allocations are counted: the memory
+//! of both ends, and of no other test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 
@@ -17,11 +17,11 @@ use tunnel_tests::{Cluster, Frontend, LINKS, Target, node, spawn, within};
 /// Connections whose targets do not read.
 const STALLED: usize = 16;
 
-/// What one of them may hold: a stream's window of 1 MiB, and what sender and relays
-/// have taken of the next.
+/// Bound for one connection: a stream's window of 1 MiB, and the bytes that sender and
+/// relays have taken of the next.
 const PINNED: i64 = 2 << 20;
 
-/// What a sink has taken nothing for is full.
+/// A connection that takes nothing for this long is full.
 const STILL: Duration = Duration::from_secs(1);
 
 async fn fill(mut connection: Connection) -> Connection {
@@ -33,7 +33,7 @@ async fn fill(mut connection: Connection) -> Connection {
     connection
 }
 
-/// Many at once, so that what is sent for one is between what is sent for the others.
+/// Fills many connections at once, so that their datagrams alternate.
 async fn stall(cluster: &Cluster, target: &Target) -> Vec<Connection> {
     let mut filling = Vec::new();
     for _ in 0..STALLED {

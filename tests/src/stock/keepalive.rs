@@ -83,7 +83,7 @@ impl<S> Watched<S> {
     }
 }
 
-/// Where one direction is in its frames.
+/// Position of one direction within its frames.
 #[derive(Debug, Default)]
 struct Frames {
     skip: usize,

@@ -1,4 +1,4 @@
-//! Packets that do not fit: to their type, to the moment, to the connection.
+//! Packets that do not match their type, the call's state, or the connection.
 
 use bytes::Bytes;
 use http::Method;
