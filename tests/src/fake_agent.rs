@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tunnel::control::{Conversation, Messages, Patience, Role, control_messages, greeting};
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
-use tunnel::transport::quic::{self, Datagrams, Distance};
+use tunnel::transport::quic::{self, Datagrams};
 use tunnel::transport::{HandshakeError, Link, Offered, Tunnel, h2};
 use tunnel_proto::message::{Control, Hello, MAX_DIAL, VERSION, encode_control};
 
@@ -74,8 +74,7 @@ pub async fn open_tunnel(
         Link::Quic => {
             let endpoint =
                 quic::Dialer::new("127.0.0.1:0".parse().unwrap(), Datagrams::of_this_host()).unwrap();
-            let (tunnel, control) =
-                Box::pin(endpoint.connect(server, "127.0.0.1", tls, Distance::Near)).await?;
+            let (tunnel, control) = Box::pin(endpoint.connect(server, "127.0.0.1", tls)).await?;
             Ok((Tunnel::Quic(tunnel), control))
         }
         Link::H2 => {

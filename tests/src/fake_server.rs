@@ -1,4 +1,4 @@
-//! A server that admits agents and tells them a list of servers.
+//! A server that admits agents and records their greetings.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -25,18 +25,13 @@ pub struct FakeServer {
 }
 
 impl FakeServer {
-    /// A server of this id that tells these addresses of servers.
-    pub fn start(pki: &Pki, id: &str, addresses: &[SocketAddr]) -> Self {
+    /// A server of this id.
+    pub fn start(pki: &Pki, id: &str) -> Self {
         let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(pki.agent_listener());
         let (hellos, drain) = (Arc::<Mutex<Vec<Hello>>>::default(), Drain::new());
-        let welcome = Welcome {
-            version: VERSION,
-            server_id: id.to_owned(),
-            server_addresses: addresses.iter().map(ToString::to_string).collect(),
-            ..Welcome::default()
-        };
+        let welcome = Welcome { version: VERSION, server_id: id.to_owned(), ..Welcome::default() };
         let (heard, links) = (Arc::clone(&hellos), drain.clone());
         let task = spawn(async move {
             let mut tunnels = JoinSet::new();

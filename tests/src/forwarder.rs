@@ -4,22 +4,16 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 use tunnel::listen::bind_both;
 
 use crate::task::{Task, spawn};
 
 /// Largest datagram there is.
 const DATAGRAM: usize = 1 << 16;
-
-/// Datagrams in flight at a time, in one direction.
-const QUEUE: usize = 4096;
 
 /// Forwards TCP to a server, and swallows all UDP of the same port, as many
 /// firewalls do.
@@ -68,27 +62,23 @@ struct State {
     widest: usize,
     /// The longest datagram received, dropped ones included.
     longest: usize,
-    /// Delay of a datagram, one way.
-    delay: Duration,
     /// The address from which datagrams go on.
     from: Ipv4Addr,
     mappings: HashMap<SocketAddr, Mapping>,
-    /// The first datagram of each client, in their order.
-    first: Vec<Vec<u8>>,
 }
 
 impl State {
-    /// The arrival of a datagram of this length; `None` if it is dropped.
-    fn arrives(&mut self, len: usize) -> Option<Instant> {
+    /// Whether a datagram of this length arrives.
+    fn arrives(&mut self, len: usize) -> bool {
         self.longest = self.longest.max(len);
-        (!self.cut && len <= self.widest).then(|| Instant::now() + self.delay)
+        !self.cut && len <= self.widest
     }
 }
 
 /// One client, as the server sees it. The port closes with it.
 #[derive(Debug)]
 struct Mapping {
-    line: Line,
+    onward: Arc<UdpSocket>,
     _answers: Task,
 }
 
@@ -101,10 +91,8 @@ impl Wire {
             cut: false,
             widest: DATAGRAM,
             longest: 0,
-            delay: Duration::ZERO,
             from: Ipv4Addr::LOCALHOST,
             mappings: HashMap::new(),
-            first: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let task = spawn(forward(socket, server, Arc::clone(&state)));
@@ -119,16 +107,6 @@ impl Wire {
     /// Drops longer datagrams from now on, in either direction.
     pub fn narrow(&self, widest: usize) {
         self.state.lock().unwrap().widest = widest;
-    }
-
-    /// Delays datagrams from now on, in either direction.
-    pub fn delay(&self, delay: Duration) {
-        self.state.lock().unwrap().delay = delay;
-    }
-
-    /// The first datagram of each client so far, in their order.
-    pub fn first_datagrams(&self) -> Vec<Vec<u8>> {
-        self.state.lock().unwrap().first.clone()
     }
 
     /// The longest datagram received since the last call.
@@ -150,56 +128,28 @@ async fn forward(socket: Arc<UdpSocket>, server: SocketAddr, state: Arc<Mutex<St
     loop {
         let Ok((len, client)) = socket.recv_from(&mut datagram).await else { continue };
         let mut locked = state.lock().unwrap();
-        let Some(arrives) = locked.arrives(len) else { continue };
-        let from = locked.from;
-        if !locked.mappings.contains_key(&client) {
-            locked.first.push(datagram[..len].to_owned());
+        if !locked.arrives(len) {
+            continue;
         }
+        let from = locked.from;
         let mapping = locked.mappings.entry(client).or_insert_with(|| {
             let onward = std::net::UdpSocket::bind((from, 0)).unwrap();
             onward.set_nonblocking(true).unwrap();
             let onward = Arc::new(UdpSocket::from_std(onward).unwrap());
             let answers = answer(Arc::clone(&onward), Arc::clone(&socket), client, Arc::clone(&state));
-            Mapping { line: Line::to(onward, server), _answers: spawn(answers) }
+            Mapping { onward, _answers: spawn(answers) }
         });
-        mapping.line.carry(arrives, &datagram[..len]);
+        // As in any network, datagrams may be lost.
+        let _ = mapping.onward.try_send_to(&datagram[..len], server);
     }
 }
 
 async fn answer(onward: Arc<UdpSocket>, back: Arc<UdpSocket>, client: SocketAddr, state: Arc<Mutex<State>>) {
     let mut datagram = vec![0; DATAGRAM];
-    let line = Line::to(back, client);
     loop {
         let Ok((len, _)) = onward.recv_from(&mut datagram).await else { continue };
-        let arrives = state.lock().unwrap().arrives(len);
-        if let Some(arrives) = arrives {
-            line.carry(arrives, &datagram[..len]);
+        if state.lock().unwrap().arrives(len) {
+            let _ = back.try_send_to(&datagram[..len], client);
         }
-    }
-}
-
-/// Carries datagrams to one address, in their order.
-#[derive(Debug)]
-struct Line {
-    queue: mpsc::Sender<(Instant, Vec<u8>)>,
-    _task: Task,
-}
-
-impl Line {
-    fn to(socket: Arc<UdpSocket>, addr: SocketAddr) -> Self {
-        let (queue, mut queued) = mpsc::channel::<(Instant, Vec<u8>)>(QUEUE);
-        let task = spawn(async move {
-            while let Some((arrives, datagram)) = queued.recv().await {
-                sleep_until(arrives).await;
-                // As in any network, datagrams may be lost.
-                let _ = socket.send_to(&datagram, addr).await;
-            }
-        });
-        Self { queue, _task: task }
-    }
-
-    /// Drops the datagram if the queue is full.
-    fn carry(&self, arrives: Instant, datagram: &[u8]) {
-        let _ = self.queue.try_send((arrives, datagram.to_owned()));
     }
 }

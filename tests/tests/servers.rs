@@ -223,29 +223,12 @@ async fn leases_tell_how_many_servers_there_are() {
     cluster.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_goes_where_a_server_tells_it_that_others_are() {
-    let cluster = Cluster::builder().start().await;
-    let nobody = Target::nobody(NODE).await;
-    let teller = FakeServer::start(&cluster.pki, "teller", &[cluster.server.agents, nobody]);
-    let spec = AgentSpec::new("agent", Link::H2, NODE);
-    let agent = Agent::start(&cluster.pki, &[teller.addr], &spec);
-    // Nobody is there at the third address, and nobody but a server says so.
-    agent.wait_for_servers(2, 2).await;
-    transfer(&cluster.server).await;
-    let hellos = teller.hellos();
-    assert_eq!(hellos.len(), 1);
-    assert_eq!(hellos[0].connected_servers, Vec::<String>::new());
-    agent.wait_until_idle().await;
-    cluster.finish().await;
-}
-
 /// This server recognises no duplicates, so the agent has to; and the agent reads its
 /// token for every attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_greeting_names_the_servers_held_and_carries_the_token_of_today() {
     let cluster = Cluster::builder().start().await;
-    let fake = FakeServer::start(&cluster.pki, "fake", &[]);
+    let fake = FakeServer::start(&cluster.pki, "fake");
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
     std::fs::write(&token, "first\n").unwrap();

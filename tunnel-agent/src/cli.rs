@@ -142,7 +142,7 @@ pub struct SyncArgs {
 
     /// No effect: tunnels that end are noticed at once.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
-    pub probe_interval: Duration,
+    probe_interval: Duration,
 
     /// Go on looking for servers when there is a tunnel to as many as there
     /// should be.
@@ -153,7 +153,7 @@ pub struct SyncArgs {
     /// No effect: servers that are gone are noticed within 15 seconds,
     /// Konnectivity's within a minute.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
-    pub keepalive_time: Duration,
+    keepalive_time: Duration,
 }
 
 /// Flags about the number of servers.

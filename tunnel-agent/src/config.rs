@@ -53,8 +53,6 @@ pub struct Config {
     pub profiling: bool,
     /// When to look for servers, and when again.
     pub sync: Sync,
-    /// What `--keepalive-time` says. The links have shorter limits of their own.
-    pub keepalive: Duration,
     /// The largest datagrams that are tried on QUIC.
     pub datagrams: Datagrams,
     /// Bytes that connections which stand still may keep together; 0 is no limit.
@@ -76,8 +74,6 @@ pub struct Sync {
     pub interval: Duration,
     /// The largest bound of that wait, never less than `interval`.
     pub cap: Duration,
-    /// What `--probe-interval` says. Nothing has to be looked at here.
-    pub probe: Duration,
     /// Also when there is a tunnel to as many servers as there should be.
     pub forever: bool,
 }
@@ -162,7 +158,6 @@ impl TryFrom<Cli> for Config {
             admin: bind("--admin-bind-address", &cli.admin_bind_address, cli.admin_server_port)?,
             profiling: cli.enable_profiling,
             sync: sync(&cli.sync)?,
-            keepalive: cli.sync.keepalive_time,
             datagrams: Datagrams::of_this_host().at_most(cli.max_datagram_size.unwrap_or(LARGEST)),
             stalled_memory: cli.max_stalled_memory,
             patience: Patience::default(),
@@ -228,12 +223,7 @@ fn sync(args: &SyncArgs) -> anyhow::Result<Sync> {
         args.sync_interval <= args.sync_interval_cap,
         "--sync-interval must not be larger than --sync-interval-cap"
     );
-    Ok(Sync {
-        interval: args.sync_interval,
-        cap: args.sync_interval_cap,
-        probe: args.probe_interval,
-        forever: args.sync_forever,
-    })
+    Ok(Sync { interval: args.sync_interval, cap: args.sync_interval_cap, forever: args.sync_forever })
 }
 
 fn lease_count(args: CountArgs) -> anyhow::Result<Option<LeaseCount>> {

@@ -3,7 +3,7 @@
 mod greet;
 mod links;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tunnel::control::Messages;
 use tunnel::drain::Drain;
 use tunnel::stream::Stream;
 use tunnel::transport::konnectivity::{Connected, Introduction};
-use tunnel::transport::quic::{self, Distance};
+use tunnel::transport::quic;
 use tunnel::transport::{HandshakeError, Link, Tunnel};
 use tunnel_proto::message::{Hello, READS_ALIVE, Welcome};
 
@@ -40,9 +40,6 @@ const AFTER_TCP: Duration = Duration::from_secs(2);
 /// For how long it is remembered that QUIC lost.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// Ways that are remembered to lead far away. Addresses of servers come and go.
-const MOST_FAR: usize = 1024;
-
 /// A tunnel to a server that has admitted us.
 #[derive(Debug)]
 pub(crate) struct Greeted {
@@ -50,8 +47,6 @@ pub(crate) struct Greeted {
     pub(crate) server_id: String,
     /// How many servers there are, if this one says so.
     pub(crate) server_count: Option<u32>,
-    /// Where servers are (host:port), if this one knows. Not checked yet.
-    pub(crate) addresses: Vec<String>,
     /// Name and version of the server program, for people.
     pub(crate) software: String,
     /// The control stream, on links that have one.
@@ -76,7 +71,7 @@ pub(crate) enum ConnectError {
 pub(crate) enum Choice {
     /// What the flags allow.
     Any,
-    /// QUIC alone, to replace a tunnel on h2 or one that was made for another distance.
+    /// QUIC alone, to replace a tunnel on h2.
     Quic,
 }
 
@@ -91,8 +86,6 @@ pub(crate) struct Connector {
     links: Links,
     /// Where QUIC lost the race, and when.
     quic_lost: Mutex<HashMap<Way, Instant>>,
-    /// Which lead far away.
-    far: Mutex<HashSet<Way>>,
 }
 
 impl Connector {
@@ -104,22 +97,7 @@ impl Connector {
         endpoint: Option<quic::Dialer>,
     ) -> Self {
         let links = Links::new(&config, drain, endpoint);
-        Self { config, metrics, links, quic_lost: Mutex::default(), far: Mutex::default() }
-    }
-
-    /// From now on, tunnels on this way are made for a server that is far away.
-    pub(crate) fn remember_far(&self, way: Way) {
-        let mut far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
-        if far.len() >= MOST_FAR {
-            // They are found out again.
-            far.clear();
-        }
-        far.insert(way);
-    }
-
-    fn distance(&self, way: &Way) -> Distance {
-        let far = self.far.lock().unwrap_or_else(PoisonError::into_inner);
-        if far.contains(way) { Distance::Far } else { Distance::Near }
+        Self { config, metrics, links, quic_lost: Mutex::default() }
     }
 
     /// Establishes a tunnel and introduces us. Cancel safe: dropping it gives
@@ -216,7 +194,6 @@ impl Connector {
             tunnel: Tunnel::Konnectivity(tunnel),
             server_id,
             server_count: (server_count > 0).then_some(server_count),
-            addresses: Vec::new(),
             software: "konnectivity".to_owned(),
             control: None,
         })
@@ -277,7 +254,7 @@ impl Connector {
             match link {
                 // Which of the two it is, the server says.
                 Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(way)).await,
-                Link::Quic => Box::pin(self.links.quic(way, self.distance(way))).await,
+                Link::Quic => Box::pin(self.links.quic(way)).await,
             }
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));
@@ -294,7 +271,6 @@ fn greeted(tunnel: Tunnel, messages: Messages, welcome: Welcome) -> Greeted {
         tunnel,
         server_id: welcome.server_id,
         server_count: (welcome.server_count > 0).then_some(welcome.server_count),
-        addresses: welcome.server_addresses,
         software: welcome.software,
         control: Some(ControlStream { messages, reads_alive }),
     }

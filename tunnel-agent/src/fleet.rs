@@ -55,8 +55,6 @@ enum Report {
     Drains(String, u64),
     /// The server of a session is silent (true), or is heard of again.
     Suspect(String, u64, bool),
-    /// The server of a session is farther away than the tunnel was made for.
-    Farther(String, u64),
     /// A session is over.
     Ended(String, u64, String),
 }
@@ -228,12 +226,6 @@ impl Keeper {
                     info!(id, "the server is heard of again");
                 }
             }
-            Report::Farther(id, serial) => {
-                if let Some(way) = self.plan.farther(&id, serial, now) {
-                    info!(server = %way, id, "the server is far away: a tunnel with larger windows is to follow");
-                    self.tasks.connector.remember_far(way);
-                }
-            }
             Report::Ended(id, serial, why) => {
                 self.running.remove(&serial);
                 if self.plan.ended(&id, serial, now) {
@@ -251,7 +243,6 @@ impl Keeper {
             server_id: greeted.server_id,
             link: greeted.tunnel.link(),
             server_count: greeted.server_count,
-            addresses: greeted.addresses,
         };
         let id = news.server_id.as_str();
         let Verdict::Keep { serial, replaces } = self.plan.connected(way, purpose, &news, now) else {

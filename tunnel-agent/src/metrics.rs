@@ -72,8 +72,9 @@ impl Metrics {
 
     /// Servers to which a tunnel stands, and to which one should.
     pub fn set_servers(&self, connected: usize, wanted: usize) {
-        self.servers_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
-        self.servers_wanted.set(i64::try_from(wanted).unwrap_or(i64::MAX));
+        let count = |servers| i64::try_from(servers).unwrap_or(i64::MAX);
+        self.servers_connected.set(count(connected));
+        self.servers_wanted.set(count(wanted));
     }
 
     /// A tunnel is over; `broken` is one that the server ended, or that was lost.

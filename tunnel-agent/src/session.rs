@@ -22,10 +22,6 @@ const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 /// Notices that wait for the control stream; there is one.
 const NOTICES: usize = 4;
 
-/// By then a tunnel has had round trips that waited for nothing else: those of three
-/// heartbeats on QUIC.
-const MEASURED: Duration = Duration::from_secs(8);
-
 /// How often a silent server is looked after while streams wait for it.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -130,15 +126,6 @@ impl Session {
     /// is wanted; now and when that changes.
     pub(crate) fn suspect(&self) -> watch::Receiver<bool> {
         self.suspect.subscribe()
-    }
-
-    /// Waits until the server proves to be farther away than the tunnel was made for,
-    /// which may be never. Cancel safe.
-    pub(crate) async fn proves_farther(&self) {
-        tokio::time::sleep(MEASURED).await;
-        if !self.tunnel.is_farther() {
-            std::future::pending().await
-        }
     }
 
     /// Waits until the tunnel is over, and says why. Cancel safe.

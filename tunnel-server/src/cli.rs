@@ -260,12 +260,12 @@ pub struct WireArgs {
 
     /// No effect: agents that are gone are noticed within 15 seconds.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
-    pub keepalive_time: Duration,
+    keepalive_time: Duration,
 
     /// No effect: a socket says that its client is gone, and on TCP the kernel
     /// asks.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
-    pub frontend_keepalive_time: Duration,
+    frontend_keepalive_time: Duration,
 
     /// Answer under /debug/pprof/ on the admin port.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",

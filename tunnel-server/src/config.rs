@@ -55,8 +55,6 @@ pub struct Config {
     pub agent_tls: Arc<rustls::ServerConfig>,
     /// How agents are authenticated by token, if they are.
     pub tokens: Option<TokenAuth>,
-    /// There is no authentication of agents, and the operator said so.
-    pub insecure_anonymous_agents: bool,
     /// Lets a restarted server say on QUIC that its predecessor's tunnels are gone.
     pub reset_secret: Secret,
     /// Admin listener.
@@ -73,10 +71,6 @@ pub struct Config {
     pub kube: KubeAccess,
     /// The Lease that says that this server is there, if one is kept.
     pub leases: Option<LeasePublishing>,
-    /// What `--keepalive-time` says. The links have shorter limits of their own.
-    pub keepalive: Duration,
-    /// What `--frontend-keepalive-time` says.
-    pub frontend_keepalive: Duration,
     /// The largest datagrams that are tried on QUIC.
     pub datagrams: Datagrams,
     /// Bytes that connections which stand still may keep together; 0 is no limit.
@@ -129,7 +123,6 @@ impl TryFrom<ServerArgs> for Config {
             agent_tls: agents.tls,
             reset_secret: agents.reset_secret,
             tokens: agents.tokens,
-            insecure_anonymous_agents: args.tokens.insecure_allow_anonymous_agents,
             agents: bind("--agent-bind-address", &args.agent_bind_address, args.agent_port)?,
             admin: bind("--admin-bind-address", &args.admin_bind_address, args.admin_port)?,
             health: bind("--health-bind-address", &args.health_bind_address, args.health_port)?,
@@ -144,11 +137,9 @@ impl TryFrom<ServerArgs> for Config {
             server_count: args.server_count,
             kube: kube_access(&args.kube)?,
             leases: lease_publishing(args.leases)?,
-            keepalive: args.wire.keepalive_time,
             datagrams: Datagrams::of_this_host().at_most(args.wire.max_datagram_size.unwrap_or(LARGEST)),
             stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),
-            frontend_keepalive: args.wire.frontend_keepalive_time,
             strategies: args.proxy_strategies.into(),
             dial_limit: match args.backend_dial_timeout {
                 Duration::ZERO => LONGEST_DIAL,

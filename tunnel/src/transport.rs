@@ -161,16 +161,6 @@ impl Tunnel {
         }
     }
 
-    /// Whether the peer is so much farther away than the tunnel was made for that
-    /// another one would be faster, as far as is known yet. On h2 a tunnel is made for
-    /// what is measured.
-    pub fn is_farther(&self) -> bool {
-        match self {
-            Self::H2(_) | Self::Konnectivity(_) => false,
-            Self::Quic(tunnel) => tunnel.is_farther(),
-        }
-    }
-
     /// Whether the peer's host says that nobody listens there any more. Behind
     /// a NAT that may be said of a living peer, so ask only about silent ones.
     pub async fn is_port_closed(&self) -> bool {

@@ -119,9 +119,9 @@ fn config(line: &str) -> Config {
     Config::try_from(cli).unwrap_or_else(|error| panic!("{line}: {error:#}"))
 }
 
-fn seconds(interval: u64, cap: u64, probe: u64, forever: bool) -> Sync {
-    let [interval, cap, probe] = [interval, cap, probe].map(Duration::from_secs);
-    Sync { interval, cap, probe, forever }
+fn seconds(interval: u64, cap: u64, forever: bool) -> Sync {
+    let [interval, cap] = [interval, cap].map(Duration::from_secs);
+    Sync { interval, cap, forever }
 }
 
 #[test]
@@ -130,15 +130,14 @@ fn kubeadm() {
     assert_eq!(config.servers[0].to_string(), "35.225.206.7:8132");
     assert_eq!((config.admin.1, config.health), (8133, (None, 8134)));
     assert!(config.token_path.unwrap().ends_with("token"));
-    assert_eq!(config.sync, seconds(1, 10, 1, false));
+    assert_eq!(config.sync, seconds(1, 10, false));
     assert_eq!((config.leases, config.count_source), (None, CountSource::Default));
-    assert_eq!(config.keepalive, Duration::from_secs(3600));
 }
 
 #[test]
 fn konnectivitys_own_example() {
     let config = config(KIND);
-    assert_eq!(config.sync, seconds(5, 30, 5, true));
+    assert_eq!(config.sync, seconds(5, 30, true));
     // It goes to the server as it is, and nobody ever asks for it.
     assert_eq!(config.identifiers, "ipv4=${HOST_IP}");
     let leases = config.leases.unwrap();
@@ -165,18 +164,17 @@ fn hypershift() {
     let worker = config(HYPERSHIFT_WORKER);
     assert_eq!(worker.servers[0].to_string(), "konnectivity-hcp.apps.example.com:443");
     assert_eq!(worker.identifiers, "default-route=true");
-    assert_eq!(worker.sync, seconds(5, 30, 5, true));
-    assert_eq!((worker.keepalive, worker.token_path), (Duration::from_secs(30), None));
+    assert_eq!(worker.sync, seconds(5, 30, true));
+    assert_eq!(worker.token_path, None);
     let control_plane = config(HYPERSHIFT_CONTROL_PLANE);
     assert_eq!(control_plane.identifiers, "ipv4=172.30.1.1&ipv4=172.30.1.2");
-    assert_eq!(control_plane.sync, seconds(60, 300, 30, false));
+    assert_eq!(control_plane.sync, seconds(60, 300, false));
 }
 
 #[test]
 fn kkp() {
     let config = config(KKP);
-    assert_eq!(config.sync, seconds(1, 10, 1, true));
-    assert_eq!(config.keepalive, Duration::from_secs(60));
+    assert_eq!(config.sync, seconds(1, 10, true));
 }
 
 #[test]

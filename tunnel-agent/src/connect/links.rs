@@ -12,7 +12,7 @@ use tunnel::listen::tune_link;
 use tunnel::stream::Stream;
 use tunnel::tls::ALPN;
 use tunnel::transport::konnectivity::{Connected, Introduction};
-use tunnel::transport::quic::{self, Datagrams, Distance};
+use tunnel::transport::quic::{self, Datagrams};
 use tunnel::transport::{HandshakeError, Tunnel, h2, konnectivity};
 
 use super::ATTEMPT_LIMIT;
@@ -72,7 +72,7 @@ impl Links {
     /// Each attempt has a UDP port of its own, which lives as long as its tunnel:
     /// load balancers tell clients apart by it, and would lead one port to one
     /// server for ever.
-    pub(super) async fn quic(&self, way: &Way, distance: Distance) -> Result<Opened, HandshakeError> {
+    pub(super) async fn quic(&self, way: &Way) -> Result<Opened, HandshakeError> {
         let local: SocketAddr = if way.addr.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
         } else {
@@ -83,8 +83,7 @@ impl Links {
             None => quic::Dialer::new(local, self.datagrams)
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
-        let (tunnel, control) =
-            endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls), distance).await?;
+        let (tunnel, control) = endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
         Ok(Opened::Ours(Tunnel::Quic(tunnel), control))
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tunnel_proto::target::{Host, Target};
 
 use super::pace::Pace;
 use crate::config::ServerAddr;
@@ -22,9 +21,6 @@ const RESOLVE_LEAST: Duration = Duration::from_secs(1);
 
 /// Addresses of one name that are dialled.
 const MOST_ADDRESSES: usize = 64;
-
-/// Addresses that one server may tell.
-const MOST_TOLD: usize = 64;
 
 /// One address of a server, and the name that its certificate has to be for. The
 /// unspecified address is that of a name which a proxy is to resolve.
@@ -51,10 +47,6 @@ impl std::fmt::Display for Way {
 pub(super) struct Entry {
     server: ServerAddr,
     name: Arc<str>,
-    /// Whether the operator listed it.
-    listed: bool,
-    /// Connected servers that told of it.
-    tellers: BTreeSet<String>,
     addrs: BTreeSet<SocketAddr>,
     /// For names; addresses need none.
     lookup: Option<Lookup>,
@@ -69,26 +61,19 @@ struct Lookup {
 }
 
 impl Entry {
-    fn new(server: ServerAddr, name: Arc<str>, now: Instant) -> Self {
+    fn new(server: ServerAddr, now: Instant) -> Self {
         let ip: Option<IpAddr> = server.host.parse().ok();
         Self {
-            listed: false,
-            tellers: BTreeSet::new(),
             addrs: ip.map(|ip| SocketAddr::new(ip, server.port)).into_iter().collect(),
             lookup: ip.is_none().then_some(Lookup { next: now, began: None, in_flight: false, failures: 0 }),
+            name: server.host.as_str().into(),
             server,
-            name,
         }
     }
 
     /// Whether a way belongs to this entry.
     pub(super) fn has(&self, way: &Way) -> bool {
         self.name == way.name && self.addrs.contains(&way.addr)
-    }
-
-    /// Whether the operator listed it.
-    pub(super) const fn is_listed(&self) -> bool {
-        self.listed
     }
 
     /// Whether no address of it is known.
@@ -111,55 +96,19 @@ impl Entry {
 pub(super) struct Entries(Vec<Entry>);
 
 impl Entries {
-    /// What the operator listed.
+    /// The operator's list, each entry once.
     pub(super) fn new(servers: &[ServerAddr], now: Instant) -> Self {
-        let mut entries = Self(Vec::new());
+        let mut entries: Vec<Entry> = Vec::new();
         for server in servers {
-            let name = server.host.as_str().into();
-            entries.find_or_add(server.clone(), name, now).listed = true;
+            if entries.iter().all(|entry| entry.server != *server) {
+                entries.push(Entry::new(server.clone(), now));
+            }
         }
-        entries
+        Self(entries)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter()
-    }
-
-    fn find_or_add(&mut self, server: ServerAddr, name: Arc<str>, now: Instant) -> &mut Entry {
-        let found = self.0.iter().position(|entry| entry.server == server && entry.name == name);
-        let at = found.unwrap_or_else(|| {
-            self.0.push(Entry::new(server, name, now));
-            self.0.len() - 1
-        });
-        &mut self.0[at]
-    }
-
-    /// A connected server told where servers are; what it told before is
-    /// forgotten. Texts that are no address are passed over.
-    ///
-    /// A name that the operator wrote stays the one to which certificates are
-    /// held, so that a server can tell where, but not who. Where the operator
-    /// wrote addresses, there is no such name, and each is held to its own.
-    pub(super) fn tell(&mut self, teller: &str, way: &Way, told: &[String], now: Instant) {
-        self.forget(teller);
-        let named = way.name.parse::<IpAddr>().is_err();
-        for target in told.iter().take(MOST_TOLD).filter_map(|text| text.parse::<Target>().ok()) {
-            let host = match target.host() {
-                Host::Ip(ip) => ip.to_string(),
-                Host::Name(name) => name.clone(),
-            };
-            let name = if named { Arc::clone(&way.name) } else { host.as_str().into() };
-            let server = ServerAddr { host, port: target.port() };
-            self.find_or_add(server, name, now).tellers.insert(teller.to_owned());
-        }
-    }
-
-    /// A server that told is gone, and with it what only it told.
-    pub(super) fn forget(&mut self, teller: &str) {
-        self.0.retain_mut(|entry| {
-            entry.tellers.remove(teller);
-            entry.listed || !entry.tellers.is_empty()
-        });
     }
 
     /// Names to be resolved now; each is in flight until [`Self::resolved`].

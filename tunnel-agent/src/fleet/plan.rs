@@ -53,9 +53,6 @@ const LASTED: Duration = Duration::from_secs(10);
 /// end in one moment.
 const SPREAD_ALREADY: f64 = 0.1;
 
-/// Many agents find out at the same time that they are far away, after a server began.
-const FARTHER: Duration = Duration::from_secs(10);
-
 /// Gives numbers from 0 up to 1.
 pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
 
@@ -66,8 +63,7 @@ pub(crate) enum Purpose {
     Need,
     /// It may lead to one more server.
     Search,
-    /// The tunnel to this server should move to QUIC, or to one on QUIC that is made
-    /// for its distance.
+    /// The tunnel to this server should move to QUIC.
     Upgrade(String),
 }
 
@@ -86,7 +82,6 @@ pub(super) struct News {
     pub(super) server_id: String,
     pub(super) link: Link,
     pub(super) server_count: Option<u32>,
-    pub(super) addresses: Vec<String>,
 }
 
 /// What becomes of a tunnel that was established.
@@ -220,7 +215,7 @@ impl Plan {
     /// Servers held, and how many there should be: as many as are said to be, or
     /// as the addresses lead to, whichever is more.
     pub(super) fn numbers(&self) -> (usize, usize) {
-        let unresolved = self.entries.iter().filter(|entry| entry.is_listed() && entry.is_unresolved());
+        let unresolved = self.entries.iter().filter(|entry| entry.is_unresolved());
         let expected = self.expected_behind_ways() + unresolved.count();
         (self.held.len(), expected.max(self.demand.count()))
     }
@@ -270,7 +265,6 @@ impl Plan {
             self.ways.lost(&old.way);
         }
         self.ways.gained(way, &news.server_id);
-        self.entries.tell(&news.server_id, way, &news.addresses, now);
         self.ways.list(&self.entries, now);
         self.search_again(now);
         self.search.fruitless = 0;
@@ -336,15 +330,6 @@ impl Plan {
         }
     }
 
-    /// A server is farther away than the tunnel to it was made for. The way on which
-    /// another one is to be made; `None` if there is another one already.
-    pub(super) fn farther(&mut self, server_id: &str, serial: u64, now: Instant) -> Option<Way> {
-        let at = now + FARTHER.mul_f64((self.random)());
-        let held = self.held.get_mut(server_id).filter(|held| held.serial == serial)?;
-        held.upgrade = Some(at);
-        Some(held.way.clone())
-    }
-
     /// Nothing was heard of a server for too long: it counts as lost. False if
     /// another tunnel has taken the place of this one.
     pub(super) fn suspect(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
@@ -375,8 +360,6 @@ impl Plan {
         } else if self.take(server_id, serial, now).is_none() {
             return false;
         }
-        self.entries.forget(server_id);
-        self.ways.list(&self.entries, now);
         true
     }
 

@@ -40,15 +40,10 @@ impl Standing {
         self.servers.send_if_modified(|servers| {
             let modified = *servers != now;
             if modified {
-                self.metrics.servers_connected.set(gauge(connected));
-                self.metrics.servers_wanted.set(gauge(wanted));
+                self.metrics.set_servers(connected, wanted);
                 *servers = now;
             }
             modified
         });
     }
-}
-
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,18 +104,13 @@ impl Tasks {
     pub(super) fn watch(&self, session: Session, id: String, serial: u64) {
         let reports = self.reports.clone();
         self.drain.spawn("session watch", async move {
-            let (mut suspect, mut drains, mut is_farther) = (session.suspect(), false, false);
-            let mut farther = pin!(session.proves_farther());
+            let (mut suspect, mut drains) = (session.suspect(), false);
             let why = loop {
                 let report = tokio::select! {
                     why = session.ended() => break why,
                     () = session.server_drains(), if !drains => {
                         drains = true;
                         Report::Drains(id.clone(), serial)
-                    }
-                    () = &mut farther, if !is_farther => {
-                        is_farther = true;
-                        Report::Farther(id.clone(), serial)
                     }
                     // Never fails: the session has the other end.
                     Ok(()) = suspect.changed() => {

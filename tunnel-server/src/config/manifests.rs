@@ -168,7 +168,7 @@ fn is_the_usual(config: &Config) {
     assert_eq!(tokens.service_account, "konnectivity-agent");
     assert_eq!(tokens.audience, "system:konnectivity-server");
     assert!(config.kube.kubeconfig.as_ref().unwrap().ends_with("kubeconfig"));
-    assert!(config.unix.is_some() && config.tcp.is_none() && !config.insecure_anonymous_agents);
+    assert!(config.unix.is_some() && config.tcp.is_none());
 }
 
 #[test]
@@ -209,10 +209,6 @@ fn gce() {
     assert_eq!((config.tcp.map(|(bind, _)| bind), config.unix), (Some((None, 8131)), None));
     assert_eq!((config.tokens, config.kube.kubeconfig), (None, None));
     assert_eq!((config.kube.qps, config.kube.burst), (75.0, 150));
-    assert_eq!((config.keepalive, config.frontend_keepalive), {
-        let minute = Duration::from_secs(60);
-        (minute, minute)
-    });
     assert_eq!(config.strategies, [Strategy::DestHost, Strategy::Default]);
 }
 
@@ -250,16 +246,15 @@ fn hypershift() {
     );
     assert_eq!((config.health.1, config.admin.1, config.server_count), (2041, 8093, 3));
     assert_eq!(config.strategies, [Strategy::DestHost, Strategy::DefaultRoute]);
-    assert_eq!(config.keepalive, Duration::from_secs(30));
     let open = read(&format!("{HYPERSHIFT_OPEN} --insecure-allow-anonymous-agents")).unwrap().0;
-    assert!(open.insecure_anonymous_agents && open.tokens.is_none());
+    assert!(open.tokens.is_none());
 }
 
 #[test]
 fn kkp() {
     let config = config(KKP);
     is_the_usual(&config);
-    assert_eq!((config.server_count, config.keepalive), (2, Duration::from_secs(60)));
+    assert_eq!(config.server_count, 2);
 }
 
 #[test]
@@ -271,7 +266,7 @@ fn every_flag_with_its_default() {
     assert_eq!(given.tcp.map(|(bind, _)| bind), default.tcp.map(|(bind, _)| bind));
     assert_eq!((given.agents, given.admin, given.health), (default.agents, default.admin, default.health));
     assert_eq!((given.strategies, given.kube), (default.strategies, default.kube));
-    assert_eq!((given.keepalive, given.server_count), (default.keepalive, default.server_count));
+    assert_eq!(given.server_count, default.server_count);
     assert_eq!((given.leases, given.tokens, given.profiling), (None, None, false));
     // 0 is "no limit" there; here every wait has one.
     assert_eq!(given.dial_limit, LONGEST_DIAL);

@@ -61,8 +61,6 @@ struct World {
     names: BTreeMap<String, Vec<SocketAddr>>,
     /// What every server says of the number of servers.
     count: Option<u32>,
-    /// What servers tell of other addresses.
-    told: Vec<String>,
     link: Link,
     pending: Vec<(Instant, Pending)>,
     tunnels: BTreeMap<u64, String>,
@@ -106,7 +104,6 @@ impl World {
             behind: BTreeMap::new(),
             names: BTreeMap::new(),
             count: None,
-            told: Vec::new(),
             link: Link::Quic,
             pending: Vec::new(),
             tunnels: BTreeMap::new(),
@@ -198,7 +195,6 @@ impl World {
             server_id: id.clone(),
             link: if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link },
             server_count: self.count,
-            addresses: self.told.clone(),
         };
         match self.plan.connected(&way, &purpose, &news, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),

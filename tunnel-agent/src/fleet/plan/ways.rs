@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::fleet::entries::{Entries, Entry, Way};
 
-/// Ways at once, whatever names resolve to and servers tell.
+/// Ways at once, whatever names resolve to.
 const MOST_WAYS: usize = 256;
 
 /// What is to be expected of a way.
@@ -15,9 +15,8 @@ const MOST_WAYS: usize = 256;
 pub(super) enum Standing {
     /// It last led to a server to which another way holds a tunnel.
     Alias,
-    /// It never led anywhere, and may well lead nowhere: only a server told of
-    /// it, or it is of the other family of a name whose first family works, and
-    /// then most likely another address of the same servers.
+    /// It never led anywhere, and belongs to the other address family of a name whose
+    /// first family works: most likely another address of the same servers.
     Doubtful,
     /// No entry has it any more; a tunnel on it goes on.
     Gone,
@@ -187,11 +186,7 @@ impl Ways {
     }
 
     fn is_doubtful(&self, way: &Way, entries: &Entries) -> bool {
-        let mut of: Vec<&Entry> = entries.iter().filter(|entry| entry.has(way)).collect();
-        of.retain(|entry| entry.is_listed());
-        if of.is_empty() {
-            return true;
-        }
+        let of: Vec<&Entry> = entries.iter().filter(|entry| entry.has(way)).collect();
         let reached = |v4: bool| {
             let mut others = of.iter().flat_map(|entry| entry.ways());
             others.any(|other| is_v4(other.addr) == v4 && self.leads(&other).is_some())

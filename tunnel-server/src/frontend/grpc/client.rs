@@ -179,9 +179,7 @@ impl Client {
                 let error = "Unknown connectID".to_owned();
                 self.packets.answer(&mut self.send, &Packet::CloseResponse { error, connect_id })
             }
-            Packet::DialRequest { random, .. } => {
-                self.packets.answer(&mut self.send, &second_dial(random))
-            }
+            Packet::DialRequest { random, .. } => self.packets.answer(&mut self.send, &second_dial(random)),
             // Its dial is long answered; types of the future are skipped.
             Packet::CloseDial { .. } | Packet::Unknown(_) => Ok(()),
             Packet::DialResponse { .. } | Packet::CloseResponse { .. } | Packet::Drain => {

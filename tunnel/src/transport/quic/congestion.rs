@@ -91,7 +91,7 @@ impl ControllerFactory for Config {
         let cubic = Cubic::new(Arc::clone(&self.0), now, mtu);
         let most = most_under_way(Duration::ZERO);
         let (datagram, lately) = (mtu.into(), Lately::default());
-        Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, shortest: None, once: Arc::default() })
+        Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, once: Arc::default() })
     }
 }
 
@@ -106,8 +106,6 @@ struct Tamed {
     in_flight: u64,
     /// Bytes that may be.
     most: u64,
-    /// The shortest round trip, once there was one.
-    shortest: Option<Duration>,
     /// The next datagram may go whatever the window says.
     once: Arc<AtomicBool>,
 }
@@ -117,12 +115,6 @@ pub(super) fn nudge(connection: &quinn::Connection) {
     if let Some(tamed) = of(connection) {
         tamed.once.store(true, Ordering::Relaxed);
     }
-}
-
-/// The shortest round trip on the connection's path so far; quinn counts its first guess
-/// (`initial_rtt`) as one, so it is never longer than that.
-pub(super) fn shortest_round_trip(connection: &quinn::Connection) -> Option<Duration> {
-    of(connection)?.shortest
 }
 
 /// The controller as it is now: a new path has a new one.
@@ -142,7 +134,6 @@ impl Controller for Tamed {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         self.most = most_under_way(rtt.min());
-        self.shortest = Some(rtt.min());
         // A window that is not used says nothing of what the path carries, and is not to
         // grow: it would have to shrink by as much before a loss has an effect.
         let is_unused = self.cubic.window() >= self.most;

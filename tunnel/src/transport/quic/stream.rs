@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
 
-use super::{Distance, OpenStream};
+use super::{OpenStream, STREAM_WINDOW};
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
 /// STOP_SENDING: "I read no more; all is well."
@@ -24,8 +24,6 @@ pub struct Stream {
     send: quinn::SendStream,
     recv: quinn::RecvStream,
     finished: bool,
-    /// That of the tunnel, which has the window.
-    distance: Distance,
     /// Made only for half-closed streams: it costs an allocation.
     stopped: Option<Stopped>,
     /// Held for its drop.
@@ -42,8 +40,8 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream, distance: Distance) -> Self {
-        Self { send, recv, finished: false, distance, stopped: None, open: None }
+    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
+        Self { send, recv, finished: false, stopped: None, open: None }
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -85,8 +83,9 @@ impl Stream {
 
     /// As [`Duplex::held`](crate::duplex::Duplex::held). quinn does not say how much
     /// it keeps; a peer that waits for a reader has filled the window.
+    #[expect(clippy::unused_self, reason = "the other links look it up")]
     pub(crate) const fn held(&self, received: usize) -> usize {
-        received + self.distance.window() as usize
+        received + STREAM_WINDOW as usize
     }
 
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>> {

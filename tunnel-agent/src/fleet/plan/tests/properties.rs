@@ -20,7 +20,6 @@ enum Happens {
     IsGivenUp,
     Count(Option<u32>),
     Leases(Option<u32>),
-    Told(Vec<u8>),
 }
 
 fn behind() -> impl Strategy<Value = Behind> {
@@ -45,7 +44,6 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::IsGivenUp),
         1 => prop::option::of(0..7_u32).prop_map(Happens::Count),
         1 => prop::option::of(0..7_u32).prop_map(Happens::Leases),
-        1 => addrs().prop_map(Happens::Told),
     ]
 }
 
@@ -68,7 +66,6 @@ fn let_happen(world: &mut World, happens: Happens) {
         Happens::IsGivenUp => world.give_up(),
         Happens::Count(count) => world.count = count,
         Happens::Leases(count) => world.plan.leased(count, world.now),
-        Happens::Told(addrs) => world.told = addrs.into_iter().map(|n| addr(n).to_string()).collect(),
     }
     let (connected, wanted) = world.numbers();
     assert_eq!(connected, world.held().len());
@@ -96,7 +93,6 @@ proptest! {
         }
 
         // Everything becomes well, and nobody drains any more.
-        world.told = Vec::new();
         world.names = [("name-0", vec![addr(2), addr(3)]), ("name-1", vec![addr(4)])]
             .map(|(name, addrs)| (name.to_owned(), addrs)).into();
         for (n, id) in (1..=3).zip(IDS) {

@@ -358,49 +358,6 @@ fn the_other_family_of_a_name_is_not_missed() {
 }
 
 #[test]
-fn what_servers_tell_of_others_is_followed_while_they_are_connected() {
-    let mut world = World::new(&["10.0.0.1"], 18);
-    world.put(1, one("a"));
-    world.put(2, one("b"));
-    world.told =
-        ["10.0.0.1:8091", "10.0.0.2:8091", "10.0.0.3:8091", "nonsense", ""].map(str::to_owned).into();
-    world.pass(s(1));
-    // The third does not answer, and nobody but a server says that it is there.
-    assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
-    world.count_dials(s(3600));
-    assert!(world.dialled.len() <= 14, "{} dials", world.dialled.len());
-    assert!(world.dialled.iter().all(|dial| dial.addr == addr(3)));
-    // Both go: what only they told is forgotten.
-    world.put(1, Behind::Refuses);
-    world.put(2, Behind::Refuses);
-    world.lose("a");
-    world.lose("b");
-    world.count_dials(s(60));
-    assert!(world.dialled.iter().all(|dial| dial.addr == addr(1)));
-    assert_eq!(world.numbers(), (0, 1));
-}
-
-#[test]
-fn what_is_told_cannot_change_whose_certificate_is_accepted() {
-    for (host, told, name) in [
-        ("servers", "10.0.0.2:8091", "servers"),
-        ("servers", "other:8091", "servers"),
-        ("10.0.0.1", "10.0.0.2:8091", "10.0.0.2"),
-    ] {
-        let mut world = World::new(&[host], 19);
-        world.names.insert("servers".into(), vec![addr(1)]);
-        world.names.insert("other".into(), vec![addr(2)]);
-        world.put(1, one("a"));
-        world.put(2, one("b"));
-        world.told = vec![told.to_owned()];
-        world.pass(s(5));
-        assert_eq!(world.held(), set(&["a", "b"]), "{host} {told}");
-        let ways: Vec<_> = world.plan.ways.iter().filter(|way| way.addr == addr(2)).collect();
-        assert_eq!(ways.iter().map(|way| &*way.name).collect::<Vec<_>>(), [name]);
-    }
-}
-
-#[test]
 fn for_a_draining_server_another_one_is_looked_for() {
     let mut world = World::new(&["10.0.0.1"], 20);
     world.put(1, one("a"));
@@ -451,26 +408,6 @@ fn an_upgrade_that_fails_or_leads_elsewhere_leaves_the_tunnel_alone() {
     assert_eq!(world.held(), set(&["a", "b"]), "one more is welcome");
     // That one is on QUIC; the other stays what it was, and is tried as before.
     assert!((5..=7).contains(&dials), "{dials} tries in an hour");
-}
-
-#[test]
-fn a_tunnel_to_a_server_that_is_farther_than_thought_is_made_anew() {
-    let mut world = World::new(&["10.0.0.1"], 24);
-    world.put(1, one("a"));
-    world.pass(s(1));
-    assert_eq!(world.plan.farther("a", 7, world.now), None, "an older tunnel does not matter");
-    assert_eq!(world.count_dials(s(60)), 0);
-    world.put(1, Behind::Refuses);
-    let way = world.plan.farther("a", 1, world.now).unwrap();
-    assert_eq!(way.addr, addr(1));
-    assert_eq!(world.count_dials(s(60)), 1, "within seconds, and not again at once");
-    assert_eq!(world.held(), set(&["a"]));
-    world.put(1, one("a"));
-    assert_eq!(world.count_dials(s(3600)), 1);
-    assert_eq!(world.dialled.last().unwrap().purpose, Purpose::Upgrade("a".into()));
-    // The end of the old tunnel means nothing.
-    world.plan.ended("a", 1, world.now);
-    assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
 }
 
 #[test]
