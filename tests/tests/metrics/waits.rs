@@ -121,7 +121,7 @@ async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
     }
 }
 
-/// Each connection keeps its window of 1 MiB, and less than a third of that more.
+/// Each connection keeps its window, and less than a third of that more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() {
     let limit = (4_i64 << 20).to_string();
