@@ -20,7 +20,7 @@ const DATAGRAM: usize = 1 << 16;
 /// server that it picks at random.
 #[derive(Debug)]
 pub struct Balancer {
-    /// Where it listens.
+    /// The balancer's own address.
     pub addr: SocketAddr,
     servers: Servers,
     _tasks: [Task; 2],
@@ -36,7 +36,7 @@ impl Servers {
 }
 
 impl Balancer {
-    /// Forwards to these servers.
+    /// A balancer in front of these servers.
     pub fn to(servers: &[SocketAddr]) -> Self {
         let (tcp, udp) = bind_both(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
         let addr = tcp.local_addr().unwrap();
@@ -46,7 +46,7 @@ impl Balancer {
         Self { addr, servers, _tasks: tasks }
     }
 
-    /// From now on it picks one of these. What stands already is left alone.
+    /// Picks one of these servers from now on. Open connections stay.
     pub fn set(&self, servers: &[SocketAddr]) {
         *self.servers.0.lock().unwrap() = servers.to_vec();
     }
@@ -58,7 +58,7 @@ async fn forward_tcp(listener: TcpListener, servers: Servers) {
         let Some(server) = servers.pick() else { continue };
         connections.spawn(async move {
             if let Ok(mut to) = TcpStream::connect(server).await {
-                // How it ends concerns only its two ends.
+                // Its two ends see how the connection ends.
                 let _ = copy_bidirectional(&mut from, &mut to).await;
             }
         });
@@ -79,7 +79,7 @@ async fn forward_udp(socket: UdpSocket, servers: Servers) {
             let back = Arc::clone(&socket);
             answers.spawn(async move {
                 let mut datagram = vec![0; DATAGRAM];
-                // A server that is gone says so once; its clients hear nothing.
+                // A closed port shows as one receive error; clients are told nothing.
                 while let Ok(len) = onward.recv(&mut datagram).await {
                     let _ = back.send_to(&datagram[..len], client).await;
                 }

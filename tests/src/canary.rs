@@ -1,4 +1,4 @@
-//! A connection that has to live through whatever happens beside it.
+//! A connection that has to survive every event beside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +12,8 @@ use crate::payload;
 use crate::task::{Task, spawn};
 use crate::wait::{wait_for, within};
 
-/// Pause between two rounds: often enough to be there when things happen,
-/// seldom enough not to be what happens.
+/// Pause between two rounds. Shorter, the canary itself would load the test; longer, a
+/// brief disturbance would fall between two rounds.
 const PACE: Duration = Duration::from_millis(15);
 
 /// Sends payloads to an echo over and over, and compares what comes back.
@@ -47,12 +47,12 @@ impl Canary {
         Self { name, rounds, task }
     }
 
-    /// Where it is now, for [`Canary::sings_since`].
+    /// The current round, for [`Canary::sings_since`].
     pub fn round(&self) -> u64 {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    /// Waits for a whole round trip that began after it was in round `before`.
+    /// Waits for a whole round trip that began after round `before`.
     pub async fn sings_since(&self, before: u64) {
         wait_for(&format!("the canary on {}", self.name), async || {
             let now = self.round();

@@ -10,8 +10,8 @@ use crate::panics;
 use crate::parts::{Agent, AgentSpec, Server, ServerSpec};
 use crate::pki::Pki;
 
-/// The loopback address that stands for the node whose agent is on a link, so
-/// that a target's address decides which link leads to it.
+/// The loopback address of the node whose agent is on a link: a target's address
+/// decides which link leads to it.
 pub const fn node(link: Link) -> Ipv4Addr {
     match link {
         Link::Quic => Ipv4Addr::new(127, 0, 0, 1),
@@ -20,7 +20,7 @@ pub const fn node(link: Link) -> Ipv4Addr {
     }
 }
 
-/// What a cluster consists of.
+/// The parts of a cluster.
 #[derive(Debug, Default)]
 pub struct Builder {
     server: Option<ServerSpec>,
@@ -55,7 +55,7 @@ impl Builder {
         self
     }
 
-    /// Starts all of it, and waits until the agents are connected.
+    /// Starts the server and the agents, and waits until the agents are connected.
     pub async fn start(self) -> Cluster {
         panics::record();
         let dir = TempDir::new().unwrap();
@@ -69,7 +69,7 @@ impl Builder {
     }
 }
 
-/// A server with its agents. Dropping it cuts everything.
+/// A server with its agents. Dropping the cluster cuts all connections.
 #[derive(Debug)]
 pub struct Cluster {
     /// The server.
@@ -98,7 +98,7 @@ impl Cluster {
         agents.start().await
     }
 
-    /// One more server, of which the cluster's agents do not know.
+    /// One more server, unknown to the cluster's agents.
     ///
     /// # Errors
     /// When a port is not available.
@@ -111,8 +111,8 @@ impl Cluster {
         Agent::start(&self.pki, &[self.server.agents], spec)
     }
 
-    /// The end of a test: waits until nothing is counted as open any more, and
-    /// fails if the product has panicked.
+    /// The end of a test: waits until every gauge of open things is 0, and fails if
+    /// the product has panicked.
     pub async fn finish(self) {
         self.server.wait_until_idle().await;
         for agent in &self.agents {

@@ -1,4 +1,4 @@
-//! Agents that speak our protocol, up to a point.
+//! Agents that speak our protocol, except for their answers to dials.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::target::Gate;
 use crate::task::{Task, spawn};
 use crate::wait::within;
 
-/// What a fake agent does with a dial, after it has read it.
+/// A fake agent's answer to a dial, after reading it.
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// Sends these bytes, and then nothing.
@@ -59,11 +59,11 @@ pub fn hello(id: &str, identifiers: &str) -> Hello {
     }
 }
 
-/// A tunnel and its control stream, on which nothing was said yet. The drain
-/// holds the tasks of the link.
+/// A tunnel and its control stream, before the greeting. The drain holds the tasks of
+/// the link.
 ///
 /// # Errors
-/// When the server does not want it; some refusals show only later.
+/// When the server refuses the tunnel; some refusals show only later.
 pub async fn open_tunnel(
     server: SocketAddr,
     link: Link,
@@ -118,7 +118,7 @@ impl FakeAgent {
         Self { dials, drain, _tasks: [heart, serving] }
     }
 
-    /// Dials that came.
+    /// Dials received.
     pub fn dials(&self) -> u64 {
         self.dials.load(Ordering::Relaxed)
     }
@@ -144,7 +144,7 @@ async fn serve(tunnel: Tunnel, stream: Stream, answer: Answer) {
         return;
     }
     match answer {
-        // What the server does with it is for the test to see.
+        // The test checks the server's reaction.
         Answer::Bytes(bytes) => drop(messages.send(bytes).await),
         Answer::End => drop(messages.finish().await),
         Answer::Reset => return,

@@ -1,4 +1,4 @@
-//! A server that admits agents and tells them what a test wants it to.
+//! A server that admits agents and records their greetings.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use crate::task::{Task, spawn};
 /// A server on the h2 link that opens no streams.
 #[derive(Debug)]
 pub struct FakeServer {
-    /// Where agents connect.
+    /// The listener of agents.
     pub addr: SocketAddr,
     hellos: Arc<Mutex<Vec<Hello>>>,
     drain: Drain,
@@ -58,7 +58,7 @@ impl FakeServer {
         Self { addr, hellos, drain, _task: task }
     }
 
-    /// What agents said so far.
+    /// Greetings received from agents.
     pub fn hellos(&self) -> Vec<Hello> {
         self.hellos.lock().unwrap().clone()
     }

@@ -1,5 +1,5 @@
-//! Ways to a server that are worse than loopback: one on which UDP is blocked,
-//! and one on which a test decides whether and from where datagrams go on.
+//! Paths to a server: one that blocks UDP, and one on which a test decides whether
+//! and from which address datagrams go on.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +19,7 @@ const DATAGRAM: usize = 1 << 16;
 /// firewalls do.
 #[derive(Debug)]
 pub struct TcpOnly {
-    /// Where it listens.
+    /// The listener's address.
     pub addr: SocketAddr,
     _task: Task,
 }
@@ -35,7 +35,7 @@ impl TcpOnly {
             while let Ok((mut from, _)) = listener.accept().await {
                 connections.spawn(async move {
                     if let Ok(mut to) = TcpStream::connect(server).await {
-                        // How it ends concerns only its two ends.
+                        // Its two ends see how the connection ends.
                         let _ = copy_bidirectional(&mut from, &mut to).await;
                     }
                 });
@@ -49,7 +49,7 @@ impl TcpOnly {
 /// NAT does. There is no TCP on it.
 #[derive(Debug)]
 pub struct Wire {
-    /// Where it listens.
+    /// The listener's address.
     pub addr: SocketAddr,
     state: Arc<Mutex<State>>,
     _task: Task,
@@ -58,11 +58,11 @@ pub struct Wire {
 #[derive(Debug)]
 struct State {
     cut: bool,
-    /// Datagrams that are longer vanish.
+    /// Longer datagrams are dropped.
     widest: usize,
-    /// The longest one that came, whatever became of it.
+    /// The longest datagram received, dropped ones included.
     longest: usize,
-    /// Where datagrams go on from.
+    /// The address from which datagrams go on.
     from: Ipv4Addr,
     mappings: HashMap<SocketAddr, Mapping>,
 }
@@ -99,17 +99,17 @@ impl Wire {
         Self { addr, state, _task: task }
     }
 
-    /// From now on nothing gets through, in either direction, or again all of it.
+    /// Drops every datagram from now on, in either direction, or none.
     pub fn cut(&self, cut: bool) {
         self.state.lock().unwrap().cut = cut;
     }
 
-    /// From now on datagrams that are longer than this vanish, in either direction.
+    /// Drops longer datagrams from now on, in either direction.
     pub fn narrow(&self, widest: usize) {
         self.state.lock().unwrap().widest = widest;
     }
 
-    /// The longest datagram that came since this was asked last.
+    /// The longest datagram received since the last call.
     pub fn longest(&self) -> usize {
         std::mem::take(&mut self.state.lock().unwrap().longest)
     }

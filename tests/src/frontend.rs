@@ -1,4 +1,4 @@
-//! The ways in, and the links behind them.
+//! The frontends, and the links behind them.
 
 use tunnel::transport::Link;
 use tunnel_client::Protocol;
@@ -28,12 +28,12 @@ impl Frontend {
         }
     }
 
-    /// Whether it is on the Unix socket.
+    /// Whether the frontend is on the Unix socket.
     pub const fn is_unix(self) -> bool {
         matches!(self, Self::ConnectUnix | Self::GrpcUnix)
     }
 
-    /// Whether it is gRPC, which knows no half-close.
+    /// Whether the protocol is gRPC, which has no half-close.
     pub const fn is_grpc(self) -> bool {
         matches!(self, Self::GrpcUnix | Self::GrpcMtls)
     }
@@ -42,8 +42,8 @@ impl Frontend {
 /// Both links.
 pub const LINKS: [Link; 2] = [Link::Quic, Link::H2];
 
-/// Checks something on each of the eight ways through the system, one after
-/// the other; the last one printed is the one that failed.
+/// Runs a check for each of the eight pairs of frontend and link, in turn. The last
+/// pair printed is the one that failed.
 pub async fn for_each_combination(check: impl AsyncFn(Frontend, Link)) {
     for link in LINKS {
         for frontend in Frontend::ALL {

@@ -1,4 +1,4 @@
-//! One gRPC call of packets, from either of its ends.
+//! One gRPC call that carries packets, from either end.
 
 use std::future::poll_fn;
 
@@ -10,11 +10,11 @@ use tunnel_proto::packet::{MAX_MESSAGE, Packet};
 
 use crate::wait::within;
 
-/// What this end says.
+/// The sending direction.
 #[derive(Debug)]
 pub struct Say(SendStream<Bytes>);
 
-/// What the other end says.
+/// The receiving direction.
 #[derive(Debug)]
 pub struct Hear {
     body: RecvStream,
@@ -34,7 +34,7 @@ impl Say {
             let room = match self.0.capacity() {
                 0 => match within("a window", poll_fn(|cx| self.0.poll_capacity(cx))).await {
                     Some(Ok(room)) => room,
-                    // The other end has ended the call; what it said of it is there to read.
+                    // The other end has ended the call; its status can be read.
                     Some(Err(_)) | None => return,
                 },
                 room => room,
@@ -66,7 +66,7 @@ impl Say {
         let _ = self.0.send_trailers(trailers(code, text));
     }
 
-    /// Ends the call, as clients do that are no longer interested.
+    /// Cancels the call, as clients do.
     pub fn cancel(&mut self) {
         self.0.send_reset(h2::Reason::CANCEL);
     }
@@ -77,7 +77,7 @@ impl Hear {
         Self { body, deframer: Deframer::grpc(MAX_MESSAGE) }
     }
 
-    /// The next message, `None` at the end of the call; waits for ever.
+    /// The next message, `None` at the end of the call. Waits without a limit.
     ///
     /// # Errors
     /// When the call or its connection is cut.
@@ -103,7 +103,7 @@ impl Hear {
         Some(Packet::decode(self.message().await?).unwrap())
     }
 
-    /// The status, once everything else was read.
+    /// The status. To be called when all messages have been read.
     pub async fn status(&mut self) -> (u16, String) {
         let trailers = within("trailers", self.body.trailers()).await.unwrap().unwrap_or_default();
         status(&trailers)
@@ -182,7 +182,7 @@ impl Call {
     }
 }
 
-/// What gRPC says at the end.
+/// gRPC's status and message.
 pub fn status(fields: &HeaderMap) -> (u16, String) {
     let text = |name| fields.get(name).map(|value| value.to_str().unwrap().to_owned());
     (text("grpc-status").unwrap().parse().unwrap(), text("grpc-message").unwrap_or_default())

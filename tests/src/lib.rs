@@ -3,11 +3,11 @@
 //!
 //! * [`Cluster`]: servers and agents, started through their real flags, each
 //!   of which a test can drain or kill; [`Frontend`] and
-//!   [`for_each_combination`]: the four ways in and the two links;
-//! * [`Target`]: what agents connect to; [`payload`]: bytes that tell whose
-//!   they are; [`Canary`]: a connection that has to live through everything;
-//! * [`TcpOnly`], [`Wire`], [`Balancer`]: what may be in between;
-//! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that do not do what they should;
+//!   [`for_each_combination`]: the four frontends and the two links;
+//! * [`Target`]: servers that agents connect to; [`payload`]: bytes that show their
+//!   connection and position; [`Canary`]: a connection that has to survive;
+//! * [`TcpOnly`], [`Wire`], [`Balancer`]: paths between agents and servers;
+//! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that break the protocol;
 //! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
 //! * [`panics`]: a panic in the product fails the test that looks.

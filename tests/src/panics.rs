@@ -1,10 +1,9 @@
 //! A record of panics in the product.
 //!
 //! A panic in a task of a server or agent ends that task and, to the test, may
-//! look like any closed connection. So a hook writes down every panic that does
-//! not come from the tests themselves. This is the one global thing: hooks
-//! belong to the process. Each test has a runtime of its own, and is told of
-//! the panics on that one.
+//! look like any closed connection. So a hook records every panic outside the
+//! tests' own code. A hook belongs to the process, so the record is global; each
+//! test has a runtime of its own and checks the panics on that runtime.
 
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -13,7 +12,7 @@ use tokio::runtime::{Handle, Id};
 static INSTALL: Once = Once::new();
 static SEEN: Mutex<Vec<(Option<Id>, String)>> = Mutex::new(Vec::new());
 
-/// Begins to record; further calls do nothing.
+/// Installs the hook; further calls do nothing.
 pub fn record() {
     INSTALL.call_once(|| {
         let usual = std::panic::take_hook();

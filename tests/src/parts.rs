@@ -1,4 +1,4 @@
-//! The parts of a cluster: servers and agents, each with an end of its own.
+//! The parts of a cluster: servers and agents, each with its own drain.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,12 +26,12 @@ fn command_line(program: &str, flags: &Flags) -> Vec<String> {
     std::iter::once(program.to_owned()).chain(flags).collect()
 }
 
-/// A program that runs.
+/// A running program.
 #[derive(Debug)]
 struct Running {
-    /// The program's own drain: killing it cuts everything.
+    /// The program's own drain; killing it cuts all connections.
     program: Drain,
-    /// Starting it is SIGTERM.
+    /// Starts the drain, as SIGTERM does.
     signal: Drain,
     task: Task,
 }
@@ -83,13 +83,13 @@ pub struct ServerSpec {
     pub id: String,
     /// Port for agents; 0 is any.
     pub agent_port: u16,
-    /// How long it waits for silent agents, if not as usual.
+    /// How long it waits for silent agents; `None` is the default.
     pub patience: Option<Patience>,
     flags: Flags,
 }
 
 impl ServerSpec {
-    /// A server with an id that no other of the cluster has.
+    /// A server with an id that is unique in the cluster.
     pub fn new(id: &str) -> Self {
         Self { id: id.to_owned(), agent_port: 0, patience: None, flags: Flags::new() }
     }
@@ -111,7 +111,7 @@ pub struct Server {
     pub tcp: SocketAddr,
     /// Unix frontend.
     pub unix: PathBuf,
-    /// Where agents connect, TCP and UDP.
+    /// Listener of agents, TCP and UDP.
     pub agents: SocketAddr,
     /// Health listener.
     pub health: SocketAddr,
@@ -120,7 +120,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one through its flags.
+    /// Starts a server from its flags.
     ///
     /// # Errors
     /// When the flags are wrong or a port is not available.
@@ -129,7 +129,7 @@ impl Server {
         let shown = |path: PathBuf| path.display().to_string();
         let mut flags: Flags = [
             ("uds-name", shown(unix.clone())),
-            // Port 0 would mean "none"; it is put into the configuration below.
+            // Port 0 would mean "none" as a flag, so the configuration gets it below.
             ("server-port", "1".to_owned()),
             ("server-bind-address", "127.0.0.1".to_owned()),
             ("server-cert", shown(pki.cert(Who::Server))),
@@ -181,8 +181,8 @@ impl Server {
         Endpoint::tls(self.tcp, ServerName::try_from("localhost").unwrap(), self.tls.clone())
     }
 
-    /// Dials a target. Bytes that come with the answer are kept: a test that
-    /// is slow to read them is no kube-apiserver.
+    /// Dials a target. Bytes that come with the answer are kept, where a
+    /// kube-apiserver fails: a slow test may read them together.
     ///
     /// # Errors
     /// When the dial fails.
@@ -191,7 +191,7 @@ impl Server {
         tunnel_client::dial(frontend.protocol(), &self.endpoint(frontend), target, &options).await
     }
 
-    /// As [`Server::dial`], for dials that have to work.
+    /// As [`Server::dial`]; panics when the dial fails.
     pub async fn connect(&self, frontend: Frontend, target: impl ToString) -> Connection {
         let target = target.to_string();
         let dialed = within("a dial", self.dial(frontend, &target)).await;
@@ -214,7 +214,7 @@ impl Server {
         Metrics::of(self.health).await.unwrap()
     }
 
-    /// Waits until so many tunnels stand.
+    /// Waits until so many tunnels are registered.
     pub async fn wait_for_tunnels(&self, wanted: i64) {
         wait_for(&format!("{wanted} tunnels at {}", self.id), async || {
             let metrics = self.metrics().await;
@@ -237,7 +237,7 @@ impl Server {
         .await;
     }
 
-    /// What `/readyz` says.
+    /// Status and text of `/readyz`.
     ///
     /// # Errors
     /// When the health listener is gone.
@@ -245,18 +245,18 @@ impl Server {
         get(self.health, "/readyz").await
     }
 
-    /// SIGTERM.
+    /// Drains, as after SIGTERM.
     pub fn drain(&self) {
         self.running.signal.start();
     }
 
-    /// Cuts everything and waits for the end.
+    /// Cuts all connections and waits for the end.
     pub async fn kill(&self) {
         self.running.program.kill();
         self.ended(Duration::from_secs(10)).await;
     }
 
-    /// Waits for the end, which [`Server::drain`] brought about.
+    /// Waits for the end of a drain that [`Server::drain`] began.
     pub async fn ended(&self, limit: Duration) {
         self.running.ended(limit, &self.id).await;
     }
@@ -267,7 +267,7 @@ impl Server {
 pub struct AgentSpec {
     /// Its id.
     pub id: String,
-    /// How long it waits for silent servers, if not as usual.
+    /// How long it waits for silent servers; `None` is the default.
     pub patience: Option<Patience>,
     flags: Flags,
 }
@@ -298,12 +298,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one through its flags; it may not be connected yet.
+    /// Starts an agent from its flags, without waiting for its tunnels.
     pub fn start(pki: &Pki, servers: &[SocketAddr], spec: &AgentSpec) -> Self {
         Self::start_with(pki, servers, spec, |app| app)
     }
 
-    /// As [`Agent::start`], with something that flags cannot give.
+    /// As [`Agent::start`], with a change that no flag makes.
     pub fn start_with(
         pki: &Pki,
         servers: &[SocketAddr],
@@ -321,7 +321,7 @@ impl Agent {
             ("health-server-host", "127.0.0.1".to_owned()),
             ("health-server-port", "0".to_owned()),
             ("admin-server-port", "0".to_owned()),
-            // Tests do not wait for a server's recovery from a stampede.
+            // The usual back-off spreads the agents of a fleet, and would make tests slow.
             ("sync-interval", "50ms".to_owned()),
             ("sync-interval-cap", "200ms".to_owned()),
         ]
@@ -344,17 +344,17 @@ impl Agent {
         Metrics::of(self.health).await.unwrap()
     }
 
-    /// Dials that it answered with a connection.
+    /// Dials answered with a connection.
     pub async fn dials(&self) -> i64 {
         self.metrics().await.sum("tunnel_agent_dials_total", &["outcome=\"connected\""])
     }
 
-    /// Connections it has, those being dialled included.
+    /// Open connections, those being dialled included.
     pub async fn connections(&self) -> i64 {
         self.metrics().await.value("tunnel_agent_connections")
     }
 
-    /// Waits until it has no connection.
+    /// Waits until no connection is open.
     pub async fn wait_until_idle(&self) {
         wait_for(&format!("{} to be idle", self.id), async || {
             let metrics = self.metrics().await;
@@ -366,7 +366,7 @@ impl Agent {
         .await;
     }
 
-    /// What `/readyz` says.
+    /// Status and text of `/readyz`.
     ///
     /// # Errors
     /// When the health listener is gone.
@@ -374,7 +374,7 @@ impl Agent {
         get(self.health, "/readyz").await
     }
 
-    /// Waits until it has tunnels to so many servers of so many.
+    /// Waits until the agent has tunnels to `connected` of `wanted` servers.
     pub async fn wait_for_servers(&self, connected: i64, wanted: i64) {
         wait_for(&format!("{connected} of {wanted} servers at {}", self.id), async || {
             let metrics = self.metrics().await;
@@ -387,24 +387,24 @@ impl Agent {
         .await;
     }
 
-    /// Attempts to connect that ended so.
+    /// Attempts to connect with this outcome.
     pub async fn attempts(&self, outcome: &str) -> i64 {
         let label = format!("outcome=\"{outcome}\"");
         self.metrics().await.sum("tunnel_agent_tunnel_attempts_total", &[&label])
     }
 
-    /// SIGTERM.
+    /// Drains, as after SIGTERM.
     pub fn drain(&self) {
         self.running.signal.start();
     }
 
-    /// Cuts everything and waits for the end.
+    /// Cuts all connections and waits for the end.
     pub async fn kill(&self) {
         self.running.program.kill();
         self.ended(Duration::from_secs(10)).await;
     }
 
-    /// Waits for the end, which [`Agent::drain`] brought about.
+    /// Waits for the end of a drain that [`Agent::drain`] began.
     pub async fn ended(&self, limit: Duration) {
         self.running.ended(limit, &self.id).await;
     }

@@ -1,7 +1,7 @@
-//! Bytes that tell whose they are.
+//! Payloads that show their connection and position.
 //!
-//! Both ends make the same bytes from a seed, so one that is lost, doubled,
-//! changed or of another connection shows, with its position.
+//! Both ends make the same bytes from a seed. So a byte that is lost, doubled, changed
+//! or of another connection shows, with its position.
 
 use std::io;
 
@@ -73,7 +73,7 @@ impl Hasher {
     }
 }
 
-/// What tests and targets say to each other in front of a payload.
+/// Announces a payload between tests and targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Of the payload.
@@ -88,7 +88,7 @@ impl Header {
         Self { seed, len: size(seed) }
     }
 
-    /// On the wire: sixteen bytes.
+    /// The wire format: sixteen bytes.
     pub fn encode(self) -> [u8; 16] {
         let mut wire = [0; 16];
         wire[..8].copy_from_slice(&self.seed.to_le_bytes());
@@ -101,10 +101,10 @@ impl Header {
         [&self.encode()[..], &bytes(self.seed, self.len)].concat()
     }
 
-    /// Reads one.
+    /// Reads a header.
     ///
     /// # Errors
-    /// When the peer ends within it.
+    /// When the peer ends within the header.
     pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
         let (seed, len) = (from.read_u64_le().await?, from.read_u64_le().await?);
         Ok(Self { seed, len: usize::try_from(len).unwrap() })
@@ -114,7 +114,7 @@ impl Header {
 /// Reads to the end.
 ///
 /// # Errors
-/// When there is something else than an orderly end.
+/// When the end is not an orderly one.
 pub async fn read_all(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     from.read_to_end(&mut all).await?;

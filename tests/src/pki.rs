@@ -1,4 +1,4 @@
-//! Certificates: one authority, the three roles, and two that nobody may trust.
+//! Certificates: one authority, three roles, and two certificates to be refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ServerConfig};
 use tunnel::tls::{ALPN, Identity, Offer, agent_client, agent_listener, load_roots};
 
-/// A name of servers that is not this host's, for what loopback is exempt from.
+/// A server name that is not this host's, for rules that exempt loopback.
 pub const FAR_NAME: &str = "server.test";
 
-/// Whose certificate.
+/// The owner of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     /// A server's, for both of its listeners.
@@ -24,9 +24,9 @@ pub enum Who {
     Agent,
     /// A kube-apiserver's.
     Client,
-    /// One of another authority.
+    /// Nobody known: signed by another authority.
     Stranger,
-    /// One that was good in 2020.
+    /// Expired in 2020.
     Expired,
 }
 
@@ -80,24 +80,24 @@ impl Pki {
         self.dir.join(format!("{}.key", who.name()))
     }
 
-    /// How a client of the TCP frontend speaks TLS.
+    /// TLS of a client of the TCP frontend.
     pub fn client(&self, who: Who) -> ClientConfig {
         tunnel_client::tls_config(&self.ca(), &self.cert(who), &self.key(who)).unwrap()
     }
 
-    /// How an agent speaks TLS.
+    /// TLS of an agent.
     pub fn agent(&self, who: Who) -> Arc<ClientConfig> {
         let identity = Identity::load(&self.cert(who), &self.key(who)).unwrap();
         agent_client(Some(&identity), load_roots(&self.ca()).unwrap()).unwrap()
     }
 
-    /// How a listener for agents speaks TLS.
+    /// TLS of a listener for agents.
     pub fn agent_listener(&self) -> Arc<ServerConfig> {
         let identity = Identity::load(&self.cert(Who::Server), &self.key(Who::Server)).unwrap();
         agent_listener(&identity, Some(load_roots(&self.ca()).unwrap()), &Offer::default()).unwrap()
     }
 
-    /// How somebody without a certificate speaks TLS, to agents' listeners too.
+    /// TLS of a client without a certificate, for agents' listeners too.
     pub fn nobody(&self) -> Arc<ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.ca()).unwrap()).unwrap();

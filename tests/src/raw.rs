@@ -1,4 +1,4 @@
-//! Frontends without a client library in between.
+//! Frontends, spoken to without a client library.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl Listener {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Unix, Self::Tcp];
 
-    /// A socket to it, with the TLS of a client that is allowed in.
+    /// A socket to the listener, with the TLS of an admitted client.
     pub async fn open(self, server: &Server, pki: &Pki) -> Box<dyn Io> {
         match self {
             Self::Unix => Box::new(UnixStream::connect(&server.unix).await.unwrap()),
@@ -62,7 +62,7 @@ pub async fn tls(
     TlsConnector::from(config).connect(ServerName::try_from("localhost").unwrap(), tcp).await
 }
 
-/// Reads until the peer ends, in whichever way; what came until then.
+/// The bytes up to the peer's end, orderly or not.
 pub async fn read_to_any_end(from: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut all = Vec::new();
     // A reset is an end as well.
@@ -82,7 +82,7 @@ impl Channel {
     pub async fn over(io: Box<dyn Io>) -> Self {
         let (requests, connection) = h2::client::handshake(io).await.unwrap();
         let driver = spawn(async move {
-            // Its end shows at the calls.
+            // The calls show how the connection ends.
             let _ = connection.await;
         });
         Self { requests, driver }

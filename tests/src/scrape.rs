@@ -1,4 +1,4 @@
-//! What servers and agents say of themselves over HTTP.
+//! The health and metrics pages of servers and agents.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::within;
 /// GETs a page of a health listener; the status and the body.
 ///
 /// # Errors
-/// When nobody answers there.
+/// When nothing answers there.
 pub async fn get(addr: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n");
     let answer = within("a page of the health listener", async {
@@ -36,14 +36,14 @@ impl Metrics {
     /// Scrapes a health listener.
     ///
     /// # Errors
-    /// When nobody answers there.
+    /// When nothing answers there.
     pub async fn of(health: SocketAddr) -> std::io::Result<Self> {
         let (status, text) = get(health, "/metrics").await?;
         assert_eq!(status, 200, "{text}");
         Ok(Self::parse(&text))
     }
 
-    /// Reads what a scrape brought.
+    /// Parses a scrape.
     pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter_map(|line| line.rsplit_once(' '));
@@ -60,7 +60,7 @@ impl Metrics {
         self.0.iter().filter_map(|(sample, value)| Some((labels(sample)?, *value as i64))).collect()
     }
 
-    /// A metric without labels; one that does not exist is 0.
+    /// A metric without labels; 0 if it does not exist.
     pub fn value(&self, name: &str) -> i64 {
         self.0.get(name).map_or(0, |value| *value as i64)
     }

@@ -2,11 +2,11 @@
 //!
 //! Both of them are the other side of our programs when a cluster moves from
 //! Konnectivity: a [`StockAgent`] on our server, a [`StockServer`] for our
-//! agent. Tests say packet by packet what they send and expect; a [`GoAgent`]
-//! does by itself what the real agent does, its weaknesses included.
+//! agent. Tests script their packets one by one; a [`GoAgent`] behaves as the real
+//! agent does, its defects included.
 //!
-//! The paths, fields, limits and texts here are written down by hand and not
-//! taken from our own code, which is what they judge.
+//! The paths, fields, limits and texts here are written by hand and not taken from
+//! our own code, because they judge it.
 
 mod agent;
 mod automatic;
@@ -17,8 +17,8 @@ pub use agent::{Metadata, NotServed, StockAgent, alpn};
 pub use automatic::{GoAgent, GoSettings};
 pub use server::{AgentCall, Manners, StockServer};
 
-/// The method that agents call. There is no proto package in front of it.
+/// The path of the agents' method. Konnectivity's proto file has no package.
 pub const CONNECT_PATH: &str = "/AgentService/Connect";
 
-/// The most that our side may put into one DATA packet.
+/// The largest payload of a DATA packet of ours.
 pub const LARGEST_DATA: usize = 32 * 1024;

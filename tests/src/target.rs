@@ -1,4 +1,4 @@
-//! What agents connect to: servers that do one thing each.
+//! Targets: servers that do one thing each.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::payload::{self, Digest, Hasher, Header};
 use crate::task::{Task, spawn};
 use crate::wait::within;
 
-/// What a sink got on one connection.
+/// A sink's account of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// Bytes behind the header.
@@ -27,10 +27,10 @@ pub struct Report {
     pub clean: bool,
 }
 
-/// A server on a loopback address; its connections end with it.
+/// A server on a loopback address. Dropping it ends its connections.
 #[derive(Debug)]
 pub struct Target {
-    /// Where it listens.
+    /// The target's address.
     pub addr: SocketAddr,
     seen: Arc<Seen>,
     _task: Option<Task>,
@@ -38,7 +38,7 @@ pub struct Target {
     _listener: Option<TcpListener>,
 }
 
-/// What all connections of a target have seen.
+/// Counts of all connections of a target.
 #[derive(Debug, Default)]
 struct Seen {
     moved: AtomicU64,
@@ -52,7 +52,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Keeps something back until a test lets it go.
+/// Holds a target's bytes back until a test opens it.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<Semaphore>);
 
@@ -63,19 +63,19 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets everything go, now and later.
+    /// Opens the gate for good.
     pub fn open(&self) {
         self.0.close();
     }
 
     pub(crate) async fn wait(&self) {
-        // Closing is the signal, so the error is what is waited for.
+        // Closing the channel is the signal, so an error is expected.
         let _ = self.0.acquire().await;
     }
 }
 
 impl Target {
-    /// Does `serve` with each connection. How one fails shows at its other end.
+    /// Runs `serve` for each connection. A failure shows at the other end.
     pub async fn new<F>(ip: Ipv4Addr, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -112,7 +112,7 @@ impl Target {
         .await
     }
 
-    /// Takes a header and everything behind it, and keeps a [`Report`].
+    /// Reads a header and all bytes behind it, and keeps a [`Report`].
     pub async fn sink(ip: Ipv4Addr) -> Self {
         Self::with(ip, async |mut socket, seen| {
             let header = Header::read(&mut socket).await?;
@@ -222,7 +222,7 @@ impl Target {
         .await
     }
 
-    /// A listener whose queue is full: who connects gets no answer.
+    /// A listener with a full queue: a client's SYN gets no answer.
     pub async fn black_hole(ip: Ipv4Addr) -> Self {
         const NO_ANSWER: std::time::Duration = std::time::Duration::from_millis(300);
         let socket = TcpSocket::new_v4().unwrap();
@@ -250,7 +250,7 @@ impl Target {
         self.seen.accepted.load(Ordering::Relaxed)
     }
 
-    /// What a sink got behind the header with this seed.
+    /// The report on the connection with this seed.
     pub async fn report(&self, seed: u64) -> Report {
         let mut reports = self.seen.reports.subscribe();
         let found = within("a sink's report", reports.wait_for(|reports| reports.contains_key(&seed))).await;

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A task that ends with its owner, so that nothing of a test outlives it.
+/// A task that is aborted when dropped, so that no task outlives its test.
 #[derive(Debug)]
 pub struct Task<T = ()>(JoinHandle<T>);
 

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// Longer than anything takes that works, on a machine that has other things to do.
+/// Limit of every wait. Longer than any step takes on a busy machine; a shorter limit
+/// fails tests there, a longer one only delays a failure.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Time between two looks at a condition.
+/// Time between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Waits until `look` gives a value. Until then it gives the state that it
-/// found, of which the last one is printed when the time is over.
+/// Waits until `look` returns `Ok`. Its `Err` is the state so far; the last one is
+/// printed when the time is over.
 pub async fn wait_for<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
     wait_within(LIMIT, what, look).await
 }
 
-/// As [`wait_for`], with a limit that is part of what is tested.
+/// As [`wait_for`], with a limit that the test checks.
 pub async fn wait_within<T>(
     limit: Duration,
     what: &str,
@@ -36,7 +37,7 @@ pub async fn wait_within<T>(
     }
 }
 
-/// Bounds something that is not a condition: a read, a dial.
+/// Bounds a single operation, such as a read or a dial.
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{what}: not done after {LIMIT:?}"))
 }

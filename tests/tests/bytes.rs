@@ -1,5 +1,5 @@
-//! Every byte arrives, once, in order and at the right end, on each of the
-//! eight ways through the system.
+//! Every byte arrives, once, in order and at the right end, on each pair of
+//! frontend and link.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -75,7 +75,7 @@ async fn what_a_client_writes_before_it_closes_arrives() {
     .await;
 }
 
-/// On gRPC, which knows no half-close, the target knows the length, and the
+/// gRPC has no half-close, so there the target knows the length, and the
 /// client closes after the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_can_answer_after_the_end_of_the_question() {
@@ -132,7 +132,7 @@ async fn both_directions_carry_bytes_at_the_same_time() {
     .await;
 }
 
-/// As the newer kube-apiservers dial: many calls on one HTTP/2 connection.
+/// Newer kube-apiservers make many calls on one HTTP/2 connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_grpc_connection_carries_many_dials() {
     let cluster = Cluster::on_both_links().await;
@@ -145,7 +145,7 @@ async fn one_grpc_connection_carries_many_dials() {
                 let (channel, target) = (channel.clone(), Arc::clone(&target));
                 async move {
                     let mut connection = channel.dial(&target.to_string()).await.unwrap();
-                    // Less than the windows between the two hold, so one after the other works.
+                    // Less than the windows hold, so all of it may be written before any is read.
                     let sent = payload::bytes(seed, payload::size(seed).min(60_000));
                     let mut back = vec![0; sent.len()];
                     payload::write(&mut connection, &sent).await.unwrap();
@@ -160,8 +160,8 @@ async fn one_grpc_connection_carries_many_dials() {
     cluster.finish().await;
 }
 
-/// FIN and RST stay different, and bytes in front of either arrive. A Unix
-/// socket knows no reset, so there the end looks like any other.
+/// FIN and RST stay different, and bytes in front of either arrive. A Unix socket has
+/// no reset, so there the end looks orderly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_of_the_target_is_no_orderly_end() {
     let cluster = Cluster::on_both_links().await;
@@ -188,7 +188,7 @@ async fn a_reset_of_the_target_is_no_orderly_end() {
     cluster.finish().await;
 }
 
-/// To drop a Unix connection is its orderly end; everything else is told apart.
+/// Dropping a Unix connection is an orderly end; every other end is told apart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_breaks_off_is_no_orderly_end_for_the_target() {
     let cluster = Cluster::on_both_links().await;
@@ -197,7 +197,7 @@ async fn a_client_that_breaks_off_is_no_orderly_end_for_the_target() {
         let header = Header { seed: 9, len: 200_000 };
         let mut connection = cluster.server.connect(frontend, &sink).await;
         payload::write(&mut connection, &header.with_payload()).await.unwrap();
-        // Until all has arrived: a reset takes what is queued with it.
+        // A reset destroys queued bytes, so all have to have arrived.
         wait_for("all bytes to arrive", async || match sink.moved() {
             200_000 => Ok(()),
             n => Err(format!("{n} bytes")),
@@ -216,7 +216,7 @@ async fn a_client_that_breaks_off_is_no_orderly_end_for_the_target() {
 }
 
 /// A kube-apiserver fails on bytes that are read together with the answer.
-/// They are held back for a moment, which a busy machine can miss now and then.
+/// The bytes are held back for 50 ms, which a busy machine can exceed now and then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_of_a_target_do_not_ride_with_the_answer() {
     const TRIES: usize = 20;

@@ -1,5 +1,5 @@
-//! What one connection does is felt by no other on the same agent, however
-//! many of them do it.
+//! Stalled connections do not disturb other connections on the same agent, however
+//! many stall.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -15,14 +15,14 @@ use tunnel_client::{Connection, Options, grpc};
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{Cluster, Frontend, LINKS, Target, Task, node, spawn, wait_for, within};
 
-/// Connections that hold everything up, on all frontends together.
+/// Stalled connections, on all frontends together.
 const STALLED: usize = 64;
 
 /// A healthy transfer.
 const HEALTHY: Header = Header { seed: 77, len: 32 << 20 };
 
-/// How long a round trip may take: generous for a busy machine, and for ever
-/// short of what a stalled stream in front of it would cost.
+/// Limit of a round trip. Shorter, a busy machine would fail the test; a round trip
+/// behind a stalled stream would never end, whatever the limit.
 const ROUND_TRIP: Duration = Duration::from_secs(2);
 
 /// The frontend of the n-th connection.
@@ -30,7 +30,7 @@ fn frontend(n: usize) -> Frontend {
     Frontend::ALL[n % Frontend::ALL.len()]
 }
 
-/// Waits until a count has stopped to grow: all windows and buffers are full.
+/// Waits until a count stops growing: then all windows and buffers are full.
 async fn wait_until_still(what: &str, count: impl Fn() -> u64) {
     const STILL: Duration = Duration::from_millis(200);
     let mut before = 0;
@@ -133,7 +133,7 @@ async fn targets_that_stop_reading_hold_up_nobody() {
     }
 }
 
-/// The newer kube-apiservers put all their dials on one HTTP/2 connection.
+/// Newer kube-apiservers make all dials on one HTTP/2 connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_stop_reading_hold_up_no_other_call_of_their_connection() {
     for link in LINKS {
@@ -157,12 +157,12 @@ async fn calls_that_stop_reading_hold_up_no_other_call_of_their_connection() {
     }
 }
 
-/// What nobody reads must not be taken either: a client that stops is felt by
-/// its target, and by the memory of nobody.
+/// Back-pressure reaches the target of a client that stops reading; no process keeps
+/// the unread bytes in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_reading_is_felt_by_its_target() {
-    // Windows and socket buffers of five hops; what would be without a bound
-    // would be at gigabytes by the time that it stops to grow.
+    // Windows and socket buffers of five hops. A hop without a bound would have
+    // taken gigabytes by now.
     const BOUND: u64 = 64 << 20;
     let cluster = Cluster::on_both_links().await;
     tunnel_tests::for_each_combination(async |frontend, link| {

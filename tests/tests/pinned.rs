@@ -1,7 +1,7 @@
-//! How much memory connections hold that do not get on.
+//! Memory of stalled connections.
 //!
-//! Everything runs on the test's own thread, of which all allocations are counted:
-//! what both ends hold together, and nothing of another test.
+//! Both ends run on the test's own thread, whose allocations are counted: the memory
+//! of both ends, and of no other test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 
@@ -28,7 +28,7 @@ const fn pinned(link: Link) -> i64 {
     }
 }
 
-/// What a sink has taken nothing for is full.
+/// A connection that takes nothing for this long is full.
 const STILL: Duration = Duration::from_secs(1);
 
 async fn fill(mut connection: Connection) -> Connection {
@@ -40,7 +40,7 @@ async fn fill(mut connection: Connection) -> Connection {
     connection
 }
 
-/// Many at once, so that what is sent for one is between what is sent for the others.
+/// Fills many connections at once, so that their datagrams alternate.
 async fn stall(cluster: &Cluster, target: &Target) -> Vec<Connection> {
     let mut filling = Vec::new();
     for _ in 0..STALLED {

@@ -1,4 +1,4 @@
-//! An agent whose network has no way out but an HTTP proxy.
+//! An agent that reaches its server through an HTTP proxy only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -19,7 +19,7 @@ use tunnel_tests::{
     Cluster, FAR_NAME, Frontend, Pki, Target, Task, Who, node, payload, spawn, wait_for, within,
 };
 
-/// A proxy that leads everybody who knows the password to one server.
+/// A proxy to one server, with a password.
 struct Proxy {
     addr: SocketAddr,
     /// First lines of requests.
@@ -63,11 +63,11 @@ async fn forward(mut socket: TcpStream, server: SocketAddr, record: Arc<Mutex<Ve
     }
     let mut onward = TcpStream::connect(server).await.unwrap();
     socket.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
-    // How it ends concerns only its two ends.
+    // Its two ends see how the connection ends.
     let _ = copy_bidirectional(&mut socket, &mut onward).await;
 }
 
-/// An agent that ends with its test.
+/// An agent; dropping it ends it.
 struct Agent {
     drain: Drain,
     health: SocketAddr,
@@ -80,8 +80,8 @@ impl Drop for Agent {
     }
 }
 
-/// An agent with the environment that an operator would give it, and a resolver
-/// that knows no name: only the proxy does.
+/// An agent with an operator's environment, and a resolver that knows no name: the
+/// proxy has to resolve the server's.
 fn start_agent(pki: &Pki, port: u16, environment: &[(&str, String)], lookup: Lookup) -> Agent {
     let file = |path: std::path::PathBuf| path.display().to_string();
     let cli = Cli::try_parse_from([

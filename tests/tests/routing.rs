@@ -1,4 +1,4 @@
-//! Which agent gets a dial, and what people read when none can have it.
+//! The choice of an agent for a dial, and the error when there is none.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -17,7 +17,7 @@ const A: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const B: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 const C: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 
-/// An agent whose identifiers are written out.
+/// An agent with these identifiers.
 fn agent(id: &str, identifiers: &str) -> AgentSpec {
     AgentSpec::new(id, Link::H2, A).flag("agent-identifiers", identifiers)
 }
@@ -28,7 +28,7 @@ async fn ping(connection: &mut Connection) {
     assert_eq!(within("an echo", connection.read_u8()).await.unwrap(), b'x');
 }
 
-/// Dials through every frontend and says which agents got the dials.
+/// Dials through every frontend; the ids of the agents that got a dial.
 async fn who_serves(cluster: &Cluster, agents: &[&Agent], target: &str) -> Vec<String> {
     let mut before = Vec::new();
     for agent in agents {
@@ -67,7 +67,7 @@ async fn strategies_are_asked_in_their_order() {
     assert_eq!(who_serves(&cluster, &agents, &by_name).await, ["by-name"]);
     assert_eq!(who_serves(&cluster, &agents, &by_name.to_uppercase()).await, ["by-name"]);
     assert_eq!(who_serves(&cluster, &agents, &on_b.to_string()).await, ["route"]);
-    // Without it, any agent will do, those with other identifiers too.
+    // Without a default route every agent is a candidate, with any identifiers.
     cluster.agents[2].kill().await;
     cluster.server.wait_for_tunnels(3).await;
     let left = [agents[0], agents[1], agents[3]];
@@ -82,7 +82,7 @@ async fn the_longest_network_of_the_target_decides() {
         agent("all", "cidr=127.0.0.0/8"),
         agent("some", "cidr=127.0.0.0/29&cidr=fd00::/8"),
         agent("one", &format!("cidr={B}/32")),
-        // Konnectivity takes any text for an address; it is never asked for.
+        // Konnectivity accepts any text as an address; no dial asks for it.
         agent("none", "ipv4=${HOST_IP}&cidr=127.0.0.3"),
     ];
     let builder = specs.into_iter().fold(Cluster::builder(), |builder, spec| builder.agent(spec));
@@ -144,7 +144,7 @@ async fn an_agent_that_left_is_named() {
         assert!(text.starts_with(&format!("no agent serves {A}: agent worker-7 last seen ")), "{text}");
         assert!(text.contains("No agent available"), "{text}");
         assert_eq!(status, (!frontend.is_grpc()).then_some(503));
-        // Also where it did not say that it serves the target, as with the strategy `default`.
+        // Also an agent that did not claim the target, as with the strategy `default`.
         let (_, text) = cluster.server.refusal(frontend, &format!("{C}:80")).await;
         assert!(text.starts_with("No agent available: agent worker-7 last seen "), "{text}");
     }
@@ -162,7 +162,7 @@ async fn a_host_that_no_agent_serves_is_named() {
     cluster.finish().await;
 }
 
-/// The texts are Go's, because runbooks and other programs look for them.
+/// The texts are Go's, because runbooks and other programs search for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_dialled_is_refused_in_the_words_of_go() {
     let cluster = Cluster::builder().server_flag("proxy-strategies", "destHost,default");
@@ -176,7 +176,7 @@ async fn what_cannot_be_dialled_is_refused_in_the_words_of_go() {
     .await;
     for frontend in Frontend::ALL {
         let (status, text) = cluster.server.refusal(frontend, "no-such-host.invalid:80").await;
-        // Where there is no DNS at all, that is what is said.
+        // The error of a machine without DNS.
         let text = text.replace("server misbehaving", "no such host");
         assert_eq!(text, "dial tcp: lookup no-such-host.invalid: no such host");
         assert_eq!(status, (!frontend.is_grpc()).then_some(502));
@@ -232,7 +232,7 @@ async fn a_dial_is_tried_on_another_agent_when_the_first_dies() {
         let echo = Target::echo(node(link)).await;
         let retries = async || cluster.server.metrics().await.value("tunnel_server_dial_retries_total");
         for (frontend, done) in Frontend::ALL.into_iter().zip(1..) {
-            // Idle agents are preferred, so it is not long until it is asked.
+            // Idle agents are preferred, so this one is asked soon.
             let busy = cluster.server.connect(frontend, &echo).await;
             let served = format!("ipv4={}", node(link));
             let dies = FakeAgent::join(&cluster, link, hello("dies", &served), Answer::Die).await;
@@ -268,7 +268,7 @@ async fn a_dial_of_the_only_agent_that_dies_says_who_was_lost() {
     }
 }
 
-/// As when an agent was replaced in a hurry: its older tunnel is still good.
+/// The older tunnel of an agent that was replaced is still good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dial_is_tried_on_the_older_tunnel_of_an_agent_when_the_newest_dies() {
     for_each_combination(async |frontend, link| {

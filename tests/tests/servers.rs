@@ -20,7 +20,7 @@ use tunnel_tests::{
 
 const NODE: Ipv4Addr = node(Link::Quic);
 
-/// The server has a tunnel, once, and it works.
+/// Asserts that the server has exactly one tunnel, and that it works.
 async fn transfer(server: &Server) {
     server.wait_for_tunnels(1).await;
     let source = Target::source(NODE).await;
@@ -35,7 +35,7 @@ async fn duplicates(server: &Server) -> i64 {
     server.metrics().await.sum("tunnel_server_rejected_agents_total", &["reason=\"duplicate\""])
 }
 
-/// Three servers of which each says that there are three.
+/// Three servers; each announces a count of three.
 async fn three_servers() -> (Cluster, [Server; 2]) {
     let three = |id: &str| ServerSpec::new(id).flag("server-count", "3");
     let cluster = Cluster::builder().server(three("one")).start().await;
@@ -55,7 +55,7 @@ async fn an_agent_keeps_a_tunnel_to_every_server_of_its_list() {
             transfer(server).await;
         }
 
-        // One that goes is missed, and found again.
+        // A server that stops is missed, and found again.
         other.kill().await;
         agent.wait_for_servers(1, 2).await;
         transfer(&cluster.server).await;
@@ -69,8 +69,8 @@ async fn an_agent_keeps_a_tunnel_to_every_server_of_its_list() {
     }
 }
 
-/// Behaviour 12 of Konnectivity's tests, and what its agents do not tell: how
-/// many servers are missing.
+/// Behaviour b12, and the number of missing servers, which Konnectivity's agents do not
+/// report.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_servers_behind_a_random_load_balancer_one_killed_and_one_added() {
     for transport in ["h2", "quic", "auto"] {
@@ -104,9 +104,9 @@ async fn three_servers_behind_a_random_load_balancer_one_killed_and_one_added() 
     }
 }
 
-/// The agent must not count one server twice, and its attempts to find another
-/// one must not disturb the tunnel it has. All ways are dialled in one moment
-/// first, so that no attempt knows of another.
+/// The agent must not count one server twice, and its search for another server must
+/// not disturb its tunnel. All addresses are dialled at the same time first, so that no
+/// attempt knows of another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_ways_to_one_server_are_one_tunnel() {
     for link in LINKS {
@@ -139,8 +139,8 @@ async fn many_ways_to_one_server_are_one_tunnel() {
     }
 }
 
-/// A duplicate is recognised before it costs an authentication: before anything
-/// that the agent says of itself is looked at.
+/// A duplicate is recognised before authentication, and before the other fields of the
+/// greeting are checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_duplicate_is_told_so_before_anything_else() {
     let cluster = Cluster::builder().start().await;
@@ -159,7 +159,7 @@ async fn a_duplicate_is_told_so_before_anything_else() {
         };
         let duplicate = (RejectionKind::Duplicate, cluster.server.id.clone());
         assert_eq!(answer(&["a", &cluster.server.id, "b"], "not an id").await, duplicate);
-        // Everybody else is looked at, and not told who rejects.
+        // Other agents are checked, and their rejection does not name the server.
         let identity = (RejectionKind::Identity, String::new());
         assert_eq!(answer(&["a", "b", ""], "agent").await, identity);
         assert_eq!(answer(&[], "agent").await, identity);
@@ -187,13 +187,13 @@ async fn every_address_of_a_name_gets_a_tunnel() {
         let agent = Agent::start_with(&cluster.pki, &[], &spec, |app| app.resolving_with(lookup));
         agent.wait_for_servers(2, 2).await;
 
-        // The name moves. What works goes on, what fails makes it looked up.
+        // The name's addresses change. Working tunnels stay; a failed one causes a look-up.
         *addresses.lock().unwrap() = vec![two.agents, three.agents];
         two.kill().await;
         agent.wait_for_servers(2, 2).await;
         transfer(one).await;
         transfer(&three).await;
-        // An address that has vanished is not wanted back.
+        // An address that left the name is not dialled again.
         one.kill().await;
         agent.wait_for_servers(1, 2).await;
         agent.wait_until_idle().await;
@@ -215,7 +215,7 @@ async fn leases_tell_how_many_servers_there_are() {
     for server in others.iter().chain([&cluster.server]) {
         transfer(server).await;
     }
-    // Fewer leases do not cut what works.
+    // Fewer Leases cut no working tunnel.
     leases.send(Some(2)).unwrap();
     agent.wait_for_servers(3, 2).await;
     let (_, text) = get(agent.health, "/readyz?verbose").await.unwrap();
@@ -223,8 +223,8 @@ async fn leases_tell_how_many_servers_there_are() {
     cluster.finish().await;
 }
 
-/// This server recognises nobody, so the agent notices duplicates by itself; and
-/// it reads its token for every attempt.
+/// This server recognises no duplicates, so the agent has to; and the agent reads its
+/// token for every attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_greeting_names_the_servers_held_and_carries_the_token_of_today() {
     let cluster = Cluster::builder().start().await;
@@ -247,7 +247,7 @@ async fn a_greeting_names_the_servers_held_and_carries_the_token_of_today() {
     };
     said("first", &[]).await;
     said("first", &["fake"]).await;
-    // As a kubelet does it: the new file takes the place of the old one.
+    // A kubelet replaces the file in this way: a new file is renamed over the old one.
     let new = dir.path().join("new");
     std::fs::write(&new, "second").unwrap();
     std::fs::rename(&new, &token).unwrap();

@@ -1,5 +1,5 @@
-//! What a bad network does to tunnels on QUIC: streams outlive a cut, a NAT that
-//! forgets, and another address; new dials do not wait for any of it.
+//! Tunnels on QUIC on a bad network: streams survive a cut, a NAT that forgets, and a
+//! change of address; new dials wait for none of these.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -18,14 +18,14 @@ use tunnel_tests::{
 
 const NODE: Ipv4Addr = node(Link::Quic);
 
-/// As usual, but for tests that wait for it.
+/// The usual limits, shortened for tests that wait for them.
 const SHORT: Patience = Patience {
     suspect: Duration::from_millis(1500),
     limit: Duration::from_secs(60),
     heartbeat: Duration::from_millis(300),
 };
 
-/// A transfer that is under way while something happens.
+/// Size of a transfer that runs during an event.
 const TRANSFER: Header = Header { seed: 91, len: 8 << 20 };
 
 async fn ping(connection: &mut Connection) {
@@ -33,7 +33,7 @@ async fn ping(connection: &mut Connection) {
     assert_eq!(within("an echo", connection.read_u8()).await.unwrap(), b'x');
 }
 
-/// A server, and an agent that reaches it on a wire.
+/// A server, and an agent that reaches it through a [`Wire`].
 struct Wired {
     cluster: Cluster,
     wire: Wire,
@@ -77,7 +77,7 @@ impl Wired {
         self.cluster.server.metrics().await.sum("tunnel_server_tunnels_closed_total", &[])
     }
 
-    /// Everybody sees that the other side is silent.
+    /// Waits until both sides suspect each other.
     async fn cut(&self) {
         self.wire.cut(true);
         self.wait_for_suspects(1).await;
@@ -113,7 +113,7 @@ async fn streams_outlive_a_cut_of_the_network_during_which_nothing_is_dialled() 
     assert_eq!((status, text.contains("no servers connected")), (503, true), "{text}");
     let (_, text) = server.refusal(Frontend::ConnectUnix, &echo.to_string()).await;
     assert!(text.contains("agent agent last seen") && text.contains("No agent available"), "{text}");
-    // What the target and clients say meanwhile waits.
+    // Bytes that the target and clients send meanwhile wait.
     gate.open();
     for connection in &mut echoes {
         payload::write(connection, b"y").await.unwrap();
@@ -136,7 +136,7 @@ async fn streams_outlive_a_cut_of_the_network_during_which_nothing_is_dialled() 
     wired.finish().await;
 }
 
-/// The cut concerns one of two ways to the server.
+/// The cut affects one of two paths to the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_tunnel_is_replaced_and_its_streams_come_back() {
     let mut spec = ServerSpec::new("server");
@@ -151,8 +151,8 @@ async fn a_silent_tunnel_is_replaced_and_its_streams_come_back() {
     let mut old = cluster.server.connect(Frontend::ConnectMtls, &echo).await;
     ping(&mut old).await;
 
-    // Which of the ways holds the tunnel is not known: one after the other is cut,
-    // with the echo as the witness.
+    // The path of the tunnel is not known, so each is cut in turn, until the echo
+    // stops.
     for wire in &wires {
         wire.cut(true);
         agent.wait_for_servers(1, 1).await;
@@ -161,7 +161,7 @@ async fn a_silent_tunnel_is_replaced_and_its_streams_come_back() {
             dialled.map(drop).map_err(|error| error.to_string())
         })
         .await;
-        // The old connection waits; that of the dial is over in a moment.
+        // The old connection waits; the dialled one is over in a moment.
         wait_for("one connection", async || {
             let metrics = cluster.server.metrics().await;
             match metrics.sum("tunnel_server_connections", &["frontend=\"connect\""]) {
@@ -210,8 +210,8 @@ async fn streams_of_a_silent_tunnel_end_at_the_limit() {
     wired.finish().await;
 }
 
-/// Nothing is said on the streams: the agent has to show itself before the server,
-/// whom the closed port tells that the agent's process is gone, believes that.
+/// The streams are idle, so the agent's next heartbeat has to come before the server
+/// acts on the closed port, which looks as if the agent's process were gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_outlive_a_nat_that_forgets_and_another_address() {
     let wired = Wired::new(Patience::default()).await;
@@ -222,12 +222,12 @@ async fn streams_outlive_a_nat_that_forgets_and_another_address() {
     }
     for from in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 77)] {
         wired.wire.forget(from);
-        // Both have looked after each other by then.
+        // By then each side has checked on the other.
         tokio::time::sleep(Duration::from_secs(4)).await;
         for connection in &mut connections {
             ping(connection).await;
         }
-        // The server says something before it has heard where the agent is now.
+        // The server sends before it knows the agent's new address.
         wired.wire.forget(from);
         for connection in &mut connections {
             ping(connection).await;
@@ -238,7 +238,7 @@ async fn streams_outlive_a_nat_that_forgets_and_another_address() {
     wired.finish().await;
 }
 
-/// The limit of silence is for those who may come back.
+/// The limit of silence is for agents that may come back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_agent_is_no_cut() {
     let wired = Wired::new(SHORT).await;
@@ -250,7 +250,8 @@ async fn a_dead_agent_is_no_cut() {
     let began = tokio::time::Instant::now();
     wired.wire.cut(true);
     wired.agent.kill().await;
-    // Now its port is closed: the goodbye was lost, and its host says so.
+    // The agent's port is closed: its CONNECTION_CLOSE was lost, and its kernel answers
+    // with ICMP.
     wired.wire.forget(Ipv4Addr::LOCALHOST);
     for connection in &mut connections {
         let _ = within("the end of a connection", payload::read_all(connection)).await;

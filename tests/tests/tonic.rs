@@ -1,4 +1,4 @@
-//! A client that is not ours as the judge of our gRPC: tonic, on the Unix socket.
+//! tonic, a gRPC library that is not ours, as a client on the Unix socket.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -18,8 +18,8 @@ use tunnel::transport::Link;
 use tunnel_proto::packet::PROXY_PATH;
 use tunnel_tests::{Cluster, Target, node, payload, within};
 
-/// Konnectivity's packet, as far as it is needed here. One-of members are
-/// plain optional fields on the wire.
+/// Konnectivity's packet, with the fields needed here. One-of members are plain
+/// optional fields on the wire.
 #[derive(Clone, PartialEq, Message)]
 struct Packet {
     #[prost(int32, tag = "1")]
@@ -84,7 +84,7 @@ const CLOSE_REQ: i32 = 2;
 const CLOSE_RSP: i32 = 3;
 const DATA: i32 = 4;
 
-/// What is sent on a call.
+/// The sending side of a call.
 struct Outgoing(mpsc::Receiver<Packet>);
 
 impl Stream for Outgoing {
@@ -123,8 +123,8 @@ async fn next(incoming: &mut Streaming<Packet>) -> Option<Packet> {
     within("a packet", incoming.message()).await.unwrap()
 }
 
-/// Status 0 in the trailers is what tonic makes an end without an error; the
-/// trailers that it leaves must be there.
+/// tonic turns status 0 in the trailers into an end without an error, and keeps the
+/// trailers.
 async fn assert_ends_well(incoming: &mut Streaming<Packet>) {
     assert_eq!(next(incoming).await, None);
     let trailers = within("trailers", incoming.trailers()).await.unwrap();

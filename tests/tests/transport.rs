@@ -1,4 +1,4 @@
-//! Which link an agent takes.
+//! An agent's choice of link.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]

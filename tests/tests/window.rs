@@ -1,4 +1,4 @@
-//! How much one stream on QUIC may hold unread at its receiver.
+//! The flow-control window of a stream on QUIC.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -16,7 +16,7 @@ use tunnel::tls::Identity;
 use tunnel::transport::quic::{Datagrams, Dialer, Listener};
 use tunnel_tests::{Cluster, Who, within};
 
-/// A stream that takes nothing for this long takes no more.
+/// A stream that takes no byte for this long has filled its window.
 const STILL: Duration = Duration::from_millis(300);
 
 const MIB: usize = 1 << 20;
@@ -24,7 +24,7 @@ const MIB: usize = 1 << 20;
 /// The window, in bytes: `STREAM_WINDOW` of the link.
 const WINDOW: usize = 3 * MIB;
 
-/// Writes until nothing more is taken. Returns how many bytes were.
+/// Writes until the window is full. Returns the number of bytes taken.
 async fn taken(stream: &mut Stream) -> usize {
     const ALL: usize = 16 * MIB;
     let mut batch = Batch::default();
@@ -53,7 +53,7 @@ async fn each_end_of_a_stream_on_quic_holds_its_window_and_no_more() {
     let dialing = async {
         let dialed = dialer.connect(at, "127.0.0.1", pki.agent(Who::Agent));
         let (tunnel, mut control) = Box::pin(dialed).await.unwrap();
-        // Shows the server that there is a control stream.
+        // The server learns of the control stream with its first bytes.
         say(&mut control, b"x").await;
         (tunnel, control)
     };

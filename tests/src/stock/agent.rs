@@ -1,4 +1,4 @@
-//! A stock agent, of which every packet is scripted.
+//! A stock agent whose every packet is scripted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::pki::{Pki, Who};
 use crate::task::{Task, spawn};
 use crate::wait::within;
 
-/// What an agent says of itself when it calls.
+/// The metadata of an agent's call.
 #[derive(Debug, Clone)]
 pub struct Metadata(HeaderMap);
 
@@ -30,19 +30,19 @@ impl Metadata {
         Self::empty().and("agentid", id).and("agentidentifiers", "")
     }
 
-    /// Nothing at all.
+    /// No fields.
     pub fn empty() -> Self {
         Self(HeaderMap::new())
     }
 
-    /// Other identifiers than none.
+    /// Sets the identifiers.
     #[must_use]
     pub fn identifiers(mut self, identifiers: &str) -> Self {
         self.0.insert("agentidentifiers", HeaderValue::from_str(identifiers).unwrap());
         self
     }
 
-    /// One more field, also if there is one of that name.
+    /// Adds a field, even if one of that name exists.
     #[must_use]
     pub fn and(mut self, name: &'static str, value: &str) -> Self {
         self.0.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
@@ -50,10 +50,10 @@ impl Metadata {
     }
 }
 
-/// How a server does not serve an agent.
+/// How a server refuses an agent.
 #[derive(Debug)]
 pub enum NotServed {
-    /// It ends the connection before there is HTTP/2 with that ALPN.
+    /// The connection ends before HTTP/2 with that ALPN is agreed.
     Connection(io::Error),
     /// The call ends without an answer.
     Cut(h2::Error),
@@ -61,12 +61,12 @@ pub enum NotServed {
     Status(u16, String),
 }
 
-/// An agent that was admitted.
+/// An admitted agent.
 #[derive(Debug)]
 pub struct StockAgent {
-    /// What the server says its name is.
+    /// The server's id, as the server announces it.
     pub server_id: String,
-    /// How many servers there are, as the server says.
+    /// The number of servers, as the server announces it.
     pub server_count: String,
     /// The packets.
     pub call: Call,
@@ -82,7 +82,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Whether the server has said GOAWAY or cut it.
+    /// Whether the server has sent GOAWAY or cut the connection.
     pub(super) async fn is_over(&self) -> bool {
         self.driver.is_finished() || self.requests.clone().ready().await.is_err()
     }
@@ -163,12 +163,12 @@ impl StockAgent {
         self.answer(random, connect_id).await;
     }
 
-    /// Says that a dial has made this connection.
+    /// Answers a dial with this connection.
     pub async fn answer(&mut self, random: i64, connect_id: i64) {
         self.call.packet(&Packet::DialResponse { error: String::new(), connect_id, random }).await;
     }
 
-    /// Says why a dial has failed.
+    /// Answers a dial with an error.
     pub async fn refuse(&mut self, random: i64, error: &str) {
         self.call.packet(&Packet::DialResponse { error: error.into(), connect_id: 0, random }).await;
     }
@@ -178,12 +178,12 @@ impl StockAgent {
         self.call.packet(&Packet::Data { connect_id, data: Bytes::copy_from_slice(data) }).await;
     }
 
-    /// Says that a connection is over.
+    /// Announces that a connection has closed.
     pub async fn closed(&mut self, connect_id: i64) {
         self.call.packet(&Packet::CloseResponse { error: String::new(), connect_id }).await;
     }
 
-    /// Reads so many bytes of a connection, of which nothing else may come.
+    /// Reads so many bytes of a connection; fails on any other packet.
     pub async fn read(&mut self, connect_id: i64, len: usize) -> Vec<u8> {
         read_data(&mut self.call, connect_id, len).await
     }
@@ -219,7 +219,7 @@ pub(super) async fn read_data(call: &mut Call, connection: i64, len: usize) -> V
     all
 }
 
-/// How agents speak TLS, with these names for ALPN.
+/// TLS of agents, with these ALPN names.
 pub fn alpn(pki: &Pki, who: Who, names: &[&str]) -> Arc<ClientConfig> {
     let mut config = ClientConfig::clone(&pki.agent(who));
     config.alpn_protocols = names.iter().map(|name| name.as_bytes().to_vec()).collect();

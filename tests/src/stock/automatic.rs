@@ -1,4 +1,4 @@
-//! A stock agent that does what the real one does.
+//! A stock agent that behaves as the real one does.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,12 +29,12 @@ const READ: usize = 4096;
 /// Packets that wait on one connection, in each direction.
 const QUEUE: usize = 150;
 
-/// How the real agent is started.
+/// Settings of the agent.
 #[derive(Debug, Clone, Copy)]
 pub struct GoSettings {
-    /// What a dial may take; cannot be set on the real one.
+    /// Limit of a dial; fixed in the real agent.
     pub dial_limit: Duration,
-    /// How often it looks whether the server has said GOAWAY.
+    /// Interval of checks for the server's GOAWAY.
     pub probe_interval: Duration,
 }
 
@@ -44,7 +44,7 @@ impl Default for GoSettings {
     }
 }
 
-/// An agent that dials what it is asked to. Dropping it is SIGKILL.
+/// An agent that makes the dials it is asked for. Dropping it is SIGKILL.
 #[derive(Debug)]
 pub struct GoAgent {
     shared: Arc<Shared>,
@@ -110,7 +110,7 @@ impl GoAgent {
         self.shared.dials.load(Ordering::Relaxed)
     }
 
-    /// Packets for which it has no use, DIAL_CLS among them.
+    /// Packets that the agent ignores, DIAL_CLS among them.
     pub fn ignored(&self) -> u64 {
         self.shared.ignored.load(Ordering::Relaxed)
     }
@@ -120,7 +120,7 @@ impl GoAgent {
         self.task.is_finished()
     }
 
-    /// The first SIGTERM: says so, and goes on.
+    /// The first SIGTERM: sends DRAIN and goes on.
     pub async fn drain(&self) {
         self.shared.say(&Packet::Drain).await;
     }
@@ -144,7 +144,7 @@ impl Shared {
         self.say(&Packet::CloseResponse { error: error.to_owned(), connect_id }).await;
     }
 
-    /// Drops everything when the server does not want calls any more.
+    /// Drops all connections after the server's GOAWAY.
     async fn probe(&self, connection: &Connection) {
         let mut pace = interval(self.settings.probe_interval);
         while !connection.is_over().await {
@@ -152,7 +152,7 @@ impl Shared {
         }
     }
 
-    /// The only loop that receives: what waits in it makes all connections wait.
+    /// The only loop that receives: a wait in it makes all connections wait.
     async fn serve(self: &Arc<Self>, mut hear: Hear, tasks: &mut JoinSet<()>) {
         while let Ok(Some(message)) = hear.message_or_cut().await {
             while tasks.try_join_next().is_some() {}
@@ -218,7 +218,7 @@ impl Shared {
         self.say_closed(id, "").await;
         self.table.lock().unwrap().remove(&id);
         let _ = done.send(());
-        // The socket is closed here, and what was to be written is lost.
+        // The socket is closed here, and unwritten bytes are lost.
     }
 
     async fn send(&self, connect_id: i64, mut queued: mpsc::Receiver<Bytes>) {
@@ -253,7 +253,7 @@ async fn write(mut to: OwnedWriteHalf, mut incoming: mpsc::Receiver<Bytes>) {
     std::future::pending().await
 }
 
-/// How Go says it.
+/// Go's text for the error.
 fn go_text(address: &str, error: &io::Error) -> String {
     let texts = [
         (io::ErrorKind::ConnectionRefused, "connection refused"),

@@ -1,4 +1,4 @@
-//! How often a grpc-go server lets itself be pinged.
+//! The ping limits of a grpc-go server.
 
 use std::io;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ pub(super) const MIN_TIME: Duration = Duration::from_secs(30);
 /// Early pings that are forgiven; the next one is answered with GOAWAY.
 const FORGIVEN: u32 = 2;
 
-/// HTTP/2 as it begins.
+/// Length of the connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: usize = 24;
 
 const HEAD: usize = 9;
@@ -37,7 +37,7 @@ struct State {
     last: Option<Instant>,
     early: u32,
     received: u32,
-    /// The server has sent something that resets the count.
+    /// The server has sent data or headers since the last ping, which resets the count.
     spoke: bool,
 }
 
@@ -83,7 +83,7 @@ impl<S> Watched<S> {
     }
 }
 
-/// Where one direction is in its frames.
+/// Position of one direction within its frames.
 #[derive(Debug, Default)]
 struct Frames {
     skip: usize,

@@ -1,4 +1,4 @@
-//! A stock server, of which every packet is scripted.
+//! A stock server whose every packet is scripted.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ const CALLS: usize = 64;
 /// How a stock server treats agents.
 #[derive(Debug, Clone)]
 pub struct Manners {
-    /// Its name.
+    /// The server's id.
     pub id: String,
-    /// How many servers it says that there are.
+    /// The announced number of servers.
     pub count: String,
-    /// Whether it leaves peers without ALPN, as those of grpc-go 1.67 and later do.
+    /// Whether it hangs up on peers without ALPN, as grpc-go 1.67 and later does.
     pub wants_alpn: bool,
     /// Ends each call with this status instead of serving it.
     pub refuses: Option<(u16, &'static str)>,
@@ -42,7 +42,7 @@ pub struct Manners {
 }
 
 impl Manners {
-    /// Those of the only server, which has this name.
+    /// The manners of a single server with this id.
     pub fn of(id: &str) -> Self {
         let (id, count) = (id.to_owned(), "1".to_owned());
         Self { id, count, wants_alpn: true, refuses: None, is_mute: false }
@@ -70,7 +70,7 @@ pub struct AgentCall {
     order: mpsc::Sender<Order>,
 }
 
-/// What a test wants of a connection.
+/// A test's command to a connection.
 #[derive(Debug)]
 enum Order {
     Cut,
@@ -83,7 +83,7 @@ impl StockServer {
         Self::on(pki, manners, 0).await
     }
 
-    /// Listens on a port, which may be that of a server before.
+    /// Listens on a port, such as that of an earlier server.
     pub async fn on(pki: &Pki, manners: Manners, port: u16) -> Self {
         let listener = crate::wait::wait_for("the port of a stock server", async || {
             TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| error.to_string())
@@ -110,7 +110,7 @@ impl StockServer {
         within("an agent's call", self.calls.recv()).await.unwrap()
     }
 
-    /// Connections so far, also those that came to nothing.
+    /// Connections so far, failed ones included.
     pub fn accepted(&self) -> u64 {
         *self.accepted.borrow()
     }
@@ -130,7 +130,7 @@ impl AgentCall {
         self.call.packet(&request).await;
     }
 
-    /// Dials a target that has to be there; the id of the connection.
+    /// Dials a target; panics on failure. Returns the connection's id.
     pub async fn dial(&mut self, target: &str, number: i64) -> i64 {
         self.ask(target, number).await;
         match self.call.next().await {
@@ -152,12 +152,12 @@ impl AgentCall {
         self.call.packet(&Packet::CloseRequest { connect_id }).await;
     }
 
-    /// Fails unless a connection is said to be over next.
+    /// Fails unless the next packet closes this connection.
     pub async fn expect_closed(&mut self, connect_id: i64, error: &str) {
         self.call.expect(Packet::CloseResponse { error: error.to_owned(), connect_id }).await;
     }
 
-    /// Reads so many bytes of a connection, of which nothing else may come.
+    /// Reads so many bytes of a connection; fails on any other packet.
     pub async fn read(&mut self, connect_id: i64, len: usize) -> Vec<u8> {
         read_data(&mut self.call, connect_id, len).await
     }
@@ -167,7 +167,7 @@ impl AgentCall {
         let _ = self.order.send(Order::Cut).await;
     }
 
-    /// Says GOAWAY, as a server does that shuts down in order.
+    /// Sends GOAWAY, as a server in an orderly shutdown does.
     pub async fn go_away(&self) {
         let _ = self.order.send(Order::GoAway).await;
     }
@@ -188,7 +188,7 @@ fn tls(pki: &Pki) -> Arc<ServerConfig> {
 
 /// One connection of an agent, until it ends or the server does.
 async fn serve(tcp: TcpStream, tls: TlsAcceptor, manners: Manners, ready: mpsc::Sender<AgentCall>) {
-    // An agent that cannot do it sees that for itself.
+    // An agent without the right TLS sees the failure itself.
     let Ok(tls) = tls.accept(tcp).await else { return };
     if manners.wants_alpn && tls.get_ref().1.alpn_protocol() != Some(b"h2") {
         return;
@@ -224,7 +224,7 @@ async fn serve(tcp: TcpStream, tls: TlsAcceptor, manners: Manners, ready: mpsc::
     }
 }
 
-/// What is done with a call.
+/// The treatment of a call.
 enum Answered {
     Served(HeaderMap, Call),
     Not,
@@ -263,7 +263,7 @@ fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, ma
     }
 }
 
-/// The agent's streams end, and it is told why.
+/// Ends the agent's streams and tells it why.
 async fn too_many_pings(mut connection: Connection<Watched<TlsStream<TcpStream>>, Bytes>) {
     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
     while connection.accept().await.is_some() {}

@@ -12,7 +12,7 @@ use tunnel_tests::{LINKS, Who, hello, open_tunnel, payload, within};
 
 use crate::{AGENTS, Siege, say, say_and_leave};
 
-/// A tunnel on which nothing was said.
+/// A tunnel without a greeting.
 struct Stranger {
     tunnel: Tunnel,
     messages: Messages,
@@ -28,7 +28,7 @@ impl Stranger {
     }
 
     async fn say(&mut self, bytes: impl Into<Bytes>) {
-        // It may be cut off within it.
+        // The write may be cut off.
         let _ = self.messages.send(bytes.into()).await;
     }
 
@@ -139,7 +139,7 @@ async fn an_agent_that_talks_nonsense_later_is_disconnected() {
     siege.end().await;
 }
 
-/// Behind a good handshake, on the link where there is something under ours.
+/// After a good TLS handshake, on h2: there a protocol lies below ours.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_does_not_speak_http2_is_dropped() {
     let siege = Siege::begin().await;
@@ -153,7 +153,7 @@ async fn an_agent_that_does_not_speak_http2_is_dropped() {
     let garbage = payload::bytes(6, 100_000);
     siege.attack("garbage", counter, say(open().await, &garbage)).await;
     siege.attack("HTTP/1", counter, say(open().await, b"GET / HTTP/1.1\r\n\r\n")).await;
-    // An agent is the HTTP/2 server here; two clients have nothing to say.
+    // An agent is the HTTP/2 server here, so two clients wait for each other.
     siege.attack("a client", counter, say_and_leave(open().await, tunnel_tests::raw::PREFACE)).await;
     siege.attack("nothing", counter, say_and_leave(open().await, b"")).await;
     siege.end().await;

@@ -1,4 +1,4 @@
-//! HTTP/1 that is no CONNECT, and no HTTP at all.
+//! HTTP/1 requests other than CONNECT, and bytes that are not HTTP.
 
 use tunnel_tests::payload;
 use tunnel_tests::raw::Listener;
@@ -71,8 +71,8 @@ async fn who_leaves_within_the_request_is_counted_and_gets_no_answer() {
     siege.end().await;
 }
 
-/// What a client asks for goes into log lines and answers; it must not be able
-/// to write lines of its own.
+/// A client's target goes into log lines and answers. It must not add lines of its
+/// own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nonsense_targets_come_back_in_one_printable_line() {
     let siege = Siege::begin().await;
@@ -106,7 +106,7 @@ async fn a_frontend_of_one_mode_refuses_the_other() {
     }
 }
 
-/// A kube-apiserver does not send anything behind its request, but others do.
+/// A kube-apiserver sends no bytes behind its request, but other clients do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_behind_the_request_belong_to_the_connection() {
     let siege = Siege::begin().await;

@@ -1,4 +1,4 @@
-//! Agents that answer dials in ways they should not.
+//! Agents that answer dials in violation of the protocol.
 
 use bytes::Bytes;
 use tunnel_proto::message::DialReply;
@@ -37,7 +37,7 @@ async fn a_bad_answer_to_a_dial_is_an_error_of_that_dial_alone() {
         (Answer::End, "bad_answer", 502, NONSENSE),
         (Answer::Reset, "agent_lost", 502, "agent liar was lost while dialling liar.test:80"),
         (Answer::Silence, "timeout", 504, "agent liar did not answer the dial of liar.test:80 within 1s"),
-        // The beginning of an answer is none.
+        // The beginning of an answer is not an answer.
         (Answer::Bytes(Bytes::from_static(&[0, 9, 1])), "timeout", 504, "agent liar did not answer"),
     ];
     for (answer, outcome, status, text) in cases {
@@ -57,7 +57,7 @@ async fn a_bad_answer_to_a_dial_is_an_error_of_that_dial_alone() {
     siege.end().await;
 }
 
-/// An agent's words go into a status line.
+/// An agent's text goes into a status line.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_words_of_a_refusal_cannot_add_to_the_answer() {
     let siege = siege().await;
@@ -80,7 +80,7 @@ async fn the_words_of_a_refusal_cannot_add_to_the_answer() {
     siege.end().await;
 }
 
-/// What follows "connected" is the target's, as far as anybody can tell.
+/// Bytes after the answer "connected" are the target's, as far as a server can see.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_connects_and_says_nothing_holds_only_its_clients() {
     let siege = siege().await;
@@ -91,7 +91,7 @@ async fn an_agent_that_connects_and_says_nothing_holds_only_its_clients() {
         payload::write(&mut connection, b"hello?").await.unwrap();
         siege.canaries_sing().await;
         drop(liar);
-        // It goes with its agent.
+        // The connection ends with its agent.
         let end = within("the end", payload::read_all(&mut connection)).await;
         assert!(end.as_ref().map_or(true, Vec::is_empty), "{end:?}");
         siege.cluster.server.wait_for_tunnels(2).await;

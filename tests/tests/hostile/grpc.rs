@@ -1,7 +1,8 @@
-//! Packets that do not fit: to their type, to the moment, to the connection.
+//! Packets that do not match their type, the call's state, or the connection.
 
 use bytes::Bytes;
 use http::Method;
+use tunnel::transport::Link;
 use tunnel_proto::packet::{PROXY_PATH, Packet};
 use tunnel_tests::grpc::{Call, status};
 use tunnel_tests::raw::{Channel, Listener};
@@ -66,7 +67,7 @@ async fn a_second_dial_on_a_call_is_refused_and_the_first_connection_goes_on() {
         call.packet(&Packet::CloseRequest { connect_id }).await;
         call.expect(Packet::CloseResponse { error: String::new(), connect_id }).await;
     }
-    siege.end(&[]).await;
+    siege.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

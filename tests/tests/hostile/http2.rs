@@ -8,7 +8,7 @@ use tunnel_tests::raw::{Listener, PREFACE};
 
 use crate::{CLIENTS, DIALS, Siege, say, say_and_leave};
 
-/// Whatever of it counts: the first frame may still be part of the handshake.
+/// Any reason: the server may count the first frame as part of the handshake.
 const ANY: (&str, &str) = (CLIENTS, "reason=");
 
 const DATA: u8 = 0;
@@ -86,8 +86,8 @@ async fn a_client_that_breaks_http2_is_cut() {
     siege.end().await;
 }
 
-/// Floods that a server has to answer: it must neither fall over nor collect
-/// answers that nobody reads, and the others must not notice.
+/// Floods of frames that a server has to answer. It must neither end nor collect
+/// unread answers, and other clients must not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_frames_is_nobody_elses_trouble() {
     let siege = Siege::begin().await;
@@ -119,7 +119,7 @@ async fn a_flood_of_frames_is_nobody_elses_trouble() {
     siege.end().await;
 }
 
-/// As in CVE-2023-44487.
+/// Rapid reset, CVE-2023-44487.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rapid_resets_are_counted_and_harm_nobody() {
     let siege = Siege::begin().await;
@@ -135,7 +135,7 @@ async fn rapid_resets_are_counted_and_harm_nobody() {
     siege.end().await;
 }
 
-/// What is wrong with a connection is not made good by a call before it.
+/// A good call before the violation does not excuse it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_breaks_http2_between_its_calls_is_counted_too() {
     let siege = Siege::begin().await;
@@ -153,7 +153,7 @@ async fn a_client_that_breaks_http2_between_its_calls_is_counted_too() {
     siege.end().await;
 }
 
-/// Not an attack, but close to one: it says nothing and goes.
+/// A client that sends the preface and leaves is not an attack.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_only_says_hello_may_go() {
     let siege = Siege::begin().await;

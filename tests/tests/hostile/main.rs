@@ -1,6 +1,6 @@
-//! Peers that do what they should not, on every listener.
+//! Peers that break a protocol, on every listener.
 //!
-//! After each: an answer or an end for that peer alone, a counter that has
+//! After each attack: an answer or an end for that peer alone, a counter that has
 //! moved, no panic, and connections beside it on which every byte is right.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
@@ -20,16 +20,16 @@ use tunnel_tests::{Canary, Cluster, Frontend, LINKS, Target, node, wait_for, wit
 use tokio::io::AsyncWriteExt as _;
 use tunnel_tests::raw::Io;
 
-/// Clients that were no good.
+/// Rejected clients.
 const CLIENTS: &str = "tunnel_server_bad_clients_total";
 
-/// Agents that were not taken.
+/// Rejected agents.
 const AGENTS: &str = "tunnel_server_rejected_agents_total";
 
 /// Dials, with their outcome.
 const DIALS: &str = "tunnel_server_dials_total";
 
-/// A cluster with a canary on each of the eight ways through it.
+/// A cluster with a canary on each pair of frontend and link.
 struct Siege {
     cluster: Cluster,
     canaries: Vec<Canary>,
@@ -79,7 +79,7 @@ impl Siege {
         result
     }
 
-    /// Every canary has made a round trip that began after this call.
+    /// Waits until every canary has made a round trip that began after this call.
     async fn canaries_sing(&self) {
         let before: Vec<u64> = self.canaries.iter().map(Canary::round).collect();
         for (canary, before) in self.canaries.iter().zip(before) {
@@ -95,12 +95,12 @@ impl Siege {
     }
 }
 
-/// Sends bytes, reads until the peer ends, and gives what it said. Both at the
-/// same time, because an answer may come before everything was sent.
+/// Sends bytes and reads to the peer's end at the same time, because an answer may
+/// come before all bytes were sent. Returns the answer.
 async fn say(io: Box<dyn Io>, bytes: &[u8]) -> String {
     let (mut from, mut to) = tokio::io::split(io);
     let send = async {
-        // The server may have had enough.
+        // The server may have closed already.
         let _ = to.write_all(bytes).await;
         let _ = to.flush().await;
     };
@@ -108,7 +108,7 @@ async fn say(io: Box<dyn Io>, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends bytes, and goes.
+/// Sends bytes and leaves.
 async fn say_and_leave(mut io: Box<dyn Io>, bytes: &[u8]) -> String {
     io.write_all(bytes).await.unwrap();
     io.shutdown().await.unwrap();

@@ -1,5 +1,5 @@
-//! Peers that begin and do not go on. The limits are ten seconds and cannot be
-//! shortened, so all of them run at the same time in the one test that waits.
+//! Peers that begin a request and do not go on. The limits are ten seconds and cannot
+//! be shortened, so one test runs all of them at the same time.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::{AGENTS, CLIENTS, Siege};
 /// Ten seconds for a handshake or a head, ten more for an agent's greeting.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Sends a beginning, then one byte of `drip` after the other, and waits for
-/// the server to have enough; gives its last words.
+/// Sends `begin`, then the bytes of `drip` one by one, until the server closes.
+/// Returns the server's last bytes.
 fn dawdle(mut io: Box<dyn Io>, begin: &'static [u8], drip: &'static [u8]) -> Task<String> {
     spawn(async move {
         let (mut from, mut to) = tokio::io::split(&mut io);
         let drips = async {
             let mut pace = interval(Duration::from_millis(300));
-            // Once the server has gone there is nobody to send to.
+            // Writes fail once the server has closed.
             let _ = to.write_all(begin).await;
             for byte in drip {
                 pace.tick().await;

@@ -1,4 +1,4 @@
-//! TLS with the wrong certificate, half of it, and none.
+//! TLS with a wrong certificate, an incomplete handshake, and no TLS.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{AGENTS, CLIENTS, Siege, say};
 /// The first bytes of a ClientHello whose rest never comes.
 const HALF_A_HELLO: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4];
 
-/// Certificates that are not good enough, and none at all.
+/// Insufficient certificates, and none.
 const STRANGERS: [Option<Who>; 3] = [None, Some(Who::Stranger), Some(Who::Expired)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,7 +82,7 @@ async fn the_listener_of_agents_wants_a_good_certificate_on_both_links() {
             let drain = Drain::new();
             let opened = async {
                 let (_, control) = open_tunnel(server.agents, link, Arc::new(config), &drain).await?;
-                // With TLS 1.3 an agent learns it only now.
+                // With TLS 1.3 an agent learns of the refusal only at its first read.
                 let mut messages = tunnel::messages::control_messages(control);
                 messages.recv().await.map_err(|error| HandshakeError::Lost(error.to_string()))
             };
@@ -110,8 +110,8 @@ async fn an_agent_of_another_protocol_is_refused_on_both_links() {
     siege.end().await;
 }
 
-/// They are dropped by the QUIC library without a trace in the metrics, which
-/// is right: anybody can send any number of them under any address.
+/// The QUIC library drops random datagrams without a trace in the metrics, which is
+/// right: anybody can send any number of them from any address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_datagrams_disturb_nobody() {
     let siege = Siege::begin().await;
@@ -119,8 +119,8 @@ async fn random_datagrams_disturb_nobody() {
     udp.connect(siege.cluster.server.agents).await.unwrap();
     for seed in 0..3_000 {
         let mut datagram = payload::bytes(seed, 1 + payload::size(seed) % 1_400);
-        // A third looks like the first packet of a handshake, a third like one
-        // of another version, with nothing sensible behind it.
+        // A third looks like the first packet of a handshake, a third like a
+        // packet of another version, with random bytes behind the header.
         let head: &[u8] = match seed % 3 {
             0 => &[],
             1 => &[0xc3, 0, 0, 0, 1, 8],
@@ -128,7 +128,7 @@ async fn random_datagrams_disturb_nobody() {
         };
         let n = head.len().min(datagram.len());
         datagram[..n].copy_from_slice(&head[..n]);
-        // The socket may report what came back for an earlier one.
+        // The socket may report an ICMP error for an earlier datagram.
         let _ = udp.send(&datagram).await;
     }
     siege.canaries_sing().await;

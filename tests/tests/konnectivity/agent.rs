@@ -1,4 +1,4 @@
-//! An agent of ours, on stock servers of which every packet is scripted.
+//! An agent of ours, on stock servers whose every packet is scripted.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::Certificates;
 
 const NODE: std::net::Ipv4Addr = tunnel_tests::node(Link::Konnectivity);
 
-/// Sooner than any timer: something was noticed, and not suspected.
+/// Shorter than every timer: an event within it was noticed, not suspected.
 const PROMPT: Duration = Duration::from_secs(3);
 
 /// An agent of ours on a stock server.
@@ -82,7 +82,7 @@ async fn b28_an_agent_says_who_it_is_dials_and_closes() {
     call.data(1, b"hello").await;
     call.call.expect_bytes(b"\x08\x04\x22\x07\x08\x01\x1a\x03bye").await;
     call.call.expect_bytes(b"\x08\x03\x32\x02\x10\x01").await;
-    // It is forgotten.
+    // The connection's id is forgotten.
     call.close(1).await;
     call.expect_closed(1, "Unknown connectID").await;
     world.finish().await;
@@ -106,7 +106,7 @@ async fn b28_closes_are_answered_and_what_is_unknown_refused() {
     call.expect_closed(1, "unrecognized connectID").await;
     call.data(77, b"stray").await;
     call.expect_closed(77, "unrecognized connectID").await;
-    // Neither of these has an answer.
+    // None of these has an answer.
     call.data(0, b"of no connection").await;
     call.call.packet(&Packet::CloseDial { random: 12345 }).await;
     call.call.packet(&Packet::Unknown(99)).await;
@@ -173,7 +173,7 @@ async fn b21_an_agent_with_a_token_sends_it_as_it_is_now() {
     panics::assert_none();
 }
 
-/// Load balancers look at it.
+/// Load balancers choose by ALPN.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b15_other_names_are_offered_in_front_of_ours() {
     let certificates = Certificates::make();
@@ -210,7 +210,7 @@ async fn b30_leases_and_the_servers_word_are_counted_together_as_the_flag_says()
     let certificates = Certificates::make();
     for (source, leases, wanted) in [
         ("default", Some(2), 2),
-        // Not known yet: what servers say counts.
+        // Leases are not known yet, so the servers' count holds.
         ("default", None, 3),
         ("", Some(0), 1),
         ("max", Some(2), 3),
@@ -231,7 +231,7 @@ async fn b30_leases_and_the_servers_word_are_counted_together_as_the_flag_says()
     panics::assert_none();
 }
 
-/// The real agent throws away what it has not written yet.
+/// The real agent discards unwritten bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w06_what_came_before_a_close_is_written() {
     let mut world = World::new().await;
@@ -251,7 +251,7 @@ async fn w06_what_came_before_a_close_is_written() {
     world.finish().await;
 }
 
-/// The real agent stops altogether for one target that does not read.
+/// The real agent stops all connections for one target that does not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w01_a_target_that_does_not_read_loses_its_connection_alone() {
     const PART: usize = 32 * 1024;
@@ -262,7 +262,7 @@ async fn w01_a_target_that_does_not_read_loses_its_connection_alone() {
     let part = vec![0x55; PART];
     let mut rounds = 0_u32;
     let error = loop {
-        // Every megabyte the other connection has to live.
+        // After every megabyte the other connection has to work.
         for _ in 0..32 {
             call.data(stalled, &part).await;
         }
@@ -298,7 +298,8 @@ async fn w01_a_target_that_does_not_read_loses_its_connection_alone() {
     world.finish().await;
 }
 
-/// A server that does not read is felt by targets, and by the memory of nobody.
+/// Back-pressure of a server that does not read reaches the targets; the agent keeps
+/// no unbounded memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w01_a_server_that_does_not_read_slows_targets_down() {
     const STILL: Duration = Duration::from_millis(200);
@@ -315,7 +316,7 @@ async fn w01_a_server_that_does_not_read_slows_targets_down() {
     .await;
     assert!(flood.moved() < 32 << 20, "{} bytes on their way", flood.moved());
     world.call.close(1).await;
-    // Everything that was on its way still is; then comes the end.
+    // Bytes in flight still arrive; then comes the end.
     loop {
         let packet = within("a packet", world.call.call.next()).await.unwrap();
         if packet == (Packet::CloseResponse { error: String::new(), connect_id: 1 }) {
@@ -359,7 +360,7 @@ async fn w09_a_cancelled_dial_is_not_made() {
     .await;
     let cancelled = world.agent.metrics().await.sum("tunnel_agent_dials_total", &["outcome=\"cancelled\""]);
     assert_eq!(cancelled, 1);
-    // Nothing was said of it, and it was counted.
+    // The cancelled dial has no answer, and its connection id was used up.
     assert_eq!(world.call.dial(&echo.to_string(), 9).await, 2);
     world.call.close(2).await;
     world.call.expect_closed(2, "").await;
@@ -398,7 +399,7 @@ async fn w03_packets_without_sense_do_not_end_an_agent() {
     for message in messages {
         world.call.call.message(message).await;
     }
-    // It goes on, here or on a new call.
+    // The agent goes on, on this call or on a new one.
     let served = async {
         loop {
             world.call.ask(&echo.to_string(), 5).await;
@@ -439,7 +440,7 @@ async fn b29_a_server_that_goes_leaves_nothing_behind() {
         other => Err(format!("{other} connections")),
     })
     .await;
-    // And it comes back by itself, with new numbers.
+    // The agent comes back by itself, with connection ids from 1.
     world.call = world.server.agent().await;
     assert_eq!(world.call.dial(&echo.to_string(), 3).await, 1);
     world.call.close(1).await;
@@ -454,7 +455,7 @@ async fn b14_b29_an_agent_that_drains_says_so_once_and_finishes() {
     let id = world.call.dial(&echo.to_string(), 1).await;
     world.agent.drain();
     world.call.call.expect_bytes(b"\x08\x06\x42\x00").await;
-    // It is still there for what it has, and for a server that has no other.
+    // The agent still serves its connections, and dials of a server without other agents.
     for number in 2..6 {
         assert_eq!(world.call.dial(&echo.to_string(), number).await, number);
         world.call.data(number, b"y").await;
@@ -466,7 +467,7 @@ async fn b14_b29_an_agent_that_drains_says_so_once_and_finishes() {
     assert_eq!(world.call.read(id, 1).await, b"x");
     world.call.close(id).await;
     world.call.expect_closed(id, "").await;
-    // Konnectivity's waits to be killed.
+    // Konnectivity's agent would wait to be killed.
     world.agent.ended(Duration::from_secs(10)).await;
     assert_eq!(world.call.call.hear.message_or_cut().await.ok().flatten(), None);
     panics::assert_none();
@@ -506,8 +507,8 @@ async fn b11_an_agent_finds_a_restarted_server() {
     world.finish().await;
 }
 
-/// While nobody listens, TCP is refused at once and QUIC just not answered: that
-/// must not keep an agent from looking again.
+/// Without a listener TCP is refused at once and QUIC is not answered. The wait for
+/// QUIC must not delay the next attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b11_an_agent_that_takes_any_link_finds_a_restarted_server_as_soon() {
     let certificates = Certificates::make();
@@ -519,7 +520,7 @@ async fn b11_an_agent_that_takes_any_link_finds_a_restarted_server_as_soon() {
     let port = server.addr.port();
     drop(server);
     wait_for_servers(&agent, 0).await;
-    // It has tried again, in vain.
+    // The agent has tried again, in vain.
     wait_for("a failed attempt", async || {
         let metrics = agent.metrics().await;
         let lost = ["link=\"h2\"", "outcome=\"lost\""];
@@ -556,7 +557,7 @@ async fn b12_behind_a_load_balancer_an_agent_finds_every_server() {
     balancer.set(&addresses(&servers));
     wait_for_servers(&agent, 3).await;
     for (server, number) in servers.iter_mut().zip(1..) {
-        // The first call is the one it keeps; others it made were one too many.
+        // The agent keeps its first call; later ones were duplicates.
         let mut call = server.agent().await;
         let id = call.dial(&echo.to_string(), number).await;
         call.data(id, b"x").await;
@@ -576,7 +577,7 @@ async fn b13_an_agent_is_ready_as_soon_as_it_has_a_server() {
     let server = StockServer::start(&certificates.pki, manners).await;
     let port = server.addr.port();
     let agent = Agent::start(&certificates.pki, &[server.addr], &spec());
-    // Refused, and still trying.
+    // The agent is refused and tries again.
     wait_for("three attempts", async || match server.accepted() {
         0..3 => Err(format!("{} attempts", server.accepted())),
         _ => Ok(()),
@@ -591,8 +592,8 @@ async fn b13_an_agent_is_ready_as_soon_as_it_has_a_server() {
     panics::assert_none();
 }
 
-/// A server that shuts down in order says GOAWAY first. The real agent drops at
-/// once what it has.
+/// A server in an orderly shutdown sends GOAWAY first. The real agent then drops all
+/// its connections at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w10_goaway_cuts_nothing_before_the_server_goes() {
     let mut world = World::new().await;
@@ -602,7 +603,7 @@ async fn w10_goaway_cuts_nothing_before_the_server_goes() {
     for round in 0..50 {
         world.call.data(id, &[round]).await;
         assert_eq!(world.call.read(id, 1).await, [round]);
-        // Longer, all in all, than it takes to notice.
+        // In total longer than the agent's reaction takes.
         sleep(Duration::from_millis(10)).await;
     }
     world.call.cut().await;

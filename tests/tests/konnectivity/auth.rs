@@ -68,7 +68,7 @@ async fn b21_an_agent_is_admitted_by_its_token_alone() {
     }
     server.wait_for_tunnels(0).await;
 
-    // Without the API nobody is known, and everybody may come again.
+    // Without the API no agent is admitted, and each may try again.
     api.fail(Verb::Review, Some((500, "InternalError")));
     match join(&certificates, &server, &[&good]).await {
         Err(NotServed::Status(14, text)) => assert!(!text.is_empty()),

@@ -1,12 +1,14 @@
-//! What Konnectivity's own tests verify, on ours, and what ours does better.
+//! Behaviours that Konnectivity's own tests verify, and Konnectivity's defects, checked
+//! on our programs.
 //!
-//! Tests are called after the behaviour they are about:
+//! Tests are named after the behaviour or defect; docs/konnectivity-behaviours.md lists
+//! them:
 //!
 //! * `b01` to `b16`, [`whole`]: client, server and agent together;
 //! * `b17` to `b27`, [`server`]: a server, with scripted agents;
 //! * `b28` to `b30`, [`agent`]: an agent, with scripted servers;
 //! * `b21`, [`auth`]: tokens of agents;
-//! * `w01` to `w24`, [`weaknesses`]: what goes wrong in Konnectivity;
+//! * `w01` to `w17`, [`weaknesses`]: defects of Konnectivity; some are in [`agent`];
 //! * [`peers`]: the scripted agents and servers themselves.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
@@ -27,7 +29,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tunnel_tests::Pki;
 
-/// Where targets are that no agent is bound to.
+/// The address of targets that no agent is bound to.
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// Certificates without a cluster.

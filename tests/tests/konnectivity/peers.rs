@@ -1,5 +1,4 @@
-//! The scripted agents and servers, before they judge ours: with each other,
-//! and byte for byte.
+//! The scripted agents and servers themselves: against each other, byte for byte.
 
 use h2::{Ping, Reason};
 use tokio::net::TcpStream;
@@ -127,7 +126,7 @@ async fn a_server_hangs_up_on_whoever_pings_too_often_or_has_no_alpn() {
         within("a pong", pings.ping(Ping::opaque())).await.unwrap();
     }
     assert_eq!(call.pings(), 3);
-    // Answered or not, it was one too many.
+    // Answered or not, this ping exceeds the limit.
     let _ = within("an answer", pings.ping(Ping::opaque())).await;
     let cut = within("the end of the connection", driver.join()).await.unwrap_err();
     assert_eq!(cut.reason(), Some(Reason::ENHANCE_YOUR_CALM));

@@ -1,4 +1,4 @@
-//! A server of ours, with stock agents of which every packet is scripted.
+//! A server of ours, with stock agents whose every packet is scripted.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn no_dial_pending(cluster: &Cluster) {
     .await;
 }
 
-/// Waits until so many connections have bytes of agents that no client takes.
+/// Waits until so many connections hold agents' bytes that no client takes.
 async fn full_receive_channels(cluster: &Cluster, wanted: i64) {
     const FULL: &str = "konnectivity_network_proxy_server_full_receive_channels";
     wait_for(&format!("{wanted} full channels"), async || {
@@ -114,7 +114,7 @@ async fn b06_b18_a_dial_that_is_cancelled_is_closed_and_its_late_answer_too() {
     cluster.finish().await;
 }
 
-/// The same on our own links, where an agent that says nothing is told.
+/// The same on our own links: an agent that answers nothing learns of the cancellation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b06_a_cancelled_dial_is_forgotten() {
     for link in LINKS {
@@ -137,8 +137,8 @@ async fn b06_a_cancelled_dial_is_forgotten() {
     }
 }
 
-/// Nothing in the packets slows an agent down, so what a client does not take
-/// is kept, up to a bound; past it that one connection is closed.
+/// The packets have no flow control, so the server keeps bytes that a client does not
+/// take, up to a bound. Past it that one connection is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b19_a_client_that_does_not_read_loses_its_connection_alone() {
     const PART: usize = 256 * 1024;
@@ -147,7 +147,7 @@ async fn b19_a_client_that_does_not_read_loses_its_connection_alone() {
     let mut healthy = connected(&cluster, Frontend::ConnectUnix, &mut agent, 2).await;
     let part = vec![0x55; PART];
     let mut sent = 0;
-    // Half of it fits, and holds up nobody.
+    // Half of the bound fits, and delays no other connection.
     while sent < 16 << 20 {
         agent.data(1, &part).await;
         sent += PART;
@@ -162,7 +162,7 @@ async fn b19_a_client_that_does_not_read_loses_its_connection_alone() {
         sent += PART;
     }
     agent.call.expect(Packet::CloseRequest { connect_id: 1 }).await;
-    // What comes later is not kept, and does not get in anybody's way.
+    // Later bytes are dropped, and delay no other connection.
     for _ in 0..3 {
         agent.data(1, &part).await;
     }
@@ -195,7 +195,7 @@ async fn b20_packets_before_a_dial_or_of_another_connection_are_refused() {
     let error = "backend uninitialized".to_owned();
     call.expect(Packet::CloseResponse { error, connect_id: 9 }).await;
 
-    // Konnectivity closes both; here it is refused for itself, and reaches nobody.
+    // Konnectivity closes both; here the packet is refused and goes nowhere.
     let (_channel, mut call, id) = connected_call(&cluster, &mut agent, 1).await;
     let other = id + 1000;
     call.packet(&Packet::Data { connect_id: other, data: "stray".into() }).await;
@@ -209,7 +209,7 @@ async fn b20_packets_before_a_dial_or_of_another_connection_are_refused() {
     cluster.finish().await;
 }
 
-/// An agent that reads nothing any more, not even dials.
+/// An agent that has stopped reading, dials included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b22_an_agent_that_takes_no_dial_costs_its_limit_and_no_more() {
     let cluster = Cluster::builder().server_flag("backend-dial-timeout", "1s").start().await;
@@ -229,8 +229,8 @@ async fn b22_an_agent_that_takes_no_dial_costs_its_limit_and_no_more() {
     no_dial_pending(&cluster).await;
     wait_for_dial_failures(&cluster.server, "backend_dial_timeout", 2).await;
 
-    // Once it reads again it works again. The dials that were given up are not
-    // left behind: either they never come, or the word that they are over does.
+    // The agent works again once it reads. Dials that were given up leave nothing
+    // behind: the agent gets neither of DIAL_REQ and DIAL_CLS, or both.
     drop(upload);
     let mut open = Vec::new();
     loop {
@@ -254,8 +254,8 @@ async fn b22_an_agent_that_takes_no_dial_costs_its_limit_and_no_more() {
     cluster.finish().await;
 }
 
-/// Konnectivity gives such an agent up for good; here others are preferred to it
-/// for as long as it reads nothing.
+/// Konnectivity gives such an agent up for good; here others are preferred while the
+/// agent reads nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b22_an_agent_that_takes_no_dial_is_passed_over_where_there_is_another() {
     let cluster = Cluster::builder().start().await;
@@ -277,11 +277,11 @@ async fn b22_an_agent_that_takes_no_dial_is_passed_over_where_there_is_another()
             connection.close().await.unwrap();
         }
     }
-    // The first of them may have found that out; the others knew.
+    // The first dial may have had to find that out; the others knew.
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
     assert_eq!(healthy.dials(), 40);
 
-    // It has heard of none of them, and is asked again once it reads.
+    // The agent has seen none of these dials, and is asked again once it reads.
     drop(upload);
     loop {
         let packet = within("the rest", stuck.call.next()).await.unwrap();
@@ -308,8 +308,8 @@ async fn b22_an_agent_that_takes_no_dial_is_passed_over_where_there_is_another()
     cluster.finish().await;
 }
 
-/// Connections belong to the call that made them, whatever agents call
-/// themselves and their connections.
+/// Connections belong to the call that made them, whatever ids agents give themselves
+/// and their connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b23_two_agents_of_one_id_do_not_mix() {
     let (cluster, mut older) = scripted().await;
@@ -326,7 +326,7 @@ async fn b23_two_agents_of_one_id_do_not_mix() {
         within("five bytes", connection.read_exact(&mut read)).await.unwrap();
         assert_eq!(&read, expected);
     }
-    // The older one has no connection 2, and cannot speak for the newer one's.
+    // The older agent has no connection 2, and cannot send for the newer agent's.
     older.data(2, b"stray").await;
     older.call.expect(Packet::CloseRequest { connect_id: 2 }).await;
     older.closed(2).await;
@@ -334,11 +334,11 @@ async fn b23_two_agents_of_one_id_do_not_mix() {
     within("five bytes", second.read_exact(&mut read)).await.unwrap();
     assert_eq!(&read, b"right");
 
-    // The client of one leaves: that concerns nobody else.
+    // One client leaves, which affects no other connection.
     second.close().await.unwrap();
     newer.call.expect(Packet::CloseRequest { connect_id: 2 }).await;
     newer.closed(2).await;
-    // Nor does the end of the older agent concern the newer one.
+    // The end of the older agent does not affect the newer one.
     drop(older);
     let mut rest = Vec::new();
     let _ = within("the end", at_older.read_to_end(&mut rest)).await;
@@ -352,11 +352,11 @@ async fn b23_two_agents_of_one_id_do_not_mix() {
     cluster.finish().await;
 }
 
-/// Which of some agents is asked for a target.
+/// The agents that are asked for a target.
 async fn who(cluster: &Cluster, agents: &[(&str, &GoAgent)], target: &str) -> Vec<String> {
     let before: Vec<u64> = agents.iter().map(|(_, agent)| agent.dials()).collect();
     for frontend in FRONTENDS {
-        // Nobody is there; who is asked is what matters.
+        // No target listens: the test is about the agent that is asked.
         let _ = within("a dial", cluster.server.dial(frontend, target)).await;
     }
     let asked = agents.iter().zip(before).filter(|((_, agent), before)| agent.dials() > *before);
@@ -389,14 +389,14 @@ async fn b24_strategies_know_the_identifiers_of_stock_agents() {
         }
     })
     .await;
-    // An identifier falls to the other one that has it.
+    // The identifier falls to the other agent that has it.
     agents.remove(0);
     cluster.server.wait_for_tunnels(3).await;
     let left: Vec<(&str, &GoAgent)> = agents.iter().map(|(id, agent)| (*id, agent)).collect();
     for _ in 0..4 {
         assert_eq!(who(&cluster, &left, "127.0.0.3:1").await, ["also-address"]);
     }
-    // And without a route any agent will do.
+    // Without a default route any agent is asked.
     agents.remove(1);
     cluster.server.wait_for_tunnels(2).await;
     let left: Vec<(&str, &GoAgent)> = agents.iter().map(|(id, agent)| (*id, agent)).collect();
@@ -512,7 +512,7 @@ async fn b27_agents_connections_and_their_lives_are_counted() {
     cluster.finish().await;
 }
 
-/// A stock agent takes GOAWAY for the end of everything it has.
+/// A stock agent drops all its connections on GOAWAY.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_agent_is_not_sent_away_for_its_pings_nor_by_a_drain() {
     let cluster = Cluster::builder().server_flag("graceful-shutdown-timeout", "30s").start().await;
@@ -540,8 +540,7 @@ async fn a_stock_agent_is_not_sent_away_for_its_pings_nor_by_a_drain() {
     panics::assert_none();
 }
 
-/// As an agent of the first hour, one that knows nothing of HTTP/2, or one with
-/// somebody else's certificate.
+/// Certificates of another authority, expired ones, a server's, and none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stock_agent_needs_the_right_certificate() {
     let cluster = Cluster::builder().start().await;
@@ -559,7 +558,7 @@ async fn a_stock_agent_needs_the_right_certificate() {
     cluster.finish().await;
 }
 
-/// Both kinds of agents side by side, as in the middle of a migration.
+/// Both kinds of agents on one server, as during a migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_agents_and_ours_share_a_server() {
     let cluster = Cluster::on_both_links().await;

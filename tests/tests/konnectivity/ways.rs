@@ -1,5 +1,4 @@
-//! The ways in which a server can be reached by an agent: ours on our links,
-//! and Konnectivity's.
+//! The kinds of agent on a server: ours on each of our links, and Konnectivity's.
 
 use std::net::Ipv4Addr;
 
@@ -12,8 +11,7 @@ use tunnel_tests::stock::{GoAgent, Metadata, StockAgent};
 use tunnel_tests::{Agent, AgentSpec, Cluster, Frontend, Server, Task};
 use tunnel_tests::{node, panics, payload, spawn, wait_for, within};
 
-/// One frontend of each protocol; which socket is under it is not what is
-/// tested here.
+/// One frontend of each protocol; these tests do not depend on the socket below.
 pub(crate) const FRONTENDS: [Frontend; 2] = [Frontend::ConnectUnix, Frontend::GrpcUnix];
 
 /// Whose agent is on our server.
@@ -45,7 +43,7 @@ impl Way {
     }
 }
 
-/// Checks something on each way; the last one printed is the one that failed.
+/// Runs a check on each way. The last way printed is the one that failed.
 pub(crate) async fn on_every_way(check: impl AsyncFn(Way, Fleet)) {
     for way in WAYS {
         println!("{way:?}");
@@ -106,7 +104,7 @@ impl Fleet {
         dials
     }
 
-    /// The end of a test: nothing is open any more, nowhere.
+    /// The end of a test: waits until no connection is open at any program.
     pub(crate) async fn finish(self) {
         if let Some(stock) = &self.stock {
             stock.wait_until_idle().await;
@@ -137,7 +135,7 @@ pub(crate) async fn scripted_agent(cluster: &Cluster, id: &str) -> StockAgent {
     StockAgent::join(cluster.server.agents, &cluster.pki, metadata).await
 }
 
-/// A target of scripted agents, who need not have it.
+/// A target for scripted agents, which do not dial it.
 pub(crate) fn imagined(port: u16) -> String {
     format!("{}:{port}", Way::Stock.node())
 }
@@ -179,7 +177,7 @@ pub(crate) async fn ping(connection: &mut Connection) {
     assert_eq!(within("an echo", connection.read_u8()).await.unwrap(), b'x');
 }
 
-/// The connection is over, in whichever way.
+/// Waits for the end of the connection, orderly or not.
 pub(crate) async fn ended(connection: &mut Connection) {
     let mut rest = Vec::new();
     let _ = within("the end of a connection", connection.read_to_end(&mut rest)).await;

@@ -1,5 +1,5 @@
-//! What goes wrong in Konnectivity and does not here, also where one side of
-//! the link is Konnectivity's.
+//! Konnectivity's defects, absent here even where one side of the link is
+//! Konnectivity's.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tunnel_tests::{Canary, Cluster, Frontend, Target, panics, wait_for, within};
 use crate::ways::{FRONTENDS, Fleet, Way, client_call, connected, imagined, on_every_way, ping, scripted};
 use crate::ways::{scripted_agent, stock_agent};
 
-/// In Konnectivity one client that does not read stops its agent altogether.
+/// In Konnectivity one client that does not read stops all connections of its agent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w01_clients_that_do_not_read_stop_nobody() {
     let fleet = Fleet::on(Way::Stock).await;
@@ -63,7 +63,7 @@ async fn w03_packets_without_sense_hurt_at_most_their_sender() {
         cluster.server.wait_for_tunnels(2).await;
         let mut kept = connected(&cluster, Frontend::ConnectUnix, &mut bad, 1).await;
         bad.call.message(message).await;
-        // Whether it lives on is its own affair; nobody else feels anything.
+        // The sender's stream may end; other streams are not disturbed.
         bad.data(1, b"x").await;
         let _ = within("a byte or the end", kept.read_u8()).await;
         canary.sings_since(before).await;
@@ -73,7 +73,7 @@ async fn w03_packets_without_sense_hurt_at_most_their_sender() {
     let before = canary.round();
     let mut bad = scripted_agent(&cluster, "bad").await;
     cluster.server.wait_for_tunnels(2).await;
-    // A message of 4 GiB is announced.
+    // The length prefix announces a message of 4 GiB.
     bad.call.send(&b"\0\xff\xff\xff\xff"[..]).await;
     bad.call.send(vec![0; 100_000]).await;
     cluster.server.wait_for_tunnels(1).await;
@@ -98,9 +98,8 @@ async fn w05_other_networks_than_tcp_are_not_dialled() {
     cluster.finish().await;
 }
 
-/// In Konnectivity most connections that write and close lose something. A
-/// stock agent drops what it has not written when it is told to close, so it is
-/// told a moment after the last byte.
+/// In Konnectivity most connections that write and close lose bytes. A stock agent
+/// drops unwritten bytes on CLOSE_REQ, so our server sends it 250 ms after the last byte.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w06_what_is_written_before_a_close_arrives() {
     on_every_way(async |way, fleet| {
@@ -110,7 +109,7 @@ async fn w06_what_is_written_before_a_close_arrives() {
             let mut connection = fleet.server().connect(frontend, sink).await;
             payload::write(&mut connection, &header.with_payload()).await.unwrap();
             match frontend {
-                // As a kube-apiserver does it: without a half-close before.
+                // A kube-apiserver closes without a half-close.
                 Frontend::ConnectUnix => drop(connection),
                 Frontend::ConnectMtls | Frontend::GrpcUnix | Frontend::GrpcMtls => {
                     connection.close().await.unwrap();
@@ -120,7 +119,7 @@ async fn w06_what_is_written_before_a_close_arrives() {
             let expected = payload::digest(&payload::bytes(seed, len));
             assert_eq!((report.len, report.digest), (len, expected), "{frontend:?} over {way:?}");
         };
-        // All at once: how soon a close is believed differs.
+        // All at once, because the wait before a close differs by link.
         let [a, b, c, d] = Frontend::ALL;
         tokio::join!(
             async {
@@ -139,11 +138,11 @@ async fn w06_what_is_written_before_a_close_arrives() {
     .await;
 }
 
-/// In Konnectivity a client that has said all it wants to say gets no answer.
+/// In Konnectivity a client that half-closes gets no answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w06_a_client_that_has_finished_still_gets_its_answer() {
     on_every_way(async |way, fleet| {
-        // The end itself reaches targets only on our own links.
+        // The half-close itself reaches targets only on our own links.
         let target = Target::answers(way.node(), way != Way::Stock).await;
         for frontend in [Frontend::ConnectUnix, Frontend::ConnectMtls] {
             let header = Header { seed: 9, len: 50_000 };
@@ -170,7 +169,7 @@ async fn w07_the_answer_comes_before_the_first_byte_of_a_target() {
         let dial = Packet::DialRequest { protocol: "tcp".into(), address: target, random: 3 };
         call.packet(&dial).await;
         let (_, random) = agent.dialed().await;
-        // Both in one piece.
+        // Answer and data in one write.
         let answer = Packet::DialResponse { error: String::new(), connect_id, random }.encode();
         let banner = Packet::Data { connect_id, data: Bytes::from_static(b"SSH-2.0") }.encode();
         agent.call.send([answer, banner].concat()).await;
@@ -238,7 +237,7 @@ async fn w11_a_dial_whose_agent_dies_goes_to_another() {
     cluster.server.wait_for_tunnels(1).await;
     let echo = Target::echo([127, 0, 0, 3].into()).await;
     for frontend in FRONTENDS {
-        // Busy, so that the other one is asked before long.
+        // Keeps this agent busy, so that the other one is asked soon.
         let busy = cluster.server.connect(frontend, &echo).await;
         let metadata = Metadata::of("dies").identifiers(serves);
         let mut dies = Some(StockAgent::join(cluster.server.agents, &cluster.pki, metadata).await);
@@ -301,7 +300,7 @@ async fn w17_gauges_go_back_to_nothing() {
     .await;
 }
 
-/// A server that stops tells agents and clients, and does not hang for them.
+/// In Konnectivity a drain cuts connections, and an agent's drain never ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn w10_a_server_that_drains_lets_connections_of_stock_agents_finish() {
     let cluster = Cluster::builder().server_flag("graceful-shutdown-timeout", "30s").start().await;

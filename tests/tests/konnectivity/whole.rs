@@ -12,7 +12,7 @@ use tunnel_tests::{Cluster, Frontend, LINKS, Target, get, many, node, spawn, wai
 use crate::ways::{FRONTENDS, Fleet, WAYS, Way, assert_endpoint_failures, client_call, ended};
 use crate::ways::{on_every_way, ping, stock_agent, wait_for_dial_failures};
 
-/// Sooner than any timer: an end was noticed, and not suspected.
+/// Shorter than every timer: an end within it was noticed, not suspected.
 const PROMPT: Duration = Duration::from_secs(3);
 
 /// A request and its answer.
@@ -43,7 +43,7 @@ async fn download(mut connection: Connection, header: Header) {
     payload::assert_is(&all, header.seed, header.len);
 }
 
-/// Ends a connection as a kube-apiserver does: without a half-close before.
+/// Ends a connection as a kube-apiserver does: without a half-close.
 async fn leave(frontend: Frontend, connection: Connection) {
     if frontend.is_grpc() {
         connection.close().await.unwrap();
@@ -175,7 +175,7 @@ async fn b08_a_name_that_nobody_knows() {
         fleet.server().wait_for_tunnels(1).await;
         for frontend in FRONTENDS {
             let (status, text) = fleet.server().refusal(frontend, "no-such-host.invalid:80").await;
-            // Where there is no DNS at all, that is what is said.
+            // The error of a machine without DNS.
             let text = text.replace("server misbehaving", "no such host");
             assert!(text.starts_with("dial tcp: lookup no-such-host.invalid"), "{way:?}: {text}");
             assert!(text.ends_with("no such host"), "{way:?}: {text}");
@@ -189,7 +189,7 @@ async fn b08_a_name_that_nobody_knows() {
     }
 }
 
-/// All at the same time, since each takes the agent's whole limit.
+/// Runs all ways at the same time, since each takes the agent's whole limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b04_a_target_that_does_not_answer_is_given_up_after_five_seconds() {
     let give_up = async |way: Way| {
@@ -218,7 +218,7 @@ async fn b04_a_target_that_does_not_answer_is_given_up_after_five_seconds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b05_fifty_clients_that_leave_while_they_wait_leave_nothing() {
     on_every_way(async |way, fleet| {
-        // Takes the request, and thinks about it.
+        // Reads the request and never answers.
         let slow = Target::new(way.node(), async |mut socket| {
             while socket.read(&mut [0; 1024]).await? > 0 {}
             Ok(())
@@ -231,7 +231,7 @@ async fn b05_fifty_clients_that_leave_while_they_wait_leave_nothing() {
                 payload::write(&mut connection, PAGE.0).await.unwrap();
                 waiting.push(spawn(async move { connection.read_u8().await }));
             }
-            // Their requests end with them, each at its own moment.
+            // The requests end with their tasks, each at its own moment.
             drop(waiting);
         }
         fleet.finish().await;
@@ -246,7 +246,7 @@ async fn b07_a_call_that_is_over_before_it_dials_leaves_nothing() {
             let (_channel, mut call) = client_call(&fleet.cluster).await;
             call.say.cancel();
         }
-        // And one that is cancelled in the middle.
+        // One more call, cancelled during its connection.
         let echo = Target::echo(way.node()).await;
         let (_channel, mut call) = client_call(&fleet.cluster).await;
         call.dial(&echo.to_string()).await;
@@ -349,7 +349,7 @@ async fn b13_a_server_is_ready_as_soon_as_it_has_an_agent() {
     }
 }
 
-/// Ours would leave after it has said so, but for the work that it has.
+/// Our agent would leave after its drain notice; its open connection keeps it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b14_an_agent_that_drains_is_dialled_if_it_is_the_only_one() {
     on_every_way(async |way, fleet| {
@@ -384,7 +384,7 @@ async fn b16_clean_work_counts_no_failure() {
         let failed = metrics.sum("tunnel_server_dials_total", &[])
             - metrics.sum("tunnel_server_dials_total", &["outcome=\"connected\""]);
         assert_eq!(failed, 0, "{}", metrics.show("tunnel_server_dials"));
-        // Not even a series of zeroes, as nothing else is "none" in Konnectivity.
+        // Konnectivity has no series without a failure, not even one of 0.
         let (_, page) = get(fleet.server().health, "/metrics").await.unwrap();
         assert!(!page.contains("konnectivity_network_proxy_server_dial_failure_count{"), "{page}");
         for agent in &fleet.cluster.agents {

@@ -68,13 +68,13 @@ async fn servers_keep_leases_and_agents_count_them() {
     })
     .await;
 
-    // A server that leaves deletes its lease at once, and is not counted any more.
+    // A server that stops deletes its Lease at once, and is no longer counted.
     two.drain();
     two.ended(Duration::from_secs(10)).await;
     world.until_leases(&names[..1]).await;
     until_wanted(&agent, 1).await;
 
-    // One of them has deleted what a third one left behind.
+    // One of them has deleted the expired Lease of a third server.
     let metrics = one.metrics().await;
     assert!(
         metrics.sum("konnectivity_network_proxy_server_lease_list_total", &["http_status_code=\"200\""]) > 0

@@ -1,5 +1,5 @@
-//! Servers and agents beside a Kubernetes API: tokens that are reviewed, and
-//! Leases by which servers are counted.
+//! Servers and agents beside a Kubernetes API: token reviews, and Leases by which
+//! agents count servers.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
 
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tunnel_kube_fake::{FakeApi, Served};
 use tunnel_tests::Pki;
 
-/// A fake API on loopback, and what programs need to reach it.
+/// A fake API on loopback, and the files by which programs reach it.
 struct World {
     api: FakeApi,
     served: Option<Served>,
@@ -36,7 +36,7 @@ impl World {
         self.dir.path().join("kubeconfig")
     }
 
-    /// A file of this world, as a flag has it.
+    /// The path of a file, as a flag's value.
     fn shown(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }

@@ -54,7 +54,7 @@ impl World {
         Agent::start(&self.pki, &[server.agents], &spec)
     }
 
-    /// What a server says to an agent with this token.
+    /// The server's rejection of an agent with this token.
     async fn rejection(&self, server: &Server, link: Link, token: &str) -> Rejection {
         let drain = Drain::new();
         let opened = open_tunnel(server.agents, link, self.pki.agent(Who::Agent), &drain);

@@ -1,4 +1,4 @@
-//! What is told of ends, and what ends with a client or a target.
+//! Readiness, and the ends that a client or a target brings about.
 
 use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
@@ -33,8 +33,8 @@ async fn readiness_tells_what_is_missing() {
     cluster.finish().await;
 }
 
-/// The agent's own limit is five seconds, so the count of cancelled dials says
-/// that it was the client's leaving that ended them.
+/// The agent's own limit is five seconds, so cancelled dials before that were ended by
+/// the client's leaving.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_cancels_its_dial_at_the_agent() {
     let cluster = Cluster::on_both_links().await;
@@ -73,8 +73,8 @@ async fn a_client_that_leaves_cancels_its_dial_at_the_agent() {
     cluster.finish().await;
 }
 
-/// A gRPC client that was told of the end has nothing more to say, so nothing
-/// is to be kept for it even if it leaves the call open.
+/// The connection of a gRPC client is over with CLOSE_RSP, even if the client leaves
+/// the call open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_connection_is_over_as_soon_as_its_target_has_closed() {
     for link in LINKS {

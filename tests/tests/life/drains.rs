@@ -1,4 +1,4 @@
-//! Ends in order: of servers and of agents.
+//! Drains of servers and of agents.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tunnel_tests::{
 
 use crate::{PROMPT, assert_cut, finish_downloads, half_downloads, on_every_frontend, ping};
 
-/// What a program may take after the limit of its drain.
+/// The longest that a program may take after the limit of its drain.
 const AFTER_GRACE: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +40,7 @@ async fn a_server_that_drains_finishes_transfers_and_takes_no_new_clients() {
 
         gate.open();
         finish_downloads(downloads).await;
-        // Long before the limit: nothing is left to wait for.
+        // Long before the limit, because no connection is left.
         cluster.server.ended(Duration::from_secs(20)).await;
         cluster.agents[0].wait_until_idle().await;
     }
@@ -68,8 +68,8 @@ async fn a_server_that_drains_cuts_what_is_stuck_at_its_limit() {
     panics::assert_none();
 }
 
-/// It would find a server that takes no dials, think itself well connected, and
-/// hold up the end of that server.
+/// A draining server makes no dials. An agent admitted there would count it as a
+/// connected server and delay its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_comes_to_a_draining_server_is_sent_away() {
     for link in LINKS {
@@ -96,13 +96,13 @@ async fn an_agent_that_comes_to_a_draining_server_is_sent_away() {
     }
 }
 
-/// Two agents for one node, of which the first is told to go.
+/// Two agents for one node; the first one drains.
 async fn two_agents(link: Link, grace: &str) -> Cluster {
     let agent = |id: &str| AgentSpec::new(id, link, node(link)).flag("graceful-shutdown-timeout", grace);
     Cluster::builder().agent(agent("goes")).agent(agent("stays")).start().await
 }
 
-/// Downloads until the agent that goes has some.
+/// Starts downloads until the draining agent carries some.
 async fn half_downloads_on(cluster: &Cluster, goes: &Agent, source: &Target) -> Vec<(Frontend, Connection)> {
     let mut downloads = Vec::new();
     wait_for("the agent to have a share", async || {
@@ -131,7 +131,7 @@ async fn an_agent_that_drains_finishes_transfers_and_gets_no_new_dials() {
             other => Err(format!("{other:?}")),
         })
         .await;
-        // The notice travels for a moment; after it, not one dial comes.
+        // The notice takes a moment to arrive; after it the agent gets no dial.
         let mut dialled = goes.dials().await;
         wait_for("the server to leave the agent alone", async || {
             for _ in 0..16 {
@@ -173,7 +173,8 @@ async fn an_agent_that_drains_cuts_what_is_stuck_at_its_limit() {
     panics::assert_none();
 }
 
-/// A drain prefers other agents, but where there is none it still serves.
+/// Dials prefer agents that do not drain; where there is no other, a draining agent
+/// serves them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_drains_is_dialled_where_it_is_the_only_one() {
     for link in LINKS {

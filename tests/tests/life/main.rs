@@ -1,4 +1,4 @@
-//! Ends: of agents, servers, clients and dials; in order, and not.
+//! Ends of agents, servers, clients and dials, orderly and not.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -13,10 +13,10 @@ use tunnel_client::Connection;
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{Cluster, Frontend, LINKS, Server, ServerSpec, Target, node, panics, wait_for, within};
 
-/// A transfer that is under way while something ends.
+/// Size of a transfer that runs while something ends.
 const TRANSFER: Header = Header { seed: 21, len: 8 << 20 };
 
-/// Sooner than any timer of ours: the end was noticed, and not suspected.
+/// Shorter than every timer: an end within it was noticed, not suspected.
 const PROMPT: Duration = Duration::from_secs(3);
 
 async fn ping(connection: &mut Connection) {
@@ -54,8 +54,8 @@ async fn finish_downloads(connections: Vec<(Frontend, Connection)>) {
     }
 }
 
-/// Every connection has ended within `limit`; where an end can be told from
-/// having been cut, it is not an end.
+/// Asserts that every connection has ended within `limit`, and not orderly where the
+/// frontend tells the two apart.
 async fn assert_cut(connections: Vec<(Frontend, Connection)>, limit: Duration) {
     for (frontend, mut connection) in connections {
         let cut = tokio::time::timeout(limit, payload::read_all(&mut connection)).await;
@@ -91,7 +91,7 @@ async fn connections_end_at_once_when_their_server_is_killed() {
         let connections = on_every_frontend(&cluster.server, &echo).await;
         cluster.server.kill().await;
         assert_cut(connections, PROMPT).await;
-        // The targets are told as well, or they would be held for ever.
+        // The targets' connections end as well, or they would be held for ever.
         cluster.agents[0].wait_until_idle().await;
     }
     panics::assert_none();

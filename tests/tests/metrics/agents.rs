@@ -1,4 +1,4 @@
-//! Agents at the server, and servers at the agent: behaviour 27.
+//! Agents at the server, and servers at the agent: behaviour b27.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use tunnel_tests::{Agent, AgentSpec, Cluster, LIMIT, LINKS, ServerSpec, get, nod
 
 use crate::{AGENT, wait_for_samples, wait_for_samples_of};
 
-/// 27. An agent with many identifiers is one agent.
+/// b27. An agent with many identifiers counts once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_are_counted_once_for_each_strategy_that_can_use_them() {
     let both = |default, host, route| {
@@ -39,7 +39,7 @@ async fn agents_are_counted_once_for_each_strategy_that_can_use_them() {
     cluster.finish().await;
 }
 
-/// Two tunnels of one agent are one agent.
+/// An agent with two tunnels counts once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_came_again_is_one_agent() {
     let same = AgentSpec::new("same", Link::H2, node(Link::H2));
@@ -75,7 +75,7 @@ async fn an_agent_tells_how_many_servers_it_has() {
     }
 }
 
-/// Whoever waits for an agent reads this, from its first sign of life on.
+/// Deployment tools read this gauge as soon as `/healthz` answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_without_a_server_tells_that_it_has_none() {
     let cluster = Cluster::builder().start().await;
@@ -96,8 +96,8 @@ async fn an_agent_without_a_server_tells_that_it_has_none() {
     agent.kill().await;
 }
 
-/// A tunnel that its server ends has failed, as with Konnectivity; one that the
-/// agent ends has not.
+/// A tunnel that its server ends counts as failed, as in Konnectivity; a tunnel that
+/// the agent ends does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_lost_is_a_failure_to_receive() {
     for link in [Link::Quic, Link::H2, Link::Konnectivity] {

@@ -1,5 +1,5 @@
-//! Connections: that gauges go back, and that durations are counted once.
-//! Behaviours 5 and 27, and what Konnectivity's gauges do not hold.
+//! Connections: gauges fall again, and durations are counted once. Behaviours b05 and
+//! b27, and defect W17.
 
 use tokio::io::AsyncReadExt as _;
 use tunnel::transport::Link;
@@ -11,7 +11,7 @@ use tunnel_tests::{
 
 use crate::{wait_for_samples, wait_for_samples_of};
 
-/// Everything of the server that counts what is open now is 0.
+/// Waits until the server's gauges of open things are 0.
 async fn wait_until_nothing_is_open(server: &Server) {
     for name in ["established_connections", "http_connections", "pending_backend_dials"] {
         wait_for_samples(server, name, &[("", 0)]).await;
@@ -73,7 +73,7 @@ async fn a_connection_is_open_until_its_client_left_and_lasts_once() {
     cluster.finish().await;
 }
 
-/// 5.
+/// b05.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_answers_that_are_cancelled_leave_nothing_open() {
     const SLOW: Header = Header { seed: 3, len: 64 * 1024 };
@@ -121,7 +121,7 @@ async fn connections_of_an_agent_that_dies_are_closed_and_counted() {
     }
 }
 
-/// A call that has not dialled is a call.
+/// A call counts before its dial.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_counts_from_its_beginning() {
     let cluster = Cluster::on(Link::Quic).await;

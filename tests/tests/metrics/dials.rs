@@ -1,4 +1,4 @@
-//! Dials that fail, and why: behaviours 3, 4, 6, 8 and 16.
+//! Failed dials and their reasons: behaviours b03, b04, b06, b08 and b16.
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt as _;
@@ -17,10 +17,10 @@ use crate::{AGENT, SERVER, wait_for_samples, wait_for_samples_of};
 const FAILURES: &str = "dial_failure_count";
 const AGENTS_FAILURES: &str = "endpoint_dial_failure_total";
 
-/// Served by an agent that does not answer as it should, and by no other.
+/// Served only by an agent that answers wrongly.
 const TARGET: &str = "liar.test:80";
 
-/// An address at which nobody listens.
+/// An address without a listener.
 async fn refusing(link: Link) -> String {
     let listener = TcpListener::bind((node(link), 0)).await.unwrap();
     listener.local_addr().unwrap().to_string()
@@ -31,7 +31,7 @@ async fn on_both_links(flags: &[(&str, &str)]) -> Cluster {
     flags.iter().fold(builder, |builder, (name, value)| builder.server_flag(name, value)).start().await
 }
 
-/// 16: no samples, and not samples of 0.
+/// b16: no samples, rather than samples of 0.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dials_that_work_leave_no_samples_of_failures() {
     let cluster = Cluster::on_both_links().await;
@@ -49,7 +49,7 @@ async fn dials_that_work_leave_no_samples_of_failures() {
     cluster.finish().await;
 }
 
-/// 3, and 8 for CONNECT.
+/// b03, and b08 for CONNECT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_target_is_an_error_response_and_unknown_to_the_agent() {
     let cluster = Cluster::on_both_links().await;
@@ -67,14 +67,14 @@ async fn a_refused_target_is_an_error_response_and_unknown_to_the_agent() {
     cluster.finish().await;
 }
 
-/// 8.
+/// b08.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_host_is_an_error_response_and_unknown_to_the_agent() {
     let cluster =
         Cluster::builder().agent_on(Link::Quic).server_flag("proxy-strategies", "default").start().await;
     for frontend in Frontend::ALL {
         let (status, text) = cluster.server.refusal(frontend, "no-such-host.invalid:80").await;
-        // Where there is no DNS at all, that is what is said.
+        // The error of a machine without DNS.
         assert!(text.replace("server misbehaving", "no such host").ends_with("no such host"), "{text}");
         assert_eq!(status, (!frontend.is_grpc()).then_some(502));
     }
@@ -83,7 +83,7 @@ async fn an_unknown_host_is_an_error_response_and_unknown_to_the_agent() {
     cluster.finish().await;
 }
 
-/// 4. The server waits longer than the agent, whose word is the better one.
+/// b04. The server waits longer than the agent, whose error is more precise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_does_not_answer_is_an_error_response_and_a_timeout_of_the_agent() {
     let cluster = Cluster::on_both_links().await;
@@ -107,7 +107,7 @@ async fn a_target_that_does_not_answer_is_an_error_response_and_a_timeout_of_the
     cluster.finish().await;
 }
 
-/// 6.
+/// b06.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_gives_its_dial_up_is_a_frontend_close() {
     let cluster = Cluster::builder().start().await;
@@ -127,7 +127,7 @@ async fn a_client_that_gives_its_dial_up_is_a_frontend_close() {
     cluster.finish().await;
 }
 
-/// 6, as the kube-apiserver's client says it.
+/// b06, as the kube-apiserver's client cancels a dial.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dial_cls_is_a_frontend_close() {
     let cluster = Cluster::builder().start().await;
@@ -182,7 +182,7 @@ async fn without_an_agent_the_reason_is_no_agent() {
     cluster.finish().await;
 }
 
-/// What Konnectivity's agent would refuse, this server refuses for it.
+/// Konnectivity's agent refuses such a dial; here the server does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grpc_dial_of_what_is_no_target_is_an_error_response() {
     let cluster = Cluster::on(Link::Quic).await;
@@ -198,8 +198,8 @@ async fn a_grpc_dial_of_what_is_no_target_is_an_error_response() {
     cluster.finish().await;
 }
 
-/// The client sends more than the server reads ahead of the answer, so that its
-/// end behind that cancels nothing, and is gone when the answer comes.
+/// The client sends more than the server reads before the answer, so the server does
+/// not see the client's end in time to cancel the dial.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_no_client_takes_is_a_send_rsp() {
     const EARLY: usize = 128 * 1024;
@@ -220,7 +220,7 @@ async fn an_answer_that_no_client_takes_is_a_send_rsp() {
         wait_for_samples(&cluster.server, FAILURES, &[("{reason=\"send_rsp\"}", 1)]).await;
         let metrics = cluster.server.metrics().await;
         assert_eq!(metrics.sum("tunnel_server_dials_total", &["outcome=\"unanswered\""]), 1);
-        // It was dialled, and never established.
+        // The connection was dialled and never established.
         wait_for_samples(&cluster.server, "dial_duration_seconds_count", &[("", 1)]).await;
         wait_for_samples(&cluster.server, "connection_duration_seconds_count", &[("", 0)]).await;
         wait_for_samples(&cluster.server, "established_connections", &[("", 0)]).await;

@@ -1,4 +1,4 @@
-//! docs/METRICS.md against what the programs register.
+//! docs/METRICS.md against the metrics that the programs register.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use prometheus::Registry;
 use tunnel::metering::Described;
 
-/// Everything that both programs register.
+/// The metrics of both programs.
 fn registered() -> Vec<Described> {
     let (_, server) = tunnel_server::metrics::Metrics::described(&Registry::new()).unwrap();
     let (_, agent) = tunnel_agent::metrics::Metrics::described(&Registry::new()).unwrap();
@@ -47,7 +47,7 @@ fn every_metric_is_documented_as_it_is() {
         let row = documented.remove(&made.name).unwrap_or_else(|| panic!("not in docs/METRICS.md:\n{line}"));
         assert_eq!((row.kind.as_str(), row.labels.as_str()), (kind, labels.as_str()), "{}", made.name);
         if made.name.starts_with("konnectivity_") {
-            // Its help text is Konnectivity's; what it means here is said here.
+            // The help text is Konnectivity's; the document says the meaning here.
             assert!(row.meaning.len() > 10 && row.meaning != made.help, "{}: no meaning", made.name);
         } else {
             assert_eq!(

@@ -23,7 +23,7 @@ fn number(text: &str) -> f64 {
     text.parse().unwrap()
 }
 
-/// What was registered under Konnectivity's names is what it has, and all of it.
+/// Asserts that the metrics under Konnectivity's names are exactly Konnectivity's.
 fn assert_complete(described: &[Described], families: &[Family]) {
     let ours: Vec<&Described> =
         described.iter().filter(|made| made.name.starts_with("konnectivity_")).collect();
@@ -42,8 +42,8 @@ fn assert_complete(described: &[Described], families: &[Family]) {
     }
 }
 
-/// What a scrape says equals what one of Konnectivity says, to the letter. All
-/// families have samples.
+/// Asserts that a scrape equals Konnectivity's to the letter. All families have
+/// samples.
 fn assert_exposed(text: &str, families: &[Family]) {
     for Family { name, kind, labels, bounds, help } in families {
         assert!(
@@ -102,8 +102,9 @@ fn the_agent_has_all_metrics_of_konnectivity_to_the_letter() {
     assert_exposed(&exposition::encode(&registry.gather()), AGENT);
 }
 
-/// Scrapes a program. What it has, it has to the letter; the rest has no samples
-/// yet, as with Konnectivity, and is named without its prefix.
+/// Scrapes a program, and asserts that its families equal Konnectivity's to the letter.
+/// Returns the names, without prefix, of families without samples, as Konnectivity has
+/// them.
 async fn without_samples(health: SocketAddr, families: &[Family], prefix: &str) -> Vec<&'static str> {
     let (_, text) = get(health, "/metrics").await.unwrap();
     let (there, missing): (Vec<Family>, Vec<Family>) =
@@ -181,7 +182,7 @@ fn lease_calls_are_counted_under_their_status_and_reason() {
     assert_eq!(metrics.sum("konnectivity_network_proxy_agent_lease_watches_total", &[]), 2);
 }
 
-/// What both sets count is counted once in each.
+/// An event that belongs to both sets is counted once in each.
 #[test]
 fn the_methods_count_in_both_sets() {
     let registry = Registry::new();

@@ -1,5 +1,4 @@
-//! The metrics of Konnectivity, as scraped from its programs: facts, which ours
-//! have to equal.
+//! The metrics of Konnectivity, as scraped from its programs. Ours have to equal them.
 
 /// One metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,6 @@
-//! Metrics: that they are Konnectivity's where they have its names, and that
-//! they tell the truth.
+//! Metrics under Konnectivity's names equal Konnectivity's, and all metrics are true.
 //!
-//! Numbers in the comments are those of the behaviours that Konnectivity's own
-//! tests check.
+//! Numbers such as b05 are those of docs/konnectivity-behaviours.md.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]

@@ -1,4 +1,4 @@
-//! Packets of gRPC clients and of konnectivity links, one by one.
+//! Counts of packets of gRPC clients and of konnectivity links.
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
@@ -72,7 +72,7 @@ async fn streams_that_fail_are_counted_by_code() {
     call.end().await;
     wait_for_samples(&cluster.server, "stream_errors_total", &[(canceled, 1), (internal, 1)]).await;
 
-    // A client that is gone, and with it its connection.
+    // A client that goes, and its connection with it.
     let mut call = channel.call().await;
     call.dial(&echo.to_string()).await;
     drop((channel, call));
@@ -80,7 +80,7 @@ async fn streams_that_fail_are_counted_by_code() {
     cluster.finish().await;
 }
 
-/// Both ends of a konnectivity link count the same.
+/// Both ends of a konnectivity link count the same packets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_of_a_konnectivity_link_are_counted_at_both_ends() {
     let link = Link::Konnectivity;

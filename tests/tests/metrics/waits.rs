@@ -11,14 +11,14 @@ use tunnel_tests::{
 
 use crate::wait_for_samples;
 
-/// As long as it takes to be stalled, with some time for a busy machine.
+/// The time until a connection is stalled, with a margin for a busy machine.
 const STALLED: Duration = Duration::from_secs(30);
 
 fn full(connect: i64, proxy: i64) -> [(&'static str, i64); 2] {
     [("{service_method=\"Connect\"}", connect), ("{service_method=\"Proxy\"}", proxy)]
 }
 
-/// Waits until the server counts so many stalls, up and down, as going on.
+/// Waits until the server counts so many stalled connections, up and down.
 async fn wait_for_stalls(server: &Server, wanted: [i64; 2]) {
     wait_within(STALLED, &format!("{wanted:?} stalls"), async || {
         let metrics = server.metrics().await;
@@ -29,24 +29,23 @@ async fn wait_for_stalls(server: &Server, wanted: [i64; 2]) {
     .await;
 }
 
-/// A gauge that is 0 while an agent hangs is of no use; and one that stays up
-/// afterwards is of none either.
+/// The gauge is above 0 while an agent hangs, and 0 afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receivers_that_take_nothing_show_as_long_as_they_do() {
     let cluster = Cluster::on_both_links().await;
     let (mut idle, mut writers, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for link in LINKS {
-        // Its clients do not read.
+        // Clients of this target do not read.
         let flood = Target::floods(node(link)).await;
         idle.push(cluster.server.connect(Frontend::ConnectUnix, &flood).await);
         idle.push(cluster.server.connect(Frontend::GrpcUnix, &flood).await);
-        // It does not read.
+        // This target does not read.
         let stalls = Target::stalls(node(link)).await;
         for frontend in [Frontend::ConnectUnix, Frontend::GrpcUnix] {
             let mut connection = cluster.server.connect(frontend, &stalls).await;
             writers.push(spawn(async move {
                 let block = vec![0x33; 32 * 1024];
-                // Until the test ends it.
+                // Runs until the test ends it.
                 while connection.write_all(&block).await.is_ok() {}
             }));
         }
@@ -88,7 +87,7 @@ async fn receivers_that_take_nothing_show_as_long_as_they_do() {
     cluster.finish().await;
 }
 
-/// As many connections that stand still.
+/// Three downloads that their clients do not read.
 async fn stalled(server: &Server, flood: &Target) -> Vec<Connection> {
     let mut connections = Vec::new();
     for frontend in [Frontend::ConnectUnix, Frontend::GrpcUnix, Frontend::ConnectMtls] {
@@ -97,7 +96,7 @@ async fn stalled(server: &Server, flood: &Target) -> Vec<Connection> {
     connections
 }
 
-/// Waits until at least so much is kept for those that stand still.
+/// Waits until at least so many bytes are kept for stalled connections.
 async fn wait_for_kept(server: &Server, least: i64) {
     wait_within(STALLED, &format!("{least} bytes to be kept"), async || {
         let kept = server.metrics().await.value("tunnel_server_stalled_bytes");
@@ -112,7 +111,7 @@ async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
         let cluster = Cluster::on(link).await;
         let flood = Target::floods(node(link)).await;
         let connections = stalled(&cluster.server, &flood).await;
-        // On h2 it is a window of 768 KiB, and a sender is told of room by halves.
+        // On h2 the window is 768 KiB, and WINDOW_UPDATE is sent for halves of it.
         let each = if link == Link::Quic { 3 << 20 } else { 384 << 10 };
         wait_for_kept(&cluster.server, 3 * each).await;
         drop((connections, flood));
@@ -122,7 +121,7 @@ async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
     }
 }
 
-/// Each of them keeps its window, 3 MiB, and less than a third of that more.
+/// Each connection keeps its window, and less than a third of that more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() {
     let limit = (12_i64 << 20).to_string();
@@ -158,7 +157,7 @@ async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() 
     cluster.finish().await;
 }
 
-/// Writes that are taken at once are not measured, and cost nothing.
+/// Writes that are taken at once are not measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_nobody_waits_for_are_not_in_the_histogram() {
     let cluster = Cluster::on_both_links().await;
