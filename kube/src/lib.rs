@@ -7,6 +7,7 @@
 //! what it did goes to observers, so that each program has metrics of its own.
 
 mod access;
+mod backoff;
 mod bucket;
 pub mod leases;
 mod requests;

@@ -42,7 +42,7 @@ pub(crate) enum FleetTask {
 
 /// Tells whether every check passed.
 pub(crate) async fn perform(task: FleetTask) -> anyhow::Result<bool> {
-    tunnel::process::raise_file_limit();
+    tunnel_program::process::raise_file_limit();
     let (report, json) = match task {
         FleetTask::Agents(args) => return agents::run(args).await,
         FleetTask::Churn(args) => (Box::pin(churn::run(&args)).await?, args.room.json),

@@ -42,7 +42,7 @@ use crate::matrix::children::Child;
 use crate::report::Report;
 
 fn main() -> ExitCode {
-    tunnel::process::keep_freed_memory();
+    tunnel_program::process::keep_freed_memory();
     // Dropping the task ends its children.
     measuring_kit::run("loadtest", output::complain, perform(Cli::parse().task))
 }

@@ -4,20 +4,20 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use tunnel::process;
 use tunnel_agent::app::App;
 use tunnel_agent::cli::Cli;
 use tunnel_agent::config::Config;
+use tunnel_program::process;
 
 fn main() -> ExitCode {
     process::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return tunnel::args::refuse(&error),
+        Err(error) => return tunnel_program::args::refuse(&error),
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => tunnel::args::fail("tunnel-agent", &error),
+        Err(error) => tunnel_program::args::fail("tunnel-agent", &error),
     }
 }
 

@@ -12,15 +12,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
-use tunnel::metering::{Described, Maker};
 use tunnel::relay::{Budget, Ending, Lane, Meter};
 use tunnel::transport::Link;
+use tunnel_program::metering::{Described, Maker};
 use tunnel_proto::refusal::RefusalKind;
 
 pub use konnectivity::{Direction, Konnectivity, LeaseCall, Leases, Packets};
 use ours::Traffic;
 pub use ours::Tunnels;
-pub use tunnel::metering::GaugeGuard;
+pub use tunnel_program::metering::GaugeGuard;
 
 /// The agent's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
 use tunnel::tls::MinVersion;
+use tunnel_program::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
 
 use crate::route::Strategies;
 

@@ -18,6 +18,7 @@ use tunnel::control::Patience;
 use tunnel::listen::bind_ip;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 use tunnel::transport::quic::{Datagrams, LARGEST};
+use tunnel_program::args::List;
 
 use crate::cli::{KubeArgs, LeaseArgs, Mode, ServerArgs, WireArgs};
 use crate::route::Strategy;
@@ -169,7 +170,7 @@ fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
 
 /// What both TLS listeners offer.
 fn offer(args: &WireArgs) -> anyhow::Result<Offer> {
-    let suites = Suites::parse(args.cipher_suites.clone()).context("--cipher-suites")?;
+    let suites = Suites::parse(List::flatten(args.cipher_suites.clone())).context("--cipher-suites")?;
     if !suites.absent().is_empty() {
         warn!(suites = ?suites.absent(), "--cipher-suites: these are not implemented and not offered");
     }
@@ -233,7 +234,7 @@ fn kube_access(args: &KubeArgs) -> anyhow::Result<KubeAccess> {
 
 /// Labels are read, and refused, also where nothing is published, as in Konnectivity.
 fn lease_publishing(args: LeaseArgs) -> anyhow::Result<Option<LeasePublishing>> {
-    let labels = tunnel::args::labels(&args.lease_label).context("--lease-label")?;
+    let labels = tunnel_program::args::labels(&args.lease_label).context("--lease-label")?;
     if !args.enable_lease_controller {
         return Ok(None);
     }

@@ -17,8 +17,8 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 use tunnel::drain::Drain;
-use tunnel::process;
 use tunnel_client::{Connection, Endpoint, connect, grpc, tls_config};
+use tunnel_program::process;
 
 use crate::app::{Addresses, App};
 use crate::cli::Cli;

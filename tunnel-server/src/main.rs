@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
-use tunnel::args::LogArgs;
-use tunnel::process;
+use tunnel_program::args::LogArgs;
+use tunnel_program::process;
 use tunnel_server::app::App;
 use tunnel_server::cli::{Cli, Command, DemoArgs, ServerArgs};
 use tunnel_server::config::Config;
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     process::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return tunnel::args::refuse(&error),
+        Err(error) => return tunnel_program::args::refuse(&error),
     };
     let result = match cli.command {
         None => run(cli.server),
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => tunnel::args::fail("tunnel-server", &error),
+        Err(error) => tunnel_program::args::fail("tunnel-server", &error),
     }
 }
 

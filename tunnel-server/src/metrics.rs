@@ -13,15 +13,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
-use tunnel::metering::{Described, Maker};
 use tunnel::relay::{Budget, Ending, Lane, Meter};
 use tunnel::transport::Link;
+use tunnel_program::metering::{Described, Maker};
 
 pub use backends::Backends;
 pub use konnectivity::{DialFailure, Konnectivity, LeaseCall, Leases, Packets};
 pub use ours::Peers;
 use ours::{Dials, Traffic};
-pub use tunnel::metering::GaugeGuard;
+pub use tunnel_program::metering::GaugeGuard;
 
 /// The server's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, Result};
-use tunnel::metering::Maker;
 use tunnel::packet_counters::{PacketCounters, Segment};
 use tunnel::packets::Counters;
+use tunnel_program::metering::Maker;
 use tunnel_proto::refusal::RefusalKind;
 
 const LATENCY: &[f64] = &[0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];

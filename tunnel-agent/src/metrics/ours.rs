@@ -1,7 +1,7 @@
 //! Our own metrics. The help texts are the documentation.
 
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel::metering::{Maker, Twin};
+use tunnel_program::metering::{Maker, Twin};
 
 use super::Konnectivity;
 

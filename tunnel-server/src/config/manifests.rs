@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use clap::Parser as _;
-use tunnel::args::Sink;
+use tunnel_program::args::Sink;
 
 use super::*;
 use crate::cli::Cli;

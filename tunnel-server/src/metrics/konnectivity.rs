@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel::metering::{GaugeGuard, Maker};
 use tunnel::packet_counters::{PacketCounters, Segment};
+use tunnel_program::metering::{GaugeGuard, Maker};
 
 const LATENCY: &[f64] = &[0.000_001, 0.000_01, 0.000_1, 0.005, 0.025, 0.1, 0.5, 2.5, 12.5];
 const LIFE: &[f64] =

@@ -1,7 +1,7 @@
-//! Making metrics: names, registration, and a list of what there is.
+//! Making metrics: names, registration, and a list of them.
 //!
-//! Each program names its metrics in one place; help texts are interface, and
-//! documented in docs/METRICS.md, which a test compares with what was made.
+//! Each program names its metrics in one place. Names and help texts are interface;
+//! docs/METRICS.md documents them, and a test compares it with the list.
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -9,7 +9,7 @@ use prometheus::{
     Result,
 };
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Prometheus' name for it.
+    /// The name in Prometheus' text format.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -36,9 +36,9 @@ impl Kind {
 pub struct Described {
     /// Its whole name.
     pub name: String,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// What it says of itself.
+    /// Its help text.
     pub help: &'static str,
     /// Names of its labels.
     pub labels: Vec<&'static str>,
@@ -60,7 +60,7 @@ impl<'a> Maker<'a> {
         Self { registry, prefix, made: Vec::new() }
     }
 
-    /// What was made, in this order.
+    /// The metrics made, in the order of their making.
     pub fn into_made(self) -> Vec<Described> {
         self.made
     }
@@ -68,7 +68,7 @@ impl<'a> Maker<'a> {
     /// A gauge without labels.
     ///
     /// # Errors
-    /// When there is one of this name, here and below.
+    /// When a metric of this name exists.
     pub fn gauge(&mut self, name: &str, help: &'static str) -> Result<IntGauge> {
         let opts = self.describe(Kind::Gauge, name, help, &[], &[]);
         self.register(IntGauge::with_opts(opts))
