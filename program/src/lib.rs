@@ -2,7 +2,7 @@
 //!
 //! * [`args`]: flags as Go programs and Konnectivity's manifests write them;
 //! * [`process`], [`logfile`]: logging, file limit, panics, signals;
-//! * [`metering`], [`exposition`]: making metrics, and Prometheus' text format;
+//! * [`metering`], [`exposition`]: metrics, and Prometheus' text format;
 //! * [`admin`]: health, readiness, metrics and debug pages over HTTP.
 //!
 //! Knows nothing of frontends, fleets or dials. The bytes are moved by [`tunnel`].

@@ -3,11 +3,17 @@
 //! Each program names its metrics in one place. Names and help texts are interface;
 //! docs/METRICS.md documents them, and a test compares it with the list.
 
+mod lane;
+mod packets;
+
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    Result,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    PullingGauge, Registry, Result,
 };
+
+pub use lane::LaneMetrics;
+pub use packets::{PacketMetrics, Segment};
 
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +78,20 @@ impl<'a> Maker<'a> {
     pub fn gauge(&mut self, name: &str, help: &'static str) -> Result<IntGauge> {
         let opts = self.describe(Kind::Gauge, name, help, &[], &[]);
         self.register(IntGauge::with_opts(opts))
+    }
+
+    /// A gauge without labels whose value is read at each scrape.
+    ///
+    /// # Errors
+    /// As [`Maker::gauge`].
+    pub fn read_gauge(
+        &mut self,
+        name: &str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<()> {
+        let name = self.describe(Kind::Gauge, name, help, &[], &[]).name;
+        self.register(PullingGauge::new(name, help, Box::new(move || read() as f64))).map(drop)
     }
 
     /// A gauge with labels.

@@ -85,12 +85,7 @@ fn versions_and_suites_take_effect_on_both_listeners() {
     let ecdsa_256 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
     for (min, suites, versions, negotiated) in [
         ("", "", BOTH, Some((ProtocolVersion::TLSv1_3, CipherSuite::TLS13_AES_128_GCM_SHA256))),
-        (
-            "",
-            "",
-            OLD,
-            Some((ProtocolVersion::TLSv1_2, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)),
-        ),
+        ("", "", OLD, Some((ProtocolVersion::TLSv1_2, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256))),
         (
             "VersionTLS10",
             ecdsa_256,
