@@ -5,29 +5,12 @@ mod klog;
 mod labels;
 mod list;
 
-use std::fmt::Display;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 pub use klog::{KlogArgs, LogArgs, LogFormat, Severity, Sink};
 pub use labels::{LabelError, labels, selector};
 pub use list::List;
-
-/// Prints why a command line does not parse, or the help it asks for. The exit
-/// code of an error is 1, as with Konnectivity's programs.
-pub fn refuse(error: &clap::Error) -> ExitCode {
-    // A failure to print cannot be reported.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// Prints why the program ends, and returns its exit code.
-pub fn fail(program: &str, error: &dyn Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
-    ExitCode::FAILURE
-}
 
 /// Reads a path. An empty one, which clap's own parser refuses, means "none" in
 /// existing manifests.

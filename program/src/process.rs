@@ -1,6 +1,8 @@
 //! The process of a program: logs, limits, signals, panics.
 
-use std::io::{self, IsTerminal as _};
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 use prometheus::{IntCounter, PullingGauge, Registry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,6 +13,28 @@ use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
 use crate::args::{LogArgs, LogFormat, Sink};
 use crate::logfile::LogFile;
 use tunnel::drain::Drain;
+
+/// Runs a program: parses its command line, hands it to `run`, and prints why the
+/// program ends. Exit codes: 0 for success and help, 1 for any error, as with
+/// Konnectivity's programs.
+pub fn main<C: clap::Parser, E: Display>(name: &str, run: impl FnOnce(C) -> Result<(), E>) -> ExitCode {
+    keep_freed_memory();
+    let ended = match C::try_parse() {
+        Ok(command_line) => run(command_line),
+        Err(error) => {
+            // A failure to print cannot be reported, here and below.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// The client library of the Kubernetes API logs every failed request as an
 /// error. The caller of a request logs its failure at the level that fits.
