@@ -5,14 +5,12 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use tokio::runtime::Runtime;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
-use tunnel::relay::{Budget, Ending, Lane, Meter, Moved, relay};
+use tunnel::relay::{Ending, Meter, Moved, relay};
 
 /// Bytes in a chunk that an end says.
 pub const CHUNK: usize = 64 * 1024;
@@ -101,8 +99,9 @@ impl Relayed {
     pub fn warm() -> Self {
         let (near, far) = (Script::default(), Script::default());
         let (mut from, mut to) = (memory(&near), memory(&far));
-        let task =
-            Box::pin(async move { relay(&mut from, &mut to, None, &meter(), &mut Moved::default()).await });
+        let task = Box::pin(async move {
+            relay(&mut from, &mut to, None, &Meter::default(), &mut Moved::default()).await
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let mut relayed = Self { near, far, task, runtime };
         relayed.flow(64);
@@ -149,7 +148,7 @@ impl Relayed {
     }
 }
 
-/// What whole connections need: ends, and the metrics.
+/// Two ends and a meter for whole connections.
 #[derive(Debug)]
 pub struct Connections {
     near: Memory,
@@ -159,7 +158,7 @@ pub struct Connections {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { near: memory(&Script::default()), far: memory(&Script::default()), meter: meter() }
+        Self { near: memory(&Script::default()), far: memory(&Script::default()), meter: Meter::default() }
     }
 }
 
@@ -187,18 +186,4 @@ impl Connections {
 fn memory(script: &Script) -> Memory {
     static ZEROES: [u8; CHUNK] = [0; CHUNK];
     Memory { script: script.clone(), chunk: Bytes::from_static(&ZEROES) }
-}
-
-/// Metrics as both programs have them.
-fn meter() -> Meter {
-    let budget = Arc::new(Budget::new(IntGauge::new("kept", "kept").unwrap()));
-    let lane = || Lane {
-        bytes: IntCounter::new("bytes", "bytes").unwrap(),
-        waiting: Some(IntGauge::new("waiting", "waiting").unwrap()),
-        waits: Some(Histogram::with_opts(HistogramOpts::new("waits", "waits")).unwrap()),
-        stalled: IntGauge::new("stalled", "stalled").unwrap(),
-        stalls: IntCounter::new("stalls", "stalls").unwrap(),
-        budget: Arc::clone(&budget),
-    };
-    Meter { up: lane(), down: lane() }
 }

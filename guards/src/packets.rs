@@ -7,11 +7,10 @@ use std::hint::black_box;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client, server};
 use http::{Request, Response};
-use prometheus::{IntCounterVec, Opts};
 use tokio::runtime::Runtime;
 use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Duplex as _, Flow};
-use tunnel::packet_counters::{PacketCounters, Segment};
+use tunnel::packet_counters::PacketCounters;
 use tunnel::packets::{Counters, Halves, Limits, Member, Mux, Role};
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet};
@@ -143,10 +142,5 @@ async fn dialled(drain: &Drain) -> (Mux, Member, Peer) {
 }
 
 fn counters() -> Counters {
-    let make = |labels: &[&str]| IntCounterVec::new(Opts::new("packets", "packets"), labels).unwrap();
-    let (packets, errors) = (make(&["segment", "packet_type"]), make(&["segment", "code", "packet_type"]));
-    Counters {
-        received: PacketCounters::new(Segment::FromAgent, &packets, &errors),
-        sent: PacketCounters::new(Segment::ToAgent, &packets, &errors),
-    }
+    Counters { received: PacketCounters::default(), sent: PacketCounters::default() }
 }

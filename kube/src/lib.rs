@@ -6,6 +6,7 @@
 //! no metrics: its events go to observers.
 
 mod access;
+mod backoff;
 mod bucket;
 pub mod leases;
 mod requests;

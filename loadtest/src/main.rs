@@ -42,7 +42,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    tunnel::process::keep_freed_memory();
+    tunnel_program::process::keep_freed_memory();
     // Dropping the task ends its children.
     measuring_kit::run("loadtest", cli::Cli::parse().perform())
 }

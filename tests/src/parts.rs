@@ -151,7 +151,7 @@ impl Server {
         flags.extend(spec.flags.clone());
         let cli = tunnel_server::cli::Cli::try_parse_from(command_line("tunnel-server", &flags));
         let cli = cli.map_err(|error| error.to_string())?;
-        let config = tunnel_server::config::Config::try_from(cli.server);
+        let config = tunnel_server::config::Config::try_from(cli);
         let mut config = config.map_err(|error| format!("{error:#}"))?;
         if let Some((bind, _)) = &mut config.tcp {
             bind.1 = 0;

@@ -8,10 +8,10 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info};
-use tunnel::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel::drain::Drain;
 use tunnel::listen::bind_tcp;
-use tunnel::process;
+use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::process;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Sources};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum, value_parser};
-use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
+use tunnel_program::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
 
 use crate::config::CountSource;
 
@@ -170,7 +170,7 @@ pub struct CountArgs {
     pub lease_namespace: String,
 
     /// Which Leases are servers', as a label selector. Also --lease-label.
-    #[arg(long, value_name = "SELECTOR", value_parser = tunnel::args::selector, alias = "lease-label",
+    #[arg(long, value_name = "SELECTOR", value_parser = tunnel_program::args::selector, alias = "lease-label",
           default_value = "k8s-app=konnectivity-server")]
     pub lease_label_selector: String,
 

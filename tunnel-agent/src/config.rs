@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
-use tunnel::args::List;
 use tunnel::listen::bind_ip;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity};
 use tunnel::transport::quic::{Datagrams, LARGEST};
+use tunnel_program::args::List;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::cli::{Cli, CountArgs, SyncArgs, Transport};

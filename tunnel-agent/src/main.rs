@@ -3,30 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
-use tunnel::process;
 use tunnel_agent::app::App;
 use tunnel_agent::cli::Cli;
 use tunnel_agent::config::Config;
+use tunnel_program::process;
 
 fn main() -> ExitCode {
-    process::keep_freed_memory();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return tunnel::args::refuse(&error),
-    };
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => tunnel::args::fail("tunnel-agent", &error),
-    }
+    process::main("tunnel-agent", run)
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     process::init_logging(&cli.log, "info").map_err(anyhow::Error::msg)?;
     process::raise_file_limit();
     let config = Config::try_from(cli)?;
-    // One thread: an agent's work is one tunnel per server, and hops between
-    // threads cost more than they bring.
+    // One thread: an agent has one tunnel per server, and moving work between
+    // threads costs more than a second thread brings.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let app = App::bind(config).context("cannot start")?;

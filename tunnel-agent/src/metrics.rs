@@ -12,15 +12,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
-use tunnel::metering::{Described, Maker};
-use tunnel::relay::{Budget, Ending, Lane, Meter};
+use tunnel::relay::{Budget, Ending, Meter};
 use tunnel::transport::Link;
+use tunnel_program::metering::{Described, LaneMetrics, Maker};
 use tunnel_proto::refusal::RefusalKind;
 
 pub use konnectivity::{Direction, Konnectivity, LeaseCall, Leases, Packets};
 use ours::Traffic;
 pub use ours::Tunnels;
-pub use tunnel::metering::GaugeGuard;
+pub use tunnel_program::metering::GaugeGuard;
 
 /// The agent's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
@@ -59,9 +59,10 @@ impl Metrics {
         let mut ours = Maker::new(registry, "tunnel_agent");
         let mut theirs = Maker::new(registry, "konnectivity_network_proxy_agent");
         let konnectivity = Arc::new(Konnectivity::make(&mut theirs)?);
-        let traffic = Arc::new(Traffic::make(&mut ours)?);
+        let budget = Arc::<Budget>::default();
+        let traffic = Arc::new(Traffic::make(&mut ours, &budget)?);
         let metrics = Self {
-            budget: Arc::new(Budget::new(traffic.kept.clone())),
+            budget,
             traffic,
             meters: Arc::default(),
             tunnels: Arc::new(Tunnels::make(&mut ours, &konnectivity)?),
@@ -126,15 +127,14 @@ impl Metrics {
     fn make_meter(&self, link: Link) -> Meter {
         let lane = |direction: &str| {
             let labels = [link.label(), direction];
-            Lane {
+            LaneMetrics {
                 bytes: self.traffic.bytes.with_label_values(&labels),
                 waiting: None,
                 waits: None,
                 stalled: self.traffic.stalled.with_label_values(&labels),
                 stalls: self.traffic.stalls.with_label_values(&labels),
-                budget: Arc::clone(&self.budget),
             }
         };
-        Meter { up: lane("up"), down: lane("down") }
+        Meter::new(lane("up"), lane("down"), Arc::clone(&self.budget))
     }
 }

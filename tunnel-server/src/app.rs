@@ -10,11 +10,11 @@ use prometheus::Registry as Metering;
 use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
-use tunnel::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel::drain::Drain;
 use tunnel::listen::{UnixSocket, bind_both, bind_tcp, bind_unix};
-use tunnel::process;
 use tunnel::transport::quic;
+use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::process;
 
 use crate::agents::{Authenticator, Registry, Sessions, accept_quic, accept_tcp};
 use crate::cluster;

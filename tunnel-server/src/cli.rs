@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
-use tunnel::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
+use clap::{Args, Parser, ValueEnum, value_parser};
 use tunnel::tls::MinVersion;
+use tunnel_program::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
 
 use crate::route::Strategies;
 
@@ -15,38 +15,10 @@ use crate::route::Strategies;
 #[command(
     name = "tunnel-server",
     version,
-    args_conflicts_with_subcommands = true,
     // As with Go: of a flag that is given twice, the last value counts.
     args_override_self = true
 )]
 pub struct Cli {
-    /// Something else than running the server.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
-    /// The server's flags.
-    #[command(flatten)]
-    pub server: ServerArgs,
-}
-
-/// Subcommands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Runs a server, two agents and a target in this process, without a cluster.
-    Demo(DemoArgs),
-}
-
-/// Flags of `demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// End after the transfers instead of staying up.
-    #[arg(long)]
-    pub once: bool,
-}
-
-/// Flags of the server.
-#[derive(Debug, Args)]
-pub struct ServerArgs {
     /// Unix socket for the kube-apiserver.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub uds_name: PathBuf,

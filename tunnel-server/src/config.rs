@@ -18,8 +18,9 @@ use tunnel::listen::bind_ip;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 use tunnel::transport::quic::{Datagrams, LARGEST};
+use tunnel_program::args::List;
 
-use crate::cli::{KubeArgs, LeaseArgs, Mode, ServerArgs, WireArgs};
+use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
 use crate::route::Strategy;
 
 pub use auth::TokenAuth;
@@ -105,10 +106,10 @@ pub struct LeasePublishing {
     pub labels: Vec<(String, String)>,
 }
 
-impl TryFrom<ServerArgs> for Config {
+impl TryFrom<Cli> for Config {
     type Error = anyhow::Error;
 
-    fn try_from(args: ServerArgs) -> anyhow::Result<Self> {
+    fn try_from(args: Cli) -> anyhow::Result<Self> {
         ensure!(
             args.wire.enable_profiling || !args.wire.enable_contention_profiling,
             "--enable-contention-profiling needs --enable-profiling"
@@ -160,7 +161,7 @@ fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
 
 /// What both TLS listeners offer.
 fn offer(args: &WireArgs) -> anyhow::Result<Offer> {
-    let suites = Suites::parse(args.cipher_suites.clone()).context("--cipher-suites")?;
+    let suites = Suites::parse(List::flatten(args.cipher_suites.clone())).context("--cipher-suites")?;
     if !suites.absent().is_empty() {
         warn!(suites = ?suites.absent(), "--cipher-suites: these are not implemented and not offered");
     }
@@ -172,7 +173,7 @@ fn offer(args: &WireArgs) -> anyhow::Result<Offer> {
 
 /// Certificates without a frontend that shows them are a mistake: somebody
 /// expects a port that is not there.
-fn no_tcp_frontend<T>(args: &ServerArgs) -> anyhow::Result<Option<T>> {
+fn no_tcp_frontend<T>(args: &Cli) -> anyhow::Result<Option<T>> {
     let useless = [
         ("--server-cert", &args.server_cert),
         ("--server-key", &args.server_key),
@@ -189,11 +190,7 @@ fn no_tcp_frontend<T>(args: &ServerArgs) -> anyhow::Result<Option<T>> {
 
 /// Whoever may open the TCP frontend may reach every node, so there is none
 /// without client certificates.
-fn tcp_frontend(
-    args: &ServerArgs,
-    port: u16,
-    offer: &Offer,
-) -> anyhow::Result<(Bind, Arc<rustls::ServerConfig>)> {
+fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, Arc<rustls::ServerConfig>)> {
     ensure!(
         given(&args.server_ca_cert).is_some(),
         "the frontend on TCP port {port} would let anybody reach every node: give --server-ca-cert, the CA \
@@ -224,7 +221,7 @@ fn kube_access(args: &KubeArgs) -> anyhow::Result<KubeAccess> {
 
 /// Labels are read, and refused, also where nothing is published, as in Konnectivity.
 fn lease_publishing(args: LeaseArgs) -> anyhow::Result<Option<LeasePublishing>> {
-    let labels = tunnel::args::labels(&args.lease_label).context("--lease-label")?;
+    let labels = tunnel_program::args::labels(&args.lease_label).context("--lease-label")?;
     if !args.enable_lease_controller {
         return Ok(None);
     }

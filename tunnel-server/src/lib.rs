@@ -9,7 +9,6 @@ pub mod app;
 pub mod cli;
 mod cluster;
 pub mod config;
-pub mod demo;
 pub mod dial;
 pub mod frontend;
 pub mod metrics;

@@ -3,35 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
-use tunnel::args::LogArgs;
-use tunnel::process;
+use tunnel_program::process;
 use tunnel_server::app::App;
-use tunnel_server::cli::{Cli, Command, DemoArgs, ServerArgs};
+use tunnel_server::cli::Cli;
 use tunnel_server::config::Config;
 
 fn main() -> ExitCode {
-    process::keep_freed_memory();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return tunnel::args::refuse(&error),
-    };
-    let result = match cli.command {
-        None => run(cli.server),
-        Some(Command::Demo(args)) => demo(&args, &cli.server.log),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => tunnel::args::fail("tunnel-server", &error),
-    }
+    process::main("tunnel-server", run)
 }
 
-fn run(args: ServerArgs) -> anyhow::Result<()> {
-    process::init_logging(&args.log, "info").map_err(anyhow::Error::msg)?;
+fn run(cli: Cli) -> anyhow::Result<()> {
+    process::init_logging(&cli.log, "info").map_err(anyhow::Error::msg)?;
     process::raise_file_limit();
-    let runtime = runtime(args.worker_threads)?;
-    let config = Config::try_from(args)?;
+    let runtime = runtime(cli.worker_threads)?;
+    let config = Config::try_from(cli)?;
     runtime.block_on(async {
         let app = App::bind(config).context("cannot start")?;
         process::count_panics(app.metering())?;
@@ -40,14 +26,8 @@ fn run(args: ServerArgs) -> anyhow::Result<()> {
     })
 }
 
-fn demo(args: &DemoArgs, log: &LogArgs) -> anyhow::Result<()> {
-    // The demo speaks for itself; what servers and agents log is for trouble.
-    process::init_logging(log, "warn").map_err(anyhow::Error::msg)?;
-    runtime(0)?.block_on(tunnel_server::demo::run(args.once))
-}
-
-/// Traffic runs on half the cores: the kube-apiserver next to us needs the
-/// rest, and hops between threads cost more than a second one brings.
+/// By default traffic runs on half the cores: the kube-apiserver on the same host
+/// needs the rest, and moving work between threads costs more than a second one brings.
 fn runtime(workers: usize) -> anyhow::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if workers == 0 { (cores / 2).max(1) } else { workers };

@@ -13,15 +13,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
-use tunnel::metering::{Described, Maker};
-use tunnel::relay::{Budget, Ending, Lane, Meter};
+use tunnel::relay::{Budget, Ending, Meter};
 use tunnel::transport::Link;
+use tunnel_program::metering::{Described, LaneMetrics, Maker};
 
 pub use backends::Backends;
 pub use konnectivity::{DialFailureReason, Konnectivity, LeaseCall, Leases, Packets};
 pub use ours::Peers;
 use ours::{Dials, Traffic};
-pub use tunnel::metering::GaugeGuard;
+pub use tunnel_program::metering::GaugeGuard;
 
 /// The server's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
@@ -117,10 +117,11 @@ impl Metrics {
         let mut ours = Maker::new(registry, "tunnel_server");
         let mut theirs = Maker::new(registry, "konnectivity_network_proxy_server");
         let dials = Arc::new(Dials::make(&mut ours)?);
-        let traffic = Arc::new(Traffic::make(&mut ours)?);
+        let budget = Arc::<Budget>::default();
+        let traffic = Arc::new(Traffic::make(&mut ours, &budget)?);
         let metrics = Self {
             dials,
-            budget: Arc::new(Budget::new(traffic.kept.clone())),
+            budget,
             traffic,
             meters: Arc::default(),
             peers: Arc::new(Peers::make(&mut ours)?),
@@ -191,13 +192,12 @@ impl Metrics {
     fn make_meter(&self, kind: ClientKind, link: Link) -> Meter {
         let lane = |direction: &str| {
             let labels = [kind.label(), link.label(), direction];
-            Lane {
+            LaneMetrics {
                 bytes: self.traffic.bytes.with_label_values(&labels),
                 waiting: None,
                 waits: None,
                 stalled: self.traffic.stalled.with_label_values(&labels),
                 stalls: self.traffic.stalls.with_label_values(&labels),
-                budget: Arc::clone(&self.budget),
             }
         };
         let theirs = &self.konnectivity;
@@ -206,14 +206,13 @@ impl Metrics {
             ClientKind::Connect => None,
             ClientKind::Grpc => Some(theirs.full_of_clients.clone()),
         };
-        Meter {
-            up: Lane { waiting: full_of_calls, ..lane("up") },
-            down: Lane {
-                waiting: Some(theirs.full_of_agents.clone()),
-                waits: Some(theirs.frontend_write.clone()),
-                ..lane("down")
-            },
-        }
+        let up = LaneMetrics { waiting: full_of_calls, ..lane("up") };
+        let down = LaneMetrics {
+            waiting: Some(theirs.full_of_agents.clone()),
+            waits: Some(theirs.frontend_write.clone()),
+            ..lane("down")
+        };
+        Meter::new(up, down, Arc::clone(&self.budget))
     }
 
     /// The Kubernetes API was asked whether a token is good; `outcome` is

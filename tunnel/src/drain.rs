@@ -1,8 +1,7 @@
 //! The orderly end of a program: no new work, finish the old, then close.
 //!
-//! Every task is spawned here, so that each has a name and the drain
-//! knows when the last one is gone. A panic ends one task, never the program;
-//! the hook of [`crate::process`] logs and counts it.
+//! Every task is spawned here: each has a name, and the drain knows when the
+//! last one has ended. A panic ends one task, never the program.
 
 use std::future::Future;
 use std::time::Duration;

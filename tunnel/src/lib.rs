@@ -1,34 +1,25 @@
-//! What tunnel server and tunnel agent share.
+//! Moves bytes between tunnel server and tunnel agent.
 //!
-//! * [`transport::Tunnel`]: one authenticated connection between the two, on
-//!   QUIC or HTTP/2; [`stream::Stream`]: one dialled connection in it;
+//! * [`transport::Tunnel`]: one authenticated connection between the two, on any link;
+//!   [`stream::Stream`]: one dialled connection in it;
 //! * [`duplex::Duplex`]: what can be relayed, [`relay::relay`]: the relay;
 //!   [`socket::Socket`]: TCP, Unix and TLS sockets as such ends;
-//! * [`control`]: the conversation on a tunnel's first stream;
-//!   [`signs`]: when somebody is heard of, and when taken for gone;
-//! * [`drain::Drain`]: how programs end, and where every task is spawned;
-//! * [`metering`], [`packet_counters`], [`exposition`]: metrics;
-//! * [`tls`], [`admin`], [`process`], [`logfile`], [`args`], [`backoff`]: the rest.
+//! * [`liveness`]: whether a tunnel's peer lives; [`messages`]: the control stream;
+//! * [`drain::Drain`]: the orderly end of a program; spawns every task;
+//! * [`tls`], [`listen`]: certificates, listeners, options of sockets.
 //!
-//! No task outlives its drain, and nothing here logs an error that it also
-//! returns.
+//! No task outlives its drain. No function logs an error that it also returns.
+//! Flags, metrics and logging are the programs': see the crate `tunnel-program`.
 
 #![warn(missing_docs)]
 
-pub mod admin;
-pub mod args;
-pub mod backoff;
 pub mod drain;
 pub mod duplex;
-pub mod exposition;
 pub mod listen;
 pub mod liveness;
-pub mod logfile;
 pub mod messages;
-pub mod metering;
 pub mod packet_counters;
 pub mod packets;
-pub mod process;
 pub mod relay;
 pub mod socket;
 pub mod stream;

@@ -1,49 +1,66 @@
-//! Konnectivity's packets, counted under its names.
-//!
-//! A [`PacketCounters`] belongs to one segment of the way between client and
-//! agent. It finds its counters once, so a packet costs one atomic addition.
+//! Counting of Konnectivity's packets. Metrics and their names are the programs'.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec};
 use tunnel_proto::packet_kind::PacketKind;
 
-/// Which way a packet goes, and between whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// From agent to server.
-    FromAgent,
-    /// From client to server.
-    FromClient,
-    /// From server to agent.
-    ToAgent,
-    /// From server to client.
-    ToClient,
+/// Counts the packets of one segment of the way between client and agent.
+pub trait CountPackets: Debug + Send + Sync {
+    /// A packet was received whole, or is about to be sent.
+    fn count(&self, kind: PacketKind);
+
+    /// A stream failed while a packet of this kind was sent. The kind of a failure
+    /// to receive is [`PacketKind::Unknown`].
+    fn failed(&self, error: StreamError, kind: PacketKind);
 }
 
-impl Segment {
-    /// The name in metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::FromAgent => "from_agent",
-            Self::FromClient => "from_client",
-            Self::ToAgent => "to_agent",
-            Self::ToClient => "to_client",
-        }
+/// Counts nothing.
+impl CountPackets for () {
+    fn count(&self, _: PacketKind) {}
+
+    fn failed(&self, _: StreamError, _: PacketKind) {}
+}
+
+/// A shared [`CountPackets`]. The inner box makes it one pointer wide: every
+/// connection of a gRPC client keeps two.
+#[derive(Debug, Clone)]
+pub struct PacketCounters(Arc<Box<dyn CountPackets>>);
+
+impl PacketCounters {
+    /// Shares `counters`.
+    pub fn new(counters: impl CountPackets + 'static) -> Self {
+        Self(Arc::new(Box::new(counters)))
+    }
+
+    /// As [`CountPackets::count`].
+    pub fn count(&self, kind: PacketKind) {
+        self.0.count(kind);
+    }
+
+    /// As [`CountPackets::failed`]; `None` is a failure to receive.
+    pub fn failed(&self, error: StreamError, kind: Option<PacketKind>) {
+        self.0.failed(error, kind.unwrap_or(PacketKind::Unknown));
     }
 }
 
-/// How a stream of packets failed: gRPC's codes, as far as a stream can end with
-/// them.
+impl Default for PacketCounters {
+    /// Counts nothing.
+    fn default() -> Self {
+        Self::new(())
+    }
+}
+
+/// The gRPC code with which a stream of packets failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamError {
     /// The peer gave the stream up.
     Canceled,
     /// The peer broke the protocol, of gRPC or of HTTP/2.
     Internal,
-    /// The peer may not do this.
+    /// The peer is not allowed to make this call.
     PermissionDenied,
-    /// A message is too large, or there are too many.
+    /// A message is too large, or there are too many messages.
     ResourceExhausted,
     /// The credentials are not accepted.
     Unauthenticated,
@@ -51,7 +68,7 @@ pub enum StreamError {
     Unavailable,
     /// The method does not exist at the peer.
     Unimplemented,
-    /// Anything else, by the peer's own account.
+    /// Any other code that the peer named.
     Unknown,
 }
 
@@ -70,13 +87,13 @@ impl StreamError {
         }
     }
 
-    /// What an error means on a call that the peer made. To a gRPC server, a
-    /// client that is gone has cancelled its calls.
+    /// The code of an error on a call that the peer made. To a gRPC server, a client
+    /// that has disconnected has cancelled its calls.
     pub fn of_caller(error: &h2::Error) -> Self {
         if error.is_io() || error.is_go_away() { Self::Canceled } else { Self::from(error) }
     }
 
-    /// What a status in gRPC's trailers means; `None` for 0, which is no error.
+    /// The code of a status in gRPC's trailers; `None` for 0, which is no error.
     pub const fn of_status(status: u16) -> Option<Self> {
         Some(match status {
             0 => return None,
@@ -108,60 +125,9 @@ impl From<&h2::Error> for StreamError {
     }
 }
 
-/// The counters of one segment. Clones count into the same.
-#[derive(Debug, Clone)]
-pub struct PacketCounters(Arc<Counters>);
-
-#[derive(Debug)]
-struct Counters {
-    segment: Segment,
-    packets: [IntCounter; PacketKind::ALL.len()],
-    errors: IntCounterVec,
-}
-
-impl PacketCounters {
-    /// The counters of a segment. `packets` has the labels `segment` and
-    /// `packet_type`, `errors` has `segment`, `code` and `packet_type`, both in
-    /// this order.
-    pub fn new(segment: Segment, packets: &IntCounterVec, errors: &IntCounterVec) -> Self {
-        let of = |kind: PacketKind| packets.with_label_values(&[segment.label(), kind.label()]);
-        Self(Arc::new(Counters { segment, packets: PacketKind::ALL.map(of), errors: errors.clone() }))
-    }
-
-    /// Counts a packet, once it is received whole or about to be sent.
-    pub fn count(&self, kind: PacketKind) {
-        self.0.packets[kind as usize].inc();
-    }
-
-    /// Counts the failure of a stream: while this kind of packet was sent, or
-    /// while none was at hand, as when receiving.
-    pub fn failed(&self, error: StreamError, kind: Option<PacketKind>) {
-        let kind = kind.unwrap_or(PacketKind::Unknown);
-        self.0.errors.with_label_values(&[self.0.segment.label(), error.label(), kind.label()]).inc();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prometheus::Opts;
-
-    #[test]
-    fn every_kind_is_counted_under_its_own_name() {
-        let packets = IntCounterVec::new(Opts::new("p", "p"), &["segment", "packet_type"]).unwrap();
-        let errors = IntCounterVec::new(Opts::new("e", "e"), &["segment", "code", "packet_type"]).unwrap();
-        let counters = PacketCounters::new(Segment::ToAgent, &packets, &errors);
-        for (times, kind) in (1..).zip(PacketKind::ALL) {
-            for _ in 0..times {
-                counters.clone().count(kind);
-            }
-            assert_eq!(packets.with_label_values(&["to_agent", kind.label()]).get(), times);
-        }
-        counters.failed(StreamError::Canceled, None);
-        counters.failed(StreamError::Unavailable, Some(PacketKind::Data));
-        assert_eq!(errors.with_label_values(&["to_agent", "Canceled", "Unknown"]).get(), 1);
-        assert_eq!(errors.with_label_values(&["to_agent", "Unavailable", "DATA"]).get(), 1);
-    }
 
     #[test]
     fn statuses_have_the_names_of_go() {

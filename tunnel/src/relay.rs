@@ -11,6 +11,7 @@ mod stall;
 mod watch;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 pub use budget::Budget;
 use stall::{Stall, Still};
-use watch::Watch;
-pub use watch::{Lane, STALL};
+pub use watch::{Counts, STALL};
+use watch::{Lane, Watch};
 
 /// How long a target may take to close after a client left that waits for
 /// nothing any more. Closing at once could destroy bytes the target has not read.
@@ -108,13 +109,28 @@ impl Ending {
     }
 }
 
-/// The metrics of both directions.
-#[derive(Debug, Clone)]
+/// What the relays of connections of one kind share.
+#[derive(Debug)]
 pub struct Meter {
-    /// From the near to the far end.
-    pub up: Lane,
-    /// From the far to the near end.
-    pub down: Lane,
+    up: Lane,
+    down: Lane,
+}
+
+impl Meter {
+    /// `up` counts from the near to the far end, `down` the opposite direction.
+    pub fn new(up: impl Counts + 'static, down: impl Counts + 'static, budget: Arc<Budget>) -> Self {
+        Self {
+            up: Lane { counts: Box::new(up), budget: Arc::clone(&budget) },
+            down: Lane { counts: Box::new(down), budget },
+        }
+    }
+}
+
+impl Default for Meter {
+    /// Counts nothing, and has a budget of its own without a limit.
+    fn default() -> Self {
+        Self::new((), (), Arc::default())
+    }
 }
 
 /// What was relayed.

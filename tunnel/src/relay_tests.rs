@@ -1,11 +1,10 @@
 //! The relay against scripted ends, in virtual time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::task::Waker;
 
 use bytes::Bytes;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 use tokio::time::advance;
 
 use super::*;
@@ -152,17 +151,50 @@ impl Duplex for Scripted {
     }
 }
 
-fn meter() -> Meter {
-    let budget = Arc::new(Budget::new(IntGauge::new("kept", "kept").unwrap()));
-    let lane = || Lane {
-        bytes: IntCounter::new("bytes", "bytes").unwrap(),
-        waiting: Some(IntGauge::new("waiting", "waiting").unwrap()),
-        waits: Some(Histogram::with_opts(HistogramOpts::new("waits", "waits")).unwrap()),
-        stalled: IntGauge::new("stalled", "stalled").unwrap(),
-        stalls: IntCounter::new("stalls", "stalls").unwrap(),
-        budget: Arc::clone(&budget),
-    };
-    Meter { up: lane(), down: lane() }
+/// Bytes, waiting, waits that are over and their seconds, stalled, stalls.
+type Numbers = (u64, i64, u64, u64, i64, u64);
+
+/// Counts of one direction that a test reads.
+#[derive(Debug, Clone, Default)]
+struct Told(Arc<Mutex<Numbers>>);
+
+impl Told {
+    fn get(&self) -> Numbers {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl Counts for Told {
+    fn took(&self, bytes: u64) {
+        self.0.lock().unwrap().0 += bytes;
+    }
+
+    fn wait_began(&self) {
+        self.0.lock().unwrap().1 += 1;
+    }
+
+    fn wait_ended(&self, waited: Duration) {
+        let mut told = self.0.lock().unwrap();
+        told.1 -= 1;
+        told.2 += 1;
+        told.3 += waited.as_secs_f64().round() as u64;
+    }
+
+    fn stall_began(&self) {
+        let mut told = self.0.lock().unwrap();
+        told.4 += 1;
+        told.5 += 1;
+    }
+
+    fn stall_ended(&self) {
+        self.0.lock().unwrap().4 -= 1;
+    }
+}
+
+/// A meter, and the counts of its directions up and down.
+fn metered() -> (Arc<Meter>, Told, Told) {
+    let (up, down) = (Told::default(), Told::default());
+    (Arc::new(Meter::new(up.clone(), down.clone(), Arc::default())), up, down)
 }
 
 /// Runs a relay in the background; the result comes through the handle.
@@ -171,14 +203,14 @@ fn start(
     far: &Scripted,
     hold: Option<Duration>,
 ) -> tokio::task::JoinHandle<(Ending, Moved)> {
-    start_metered(near, far, hold, meter())
+    start_metered(near, far, hold, Arc::default())
 }
 
 fn start_metered(
     near: &Scripted,
     far: &Scripted,
     hold: Option<Duration>,
-    meter: Meter,
+    meter: Arc<Meter>,
 ) -> tokio::task::JoinHandle<(Ending, Moved)> {
     let (mut near, mut far) = (near.clone(), far.clone());
     #[expect(clippy::disallowed_methods, reason = "a test awaits its own task")]
@@ -336,59 +368,40 @@ async fn a_stalled_direction_does_not_stall_the_other() {
     relaying.abort();
 }
 
-/// What a lane says: bytes, waiting, waits that are over and their seconds,
-/// stalled, stalls.
-fn told(lane: &Lane) -> (u64, i64, u64, u64, i64, u64) {
-    let (waiting, waits) = (lane.waiting.as_ref().unwrap(), lane.waits.as_ref().unwrap());
-    let seconds = waits.get_sample_sum().round() as u64;
-    (
-        lane.bytes.get(),
-        waiting.get(),
-        waits.get_sample_count(),
-        seconds,
-        lane.stalled.get(),
-        lane.stalls.get(),
-    )
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_takes_nothing_is_waited_for_and_then_stalled() {
     let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("abcdef")]));
     near.with(|s| s.room = Some(2));
-    let meter = meter();
+    let (meter, up, down) = metered();
     let relaying = start_metered(&near, &far, None, meter.clone());
     settle().await;
-    assert_eq!(told(&meter.down), (2, 1, 0, 0, 0, 0));
+    assert_eq!(down.get(), (2, 1, 0, 0, 0, 0));
     advance(STALL - Duration::from_secs(1)).await;
     settle().await;
-    assert_eq!(told(&meter.down), (2, 1, 0, 0, 0, 0), "not for so long yet");
+    assert_eq!(down.get(), (2, 1, 0, 0, 0, 0), "not for so long yet");
     // Any byte begins a new wait.
     near.with(|s| s.room = Some(4));
     settle().await;
-    assert_eq!(told(&meter.down), (4, 1, 1, 9, 0, 0));
+    assert_eq!(down.get(), (4, 1, 1, 9, 0, 0));
     advance(Duration::from_secs(2)).await;
     settle().await;
-    assert_eq!(
-        told(&meter.down),
-        (4, 1, 1, 9, 0, 0),
-        "the time of the first wait is over, not of the second"
-    );
+    assert_eq!(down.get(), (4, 1, 1, 9, 0, 0), "the time of the first wait is over, not of the second");
     advance(STALL + STALLED).await;
     settle().await;
-    assert_eq!(told(&meter.down), (4, 1, 1, 9, 1, 1));
+    assert_eq!(down.get(), (4, 1, 1, 9, 1, 1));
     advance(STALL * 10).await;
     settle().await;
-    assert_eq!(told(&meter.down), (4, 1, 1, 9, 1, 1), "one stall");
+    assert_eq!(down.get(), (4, 1, 1, 9, 1, 1), "one stall");
     near.with(|s| s.room = None);
     settle().await;
-    assert_eq!(told(&meter.down), (6, 0, 2, 9 + 117, 0, 1));
-    assert_eq!(told(&meter.up), (0, 0, 0, 0, 0, 0), "the other direction did not wait");
+    assert_eq!(down.get(), (6, 0, 2, 9 + 117, 0, 1));
+    assert_eq!(up.get(), (0, 0, 0, 0, 0, 0), "the other direction did not wait");
     relaying.abort();
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_connection_that_has_stood_still_for_the_longest_goes_when_too_much_is_kept() {
-    let meter = meter();
+    let meter = Arc::<Meter>::default();
     meter.down.budget.set_limit(10);
     let start = || {
         let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("abcdef")]));
@@ -432,7 +445,7 @@ async fn the_connection_that_has_stood_still_for_the_longest_goes_when_too_much_
 
 #[tokio::test(start_paused = true)]
 async fn who_reads_nothing_is_counted_whatever_it_says_meanwhile() {
-    let meter = meter();
+    let meter = Arc::<Meter>::default();
     meter.down.budget.set_limit(5);
     let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("abcdef")]));
     near.with(|s| s.room = Some(2));
@@ -461,18 +474,18 @@ async fn what_waits_or_stalls_ends_with_its_connection() {
     for end in [&near, &far] {
         end.with(|s| s.room = Some(0));
     }
-    let meter = meter();
+    let (meter, up, down) = metered();
     let relaying = start_metered(&near, &far, None, meter.clone());
     settle().await;
     advance(STALL * 2).await;
     settle().await;
-    for lane in [&meter.up, &meter.down] {
-        assert_eq!(told(lane), (0, 1, 0, 0, 1, 1));
+    for lane in [&up, &down] {
+        assert_eq!(lane.get(), (0, 1, 0, 0, 1, 1));
     }
     relaying.abort();
     assert!(relaying.await.is_err_and(|error| error.is_cancelled()));
-    for lane in [&meter.up, &meter.down] {
-        assert_eq!(told(lane), (0, 0, 1, 20, 0, 1));
+    for lane in [&up, &down] {
+        assert_eq!(lane.get(), (0, 0, 1, 20, 0, 1));
     }
 }
 
@@ -480,13 +493,13 @@ async fn what_waits_or_stalls_ends_with_its_connection() {
 async fn a_sink_that_is_given_up_is_not_waited_for() {
     let (near, far) = (Scripted::new([Step::Data("up")]), Scripted::new([]));
     far.with(|s| s.room = Some(0));
-    let meter = meter();
+    let (meter, up, _) = metered();
     let relaying = start_metered(&near, &far, None, meter.clone());
     settle().await;
-    assert_eq!(told(&meter.up).1, 1);
+    assert_eq!(up.get().1, 1);
     far.with(|s| s.send_error = Some(Broken::Stopped));
     settle().await;
-    assert_eq!(told(&meter.up), (0, 0, 1, 0, 0, 0));
+    assert_eq!(up.get(), (0, 0, 1, 0, 0, 0));
     relaying.abort();
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
@@ -12,7 +13,6 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
-use tunnel::backoff::Backoff;
 use tunnel::drain::Drain;
 
 use super::event::{LeaseEvent, Observe, Outcome};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -12,7 +13,6 @@ use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
-use tunnel::backoff::Backoff;
 
 use super::event::{LeaseEvent, Observe, Outcome};
 use super::expiry::is_valid;

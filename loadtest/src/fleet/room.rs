@@ -31,7 +31,7 @@ pub(crate) async fn on_each_link(
     task: &'static str,
     measure: impl AsyncFn(&mut Room, Link, &mut Outcome) -> anyhow::Result<()>,
 ) -> anyhow::Result<bool> {
-    tunnel::process::raise_file_limit();
+    tunnel_program::process::raise_file_limit();
     let mut report = Report::bare();
     for &link in &args.link {
         let mut room = Room::open(args, link.name()).await?;

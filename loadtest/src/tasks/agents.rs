@@ -38,7 +38,7 @@ pub(crate) struct AgentsTask {
 }
 
 pub(crate) async fn run(args: &AgentsTask) -> anyhow::Result<bool> {
-    tunnel::process::raise_file_limit();
+    tunnel_program::process::raise_file_limit();
     if !args.orders {
         return stand(args).await;
     }

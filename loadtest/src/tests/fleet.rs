@@ -33,7 +33,7 @@ impl Server {
         let ports = Ports { link, ..Ports::default() };
         let flags = server_flags(certificates, &ports, uds);
         let flags = std::iter::once("server".to_owned()).chain(flags);
-        let args = tunnel_server::cli::Cli::try_parse_from(flags).unwrap().server;
+        let args = tunnel_server::cli::Cli::try_parse_from(flags).unwrap();
         let app = App::bind(args.try_into().unwrap()).unwrap();
         let port = app.addresses().unwrap().agents.port();
         let (drain, mut running) = (app.drain().clone(), JoinSet::new());

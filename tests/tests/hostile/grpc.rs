@@ -40,12 +40,15 @@ async fn a_second_dial_on_a_call_is_refused_and_the_first_connection_goes_on() {
         let channel = channel(&siege.cluster, listener).await;
         let mut call = channel.call().await;
         // Behind the first dial, which is not answered yet.
-        let both = [dial("tcp", &echo.to_string()).encode(), dial("tcp", &echo.to_string()).encode()].concat();
+        let both =
+            [dial("tcp", &echo.to_string()).encode(), dial("tcp", &echo.to_string()).encode()].concat();
         call.send(both).await;
         let mut answers = Vec::new();
         for _ in 0..2 {
             match call.next().await {
-                Some(Packet::DialResponse { error, connect_id, random: 99 }) => answers.push((error, connect_id)),
+                Some(Packet::DialResponse { error, connect_id, random: 99 }) => {
+                    answers.push((error, connect_id))
+                }
                 other => panic!("{other:?}"),
             }
         }

@@ -219,7 +219,7 @@ async fn a_server_without_access_to_the_api_does_not_start() {
     let flags = flags.iter().map(|(name, value)| format!("--{name}={value}"));
     let line = std::iter::once("tunnel-server".to_owned()).chain(flags);
     let cli = tunnel_server::cli::Cli::try_parse_from(line).unwrap();
-    let app = App::bind(Config::try_from(cli.server).unwrap()).unwrap();
+    let app = App::bind(Config::try_from(cli).unwrap()).unwrap();
     let ended = within("the end of the server", Box::pin(app.run(std::future::pending()))).await;
     let failure = format!("{:#}", ended.unwrap_err());
     assert!(failure.contains("kubeconfig") && failure.contains("reviews"), "{failure}");

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use prometheus::Registry;
-use tunnel::metering::Described;
+use tunnel_program::metering::Described;
 
 /// The metrics of both programs.
 fn registered() -> Vec<Described> {

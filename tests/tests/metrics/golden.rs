@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus::Registry;
-use tunnel::exposition;
-use tunnel::metering::Described;
 use tunnel::relay::Ending;
 use tunnel::transport::Link;
 use tunnel_agent::metrics as agent;
+use tunnel_program::exposition;
+use tunnel_program::metering::Described;
 use tunnel_proto::packet_kind::PacketKind;
 use tunnel_proto::refusal::RefusalKind;
 use tunnel_server::metrics as server;

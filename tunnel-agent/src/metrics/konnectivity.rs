@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, Result};
-use tunnel::metering::Maker;
-use tunnel::packet_counters::{PacketCounters, Segment};
+use tunnel::packet_counters::PacketCounters;
 use tunnel::packets::Counters;
+use tunnel_program::metering::{Maker, PacketMetrics, Segment};
 use tunnel_proto::refusal::RefusalKind;
 
 const LATENCY: &[f64] = &[0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
@@ -107,21 +107,8 @@ impl Packets {
     }
 
     fn make(make: &mut Maker<'_>) -> Result<Self> {
-        let packets = make.counters(
-            "stream_packets_total",
-            "Count of packets processed, by segment and packet type (example: from_client, DIAL_REQ)",
-            &["segment", "packet_type"],
-        )?;
-        let errors = make.counters(
-            "stream_errors_total",
-            "Count of gRPC stream errors, by segment, grpc Code, packet type. (example: from_agent, \
-             Code.Unavailable, DIAL_RSP)",
-            &["segment", "code", "packet_type"],
-        )?;
-        Ok(Self {
-            from_agent: PacketCounters::new(Segment::FromAgent, &packets, &errors),
-            to_agent: PacketCounters::new(Segment::ToAgent, &packets, &errors),
-        })
+        let packets = PacketMetrics::make(make)?;
+        Ok(Self { from_agent: packets.of(Segment::FromAgent), to_agent: packets.of(Segment::ToAgent) })
     }
 }
 

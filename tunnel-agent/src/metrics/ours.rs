@@ -1,7 +1,10 @@
 //! Our own metrics. The help texts are the documentation.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel::metering::{Maker, Twin};
+use tunnel::relay::Budget;
+use tunnel_program::metering::{Maker, Twin};
 
 use super::Konnectivity;
 
@@ -25,14 +28,18 @@ pub(super) struct Traffic {
     pub(super) seconds: Histogram,
     /// Directions of connections that are stalled.
     pub(super) stalled: IntGaugeVec,
-    /// Bytes kept for connections that stand still.
-    pub(super) kept: IntGauge,
     /// How often that began.
     pub(super) stalls: IntCounterVec,
 }
 
 impl Traffic {
-    pub(super) fn make(make: &mut Maker<'_>) -> Result<Self> {
+    pub(super) fn make(make: &mut Maker<'_>, budget: &Arc<Budget>) -> Result<Self> {
+        let kept = Arc::clone(budget);
+        make.read_gauge(
+            "stalled_bytes",
+            "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer.",
+            move || kept.kept(),
+        )?;
         Ok(Self {
             connections: make.gauge("connections", "Connections to targets being dialled or relayed.")?,
             bytes: make.counters(
@@ -65,10 +72,6 @@ impl Traffic {
                 "Connections whose receiver (up: the target, down: the server or its client) has taken \
                  nothing for 10 s or longer while bytes wait for it.",
                 &["link", "direction"],
-            )?,
-            kept: make.gauge(
-                "stalled_bytes",
-                "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer.",
             )?,
             stalls: make.counters(
                 "stalls_total",

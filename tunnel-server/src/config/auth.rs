@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
 use tunnel::tls::{self, Identity, Offer, Secret};
 
-use crate::cli::{ServerArgs, TokenArgs};
+use crate::cli::{Cli, TokenArgs};
 use crate::config::given;
 
 /// Whose tokens make an agent.
@@ -30,7 +30,7 @@ pub(super) struct OfAgents {
 /// Whoever is taken for an agent gets the control plane's traffic, so there is
 /// no listener without a way to authenticate agents, unless that is asked for
 /// in as many words. With a CA *and* tokens, agents need both.
-pub(super) fn of_agents(args: &ServerArgs, offer: &Offer) -> anyhow::Result<OfAgents> {
+pub(super) fn of_agents(args: &Cli, offer: &Offer) -> anyhow::Result<OfAgents> {
     let tokens = token_auth(&args.tokens)?;
     let authorities = given(&args.cluster_ca_cert);
     match (authorities.is_some() || tokens.is_some(), args.tokens.insecure_allow_anonymous_agents) {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use clap::Parser as _;
-use tunnel::args::Sink;
+use tunnel_program::args::Sink;
 
 use super::*;
 use crate::cli::Cli;
@@ -143,8 +143,8 @@ fn read(line: &str) -> Result<(Config, Sink), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     files(dir.path());
     let cli = Cli::try_parse_from(words(line, dir.path())).map_err(|error| error.to_string())?;
-    let sink = cli.server.log.sink();
-    let config = Config::try_from(cli.server).map_err(|error| format!("{error:#}"))?;
+    let sink = cli.log.sink();
+    let config = Config::try_from(cli).map_err(|error| format!("{error:#}"))?;
     Ok((config, sink))
 }
 

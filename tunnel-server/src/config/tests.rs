@@ -12,7 +12,7 @@ fn refused(flags: &[&str]) -> String {
     let words =
         std::iter::once("tunnel-server".to_owned()).chain(flags.iter().map(|flag| flag.replace("{}", &dir)));
     match Cli::try_parse_from(words) {
-        Ok(cli) => Config::try_from(cli.server).err().map_or_else(String::new, |error| format!("{error:#}")),
+        Ok(cli) => Config::try_from(cli).err().map_or_else(String::new, |error| format!("{error:#}")),
         Err(error) => error.to_string(),
     }
 }
@@ -137,10 +137,10 @@ fn go_style_values_parse() {
         "--graceful-shutdown-timeout=1m30s",
     ])
     .unwrap();
-    assert!(cli.server.delete_existing_uds_file);
-    assert_eq!(cli.server.mode, Some(Mode::HttpConnect));
-    assert_eq!(Vec::from(cli.server.proxy_strategies).len(), 3);
-    assert_eq!(cli.server.graceful_shutdown_timeout, Duration::from_secs(90));
+    assert!(cli.delete_existing_uds_file);
+    assert_eq!(cli.mode, Some(Mode::HttpConnect));
+    assert_eq!(Vec::from(cli.proxy_strategies).len(), 3);
+    assert_eq!(cli.graceful_shutdown_timeout, Duration::from_secs(90));
     let cli = Cli::try_parse_from(["tunnel-server", "--delete-existing-uds-file=false"]).unwrap();
-    assert!(!cli.server.delete_existing_uds_file);
+    assert!(!cli.delete_existing_uds_file);
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, IntGaugeVec, Registry, Result};
-use tunnel::metering::{Described, Maker};
+use tunnel_program::metering::{Described, Maker};
 
 use crate::agents;
 use crate::route::Strategy;

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel::metering::{GaugeGuard, Maker};
-use tunnel::packet_counters::{PacketCounters, Segment};
+use tunnel::packet_counters::PacketCounters;
+use tunnel_program::metering::{GaugeGuard, Maker, PacketMetrics, Segment};
 
 const LATENCY: &[f64] = &[0.000_001, 0.000_01, 0.000_1, 0.005, 0.025, 0.1, 0.5, 2.5, 12.5];
 const LIFE: &[f64] =
@@ -166,22 +166,12 @@ pub struct Packets {
 
 impl Packets {
     fn make(make: &mut Maker<'_>) -> Result<Self> {
-        let packets = make.counters(
-            "stream_packets_total",
-            "Count of packets processed, by segment and packet type (example: from_client, DIAL_REQ)",
-            &["segment", "packet_type"],
-        )?;
-        let errors = make.counters(
-            "stream_errors_total",
-            "Count of gRPC stream errors, by segment, grpc Code, packet type. (example: from_agent, \
-             Code.Unavailable, DIAL_RSP)",
-            &["segment", "code", "packet_type"],
-        )?;
+        let packets = PacketMetrics::make(make)?;
         Ok(Self {
-            from_agent: PacketCounters::new(Segment::FromAgent, &packets, &errors),
-            from_client: PacketCounters::new(Segment::FromClient, &packets, &errors),
-            to_agent: PacketCounters::new(Segment::ToAgent, &packets, &errors),
-            to_client: PacketCounters::new(Segment::ToClient, &packets, &errors),
+            from_agent: packets.of(Segment::FromAgent),
+            from_client: packets.of(Segment::FromClient),
+            to_agent: packets.of(Segment::ToAgent),
+            to_client: packets.of(Segment::ToClient),
         })
     }
 }

@@ -1,7 +1,10 @@
 //! Our own metrics. The help texts are the documentation.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel::metering::Maker;
+use tunnel::relay::Budget;
+use tunnel_program::metering::Maker;
 
 const DIAL_BUCKETS: &[f64] = &[0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
 const LIFE_BUCKETS: &[f64] = &[0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
@@ -69,14 +72,18 @@ pub(super) struct Traffic {
     pub(super) seconds: Histogram,
     /// Directions of connections that are stalled.
     pub(super) stalled: IntGaugeVec,
-    /// Bytes kept for connections that stand still.
-    pub(super) kept: IntGauge,
     /// How often that began.
     pub(super) stalls: IntCounterVec,
 }
 
 impl Traffic {
-    pub(super) fn make(make: &mut Maker<'_>) -> Result<Self> {
+    pub(super) fn make(make: &mut Maker<'_>, budget: &Arc<Budget>) -> Result<Self> {
+        let kept = Arc::clone(budget);
+        make.read_gauge(
+            "stalled_bytes",
+            "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer.",
+            move || kept.kept(),
+        )?;
         Ok(Self {
             connections: make.gauges(
                 "connections",
@@ -109,10 +116,6 @@ impl Traffic {
                 "Connections whose receiver (up: the agent or its target, down: the client) has taken nothing \
                  for 10 s or longer while bytes wait for it.",
                 &["frontend", "link", "direction"],
-            )?,
-            kept: make.gauge(
-                "stalled_bytes",
-                "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer.",
             )?,
             stalls: make.counters(
                 "stalls_total",

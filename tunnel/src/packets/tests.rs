@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client, server};
 use http::{Request, Response};
-use prometheus::{IntCounterVec, Opts};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tunnel_proto::deframe::Deframer;
@@ -17,7 +16,7 @@ use tunnel_proto::refusal::Refusal;
 
 use super::*;
 use crate::duplex::{Abort, Batch, Broken, Duplex as _, End, Flow};
-use crate::packet_counters::{PacketCounters, Segment};
+use crate::packet_counters::PacketCounters;
 use crate::transport::DialFailure;
 
 const LIMITS: Limits = Limits { connection: 1 << 20, stream: 4 << 20 };
@@ -68,12 +67,7 @@ impl Peer {
 }
 
 fn counters() -> Counters {
-    let make = |labels: &[&str]| IntCounterVec::new(Opts::new("packets", "packets"), labels).unwrap();
-    let (packets, errors) = (make(&["segment", "packet_type"]), make(&["segment", "code", "packet_type"]));
-    Counters {
-        received: PacketCounters::new(Segment::FromAgent, &packets, &errors),
-        sent: PacketCounters::new(Segment::ToAgent, &packets, &errors),
-    }
+    Counters { received: PacketCounters::default(), sent: PacketCounters::default() }
 }
 
 async fn pair(role: Role, limits: Limits) -> (Mux, mpsc::Receiver<Asked>, Peer) {

@@ -1,45 +1,66 @@
 //! How long the bytes of a direction wait for their sink.
 //!
-//! A write that is taken at once costs nothing here, and a wait costs two looks
-//! at the clock. That a wait has become a stall is noticed when the relay looks
-//! at what stands still, which it does every few seconds.
+//! A wait costs two readings of the clock, a write that is taken at once none. The
+//! relay looks at waits every few seconds, and then notices those that have become
+//! stalls.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::time::Instant;
 
 use super::Budget;
 
-/// A sink that takes nothing for this long is stalled. Konnectivity's clients
-/// give a connection up after as long, so it is where trouble begins.
+/// A sink that takes nothing for this long is stalled. Konnectivity's clients give
+/// a connection up after the same time. Below it, ordinary pauses would be counted
+/// as stalls; above it, clients would give up before a stall is seen.
 pub const STALL: Duration = Duration::from_secs(10);
 
-/// What connections of one kind share in one direction, metrics above all.
-#[derive(Debug, Clone)]
-pub struct Lane {
-    /// Bytes that the sink took.
-    pub bytes: IntCounter,
-    /// Directions whose sink takes nothing now, however short that is.
-    pub waiting: Option<IntGauge>,
-    /// Seconds that each such wait took, once it is over. Writes that are taken
-    /// at once are not in it: looking at the clock for each would cost more than
-    /// many of them do.
-    pub waits: Option<Histogram>,
-    /// Directions whose sink takes nothing now, for [`STALL`] or longer.
-    pub stalled: IntGauge,
-    /// How often that began.
-    pub stalls: IntCounter,
-    /// What all of the process that stand still may keep. Here, because a relay has
-    /// this at hand and no room for more.
-    pub budget: Arc<Budget>,
+/// Counts what happens in one direction of relayed connections.
+pub trait Counts: Debug + Send + Sync {
+    /// The sink took so many bytes. Called for every batch.
+    fn took(&self, bytes: u64);
+
+    /// A sink takes nothing for now. Always followed by `wait_ended`.
+    fn wait_began(&self);
+
+    /// The sink takes bytes again, or the connection is over.
+    fn wait_ended(&self, waited: Duration);
+
+    /// A wait has lasted for [`STALL`]. Always followed by `stall_ended`.
+    fn stall_began(&self);
+
+    /// A stalled wait is over.
+    fn stall_ended(&self);
 }
 
-/// Watches the sink of one direction. What it counts as open ends with it.
+/// Counts nothing.
+impl Counts for () {
+    fn took(&self, _: u64) {}
+
+    fn wait_began(&self) {}
+
+    fn wait_ended(&self, _: Duration) {}
+
+    fn stall_began(&self) {}
+
+    fn stall_ended(&self) {}
+}
+
+/// What connections of one kind share in one direction.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) counts: Box<dyn Counts>,
+    /// That of the [`Meter`](super::Meter). In both lanes, because a relay has a
+    /// reference to each and no room for a third.
+    pub(super) budget: Arc<Budget>,
+}
+
+/// Watches the sink of one direction. Its end ends the wait and the stall.
 pub(super) struct Watch<'a> {
     lane: &'a Lane,
-    /// The wait that goes on.
+    /// When the current wait began.
     since: Option<Instant>,
     /// It has become a stall.
     stalled: bool,
@@ -56,47 +77,39 @@ impl<'a> Watch<'a> {
 
     /// The sink took `n` bytes.
     pub(super) fn took(&self, n: usize) {
-        self.lane.bytes.inc_by(n as u64);
+        self.lane.counts.took(n as u64);
     }
 
-    /// The sink takes no more for now; `took` whether it took some just before.
+    /// The sink takes no more for now. `took`: it took some just before.
     pub(super) fn waits(&mut self, took: bool) {
         if took {
             self.ends();
         }
         if self.since.is_none() {
             self.since = Some(Instant::now());
-            if let Some(waiting) = &self.lane.waiting {
-                waiting.inc();
-            }
+            self.lane.counts.wait_began();
         }
     }
 
-    /// When the wait began that goes on.
+    /// When the current wait began.
     pub(super) const fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Sees whether the wait has become a stall by now.
+    /// Notices a wait that has become a stall.
     pub(super) fn look(&mut self, now: Instant) {
         if !self.stalled && self.since.is_some_and(|since| now - since >= STALL) {
             self.stalled = true;
-            self.lane.stalled.inc();
-            self.lane.stalls.inc();
+            self.lane.counts.stall_began();
         }
     }
 
     /// The sink takes bytes again, or nobody waits for it any more.
     pub(super) fn ends(&mut self) {
         let Some(since) = self.since.take() else { return };
-        if let Some(waiting) = &self.lane.waiting {
-            waiting.dec();
-        }
-        if let Some(waits) = &self.lane.waits {
-            waits.observe(since.elapsed().as_secs_f64());
-        }
+        self.lane.counts.wait_ended(since.elapsed());
         if std::mem::take(&mut self.stalled) {
-            self.lane.stalled.dec();
+            self.lane.counts.stall_ended();
         }
     }
 }

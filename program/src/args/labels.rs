@@ -1,5 +1,5 @@
-//! Kubernetes labels and label selectors in flags. Read here so that a typing
-//! error is an error at the start, not a list that stays empty.
+//! Kubernetes labels and label selectors in flags. They are checked at the start:
+//! the API would answer a mistyped selector with an empty list.
 
 /// Longest name of a label, and longest value.
 const MAX_PART: usize = 63;

@@ -1,14 +1,14 @@
-//! Full-jitter exponential back-off: a value, no timers.
+//! Exponential back-off with full jitter: a value without timers.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// Waits between attempts: random between nothing and a bound that doubles
-/// with every failure up to a cap. Thousands of agents that lost one server
-/// thus come back spread out.
+/// Waits between attempts: uniform between zero and a bound that doubles with
+/// every failure up to a cap. The jitter spreads thousands of agents that lost
+/// the same server.
 #[derive(Debug, Clone)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     cap: Duration,
     failures: u32,
@@ -16,19 +16,19 @@ pub struct Backoff {
 
 impl Backoff {
     /// Bounds of `first`, twice that, four times that, up to `cap`.
-    pub const fn new(first: Duration, cap: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap, failures: 0 }
     }
 
     /// How long to wait after one more failure.
-    pub fn next_wait(&mut self) -> Duration {
+    pub(crate) fn next_wait(&mut self) -> Duration {
         let bound = self.first.saturating_mul(1 << self.failures.min(20)).min(self.cap);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(rand::rng().random::<f64>())
     }
 
     /// Starts anew after a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

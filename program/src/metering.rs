@@ -1,15 +1,21 @@
-//! Making metrics: names, registration, and a list of what there is.
+//! Making metrics: names, registration, and a list of them.
 //!
-//! Each program names its metrics in one place; help texts are interface, and
-//! documented in docs/METRICS.md, which a test compares with what was made.
+//! Each program names its metrics in one place. Names and help texts are interface;
+//! docs/METRICS.md documents them, and a test compares it with the list.
+
+mod lane;
+mod packets;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    Result,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    PullingGauge, Registry, Result,
 };
 
-/// What a metric is.
+pub use lane::LaneMetrics;
+pub use packets::{PacketMetrics, Segment};
+
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -21,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Prometheus' name for it.
+    /// The name in Prometheus' text format.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -36,9 +42,9 @@ impl Kind {
 pub struct Described {
     /// Its whole name.
     pub name: String,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
-    /// What it says of itself.
+    /// Its help text.
     pub help: &'static str,
     /// Names of its labels.
     pub labels: Vec<&'static str>,
@@ -60,7 +66,7 @@ impl<'a> Maker<'a> {
         Self { registry, prefix, made: Vec::new() }
     }
 
-    /// What was made, in this order.
+    /// The metrics made, in the order of their making.
     pub fn into_made(self) -> Vec<Described> {
         self.made
     }
@@ -68,10 +74,24 @@ impl<'a> Maker<'a> {
     /// A gauge without labels.
     ///
     /// # Errors
-    /// When there is one of this name, here and below.
+    /// When a metric of this name exists.
     pub fn gauge(&mut self, name: &str, help: &'static str) -> Result<IntGauge> {
         let opts = self.describe(Kind::Gauge, name, help, &[], &[]);
         self.register(IntGauge::with_opts(opts))
+    }
+
+    /// A gauge without labels whose value is read at each scrape.
+    ///
+    /// # Errors
+    /// As [`Maker::gauge`].
+    pub fn read_gauge(
+        &mut self,
+        name: &str,
+        help: &'static str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<()> {
+        let name = self.describe(Kind::Gauge, name, help, &[], &[]).name;
+        self.register(PullingGauge::new(name, help, Box::new(move || read() as f64))).map(drop)
     }
 
     /// A gauge with labels.

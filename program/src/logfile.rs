@@ -1,4 +1,4 @@
-//! A log file that does not grow without end.
+//! A log file with a limit of size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// An open log file. Lines that would take it over its limit begin it anew;
-/// what was in it is then in `FILE.1`.
+/// An open log file. A line that would exceed the limit first moves the file to
+/// `FILE.1` and begins it anew.
 #[derive(Debug)]
 pub struct LogFile(Mutex<Inner>);
 
@@ -21,7 +21,7 @@ struct Inner {
 }
 
 impl LogFile {
-    /// Opens the file, at its end.
+    /// Opens the file for appending. `limit` is in bytes.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -1,6 +1,8 @@
-//! What both programs do with their process: logs, limits, signals, panics.
+//! The process of a program: logs, limits, signals, panics.
 
-use std::io::{self, IsTerminal as _};
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 
 use prometheus::{IntCounter, PullingGauge, Registry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,25 +10,37 @@ use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
 
-use crate::args::{LogArgs, Sink};
-use crate::drain::Drain;
+use crate::args::{LogArgs, LogFormat, Sink};
 use crate::logfile::LogFile;
+use tunnel::drain::Drain;
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object per line.
-    Json,
+/// Runs a program: parses its command line, hands it to `run`, and prints why the
+/// program ends. Exit codes: 0 for success and help, 1 for any error, as with
+/// Konnectivity's programs.
+pub fn main<C: clap::Parser, E: Display>(name: &str, run: impl FnOnce(C) -> Result<(), E>) -> ExitCode {
+    keep_freed_memory();
+    let ended = match C::try_parse() {
+        Ok(command_line) => run(command_line),
+        Err(error) => {
+            // A failure to print cannot be reported, here and below.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// The client of the Kubernetes API logs every failed request as an error. Whoever
-/// made the request says it in its own words, and knows how bad it is.
+/// The client library of the Kubernetes API logs every failed request as an
+/// error. The caller of a request logs its failure at the level that fits.
 const TOO_LOUD: &str = "kube_client=off";
 
-/// Starts logging as the flags say, at `level` where they say nothing. A level
+/// Starts logging as the flags say. `level` applies where the flags set none; it
 /// may be a filter such as `info,access=off`.
 ///
 /// # Errors
@@ -52,29 +66,30 @@ pub fn init_logging(log: &LogArgs, level: &str) -> Result<(), String> {
     .map_err(|error| error.to_string())
 }
 
-/// Raises the limit of open files as far as is allowed, as Go programs do.
+/// Raises the soft limit of open files to the hard limit, as Go programs do.
 pub fn raise_file_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         warn!(%error, "cannot raise the limit of open files");
     }
 }
 
-/// Half of what the allocator may keep of freed memory, in bytes.
+/// Half of the freed memory that the allocator may keep, in bytes. Less, and the
+/// buffers of bulk transfers do not fit; more only adds to an idle process.
 const KEPT: usize = 8 << 20;
 
-/// Lets glibc keep up to 16 MiB of freed memory at the top of its heap. Call it
-/// first of all.
+/// Lets glibc keep up to 16 MiB of freed memory at the top of its heap. Must be
+/// the first call of `main`. Without glibc it has no effect.
 ///
-/// By default it gives all but 128 KiB back to the kernel at every chance. The
-/// buffers of a bulk transfer come and go just there, so that they are taken
-/// again, zeroed page by page, for every few blocks: half of an agent's CPU time.
-/// The limit rises to twice the largest block that was mapped by itself and freed
-/// (mallopt(3), "dynamic mmap threshold"). Elsewhere this does nothing.
+/// By default glibc returns all but 128 KiB to the kernel at every free. The
+/// buffers of a bulk transfer are allocated there, and the kernel zeroes the
+/// pages again every few blocks: half of an agent's CPU time. The limit rises to
+/// twice the largest block that had a mapping of its own and was freed
+/// (mallopt(3), "dynamic mmap threshold").
 pub fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT)));
 }
 
-/// Logs and counts panics: they end a task, not the program.
+/// Logs and counts panics. A panic ends a task, not the program.
 ///
 /// # Errors
 /// When the registry has the metric already.
@@ -89,8 +104,8 @@ pub fn count_panics(registry: &Registry) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// Counts the tasks of the runtime that this is called on: what never falls back
-/// while nothing goes on is a leak.
+/// Counts the tasks of the current runtime. A count that does not fall back on an
+/// idle program is a leak.
 ///
 /// # Errors
 /// When the registry has the metric already.
@@ -100,8 +115,8 @@ pub fn count_tasks(registry: &Registry) -> prometheus::Result<()> {
     registry.register(Box::new(PullingGauge::new("tunnel_tasks", "Tasks that run or wait.", count)?))
 }
 
-/// First SIGTERM or SIGINT: ready, begin to drain. A second one kills the
-/// drain. Returns at the first.
+/// Returns at the first SIGTERM or SIGINT, for the caller to drain. A second
+/// signal kills the drain.
 ///
 /// # Errors
 /// When signals cannot be received.

@@ -8,8 +8,8 @@ use axum::routing;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use tunnel::admin;
 use tunnel::drain::Drain;
+use tunnel_program::admin;
 
 /// Sends everything back, until the drain kills.
 pub(super) async fn echo(ip: Ipv4Addr, drain: &Drain) -> anyhow::Result<SocketAddr> {

@@ -1,9 +1,8 @@
 //! Health and metrics over HTTP.
 //!
-//! `/healthz` and `/livez` say that the program runs; `/readyz` (and `/ready`)
-//! whether it is of use, with `?verbose` for the list of checks; `/metrics` is
-//! Prometheus text. On the admin listener, `/debug/pprof/` says what can be
-//! seen of a running program, if that is asked for.
+//! `/healthz` and `/livez` answer while the program runs. `/readyz` and `/ready`
+//! report readiness, with `?verbose` the list of checks. `/metrics` is Prometheus
+//! text. The admin listener also has `/debug/pprof/`, with `--enable-profiling`.
 
 mod profiling;
 #[cfg(test)]
@@ -20,29 +19,29 @@ use axum::routing::get;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
-use crate::drain::Drain;
 use crate::exposition;
+use tunnel::drain::Drain;
 
-/// One thing that has to be true for the program to be of use.
+/// One condition of readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// Its name.
     pub name: &'static str,
-    /// What is missing, if something is.
+    /// Why the condition does not hold; `None` if it does.
     pub failure: Option<String>,
-    /// What else is to be said of it when nothing is missing.
+    /// A remark for the verbose list, shown while the condition holds.
     pub note: Option<String>,
 }
 
-/// Answers "is it of use?".
+/// Evaluates the conditions of readiness.
 pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 
-/// How a program says that it is not ready. Konnectivity's two differ.
+/// How `/readyz` answers while the program is not ready. Konnectivity's programs differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
-    /// Its agent: status 503 and the list of checks.
+    /// The agent: status 503 and the list of checks.
     List,
-    /// Its server: status 500 and what is missing, in one line.
+    /// The server: status 500 and the first failure, in one line.
     Reason,
 }
 
@@ -74,12 +73,12 @@ pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: NotRea
         .with_state(health)
 }
 
-/// What `/metrics` on the admin listener is.
+/// The answer to `/metrics` on the admin listener.
 #[derive(Debug, Clone)]
 pub enum AdminMetrics {
-    /// The metrics: Konnectivity's server.
+    /// The metrics, as with Konnectivity's server.
     Here(Registry),
-    /// The way to the health listener's port: Konnectivity's agent.
+    /// A redirect to the health listener's port, as with Konnectivity's agent.
     On(u16),
 }
 
@@ -99,7 +98,7 @@ pub fn admin_routes(of: AdminMetrics, profiling: bool) -> Router {
     if profiling { routes.merge(profiling::routes()) } else { routes }
 }
 
-/// Serves until the drain kills.
+/// Serves until the drain is killed.
 ///
 /// # Errors
 /// When the listener fails for good.
@@ -136,7 +135,7 @@ fn list(checks: &[Check]) -> String {
     text
 }
 
-/// Sends a client to the same host on another port.
+/// Redirects to the same host on another port.
 fn moved(headers: &HeaderMap, port: u16, path: &str) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let host = match host.rsplit_once(':') {

@@ -1,5 +1,5 @@
-//! `/debug/pprof/`: the paths that Go programs have. What a Go program would
-//! answer and this one cannot is said, with what to use instead.
+//! `/debug/pprof/`: the paths of Go programs. Profiles that only Go's runtime has
+//! are answered with status 501 and the alternative.
 
 use std::io;
 
@@ -50,7 +50,7 @@ fn page(what: &str) -> Response {
     }
 }
 
-/// Go's own profiles are not there; anything else is unknown.
+/// The answer to a page that does not exist: Go's own profiles, or any other path.
 fn missing(what: &str) -> Response {
     match what {
         "allocs" | "block" | "goroutine" | "heap" | "mutex" | "profile" | "symbol" | "threadcreate"

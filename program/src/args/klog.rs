@@ -1,21 +1,30 @@
-//! Flags for logging: ours, and those of klog, which Konnectivity's manifests
-//! pass.
+//! Flags for logging: our own, and klog's, which Konnectivity's manifests pass.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::args::{go_bool, path};
-use crate::process::LogFormat;
 
-/// What `--log-file-max-size` counts in.
+/// The unit of `--log-file-max-size`.
 const MEGABYTE: u64 = 1024 * 1024;
 
-/// What the higher verbosities are here: of ourselves, not of the libraries.
-/// Kamaji passes 8 to every agent, where klog still has next to nothing to say.
+/// The filter of klog's verbosities from 5. Only this project's crates, whose names
+/// all begin with `tunnel`: Kamaji passes 8 to every agent, and libraries at DEBUG
+/// would flood its log.
 const DEBUG: &str = "info,tunnel=debug";
 
-/// See [`DEBUG`].
+/// The filter of klog's verbosities from 10.
 const TRACE: &str = "info,tunnel=trace";
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 /// Flags for logging, the same in both programs.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,8 +34,8 @@ pub struct LogArgs {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// What is logged: a level, or a filter such as `info,access=off`. Without
-    /// it, what --v says, or info.
+    /// Level of the log, or a filter such as `info,access=off`. Without this flag
+    /// --v decides, and without both it is info.
     #[arg(long, value_name = "FILTER")]
     pub log_level: Option<String>,
 
@@ -35,7 +44,7 @@ pub struct LogArgs {
     pub klog: KlogArgs,
 }
 
-/// klog's flags. Underscores do for dashes, as with klog.
+/// klog's flags. Underscores may replace dashes, as with klog.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logging, as Konnectivity's manifests ask for it")]
 pub struct KlogArgs {
@@ -44,7 +53,7 @@ pub struct KlogArgs {
     #[arg(short, long, value_name = "LEVEL", allow_negative_numbers = true)]
     pub v: Option<i32>,
 
-    /// Log to standard error only, whatever the flags about files say.
+    /// Log to standard error only, and ignore the flags about files.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "true",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub logtostderr: bool,
@@ -63,16 +72,16 @@ pub struct KlogArgs {
     #[arg(long, value_name = "MB", default_value_t = 1800, alias = "log_file_max_size")]
     pub log_file_max_size: u64,
 
-    /// Log to standard error what goes to a file.
+    /// Log to standard error as well as to a file.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub alsologtostderr: bool,
 
-    /// What is at least this grave goes to standard error too.
+    /// Lowest severity of lines that go to standard error as well as to a file.
     #[arg(long, value_name = "SEVERITY", default_value = "2")]
     pub stderrthreshold: Severity,
 
-    /// The same, for --alsologtostderr.
+    /// The same, with --alsologtostderr.
     #[arg(long, value_name = "SEVERITY", default_value = "0")]
     pub alsologtostderrthreshold: Severity,
 
@@ -142,7 +151,7 @@ impl FromStr for Severity {
 }
 
 impl Severity {
-    /// The levels that are at least this grave.
+    /// The lowest level of this severity.
     pub const fn level(self) -> tracing::Level {
         match self {
             Self::Info => tracing::Level::TRACE,
@@ -157,19 +166,19 @@ impl Severity {
 pub enum Sink {
     /// To standard error.
     Stderr,
-    /// To a file, and the graver ones to standard error.
+    /// To a file, and from a severity on to standard error as well.
     File {
         /// The file.
         path: PathBuf,
-        /// Bytes after which it is begun anew, if ever.
+        /// Size in bytes at which the file is moved aside and begun anew; `None` is never.
         limit: Option<u64>,
-        /// What goes to standard error as well.
+        /// Lowest severity that goes to standard error as well.
         stderr: Severity,
     },
 }
 
 impl LogArgs {
-    /// The filter that was asked for, or `otherwise`.
+    /// The filter that the flags ask for, or `otherwise`.
     pub fn filter<'a>(&'a self, otherwise: &'a str) -> &'a str {
         match (&self.log_level, self.klog.v) {
             (Some(filter), _) => filter,
@@ -181,7 +190,7 @@ impl LogArgs {
         }
     }
 
-    /// Where log lines are to go.
+    /// The sink that the flags ask for.
     pub fn sink(&self) -> Sink {
         let klog = &self.klog;
         let path = if !klog.log_file.as_os_str().is_empty() {
@@ -200,7 +209,7 @@ impl LogArgs {
     }
 }
 
-/// The name under which this program was started.
+/// The file name of the program as it was started.
 fn program() -> PathBuf {
     let started_as = std::env::args_os().next().map(PathBuf::from);
     let name = started_as.as_deref().and_then(std::path::Path::file_name).map(PathBuf::from);

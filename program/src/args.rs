@@ -5,32 +5,15 @@ mod klog;
 mod labels;
 mod list;
 
-use std::fmt::Display;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
-pub use klog::{KlogArgs, LogArgs, Severity, Sink};
+pub use klog::{KlogArgs, LogArgs, LogFormat, Severity, Sink};
 pub use labels::{LabelError, labels, selector};
 pub use list::List;
 
-/// Answers a command line that does not parse (or asks for help), and says
-/// what to exit with: 1 for errors, as Konnectivity's programs do.
-pub fn refuse(error: &clap::Error) -> ExitCode {
-    // Nothing is left to do if even this cannot be printed.
-    let _ = error.print();
-    if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// Says why the program ends.
-pub fn fail(program: &str, error: &dyn Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "{program}: {error:#}");
-    ExitCode::FAILURE
-}
-
-/// Reads a path; unlike clap's own reader it takes an empty one, which means
-/// "none" in existing manifests.
+/// Reads a path. An empty one, which clap's own parser refuses, means "none" in
+/// existing manifests.
 ///
 /// # Errors
 /// Never.
@@ -93,7 +76,7 @@ pub fn go_duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
-/// Reads a number that counts something there has to be at least one of.
+/// Reads a whole number of at least one.
 ///
 /// # Errors
 /// When it is no number, or smaller than one.
