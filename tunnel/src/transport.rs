@@ -5,9 +5,10 @@
 //! be answered once ([`Tunnel::accept`], agents), an end, and signs of its peer's life for
 //! [`liveness`](crate::liveness).
 
+mod arrival;
 mod dial;
-mod greeting;
 pub mod h2;
+mod introduction;
 pub mod konnectivity;
 pub mod quic;
 
@@ -18,10 +19,13 @@ use tunnel_proto::message::Dial;
 
 use crate::stream::Stream;
 
+pub use arrival::{Arrived, Introduction, NotAdmitted, accept_tcp};
 pub use dial::{Asked, DialFailure};
-pub use greeting::{
-    Arrived, Greeted, GreetingError, Introduction, NotAdmitted, Opened, accept_tcp, link_on_tcp, open_on_tcp,
-};
+pub use introduction::{Greeted, GreetingError, Opened, open_on_tcp};
+
+/// How long each end may take for its part of the greeting. Below it, agents on slow
+/// networks are turned away; above it, strangers hold their place for longer.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
 /// The protocol under a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,6 +82,18 @@ impl HandshakeError {
             Self::Rejected(_) => "rejected",
             Self::Timeout => "timeout",
         }
+    }
+}
+
+/// The link of a TLS connection by its ALPN protocol, on either side.
+///
+/// # Errors
+/// When the peers have agreed on no protocol of ours.
+pub fn link_on_tcp(tls: &rustls::CommonState) -> Result<Link, HandshakeError> {
+    match tls.alpn_protocol() {
+        Some(crate::tls::ALPN) => Ok(Link::H2),
+        Some(b"h2") => Ok(Link::Konnectivity),
+        Some(_) | None => Err(HandshakeError::Tls("the peer does not speak this protocol".to_owned())),
     }
 }
 

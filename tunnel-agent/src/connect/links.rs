@@ -98,7 +98,7 @@ impl Links {
             .connect(name, tcp)
             .await
             .map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        open_on_tcp(tls, way.addr, &way.name, self.counters.clone(), &self.drain).await
+        Box::pin(open_on_tcp(tls, way.addr, &way.name, self.counters.clone(), &self.drain)).await
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use tunnel_proto::message::{Hello, VERSION, Welcome};
 
-use super::greeting::Introduction;
+use super::arrival::Introduction;
 use super::{DialFailure, HandshakeError, TunnelClosed};
 use crate::drain::Drain;
 use crate::packets::{Asked, Counters, Halves, Limits, Mux, Role};
