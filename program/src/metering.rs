@@ -3,8 +3,10 @@
 //! Each program names its metrics in one place. Names and help texts are interface;
 //! docs/METRICS.md documents them, and a test compares it with the list.
 
-mod lane;
 mod packets;
+mod traffic;
+
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -12,8 +14,11 @@ use prometheus::{
     PullingGauge, Registry, Result,
 };
 
-pub use lane::LaneMetrics;
-pub use packets::{PacketMetrics, Segment};
+pub use packets::PacketMetrics;
+pub use traffic::{Traffic, TrafficTexts, Waits};
+
+/// Upper bounds of the seconds of a dial.
+pub const DIAL_BUCKETS: &[f64] = &[0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
 
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,58 +176,58 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Holds gauges one up until dropped.
+/// Requests to the Kubernetes API, by status and reason.
 #[derive(Debug)]
-pub struct GaugeGuard<const N: usize = 1>([IntGauge; N]);
+pub struct RequestMetrics {
+    answers: IntCounterVec,
+    seconds: Option<HistogramVec>,
+}
+
+impl RequestMetrics {
+    /// `answers` has labels for status and reason, `seconds` has one for the status.
+    pub const fn new(answers: IntCounterVec, seconds: Option<HistogramVec>) -> Self {
+        Self { answers, seconds }
+    }
+
+    /// A request is over. Status and reason are 200 and "" on success; the status is 0
+    /// without an answer.
+    pub fn answered(&self, status: u16, reason: &str, took: Duration) {
+        let status = status.to_string();
+        self.answers.with_label_values(&[status.as_str(), reason]).inc();
+        if let Some(seconds) = &self.seconds {
+            seconds.with_label_values(&[status]).observe(took.as_secs_f64());
+        }
+    }
+}
+
+/// Holds a gauge one up until dropped.
+#[derive(Debug)]
+pub struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {
     /// One up.
     pub fn new(gauge: IntGauge) -> Self {
-        Self::of([gauge])
+        gauge.inc();
+        Self(gauge)
     }
 }
 
-impl<const N: usize> GaugeGuard<N> {
-    /// Each of them one up.
-    pub fn of(gauges: [IntGauge; N]) -> Self {
-        gauges.iter().for_each(IntGauge::inc);
-        Self(gauges)
-    }
-}
-
-impl<const N: usize> Drop for GaugeGuard<N> {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
-        self.0.iter().for_each(IntGauge::dec);
+        self.0.dec();
     }
 }
 
-/// One number under two names: ours, and the one that Konnectivity gave it.
-#[derive(Debug, Clone)]
-pub struct Twin([IntGauge; 2]);
+/// Holds our gauge, and Konnectivity's if there is one, one up until dropped.
+#[derive(Debug)]
+pub struct TwinGuard {
+    _ours: GaugeGuard,
+    _theirs: Option<GaugeGuard>,
+}
 
-impl Twin {
-    /// The two names of a number, which begins at 0.
-    pub const fn new(ours: IntGauge, theirs: IntGauge) -> Self {
-        Self([ours, theirs])
-    }
-
-    /// Sets it.
-    pub fn set(&self, value: i64) {
-        self.0.iter().for_each(|gauge| gauge.set(value));
-    }
-
-    /// One up.
-    pub fn inc(&self) {
-        self.0.iter().for_each(IntGauge::inc);
-    }
-
-    /// One down.
-    pub fn dec(&self) {
-        self.0.iter().for_each(IntGauge::dec);
-    }
-
-    /// One up until the guard is dropped.
-    pub fn hold(&self) -> GaugeGuard<2> {
-        GaugeGuard::of(self.0.clone())
+impl TwinGuard {
+    /// Each of them one up.
+    pub fn new(ours: IntGauge, theirs: Option<IntGauge>) -> Self {
+        Self { _ours: GaugeGuard::new(ours), _theirs: theirs.map(GaugeGuard::new) }
     }
 }

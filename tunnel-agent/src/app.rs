@@ -42,7 +42,7 @@ impl App {
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry)?;
-        metrics.budget.set_limit(config.stalled_memory);
+        metrics.limit_stalled(config.stalled_memory);
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let (ip, port) = config.health;
         let health = bind_tcp(ip, port).with_context(|| format!("health listener on port {port}"))?;

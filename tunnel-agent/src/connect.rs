@@ -76,8 +76,7 @@ impl Connector {
         drain: Drain,
         endpoint: Option<quic::Dialer>,
     ) -> Self {
-        let counters = metrics.konnectivity.packets.counters();
-        let links = Links::new(&config, drain, endpoint, counters);
+        let links = Links::new(&config, drain, endpoint, metrics.packets());
         Self { config, metrics, links, quic_lost: Mutex::default() }
     }
 
@@ -94,7 +93,9 @@ impl Connector {
     ) -> Result<Greeted, ConnectError> {
         let token = match &self.config.token_path {
             // Before a server is bothered.
-            Some(path) => read_token(path).inspect_err(|_| self.count("none", "no_token"))?,
+            Some(path) => {
+                read_token(path).inspect_err(|_| self.metrics.tunnel_attempted(None, "no_token"))?
+            }
             None => String::new(),
         };
         // Boxed: handshakes are large, and only a few run at a time.
@@ -113,7 +114,7 @@ impl Connector {
             }
             (Choice::Any, Transport::Auto) => Box::pin(self.race(way)).await,
         }?;
-        let link = opened.link().label();
+        let link = opened.link();
         let hello = Hello {
             version: VERSION,
             agent_id: self.config.agent_id.clone(),
@@ -124,12 +125,9 @@ impl Connector {
             ..Hello::default()
         };
         let greeted = opened.introduce(hello).await;
-        self.count(link, greeted.as_ref().map_or_else(GreetingError::label, |_| "connected"));
+        let outcome = greeted.as_ref().map_or_else(GreetingError::label, |_| "connected");
+        self.metrics.tunnel_attempted(Some(link), outcome);
         Ok(greeted?)
-    }
-
-    fn count(&self, link: &str, outcome: &str) {
-        self.metrics.tunnel_attempts.with_label_values(&[link, outcome]).inc();
     }
 
     async fn race(&self, way: &Way) -> Result<Opened, HandshakeError> {
@@ -188,7 +186,7 @@ impl Connector {
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));
         if let Err(error) = &result {
-            self.count(link.label(), error.label());
+            self.metrics.tunnel_attempted(Some(link), error.label());
         }
         result
     }

@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tunnel::drain::Drain;
 use tunnel_kube::Access;
-use tunnel_kube::leases::{Counting, LeaseEvent, Outcome, count};
+use tunnel_kube::leases::{Counting, LeaseEvent, count};
 
 use crate::config::LeaseCount;
-use crate::metrics::{LeaseCall, Metrics};
+use crate::metrics::Metrics;
 
 /// Begins to count, until the drain starts.
 ///
@@ -26,18 +26,6 @@ pub(crate) async fn follow(
     )?;
     let counting = Counting { namespace: leases.namespace.clone(), selector: leases.selector.clone() };
     let metrics = metrics.clone();
-    let observe = Arc::new(move |event: LeaseEvent| tell(&metrics, event));
+    let observe = Arc::new(move |event: LeaseEvent| metrics.lease_event(&event));
     Ok(count(&cluster, counting, observe, drain))
-}
-
-fn tell(metrics: &Metrics, event: LeaseEvent) {
-    let answered = |call, Outcome { code, reason, latency }: Outcome| {
-        metrics.konnectivity.leases.answered(call, code, &reason, latency);
-    };
-    match event {
-        LeaseEvent::Listed(answer) => answered(LeaseCall::List, answer),
-        LeaseEvent::Watched(answer) => answered(LeaseCall::Watch, answer),
-        // Agents delete nothing.
-        LeaseEvent::Culled | LeaseEvent::Deleted(_) => {}
-    }
 }

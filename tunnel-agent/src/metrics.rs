@@ -1,45 +1,32 @@
-//! Every metric of the agent.
+//! The events of the agent that metrics count.
 //!
-//! Two sets tell of the same events: ours, and [`Konnectivity`], whose names and
-//! help texts are Konnectivity's, for dashboards and alerts that exist. What
-//! belongs to both is counted by one method, here. docs/METRICS.md lists all.
+//! An event is one method, which tells it to two sets of metrics: ours, and
+//! Konnectivity's for dashboards and alerts that exist. docs/METRICS.md lists both.
 
 mod konnectivity;
 mod ours;
 
-use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
-use tunnel::relay::{Budget, Ending, Meter};
+use tunnel::packets::Counters;
+use tunnel::relay::{Ending, Meter};
 use tunnel::transport::Link;
-use tunnel_program::metering::{Described, LaneMetrics, Maker};
+use tunnel_kube::leases::{LeaseEvent, Outcome};
+use tunnel_program::metering::{Described, Maker, Waits};
 use tunnel_proto::refusal::RefusalKind;
 
-pub use konnectivity::{Direction, Konnectivity, LeaseCall, Leases, Packets};
-use ours::Traffic;
-pub use ours::Tunnels;
+use konnectivity::Konnectivity;
+use ours::Ours;
 pub use tunnel_program::metering::GaugeGuard;
 
 /// The agent's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    traffic: Arc<Traffic>,
-    /// What connections that stand still may keep; without a limit until one is set.
-    pub budget: Arc<Budget>,
+    ours: Arc<Ours>,
+    theirs: Arc<Konnectivity>,
     meters: Arc<[OnceLock<Meter>; Link::ALL.len()]>,
-    tunnels: Arc<Tunnels>,
-    /// Under Konnectivity's names.
-    pub konnectivity: Arc<Konnectivity>,
-}
-
-impl Deref for Metrics {
-    type Target = Tunnels;
-
-    fn deref(&self) -> &Tunnels {
-        &self.tunnels
-    }
 }
 
 impl Metrics {
@@ -51,90 +38,109 @@ impl Metrics {
         Ok(Self::described(registry)?.0)
     }
 
-    /// As [`Metrics::register`], with a list of what there is.
+    /// As [`Metrics::register`], with a list of the metrics.
     ///
     /// # Errors
     /// As there.
     pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
         let mut ours = Maker::new(registry, "tunnel_agent");
         let mut theirs = Maker::new(registry, "konnectivity_network_proxy_agent");
-        let konnectivity = Arc::new(Konnectivity::make(&mut theirs)?);
-        let budget = Arc::<Budget>::default();
-        let traffic = Arc::new(Traffic::make(&mut ours, &budget)?);
         let metrics = Self {
-            budget,
-            traffic,
+            ours: Arc::new(Ours::make(&mut ours)?),
+            theirs: Arc::new(Konnectivity::make(&mut theirs)?),
             meters: Arc::default(),
-            tunnels: Arc::new(Tunnels::make(&mut ours, &konnectivity)?),
-            konnectivity,
         };
         Ok((metrics, [ours.into_made(), theirs.into_made()].concat()))
     }
 
+    /// Sets the bytes that all stalled connections may keep; there is no limit before.
+    pub fn limit_stalled(&self, bytes: u64) {
+        self.ours.traffic.limit_stalled(bytes);
+    }
+
     /// Servers to which a tunnel stands, and to which one should.
     pub fn set_servers(&self, connected: usize, wanted: usize) {
-        let count = |servers| i64::try_from(servers).unwrap_or(i64::MAX);
-        self.servers_connected.set(count(connected));
-        self.servers_wanted.set(count(wanted));
+        let (ours, theirs) = (&self.ours, &self.theirs);
+        for (gauge, servers) in [
+            (&ours.servers_connected, connected),
+            (&theirs.server_connections, connected),
+            (&ours.servers_wanted, wanted),
+            (&theirs.server_count, wanted),
+        ] {
+            gauge.set(i64::try_from(servers).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// An attempt to establish a tunnel is over. `None` is one that came to no link.
+    pub fn tunnel_attempted(&self, link: Option<Link>, outcome: &str) {
+        let link = link.map_or("none", Link::label);
+        self.ours.tunnel_attempts.with_label_values(&[link, outcome]).inc();
+    }
+
+    /// How many attempts on a link had this outcome.
+    pub fn tunnel_attempts(&self, link: Link, outcome: &str) -> u64 {
+        self.ours.tunnel_attempts.with_label_values(&[link.label(), outcome]).get()
     }
 
     /// A tunnel is over; `broken` is one that the server ended, or that was lost.
     pub fn tunnel_ended(&self, link: Link, broken: bool) {
-        self.tunnels_closed.with_label_values(&[link.label()]).inc();
+        self.ours.tunnels_closed.with_label_values(&[link.label()]).inc();
         if broken {
-            // That it is over shows while receiving, also when a send failed first.
-            self.konnectivity.server_failed(Direction::FromServer);
+            // The end of a tunnel shows while receiving, also when a send failed first.
+            self.theirs.server_failures.with_label_values(&["from_server"]).inc();
         }
     }
 
     /// Counts a connection, its dial included, until the guard is dropped.
     pub fn connection(&self) -> GaugeGuard {
-        GaugeGuard::new(self.traffic.connections.clone())
+        GaugeGuard::new(self.ours.connections.clone())
     }
 
     /// A dial is over in a way that says nothing of the target.
     pub fn dial_ended(&self, outcome: &str) {
-        self.traffic.dials.with_label_values(&[outcome]).inc();
+        self.ours.dials.with_label_values(&[outcome]).inc();
     }
 
     /// The target has answered. Counts its connection until the guard is dropped.
     pub fn dialed(&self, took: Duration) -> GaugeGuard {
         self.dial_ended("connected");
-        self.traffic.dial_seconds.observe(took.as_secs_f64());
-        self.konnectivity.dial_duration.observe(took.as_secs_f64());
-        GaugeGuard::new(self.konnectivity.endpoint_connections.clone())
+        self.ours.dial_seconds.observe(took.as_secs_f64());
+        self.theirs.dial_duration.observe(took.as_secs_f64());
+        GaugeGuard::new(self.theirs.endpoint_connections.clone())
     }
 
     /// The target could not be connected to.
     pub fn dial_failed(&self, why: RefusalKind) {
         self.dial_ended(why.label());
-        self.konnectivity.dial_failed(why);
+        // Konnectivity has no series before the first failure, and neither have we.
+        let reason = if why == RefusalKind::Timeout { "timeout" } else { "unknown" };
+        self.theirs.dial_failures.with_label_values(&[reason]).inc();
     }
 
     /// A connection is over. `None` is one that was cut because the agent stopped.
     pub fn closed(&self, link: Link, ending: Option<&Ending>, lasted: Duration) {
-        let (how, why) = ending.map_or(("killed", "none"), |ending| (ending.label(), ending.why()));
-        self.traffic.endings.with_label_values(&[link.label(), how, why]).inc();
-        self.traffic.seconds.observe(lasted.as_secs_f64());
+        self.ours.traffic.closed(ending, lasted, |how, why| [link.label(), how, why]);
     }
 
-    /// What the relays of connections on such a link count. They share it, so
-    /// that none looks its series up.
+    /// The meter that the relays of all connections on such a link share.
     pub fn meter(&self, link: Link) -> &Meter {
-        self.meters[link as usize].get_or_init(|| self.make_meter(link))
+        let make = || self.ours.traffic.meter(&[link.label()], Waits::default(), Waits::default());
+        self.meters[link as usize].get_or_init(make)
     }
 
-    fn make_meter(&self, link: Link) -> Meter {
-        let lane = |direction: &str| {
-            let labels = [link.label(), direction];
-            LaneMetrics {
-                bytes: self.traffic.bytes.with_label_values(&labels),
-                waiting: None,
-                waits: None,
-                stalled: self.traffic.stalled.with_label_values(&labels),
-                stalls: self.traffic.stalls.with_label_values(&labels),
-            }
+    /// Counters of the packets of a tunnel to a Konnectivity server.
+    pub fn packets(&self) -> Counters {
+        self.theirs.packets.clone()
+    }
+
+    /// A request about Leases is over.
+    pub fn lease_event(&self, event: &LeaseEvent) {
+        let (requests, Outcome { code, reason, latency }) = match event {
+            LeaseEvent::Listed(outcome) => (&self.theirs.lease_lists, outcome),
+            LeaseEvent::Watched(outcome) => (&self.theirs.lease_watches, outcome),
+            // Agents delete nothing.
+            LeaseEvent::Culled | LeaseEvent::Deleted(_) => return,
         };
-        Meter::new(lane("up"), lane("down"), Arc::clone(&self.budget))
+        requests.answered(*code, reason, *latency);
     }
 }

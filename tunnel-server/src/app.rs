@@ -62,7 +62,7 @@ impl App {
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
-        metrics.budget.set_limit(config.stalled_memory);
+        metrics.limit_stalled(config.stalled_memory);
         let unix = match &config.unix {
             Some((path, replace)) => {
                 Some(bind_unix(path, *replace).with_context(|| format!("--uds-name={}", path.display()))?)

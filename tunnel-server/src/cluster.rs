@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tunnel::drain::Drain;
-use tunnel_kube::leases::{LeaseEvent, Outcome, Publication, publish};
+use tunnel_kube::leases::{LeaseEvent, Publication, publish};
+use tunnel_kube::review::ReviewEvent;
 use tunnel_kube::{Access, Cluster, Expected, TokenReviewer};
 
 use crate::agents::Authenticator;
 use crate::config::Config;
-use crate::metrics::{LeaseCall, Metrics};
+use crate::metrics::Metrics;
 
 /// Begins what the configuration asks of the API, and returns who is taken for
 /// an agent. The Lease is deleted when the drain begins. Whoever asks nothing of
@@ -39,9 +40,7 @@ fn authenticator(config: &Config, cluster: &Cluster, metrics: &Metrics) -> Authe
         service_account: tokens.service_account.clone(),
     };
     let metrics = metrics.clone();
-    let observe = Arc::new(move |event: tunnel_kube::review::ReviewEvent| {
-        metrics.token_reviewed(event.outcome, event.latency);
-    });
+    let observe = Arc::new(move |event: ReviewEvent| metrics.token_reviewed(&event));
     Authenticator::Tokens(TokenReviewer::new(cluster, expected, observe))
 }
 
@@ -53,23 +52,9 @@ fn publish_lease(config: &Config, cluster: &Cluster, metrics: &Metrics, drain: &
         labels: leases.labels.clone(),
     };
     let metrics = metrics.clone();
-    let observe = Arc::new(move |event: LeaseEvent| count(&metrics, event));
+    let observe = Arc::new(move |event: LeaseEvent| metrics.lease_event(&event));
     let (cluster, until) = (cluster.clone(), drain.clone());
     drain.spawn("lease", async move {
         publish(cluster, publication, observe, until.started()).await;
     });
-}
-
-fn count(metrics: &Metrics, event: LeaseEvent) {
-    let leases = &metrics.konnectivity.leases;
-    let answered = |call, Outcome { code, reason, latency }: Outcome| {
-        leases.answered(call, code, &reason, latency);
-    };
-    match event {
-        LeaseEvent::Culled => leases.culled(),
-        LeaseEvent::Deleted(answer) => answered(LeaseCall::Delete, answer),
-        LeaseEvent::Listed(answer) => answered(LeaseCall::List, answer),
-        // Servers do not watch.
-        LeaseEvent::Watched(_) => {}
-    }
 }

@@ -3,6 +3,8 @@
 //! All that can go wrong is decided here, once, as a [`DialError`]; frontends
 //! only say it in their protocol.
 
+pub mod error;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,129 +14,16 @@ use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
 use tunnel::transport::{DialFailure, Link, Tunnel};
 use tunnel_proto::message::Dial;
-use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::Target;
 
 use crate::agents::{AgentTunnel, Registry};
-use crate::metrics::{DialFailureReason, DialTimes, GaugeGuard, Metrics};
+use crate::metrics::{DialTimes, GaugeGuard, Metrics};
 use crate::route::Router;
+use error::DialError;
 
 /// How long a dial waits for an agent that reads nothing where another could be
 /// asked. Longer than a lost packet takes to be sent again.
 const UNTAKEN: Duration = Duration::from_secs(2);
-
-/// Why a client does not get its connection.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DialError {
-    /// No agent is connected at all. Runbooks search for this text.
-    #[error("No agent available{hint}")]
-    NoAgent {
-        /// Which agent was the last and when, if there was one.
-        hint: String,
-    },
-    /// Agents are connected, but none for this target.
-    #[error("no agent serves {host}{hint}")]
-    NoneServes {
-        /// The target's host.
-        host: String,
-        /// When one last did, if one did.
-        hint: String,
-    },
-    /// The tunnel broke before the answer came.
-    #[error("agent {agent} was lost while dialling {target}: {why}")]
-    AgentLost {
-        /// The agent's id.
-        agent: String,
-        /// What was dialled.
-        target: String,
-        /// What happened to the tunnel.
-        why: String,
-    },
-    /// The agent is at its limit of streams, or reads nothing.
-    #[error("agent {agent} takes no more dials")]
-    AgentBusy {
-        /// The agent's id.
-        agent: String,
-    },
-    /// The agent answered "no". The text is Go's for the same failure, without
-    /// the agent's name, which is in the log.
-    #[error("{refusal}")]
-    Refused {
-        /// The agent's id.
-        agent: String,
-        /// Its answer.
-        refusal: Refusal,
-    },
-    /// The agent did not answer.
-    #[error("agent {agent} did not answer the dial of {target} within {seconds}s: timeout")]
-    Timeout {
-        /// The agent's id.
-        agent: String,
-        /// What was dialled.
-        target: String,
-        /// The limit.
-        seconds: u64,
-    },
-    /// The agent's answer made no sense.
-    #[error("agent {agent} answered the dial with nonsense: {why}")]
-    BadAnswer {
-        /// The agent's id.
-        agent: String,
-        /// What is wrong with it.
-        why: String,
-    },
-}
-
-impl DialError {
-    /// The agent that was asked last, if one was.
-    pub fn agent(&self) -> Option<&str> {
-        match self {
-            Self::NoAgent { .. } | Self::NoneServes { .. } => None,
-            Self::AgentLost { agent, .. }
-            | Self::AgentBusy { agent }
-            | Self::Refused { agent, .. }
-            | Self::Timeout { agent, .. }
-            | Self::BadAnswer { agent, .. } => Some(agent),
-        }
-    }
-
-    /// The name in metrics and logs.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::NoAgent { .. } | Self::NoneServes { .. } => "no_agent",
-            Self::AgentLost { .. } => "agent_lost",
-            Self::AgentBusy { .. } => "agent_busy",
-            Self::Refused { refusal, .. } => refusal.kind.label(),
-            Self::Timeout { .. } => "timeout",
-            Self::BadAnswer { .. } => "bad_answer",
-        }
-    }
-
-    /// What Konnectivity would call it.
-    const fn failure(&self) -> DialFailureReason {
-        match self {
-            Self::NoAgent { .. } | Self::NoneServes { .. } => DialFailureReason::NoAgent,
-            Self::AgentLost { .. } | Self::AgentBusy { .. } => DialFailureReason::BackendClose,
-            Self::Refused { .. } => DialFailureReason::ErrorResponse,
-            Self::Timeout { .. } => DialFailureReason::BackendDialTimeout,
-            Self::BadAnswer { .. } => DialFailureReason::UnrecognizedResponse,
-        }
-    }
-
-    /// Whether another agent may be asked: nothing reached the target.
-    const fn is_worth_another_agent(&self) -> bool {
-        match self {
-            Self::AgentLost { .. } | Self::AgentBusy { .. } => true,
-            Self::Refused { refusal, .. } => {
-                matches!(refusal.kind, RefusalKind::Busy | RefusalKind::Draining)
-            }
-            Self::NoAgent { .. }
-            | Self::NoneServes { .. }
-            | Self::Timeout { .. }
-            | Self::BadAnswer { .. } => false,
-        }
-    }
-}
 
 /// A connection that an agent has made.
 #[derive(Debug)]
@@ -193,7 +82,7 @@ impl Dialer {
                 Ok(dialed)
             }
             Err(error) => {
-                self.metrics.konnectivity.dial_failed(error.failure());
+                self.metrics.dial_failed(&error);
                 Err(error)
             }
         }
@@ -214,8 +103,7 @@ impl Dialer {
         };
         let second_try = Asking { began: Instant::now(), untaken: None, ..asking };
         let Ok(second) = self.pick(target, Some(&first)) else { return Err(error) };
-        self.metrics.dial_retried();
-        self.metrics.konnectivity.dial_failed(error.failure());
+        self.metrics.dial_retried(&error);
         self.ask(second, &second_try).await
     }
 

@@ -106,7 +106,7 @@ impl Frontend {
     }
 
     async fn accept_failed(&self, listener: &str, error: &io::Error) {
-        self.metrics.accept_errors.with_label_values(&[listener]).inc();
+        self.metrics.accept_failed(listener);
         warn!(%error, listener, "cannot accept a client");
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
@@ -185,7 +185,7 @@ impl Frontend {
 
     /// A client that did not get as far as a dial. Its own fault, so no warning.
     fn bad_client(&self, reason: &str, listener: &str, why: &str) {
-        self.metrics.bad_clients.with_label_values(&[reason]).inc();
+        self.metrics.bad_client(reason);
         debug!(reason, listener, why, "client dropped");
     }
 }

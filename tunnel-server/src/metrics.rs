@@ -1,47 +1,36 @@
-//! Every metric of the server.
+//! The events of the server that metrics count.
 //!
-//! Two sets tell of the same events: ours, and [`Konnectivity`], whose names and
-//! help texts are Konnectivity's, for dashboards and alerts that exist. What
-//! belongs to both is counted by one method, here. docs/METRICS.md lists all.
+//! An event is one method, which tells it to two sets of metrics: ours, and
+//! Konnectivity's for dashboards and alerts that exist. docs/METRICS.md lists both.
 
 mod backends;
 mod konnectivity;
 mod ours;
 
-use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
-use tunnel::relay::{Budget, Ending, Meter};
+use tunnel::packets::Counters;
+use tunnel::relay::{Ending, Meter};
 use tunnel::transport::Link;
-use tunnel_program::metering::{Described, LaneMetrics, Maker};
+use tunnel_kube::leases::{LeaseEvent, Outcome};
+use tunnel_kube::review::ReviewEvent;
+use tunnel_program::metering::{Described, Maker, Waits};
 
+use crate::dial::error::{DialError, GivenUp};
 pub use backends::Backends;
-pub use konnectivity::{DialFailureReason, Konnectivity, LeaseCall, Leases, Packets};
-pub use ours::Peers;
-use ours::{Dials, Traffic};
-pub use tunnel_program::metering::GaugeGuard;
+use konnectivity::{Konnectivity, reason, reason_given_up};
+use ours::Ours;
+pub use tunnel_program::metering::{GaugeGuard, TwinGuard};
 
 /// The server's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    dials: Arc<Dials>,
-    traffic: Arc<Traffic>,
-    meters: Arc<Meters>,
-    /// What connections that stand still may keep; without a limit until one is set.
-    pub budget: Arc<Budget>,
-    peers: Arc<Peers>,
-    /// Under Konnectivity's names.
-    pub konnectivity: Arc<Konnectivity>,
-}
-
-impl Deref for Metrics {
-    type Target = Peers;
-
-    fn deref(&self) -> &Peers {
-        &self.peers
-    }
+    ours: Arc<Ours>,
+    theirs: Arc<Konnectivity>,
+    /// By [`ClientKind`] and [`Link`].
+    meters: Arc<[[OnceLock<Meter>; Link::ALL.len()]; 2]>,
 }
 
 /// The protocol of a client.
@@ -59,23 +48,6 @@ impl ClientKind {
         match self {
             Self::Connect => "connect",
             Self::Grpc => "grpc",
-        }
-    }
-}
-
-/// Meters that have been asked for: connections share them, so that none looks
-/// its series up.
-#[derive(Debug, Default)]
-struct Meters {
-    connect: [OnceLock<Meter>; Link::ALL.len()],
-    grpc: [OnceLock<Meter>; Link::ALL.len()],
-}
-
-impl Meters {
-    const fn of(&self, kind: ClientKind, link: Link) -> &OnceLock<Meter> {
-        match kind {
-            ClientKind::Connect => &self.connect[link as usize],
-            ClientKind::Grpc => &self.grpc[link as usize],
         }
     }
 }
@@ -115,110 +87,165 @@ impl Metrics {
     /// As there.
     pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
         let mut ours = Maker::new(registry, "tunnel_server");
-        let mut theirs = Maker::new(registry, "konnectivity_network_proxy_server");
-        let dials = Arc::new(Dials::make(&mut ours)?);
-        let budget = Arc::<Budget>::default();
-        let traffic = Arc::new(Traffic::make(&mut ours, &budget)?);
+        let mut theirs = Maker::new(registry, konnectivity::PREFIX);
         let metrics = Self {
-            dials,
-            budget,
-            traffic,
+            ours: Arc::new(Ours::make(&mut ours)?),
+            theirs: Arc::new(Konnectivity::make(&mut theirs)?),
             meters: Arc::default(),
-            peers: Arc::new(Peers::make(&mut ours)?),
-            konnectivity: Arc::new(Konnectivity::make(&mut theirs)?),
         };
         for kind in [ClientKind::Connect, ClientKind::Grpc] {
-            metrics.traffic.connections.with_label_values(&[kind.label()]).set(0);
+            metrics.ours.connections.with_label_values(&[kind.label()]).set(0);
         }
-        let made = [ours.into_made(), theirs.into_made(), Backends::described()].concat();
-        Ok((metrics, made))
+        Ok((metrics, [ours.into_made(), theirs.into_made(), Backends::described()].concat()))
     }
 
-    /// Counts a dial that waits for an agent's answer, until the guard is dropped.
-    pub fn pending_dial(&self) -> GaugeGuard<2> {
-        GaugeGuard::of([self.dials.pending.clone(), self.konnectivity.pending_dials.clone()])
+    /// Sets the bytes that all stalled connections may keep; there is no limit before.
+    pub fn limit_stalled(&self, bytes: u64) {
+        self.ours.traffic.limit_stalled(bytes);
     }
 
-    /// A dial is tried again on another agent.
-    pub fn dial_retried(&self) {
-        self.dials.retries.inc();
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self, listener: &str) {
+        self.ours.peers.accept_errors.with_label_values(&[listener]).inc();
     }
 
-    /// A dial is over, in whichever way.
-    pub fn dial_ended(&self, kind: ClientKind, outcome: &str) {
-        self.dials.ended.with_label_values(&[kind.label(), outcome]).inc();
+    /// A client did not get as far as a dial.
+    pub fn bad_client(&self, reason: &str) {
+        self.ours.peers.bad_clients.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a gRPC client's call, until the guard is dropped.
+    pub fn call(&self) -> GaugeGuard {
+        GaugeGuard::new(self.theirs.calls_of_clients.clone())
     }
 
     /// Counts a client's connection, its dial included, until the guard is dropped.
-    pub fn connection(&self, kind: ClientKind) -> GaugeGuard {
-        GaugeGuard::new(self.traffic.connections.with_label_values(&[kind.label()]))
+    pub fn connection(&self, kind: ClientKind) -> TwinGuard {
+        let theirs = match kind {
+            ClientKind::Connect => Some(self.theirs.http_connections.clone()),
+            // Konnectivity counts calls instead, from their beginning.
+            ClientKind::Grpc => None,
+        };
+        TwinGuard::new(self.ours.connections.with_label_values(&[kind.label()]), theirs)
+    }
+
+    /// Counts a dial that waits for an agent's answer, until the guard is dropped.
+    pub fn pending_dial(&self) -> TwinGuard {
+        TwinGuard::new(self.ours.dials.pending.clone(), Some(self.theirs.pending_dials.clone()))
     }
 
     /// Counts a stream to an agent, until the guard is dropped.
     pub fn stream(&self, link: Link) -> GaugeGuard {
-        self.traffic.streams_opened.with_label_values(&[link.label()]).inc();
-        GaugeGuard::new(self.traffic.streams.with_label_values(&[link.label()]))
+        self.ours.streams_opened.with_label_values(&[link.label()]).inc();
+        GaugeGuard::new(self.ours.streams.with_label_values(&[link.label()]))
     }
 
-    /// Counts a tunnel that stands, until the guard is dropped.
-    pub fn tunnel(&self, link: Link) -> (GaugeGuard, Option<GaugeGuard>) {
-        let call = (link == Link::Konnectivity).then(|| self.konnectivity.connect_call());
-        (GaugeGuard::new(self.peers.tunnels.with_label_values(&[link.label()])), call)
+    /// A dial failed, and is tried again on another agent.
+    pub fn dial_retried(&self, error: &DialError) {
+        self.ours.dials.retries.inc();
+        self.dial_failed(error);
+    }
+
+    /// A dial failed. Konnectivity's series appears with the first failure.
+    pub fn dial_failed(&self, error: &DialError) {
+        self.theirs.dial_failures.with_label_values(&[reason(error)]).inc();
+    }
+
+    /// A dial was given up.
+    pub fn dial_given_up(&self, why: GivenUp) {
+        if let Some(reason) = reason_given_up(why) {
+            self.theirs.dial_failures.with_label_values(&[reason]).inc();
+        }
     }
 
     /// An agent has connected to a target.
     pub fn dialed(&self, link: Link, times: &DialTimes) {
-        self.dials.seconds.with_label_values(&[link.label()]).observe(times.total.as_secs_f64());
+        let (ours, total) = (&self.ours.dials, times.total.as_secs_f64());
+        ours.seconds.with_label_values(&[link.label()]).observe(total);
         for (stage, took) in [("open", times.open), ("answer", times.answer)] {
-            self.dials.stages.with_label_values(&[link.label(), stage]).observe(took.as_secs_f64());
+            ours.stages.with_label_values(&[link.label(), stage]).observe(took.as_secs_f64());
         }
-        self.konnectivity.dial_duration.observe(times.total.as_secs_f64());
+        self.theirs.dial_duration.observe(total);
+    }
+
+    /// A client's dial is over, however it ended.
+    pub fn dial_ended(&self, kind: ClientKind, outcome: &str) {
+        self.ours.dials.ended.with_label_values(&[kind.label(), outcome]).inc();
+    }
+
+    /// Counts a connection of which client and target know, until the guard is dropped.
+    pub fn established(&self) -> GaugeGuard {
+        GaugeGuard::new(self.theirs.established.clone())
     }
 
     /// A connection that was established is over. `None` is one that was cut
     /// because the server stopped.
     pub fn closed(&self, kind: ClientKind, link: Link, ending: Option<&Ending>, lasted: &Lifetime) {
-        let (how, why) = ending.map_or(("killed", "none"), |ending| (ending.label(), ending.why()));
-        self.traffic.endings.with_label_values(&[kind.label(), link.label(), how, why]).inc();
-        self.traffic.seconds.observe(lasted.asked.as_secs_f64());
-        self.konnectivity.connection_duration.observe(lasted.established.as_secs_f64());
+        let labels = |how, why| [kind.label(), link.label(), how, why];
+        self.ours.traffic.closed(ending, lasted.asked, labels);
+        self.theirs.connection_duration.observe(lasted.established.as_secs_f64());
     }
 
-    /// What the relays of such connections count.
+    /// The meter that the relays of all such connections share.
     pub fn meter(&self, kind: ClientKind, link: Link) -> &Meter {
-        self.meters.of(kind, link).get_or_init(|| self.make_meter(kind, link))
+        self.meters[kind as usize][link as usize].get_or_init(|| {
+            let theirs = &self.theirs;
+            let up = match kind {
+                // Konnectivity has no queue there either.
+                ClientKind::Connect => Waits::default(),
+                ClientKind::Grpc => Waits::new(theirs.full_of_clients.clone(), None),
+            };
+            let down = Waits::new(theirs.full_of_agents.clone(), Some(theirs.frontend_write.clone()));
+            self.ours.traffic.meter(&[kind.label(), link.label()], up, down)
+        })
     }
 
-    fn make_meter(&self, kind: ClientKind, link: Link) -> Meter {
-        let lane = |direction: &str| {
-            let labels = [kind.label(), link.label(), direction];
-            LaneMetrics {
-                bytes: self.traffic.bytes.with_label_values(&labels),
-                waiting: None,
-                waits: None,
-                stalled: self.traffic.stalled.with_label_values(&labels),
-                stalls: self.traffic.stalls.with_label_values(&labels),
-            }
-        };
-        let theirs = &self.konnectivity;
-        let full_of_calls = match kind {
-            // Konnectivity has no queue there either.
-            ClientKind::Connect => None,
-            ClientKind::Grpc => Some(theirs.full_of_clients.clone()),
-        };
-        let up = LaneMetrics { waiting: full_of_calls, ..lane("up") };
-        let down = LaneMetrics {
-            waiting: Some(theirs.full_of_agents.clone()),
-            waits: Some(theirs.frontend_write.clone()),
-            ..lane("down")
-        };
-        Meter::new(up, down, Arc::clone(&self.budget))
+    /// Counters of the packets of a gRPC client.
+    pub fn packets_of_client(&self) -> Counters {
+        self.theirs.packets_of_clients.clone()
     }
 
-    /// The Kubernetes API was asked whether a token is good; `outcome` is
-    /// `good`, or why not.
-    pub fn token_reviewed(&self, outcome: &str, took: Duration) {
-        self.token_reviews.with_label_values(&[outcome]).inc();
-        self.token_review_seconds.observe(took.as_secs_f64());
+    /// Counters of the packets of an agent that speaks Konnectivity's protocol.
+    pub fn packets_of_agent(&self) -> Counters {
+        self.theirs.packets_of_agents.clone()
+    }
+
+    /// An agent was not admitted.
+    pub fn agent_rejected(&self, link: Link, reason: &str) {
+        self.ours.peers.rejected_agents.with_label_values(&[link.label(), reason]).inc();
+    }
+
+    /// Counts a tunnel that stands, until the guard is dropped.
+    pub fn tunnel(&self, link: Link) -> TwinGuard {
+        let theirs = (link == Link::Konnectivity).then(|| self.theirs.calls_of_agents.clone());
+        TwinGuard::new(self.ours.peers.tunnels.with_label_values(&[link.label()]), theirs)
+    }
+
+    /// Counts a tunnel whose agent is silent, until the guard is dropped.
+    pub fn suspect_tunnel(&self, link: Link) -> GaugeGuard {
+        GaugeGuard::new(self.ours.peers.suspect_tunnels.with_label_values(&[link.label()]))
+    }
+
+    /// A tunnel is over.
+    pub fn tunnel_closed(&self, link: Link) {
+        self.ours.peers.tunnels_closed.with_label_values(&[link.label()]).inc();
+    }
+
+    /// The Kubernetes API was asked about a token.
+    pub fn token_reviewed(&self, review: &ReviewEvent) {
+        self.ours.peers.token_reviews.with_label_values(&[review.outcome]).inc();
+        self.ours.peers.token_review_seconds.observe(review.latency.as_secs_f64());
+    }
+
+    /// A request about Leases is over, or has deleted an expired Lease.
+    pub fn lease_event(&self, event: &LeaseEvent) {
+        let (requests, Outcome { code, reason, latency }) = match event {
+            LeaseEvent::Culled => return self.theirs.leases_culled.inc(),
+            LeaseEvent::Deleted(outcome) => (&self.theirs.lease_deletes, outcome),
+            LeaseEvent::Listed(outcome) => (&self.theirs.lease_lists, outcome),
+            // Servers do not watch.
+            LeaseEvent::Watched(_) => return,
+        };
+        requests.answered(*code, reason, *latency);
     }
 }

@@ -13,7 +13,7 @@ use rustls::client::Resumption;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tunnel::transport::quic;
+use tunnel::transport::{self, quic};
 use tunnel_agent::config::Config;
 use tunnel_agent::embedded::{Embedded, Means};
 use tunnel_agent::metrics::Metrics;
@@ -82,9 +82,9 @@ impl Crew {
     }
 
     pub(crate) fn standing(&self) -> Standing {
-        let attempts = &self.metrics.tunnel_attempts;
         let count = |outcome: &str| -> u64 {
-            ["quic", "h2"].iter().map(|link| attempts.with_label_values(&[*link, outcome]).get()).sum()
+            let links = [transport::Link::Quic, transport::Link::H2];
+            links.into_iter().map(|link| self.metrics.tunnel_attempts(link, outcome)).sum()
         };
         let failures = ["config", "lost", "tls", "rejected", "timeout", "duplicate", "greeting_failed"];
         Standing {

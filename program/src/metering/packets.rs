@@ -2,34 +2,10 @@
 
 use prometheus::{IntCounter, IntCounterVec, Result};
 use tunnel::packet_counters::{CountPackets, PacketCounters, StreamError};
+use tunnel::packets::Counters;
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::Maker;
-
-/// The sender or receiver of packets, from the server's point of view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Segment {
-    /// From agent to server.
-    FromAgent,
-    /// From client to server.
-    FromClient,
-    /// From server to agent.
-    ToAgent,
-    /// From server to client.
-    ToClient,
-}
-
-impl Segment {
-    /// The name in metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::FromAgent => "from_agent",
-            Self::FromClient => "from_client",
-            Self::ToAgent => "to_agent",
-            Self::ToClient => "to_client",
-        }
-    }
-}
 
 /// The metrics of packets of all segments.
 #[derive(Debug)]
@@ -59,9 +35,14 @@ impl PacketMetrics {
         })
     }
 
-    /// The counters of a segment. Creates the series of every kind of packet.
-    pub fn of(&self, segment: Segment) -> PacketCounters {
-        let of = |kind: PacketKind| self.packets.with_label_values(&[segment.label(), kind.label()]);
+    /// The counters of a peer's packets, by the names of the two segments, which are
+    /// from the server's point of view. Creates the series of every kind of packet.
+    pub fn counters(&self, received: &'static str, sent: &'static str) -> Counters {
+        Counters { received: self.of(received), sent: self.of(sent) }
+    }
+
+    fn of(&self, segment: &'static str) -> PacketCounters {
+        let of = |kind: PacketKind| self.packets.with_label_values(&[segment, kind.label()]);
         let (packets, errors) = (PacketKind::ALL.map(of), self.errors.clone());
         PacketCounters::new(SegmentCounters { segment, packets, errors })
     }
@@ -69,7 +50,7 @@ impl PacketMetrics {
 
 #[derive(Debug)]
 struct SegmentCounters {
-    segment: Segment,
+    segment: &'static str,
     /// By [`PacketKind`], so that a packet costs one atomic addition.
     packets: [IntCounter; PacketKind::ALL.len()],
     errors: IntCounterVec,
@@ -81,7 +62,7 @@ impl CountPackets for SegmentCounters {
     }
 
     fn failed(&self, error: StreamError, kind: PacketKind) {
-        self.errors.with_label_values(&[self.segment.label(), error.label(), kind.label()]).inc();
+        self.errors.with_label_values(&[self.segment, error.label(), kind.label()]).inc();
     }
 }
 
@@ -93,7 +74,7 @@ mod tests {
     fn every_kind_is_counted_under_its_own_name() {
         let registry = prometheus::Registry::new();
         let metrics = PacketMetrics::make(&mut Maker::new(&registry, "test")).unwrap();
-        let counters = metrics.of(Segment::ToAgent);
+        let counters = metrics.of("to_agent");
         for (times, kind) in (1..).zip(PacketKind::ALL) {
             for _ in 0..times {
                 counters.clone().count(kind);

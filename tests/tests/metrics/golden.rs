@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus::Registry;
+use tunnel::packet_counters::StreamError;
 use tunnel::relay::Ending;
 use tunnel::transport::Link;
 use tunnel_agent::metrics as agent;
+use tunnel_kube::leases::{LeaseEvent, Outcome};
 use tunnel_program::exposition;
 use tunnel_program::metering::Described;
 use tunnel_proto::packet_kind::PacketKind;
 use tunnel_proto::refusal::RefusalKind;
+use tunnel_server::dial::error::DialError;
 use tunnel_server::metrics as server;
 use tunnel_server::metrics::ClientKind;
 use tunnel_tests::{Cluster, Frontend, Metrics, Target, get, node};
@@ -18,6 +21,11 @@ use tunnel_tests::{Cluster, Frontend, Metrics, Target, get, node};
 use crate::konnectivity::{AGENT, Family, SERVER};
 
 const MOMENT: Duration = Duration::from_millis(1);
+
+/// An answer of the Kubernetes API.
+fn answer(code: u16, reason: &str) -> Outcome {
+    Outcome { code, reason: reason.to_owned(), latency: MOMENT }
+}
 
 fn number(text: &str) -> f64 {
     text.parse().unwrap()
@@ -77,12 +85,11 @@ fn the_server_has_all_metrics_of_konnectivity_to_the_letter() {
 
     let agents = tunnel_server::agents::Registry::default();
     server::Backends::register(&registry, agents, &[tunnel_server::route::Strategy::Default]).unwrap();
-    let theirs = &metrics.konnectivity;
-    theirs.dial_failed(server::DialFailureReason::NoAgent);
-    for call in [server::LeaseCall::Delete, server::LeaseCall::List] {
-        theirs.leases.answered(call, 200, "", MOMENT);
+    metrics.dial_failed(&DialError::NoAgent { hint: String::new() });
+    for call in [LeaseEvent::Deleted, LeaseEvent::Listed] {
+        metrics.lease_event(&call(answer(200, "")));
     }
-    theirs.packets.from_agent.failed(tunnel::packet_counters::StreamError::Canceled, Some(PacketKind::Data));
+    metrics.packets_of_agent().received.failed(StreamError::Canceled, Some(PacketKind::Data));
     assert_exposed(&exposition::encode(&registry.gather()), SERVER);
 }
 
@@ -93,12 +100,11 @@ fn the_agent_has_all_metrics_of_konnectivity_to_the_letter() {
     assert_complete(&described, AGENT);
 
     metrics.dial_failed(RefusalKind::Timeout);
-    let theirs = &metrics.konnectivity;
-    theirs.server_failed(agent::Direction::FromServer);
-    for call in [agent::LeaseCall::List, agent::LeaseCall::Watch] {
-        theirs.leases.answered(call, 200, "", MOMENT);
+    metrics.tunnel_ended(Link::H2, true);
+    for call in [LeaseEvent::Listed, LeaseEvent::Watched] {
+        metrics.lease_event(&call(answer(200, "")));
     }
-    theirs.packets.to_agent.failed(tunnel::packet_counters::StreamError::Unavailable, None);
+    metrics.packets().received.failed(StreamError::Unavailable, None);
     assert_exposed(&exposition::encode(&registry.gather()), AGENT);
 }
 
@@ -146,12 +152,12 @@ async fn a_running_server_and_its_agent_expose_them() {
 #[test]
 fn lease_calls_are_counted_under_their_status_and_reason() {
     let registry = Registry::new();
-    let leases = &server::Metrics::register(&registry).unwrap().konnectivity.leases;
-    leases.answered(server::LeaseCall::List, 200, "", MOMENT);
-    leases.answered(server::LeaseCall::List, 403, "Forbidden", MOMENT);
-    leases.answered(server::LeaseCall::Delete, 409, "Conflict", MOMENT);
-    leases.answered(server::LeaseCall::Delete, 200, "", MOMENT);
-    leases.culled();
+    let metrics = server::Metrics::register(&registry).unwrap();
+    metrics.lease_event(&LeaseEvent::Listed(answer(200, "")));
+    metrics.lease_event(&LeaseEvent::Listed(answer(403, "Forbidden")));
+    metrics.lease_event(&LeaseEvent::Deleted(answer(409, "Conflict")));
+    metrics.lease_event(&LeaseEvent::Deleted(answer(200, "")));
+    metrics.lease_event(&LeaseEvent::Culled);
     let metrics = Metrics::parse(&exposition::encode(&registry.gather()));
     let samples = |name: &str| {
         let samples = metrics.samples(&format!("konnectivity_network_proxy_server_{name}"));
@@ -172,10 +178,10 @@ fn lease_calls_are_counted_under_their_status_and_reason() {
     assert_eq!(samples("culled_leases_count"), [" 1"]);
 
     let registry = Registry::new();
-    let leases = &agent::Metrics::register(&registry).unwrap().konnectivity.leases;
-    leases.answered(agent::LeaseCall::List, 200, "", MOMENT);
-    leases.answered(agent::LeaseCall::Watch, 200, "", MOMENT);
-    leases.answered(agent::LeaseCall::Watch, 0, "Timeout", MOMENT);
+    let metrics = agent::Metrics::register(&registry).unwrap();
+    metrics.lease_event(&LeaseEvent::Listed(answer(200, "")));
+    metrics.lease_event(&LeaseEvent::Watched(answer(200, "")));
+    metrics.lease_event(&LeaseEvent::Watched(answer(0, "Timeout")));
     let metrics = Metrics::parse(&exposition::encode(&registry.gather()));
     // Konnectivity counts watches as lists.
     assert_eq!(metrics.sum("konnectivity_network_proxy_agent_lease_lists_total", &[]), 1);

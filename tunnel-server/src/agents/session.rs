@@ -13,7 +13,6 @@ use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, tune_link};
 use tunnel::liveness::{Health, Liveness, Party, Patience};
 use tunnel::messages::Messages;
-use tunnel::packets::Counters;
 use tunnel::streams::Streams;
 use tunnel::transport::{
     Arrived, HandshakeError, Introduction, Link, Tunnel, accept_tcp as accept_link, link_on_tcp, quic,
@@ -22,7 +21,7 @@ use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{Hello, Rejection, RejectionKind, VERSION, Welcome};
 
 use crate::agents::{AgentTunnel, Authenticator, Registry};
-use crate::metrics::{GaugeGuard, Metrics};
+use crate::metrics::Metrics;
 
 /// Limit of a handshake, TLS and link together.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -147,14 +146,14 @@ impl Sessions {
     }
 
     fn turn_away(&self, arrived: Arrived, reason: &str, why: &str) {
-        self.rejected(arrived.link(), reason);
+        self.metrics.agent_rejected(arrived.link(), reason);
         info!(from = %arrived.from(), link = arrived.link().label(), why, "agent dropped");
         arrived.turn_away(why);
     }
 
     async fn reject(&self, arrived: Arrived, kind: RejectionKind, reason: &str, text: String) {
         let (from, link) = (arrived.from(), arrived.link().label());
-        self.rejected(arrived.link(), reason);
+        self.metrics.agent_rejected(arrived.link(), reason);
         let mut server_id = String::new();
         if kind == RejectionKind::Duplicate {
             debug!(%from, link, "the agent has a tunnel already");
@@ -167,12 +166,8 @@ impl Sessions {
     }
 
     fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
-        self.rejected(link, error.label());
+        self.metrics.agent_rejected(link, error.label());
         info!(%from, link = link.label(), %error, "agent handshake failed");
-    }
-
-    fn rejected(&self, link: Link, reason: &str) {
-        self.metrics.rejected_agents.with_label_values(&[link.label(), reason]).inc();
     }
 
     /// Admits an agent, and keeps its tunnel until that is over.
@@ -188,7 +183,7 @@ impl Sessions {
         match arrived.admit(welcome, &self.drain).await {
             Ok((tunnel, control)) => self.keep(tunnel, control, applicant).await,
             Err(error) => {
-                self.rejected(link, error.label());
+                self.metrics.agent_rejected(link, error.label());
                 info!(%from, link = link.label(), why = %error, "agent dropped");
             }
         }
@@ -201,7 +196,7 @@ impl Sessions {
             Liveness::new(tunnel.clone(), control, Party::Server, self.patience, Arc::clone(&streams));
         // Not before: a dial sent to a tunnel that the agent does not want fails.
         if let Err(error) = liveness.begun().await {
-            self.rejected(tunnel.link(), "left");
+            self.metrics.agent_rejected(tunnel.link(), "left");
             info!(from = %tunnel.remote(), link, why = %error, "agent dropped");
             return tunnel.close(&error.to_string());
         }
@@ -224,7 +219,7 @@ impl Sessions {
                 }
                 Health::Suspect => {
                     warn!(agent = agent.id, link, streams = agent.streams(), "agent is silent");
-                    suspect = Some(GaugeGuard::new(self.metrics.suspect_tunnels.with_label_values(&[link])));
+                    suspect = Some(self.metrics.suspect_tunnel(tunnel.link()));
                     agent.set_suspect(Some(Instant::now() - self.patience.suspect));
                 }
                 Health::Back => {
@@ -239,7 +234,7 @@ impl Sessions {
         agent.set_ended(&why);
         drop((suspect, registration, counted));
         tunnel.close(&why);
-        self.metrics.tunnels_closed.with_label_values(&[link]).inc();
+        self.metrics.tunnel_closed(tunnel.link());
         info!(agent = agent.id, link, why, streams = agent.streams(), "agent disconnected");
     }
 
@@ -322,7 +317,7 @@ pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, s
                 drain.spawn("agent on tcp", handshake);
             }
             Err(error) => {
-                sessions.metrics.accept_errors.with_label_values(&["agents"]).inc();
+                sessions.metrics.accept_failed("agents");
                 warn!(%error, "cannot accept an agent");
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -344,8 +339,7 @@ async fn handshake_tcp(
         Ok(agreed) => agreed,
         Err(error) => return sessions.handshake_failed(Link::H2, from, &error),
     };
-    let packets = &sessions.metrics.konnectivity.packets;
-    let counters = Counters { received: packets.from_agent.clone(), sent: packets.to_agent.clone() };
+    let counters = sessions.metrics.packets_of_agent();
     let accepting =
         accept_link(link, tls, from, counters, &sessions.drain, |arrived| sessions.spawn(arrived));
     if let Err(error) = Box::pin(accepting).await {

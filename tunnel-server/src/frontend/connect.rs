@@ -12,9 +12,9 @@ use tunnel_proto::refusal::RefusalKind;
 use tunnel_proto::target::Target;
 
 use super::carried::Carried;
-use super::record::{GivenUp, Record};
+use super::record::Record;
 use super::{Frontend, HEAD_LIMIT, send_all, watched};
-use crate::dial::DialError;
+use crate::dial::error::{DialError, GivenUp};
 use crate::metrics::ClientKind;
 
 /// After a refusal, the client's remaining bytes are read for this long, so

@@ -10,46 +10,9 @@ use tunnel::transport::Link;
 
 use super::Frontend;
 use crate::agents::AgentTunnel;
-use crate::dial::{DialError, Dialed};
-use crate::metrics::{ClientKind, DialFailureReason, GaugeGuard, Lifetime};
-
-/// Why a dial came to nothing although no agent failed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GivenUp {
-    /// What the client asked for is no target.
-    BadRequest,
-    /// The client went away or took it back.
-    Cancelled,
-    /// This server stops.
-    Killed,
-    /// The client said what makes no sense before it had the answer.
-    Nonsense,
-    /// The client went away before it was told that it is connected.
-    Unanswered,
-}
-
-impl GivenUp {
-    const fn label(self) -> &'static str {
-        match self {
-            Self::BadRequest | Self::Nonsense => "bad_request",
-            Self::Cancelled => "cancelled",
-            Self::Killed => "killed",
-            Self::Unanswered => "unanswered",
-        }
-    }
-
-    /// What Konnectivity would call it.
-    const fn failure(self) -> Option<DialFailureReason> {
-        match self {
-            // Its agent would have been asked, and would have said no.
-            Self::BadRequest => Some(DialFailureReason::ErrorResponse),
-            Self::Cancelled | Self::Nonsense => Some(DialFailureReason::FrontendClose),
-            // Nobody's failure.
-            Self::Killed => None,
-            Self::Unanswered => Some(DialFailureReason::SendResponse),
-        }
-    }
-}
+use crate::dial::Dialed;
+use crate::dial::error::{DialError, GivenUp};
+use crate::metrics::{ClientKind, GaugeGuard, Lifetime, TwinGuard};
 
 /// The agent that was asked last.
 #[derive(Debug)]
@@ -131,8 +94,7 @@ pub(super) struct Record {
     outcome: &'static str,
     over: Option<Box<Over>>,
     pub(super) server: Arc<Frontend>,
-    _connection: GaugeGuard,
-    _request: Option<GaugeGuard>,
+    _connection: TwinGuard,
 }
 
 impl Record {
@@ -144,7 +106,6 @@ impl Record {
         id: u64,
         target: String,
     ) -> Self {
-        let metrics = &server.metrics;
         Self {
             id,
             moved: Moved::default(),
@@ -159,9 +120,7 @@ impl Record {
             outcome: GivenUp::Cancelled.label(),
             over: None,
             server: Arc::clone(server),
-            _connection: metrics.connection(kind),
-            // Calls of gRPC count for themselves, from their beginning.
-            _request: (kind == ClientKind::Connect).then(|| metrics.konnectivity.http_connection()),
+            _connection: server.metrics.connection(kind),
         }
     }
 
@@ -176,7 +135,7 @@ impl Record {
     pub(super) fn established(&mut self) {
         self.outcome = "connected";
         let now = Microseconds::since(self.started);
-        self.established = Some((now, self.server.metrics.konnectivity.established()));
+        self.established = Some((now, self.server.metrics.established()));
     }
 
     pub(super) fn failed(&mut self, error: &DialError) {
@@ -188,9 +147,7 @@ impl Record {
     /// The connection came to nothing before it was established.
     pub(super) fn given_up(&mut self, why: GivenUp) {
         self.outcome = why.label();
-        if let Some(failure) = why.failure() {
-            self.server.metrics.konnectivity.dial_failed(failure);
-        }
+        self.server.metrics.dial_given_up(why);
     }
 
     pub(super) fn ended(&mut self, ending: Ending) {

@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, IntGaugeVec, Registry, Result};
 use tunnel_program::metering::{Described, Maker};
 
+use super::konnectivity::PREFIX;
 use crate::agents;
 use crate::route::Strategy;
 
@@ -39,8 +40,6 @@ impl Backends {
         maker.into_made()
     }
 }
-
-const PREFIX: &str = "konnectivity_network_proxy_server";
 
 fn make(make: &mut Maker<'_>) -> Result<(IntGauge, IntGaugeVec)> {
     let all = make.gauge(

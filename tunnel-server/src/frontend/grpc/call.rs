@@ -13,12 +13,13 @@ use tunnel_proto::packet::Packet;
 use tunnel_proto::target::Target;
 
 use super::super::carried::Carried;
-use super::super::record::{GivenUp, Record};
+use super::super::record::Record;
 use super::super::{Frontend, HEAD_LIMIT};
 use super::Code;
 use super::client::{Client, Packets};
 use super::sender::Sender;
-use crate::dial::{DialError, Dialed};
+use crate::dial::Dialed;
+use crate::dial::error::{DialError, GivenUp};
 use crate::metrics::ClientKind;
 
 /// The dial of a call.
@@ -36,9 +37,9 @@ pub(super) async fn serve(
     send: SendStream<Bytes>,
     body: RecvStream,
 ) -> Option<Box<Carried<Client>>> {
-    let counted = &frontend.metrics.konnectivity;
-    let mut send = Sender::new(send, counted.packets.to_client.clone(), counted.proxy_call());
-    let mut packets = Packets::new(body, counted.packets.from_client.clone());
+    let counters = frontend.metrics.packets_of_client();
+    let mut send = Sender::new(send, counters.sent, frontend.metrics.call());
+    let mut packets = Packets::new(body, counters.received);
     let first = tokio::select! {
         biased;
         () = frontend.drain.killed() => return None,
