@@ -17,7 +17,8 @@ use prometheus::{
 pub use packets::PacketMetrics;
 pub use traffic::{Traffic, TrafficTexts, Waits};
 
-/// Upper bounds of the seconds of a dial.
+/// Upper bounds of the seconds of a dial: from one on the same machine to the limit of
+/// dials, 30 s.
 pub const DIAL_BUCKETS: &[f64] = &[0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
 
 /// The type of a metric.

@@ -8,6 +8,7 @@ use tunnel::relay::{Budget, Counts, Ending, Meter};
 
 use super::Maker;
 
+/// Upper bounds of the seconds of a connection, from one request to a day's watch.
 const LIFE_BUCKETS: &[f64] = &[0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
 
 /// Labels and help texts, in which the programs differ.

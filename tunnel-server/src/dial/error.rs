@@ -107,15 +107,15 @@ impl DialError {
 /// Why a dial came to nothing although no agent failed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GivenUp {
-    /// What the client asked for is no target.
+    /// The client's request names no target.
     BadRequest,
-    /// The client went away or took it back.
+    /// The client left, or cancelled the dial.
     Cancelled,
     /// This server stops.
     Killed,
     /// The client broke the protocol before it had the answer.
     Nonsense,
-    /// The client went away before it was told that it is connected.
+    /// The client left before the answer.
     Unanswered,
 }
 
