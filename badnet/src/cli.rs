@@ -78,11 +78,11 @@ impl LineArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Programs {
-    /// The server's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-server")]
+    /// The server's program; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-server"))]
     pub(crate) server_bin: PathBuf,
-    /// The agent's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-agent")]
+    /// The agent's program; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-agent"))]
     pub(crate) agent_bin: PathBuf,
     /// Flags added to the server's, such as `--server-arg=--v=2`.
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]

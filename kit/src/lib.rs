@@ -7,4 +7,4 @@ mod certificates;
 mod program;
 
 pub use certificates::{Certificates, Pair};
-pub use program::run;
+pub use program::{beside, run};

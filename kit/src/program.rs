@@ -1,5 +1,6 @@
 //! How such a program runs, and what its exit code says.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tokio::runtime::Builder;
@@ -23,6 +24,12 @@ pub fn run(
             ExitCode::from(2)
         }
     }
+}
+
+/// The file `name` beside the running program: what is measured is of the same build
+/// profile as the program that measures.
+pub fn beside(name: &str) -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name(name)
 }
 
 fn until_signalled(task: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<bool> {

@@ -279,11 +279,11 @@ pub(crate) struct TargetArgs {
 pub(crate) struct MatrixArgs {
     #[command(flatten)]
     pub(crate) plan: Plan,
-    /// The server's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-server")]
+    /// The server's program; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-server"))]
     pub(crate) server_bin: PathBuf,
-    /// The agent's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-agent")]
+    /// The agent's program; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-agent"))]
     pub(crate) agent_bin: PathBuf,
     /// Only these links.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Link::Quic, Link::H2])]

@@ -55,8 +55,8 @@ pub(crate) async fn perform(task: FleetTask) -> anyhow::Result<bool> {
 /// What scenarios with a server of their own have in common.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RoomArgs {
-    /// The server's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-server")]
+    /// The server's program; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-server"))]
     server_bin: PathBuf,
     /// Flags added to the server's, such as `--server-arg=--v=2`.
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]

@@ -33,11 +33,11 @@ pub(crate) struct CompareArgs {
     /// How ours are dialled, unless a system says it.
     #[arg(long, value_enum, default_value = "connect-uds")]
     pub(super) frontend: FrontendName,
-    /// The program of our server, unless a system says it.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-server")]
+    /// The program of our server, unless a system says it; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-server"))]
     pub(super) server_bin: PathBuf,
-    /// The program of our agent, unless a system says it.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-agent")]
+    /// The program of our agent, unless a system says it; by default the one beside this program.
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-agent"))]
     pub(super) agent_bin: PathBuf,
     /// Flags added to those of every server of ours, such as `--server-arg=--v=2`.
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
