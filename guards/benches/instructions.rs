@@ -53,7 +53,7 @@ struct Guard {
     make: fn() -> Box<dyn FnMut(usize)>,
 }
 
-/// All of them. Figures of the release profile on x86-64.
+/// All of them. Figures of the dist profile on x86-64.
 const GUARDS: &[Guard] = &[
     Guard { name: "relay/flow", figure: 197.4, make: || each_of(Relayed::warm(), Relayed::flow) },
     Guard { name: "relay/turn", figure: 839.0, make: || each_of(Relayed::warm(), Relayed::turns) },

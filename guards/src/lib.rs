@@ -7,7 +7,7 @@
 //! * `tests/allocations.rs`, with `cargo test`: allocations per operation, and
 //!   their bytes;
 //! * `benches/instructions.rs`, with `cargo bench -p tunnel-guards`: instructions
-//!   per operation of the release profile, counted by valgrind, which has to be
+//!   per operation of the dist profile, counted by valgrind, which has to be
 //!   installed. `-- relay` after it runs those with that in their name.
 //!
 //! This library has the operations, on the public interfaces of the crates that

@@ -12,5 +12,5 @@ mod run;
 pub use certificates::{Certificates, Pair};
 pub use child::{Child, get};
 pub use output::{complain, say, write_json};
-pub use programs::{Link, Programs};
+pub use programs::{Link, Programs, beside};
 pub use run::run;

@@ -52,7 +52,7 @@ pub(crate) struct AgentsArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RoomArgs {
     /// The server's program.
-    #[arg(long, value_name = "FILE", default_value = "target/release/tunnel-server")]
+    #[arg(long, value_name = "FILE", default_value_os_t = measuring_kit::beside("tunnel-server"))]
     pub(crate) server_bin: PathBuf,
     /// Flags added to the server's, such as `--server-arg=--v=2`.
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
