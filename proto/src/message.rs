@@ -16,9 +16,6 @@ pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Welcome};
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
 
-/// Capability of a server that reads [`Alive::next_ms`].
-pub const READS_ALIVE: &str = "alive";
-
 /// Longest message on a control stream, in bytes: a `Hello` with a token and
 /// identifiers of 16 KiB each fits. More is memory for an agent before its
 /// authentication.

@@ -155,8 +155,11 @@ mod tests {
             world.has_streams = false;
             world.run(Duration::from_millis(300));
         }
-        assert!(world.spoken.iter().all(|(_, said)| said.next == IDLE), "{:?}", world.spoken);
-        assert!(world.spoken.len() <= 15, "32 seconds take no more heartbeats than without streams");
+        // One that is due while there is a stream promises less, and the next one more again.
+        let idle = world.spoken.iter().filter(|(_, said)| said.next == IDLE).count();
+        assert!(idle <= 14 && world.spoken.len() <= 2 * idle, "{:?}", world.spoken);
+        assert!(world.spoken.len() <= 20, "32 seconds take hardly more heartbeats than without streams");
+        world.run(5 * SECOND);
         let began = world.now;
         world.begin();
         world.run(SECOND);
