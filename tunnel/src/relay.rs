@@ -7,21 +7,24 @@
 //! the other end is told after its bytes were delivered.
 
 mod budget;
+mod direction;
+mod ending;
 mod stall;
 mod watch;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
+use crate::duplex::{Abort, Broken, Duplex, End};
+use direction::Direction;
+use stall::{STALLED, Stall, Still};
+
 pub use budget::Budget;
-use stall::{Stall, Still};
-pub use watch::{Counts, STALL};
-use watch::{Lane, Watch};
+pub use ending::{Ending, Side};
+pub use watch::{Counts, Meter, STALL};
 
 /// How long a target may take to close after a client left that waits for
 /// nothing any more. Closing at once could destroy bytes the target has not read.
@@ -37,101 +40,10 @@ const LINGER_BYTES: u64 = 1 << 20;
 /// How often a half-closed end that cannot wake us is asked whether it is gone.
 const GONE_CHECK: Duration = Duration::from_secs(5);
 
-/// How often a direction that stands still is looked at. Its source is asked
-/// whether it has gone away, which it could not say while nothing is received of
-/// it; its wait may have become a stall ([`STALL`]); and what it keeps counts
-/// against the process' [`Budget`].
-const STALLED: Duration = Duration::from_secs(5);
-
 /// How long bytes of a client that has gone away altogether are kept for a target
 /// that takes none of them. Longer than [`LINGER`]: the target may be busy, and a
 /// client on a Unix socket that has said all it had to say looks no different.
 const ABANDONED: Duration = Duration::from_secs(60);
-
-/// Batches moved in one poll before other tasks get their turn.
-const TURNS: usize = 16;
-
-/// Which end, from the point of view of who called [`relay`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The first end: the client on a server, the tunnel on an agent.
-    Near,
-    /// The second end.
-    Far,
-}
-
-/// How a relayed connection ended. Not a `Result`: a reset is as ordinary an
-/// end as a close, and who caused it is what people want to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// Both directions ended in order.
-    Clean,
-    /// One end failed.
-    Broken {
-        /// Whose failure it was.
-        side: Side,
-        /// What it was.
-        why: Broken,
-    },
-    /// This end went away while the other was still sending.
-    Left(Side),
-    /// As `Left`, and the other end did not close in time and was cut.
-    Lingered(Side),
-}
-
-impl Ending {
-    /// The name in metrics and logs.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::Broken { side: Side::Near, .. } => "near_broken",
-            Self::Broken { side: Side::Far, .. } => "far_broken",
-            Self::Left(Side::Near) => "near_left",
-            Self::Left(Side::Far) => "far_left",
-            Self::Lingered(_) => "lingered",
-        }
-    }
-
-    /// What broke, if something did.
-    pub const fn broken(&self) -> Option<&Broken> {
-        match self {
-            Self::Broken { why, .. } => Some(why),
-            Self::Clean | Self::Left(_) | Self::Lingered(_) => None,
-        }
-    }
-
-    /// What broke, for metrics; "none" if nothing did.
-    pub const fn why(&self) -> &'static str {
-        match self.broken() {
-            Some(why) => why.label(),
-            None => "none",
-        }
-    }
-}
-
-/// What the relays of connections of one kind share.
-#[derive(Debug)]
-pub struct Meter {
-    up: Lane,
-    down: Lane,
-}
-
-impl Meter {
-    /// `up` counts from the near to the far end, `down` the opposite direction.
-    pub fn new(up: impl Counts + 'static, down: impl Counts + 'static, budget: Arc<Budget>) -> Self {
-        Self {
-            up: Lane { counts: Box::new(up), budget: Arc::clone(&budget) },
-            down: Lane { counts: Box::new(down), budget },
-        }
-    }
-}
-
-impl Default for Meter {
-    /// Counts nothing, and has a budget of its own without a limit.
-    fn default() -> Self {
-        Self::new((), (), Arc::default())
-    }
-}
 
 /// What was relayed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -388,8 +300,7 @@ impl Relay<'_> {
                 if source.stop_receiving() {
                     return Poll::Ready(Ending::Left(by));
                 }
-                let discarding = open.discard();
-                discarding.since = Some(discarding.bytes);
+                open.sink_left();
                 *timer = None;
                 // What the direction holds is now to be thrown away.
                 cx.waker().wake_by_ref();
@@ -411,156 +322,5 @@ impl Relay<'_> {
     }
 }
 
-struct Direction<'a> {
-    batch: Batch,
-    watch: Watch<'a>,
-    moved: u64,
-    /// The source's end, once it came.
-    end: Option<End>,
-    /// There are bytes, and the sink takes none for now.
-    blocked: bool,
-    done: bool,
-    /// The sink takes nothing any more: read on, and throw away. Boxed, because
-    /// most connections never come to it and all of them have room for it.
-    discarding: Option<Box<Discarding>>,
-}
-
-/// A direction whose bytes nobody wants.
-#[derive(Default)]
-struct Discarding {
-    /// Bytes thrown away.
-    bytes: u64,
-    /// Set when the sink's end left: what had been thrown away by then.
-    since: Option<u64>,
-    /// Why, if that was not what the sink's peer meant to do.
-    undelivered: Option<Broken>,
-}
-
-impl<'a> Direction<'a> {
-    fn new(lane: &'a Lane) -> Self {
-        Self {
-            batch: Batch::default(),
-            watch: Watch::new(lane),
-            moved: 0,
-            end: None,
-            blocked: false,
-            done: false,
-            discarding: None,
-        }
-    }
-
-    fn discard(&mut self) -> &mut Discarding {
-        self.discarding.get_or_insert_default()
-    }
-
-    /// Bytes thrown away since the sink's end left, if it has.
-    fn left_since(&self) -> Option<u64> {
-        let discarding = self.discarding.as_ref()?;
-        discarding.since.map(|since| discarding.bytes - since)
-    }
-
-    /// When the sink took something last, if that is [`STALLED`] ago.
-    fn still(&self, now: Instant) -> Option<Instant> {
-        self.watch.since().filter(|since| now - *since >= STALLED)
-    }
-
-    fn undelivered(&self) -> Option<&Broken> {
-        self.discarding.as_ref()?.undelivered.as_ref()
-    }
-
-    /// Ready when the direction is over or its source failed.
-    fn poll<S: Duplex, D: Duplex>(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut S,
-        sink: &mut D,
-    ) -> Poll<Result<(), Broken>> {
-        if self.done {
-            return Poll::Ready(Ok(()));
-        }
-        for _ in 0..TURNS {
-            self.blocked = self.poll_sink(cx, source, sink).is_pending();
-            if self.blocked {
-                return Poll::Pending;
-            }
-            if self.end.is_some() {
-                self.done = true;
-                self.batch.shrink();
-                return Poll::Ready(Ok(()));
-            }
-            match source.poll_recv(cx, &mut self.batch) {
-                Poll::Ready(Ok(Flow::More)) => {}
-                Poll::Ready(Ok(Flow::End(end))) => self.end = Some(end),
-                Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
-                Poll::Pending => {
-                    self.batch.shrink();
-                    return self.poll_idle(cx, sink);
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Ready when the batch is empty and, after the end, the sink finished.
-    fn poll_sink<S: Duplex, D: Duplex>(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut S,
-        sink: &mut D,
-    ) -> Poll<()> {
-        while self.discarding.is_none() && !self.batch.is_empty() {
-            let before = self.batch.len();
-            let sent = sink.poll_send(cx, &mut self.batch);
-            let n = before - self.batch.len();
-            if n > 0 {
-                self.moved += n as u64;
-                self.watch.took(n);
-                source.consumed(n);
-            }
-            match sent {
-                Poll::Ready(Ok(())) => self.watch.ends(),
-                Poll::Ready(Err(why)) => self.give_up(why),
-                Poll::Pending => {
-                    self.watch.waits(n > 0);
-                    self.batch.compact();
-                    return Poll::Pending;
-                }
-            }
-        }
-        if let Some(discarding) = &mut self.discarding {
-            self.watch.ends();
-            let dropped = self.batch.clear();
-            discarding.bytes += dropped as u64;
-            source.consumed(dropped);
-            return Poll::Ready(());
-        }
-        if let Some(end) = self.end {
-            match sink.poll_finish(cx, end) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(why)) => self.give_up(why),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// The source has nothing for now: what the sink holds back goes out.
-    fn poll_idle<D: Duplex>(&mut self, cx: &mut Context<'_>, sink: &mut D) -> Poll<Result<(), Broken>> {
-        if self.discarding.is_none()
-            && self.moved > 0
-            && let Poll::Ready(Err(why)) = sink.poll_flush(cx)
-        {
-            self.give_up(why);
-        }
-        Poll::Pending
-    }
-
-    fn give_up(&mut self, why: Broken) {
-        self.discard().undelivered = Some(why);
-    }
-}
-
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;

@@ -1,14 +1,21 @@
 //! What is known of a connection of which a direction stands still.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-#[cfg(doc)]
-use super::STALLED;
-use super::budget::Kept;
-use super::{Budget, Direction, Ending, Side};
+use super::budget::{Budget, Kept};
+use super::direction::Direction;
+use super::ending::{Ending, Side};
+use super::watch::Watch;
 use crate::duplex::{Broken, Duplex};
+
+/// How often a direction that stands still is looked at. Its source is asked
+/// whether it has gone away, which it could not say while nothing is received of
+/// it; its wait may have become a stall ([`STALL`]); and what it keeps counts
+/// against the process' [`Budget`].
+pub(super) const STALLED: Duration = Duration::from_secs(5);
 
 /// A time at which something should have moved.
 pub(super) struct Stall<'a> {
@@ -55,8 +62,10 @@ impl Still {
         far: &mut F,
         now: Instant,
     ) -> Option<Self> {
-        let up = up.still(now).map(|since| (since, near.held(up.batch.len()), Side::Near));
-        let down = down.still(now).map(|since| (since, far.held(down.batch.len()), Side::Far));
+        // When the sink took something last, if that is long ago.
+        let still = |watch: &Watch<'_>| watch.since().filter(|since| now - *since >= STALLED);
+        let up = still(&up.watch).map(|since| (since, near.held(up.batch.len()), Side::Near));
+        let down = still(&down.watch).map(|since| (since, far.held(down.batch.len()), Side::Far));
         let bytes = [&up, &down].into_iter().flatten().map(|(_, bytes, _)| bytes).sum();
         let (since, _, side) = [down, up].into_iter().flatten().min_by_key(|(since, ..)| *since)?;
         Some(Self { since, bytes, side })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Budget;
+use super::budget::Budget;
 
 /// A sink that takes nothing for this long is stalled. Konnectivity's clients give
 /// a connection up after the same time. Below it, ordinary pauses would be counted
@@ -52,9 +52,33 @@ impl Counts for () {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) counts: Box<dyn Counts>,
-    /// That of the [`Meter`](super::Meter). In both lanes, because a relay has a
+    /// That of the [`Meter`]. In both lanes, because a relay has a
     /// reference to each and no room for a third.
     pub(super) budget: Arc<Budget>,
+}
+
+/// What the relays of connections of one kind share.
+#[derive(Debug)]
+pub struct Meter {
+    pub(super) up: Lane,
+    pub(super) down: Lane,
+}
+
+impl Meter {
+    /// `up` counts from the near to the far end, `down` the opposite direction.
+    pub fn new(up: impl Counts + 'static, down: impl Counts + 'static, budget: Arc<Budget>) -> Self {
+        Self {
+            up: Lane { counts: Box::new(up), budget: Arc::clone(&budget) },
+            down: Lane { counts: Box::new(down), budget },
+        }
+    }
+}
+
+impl Default for Meter {
+    /// Counts nothing, and has a budget of its own without a limit.
+    fn default() -> Self {
+        Self::new((), (), Arc::default())
+    }
 }
 
 /// Watches the sink of one direction. Its end ends the wait and the stall.
