@@ -1,10 +1,9 @@
-//! Moving bytes between two ends until both directions are over.
+//! Moves bytes between two ends until both directions are over.
 //!
-//! One task polls both directions. A direction that ends in order is finished
-//! on the other end while the opposite one goes on (half-close). A sink that
-//! takes no more bytes does not stop the opposite direction: what the peer said
-//! before it went still arrives. Only a source that fails ends everything, and
-//! the other end is told after its bytes were delivered.
+//! One task polls both directions. A direction that ends in order is finished on the other
+//! end while the opposite direction goes on (half-close). A sink that takes no more bytes
+//! does not stop the opposite direction. A source that fails ends both directions; the
+//! other end is reset after the bytes received before the failure are delivered.
 
 mod budget;
 mod direction;
@@ -20,29 +19,31 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::duplex::{Abort, Broken, Duplex, End};
 use direction::Direction;
-use stall::{STALLED, Stall, Still};
+use stall::{STALL_CHECK, Stall, Stalled};
 
 pub use budget::Budget;
 pub use ending::{Ending, Side};
 pub use watch::{Counts, Meter, STALL};
 
-/// How long a target may take to close after a client left that waits for
-/// nothing any more. Closing at once could destroy bytes the target has not read.
+/// Time for a target to close after its client left in both directions. Below it, closing
+/// may destroy bytes that a slow target has not read. Above it, dead connections are kept.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How long an end may take to accept the last bytes before a reset.
+/// Time for an end to accept the last bytes before it is reset. Below it, a slow reader
+/// loses them; above it, connections of dead peers are kept.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many bytes of such a target are read and thrown away, beyond as many as
-/// were sent to it (an echo, say). A target that sends more is not about to close.
+/// Bytes of such a target that are read and discarded, beyond as many as were sent to it
+/// (an echo server's). A target that sends more is not about to close.
 const LINGER_BYTES: u64 = 1 << 20;
 
-/// How often a half-closed end that cannot wake us is asked whether it is gone.
+/// Interval at which a half-closed end is checked for a close that wakes no task. Shorter
+/// costs timers; longer keeps connections whose client is gone.
 const GONE_CHECK: Duration = Duration::from_secs(5);
 
-/// How long bytes of a client that has gone away altogether are kept for a target
-/// that takes none of them. Longer than [`LINGER`]: the target may be busy, and a
-/// client on a Unix socket that has said all it had to say looks no different.
+/// Time for which the bytes of a client that is gone are kept for a target that takes
+/// none. Longer than [`LINGER`], since a busy target may still read, and a client on a Unix
+/// socket that closed after its last byte looks the same.
 const ABANDONED: Duration = Duration::from_secs(60);
 
 /// What was relayed.
@@ -56,12 +57,12 @@ pub struct Moved {
 
 /// Relays between `near` and `far` until both directions are over.
 ///
-/// With `hold`, bytes of the far end wait until the near end has sent something
-/// or the time has passed. A connection that stands still is given up, with
-/// [`Broken::Overflow`], when the budget is used up and it has stood for the longest.
+/// With `hold`, bytes of the far end wait until the near end has sent something or the time
+/// has passed. When the budget is exceeded, the connections stalled for the longest end
+/// with [`Broken::Overflow`].
 ///
-/// Not cancel safe in the sense that bytes in flight are lost, as with a reset:
-/// dropping the future and both ends is how a connection is cut.
+/// Not cancel safe: bytes in flight are lost. Dropping the future and both ends cuts the
+/// connection.
 pub fn relay<'a, N: Duplex, F: Duplex>(
     near: &'a mut N,
     far: &'a mut F,
@@ -80,8 +81,8 @@ pub fn relay<'a, N: Duplex, F: Duplex>(
     Relaying { state, near, far, moved }
 }
 
-/// The future of [`relay`]. Written by hand, because every connection has one
-/// for all its life: as an `async` block it was half as large again.
+/// The future of [`relay`]. Written by hand: as an `async` block it is half as large again,
+/// and every connection holds one for all its life.
 struct Relaying<'a, N, F> {
     state: Relay<'a>,
     near: &'a mut N,
@@ -102,7 +103,7 @@ impl<N: Duplex, F: Duplex> Future for Relaying<'_, N, F> {
                 let ending = ready!(ending);
                 match &ending {
                     Ending::Clean | Ending::Left(_) => return Poll::Ready(ending),
-                    // It was given up because the other end does not read.
+                    // The other end does not read, so nothing is flushed to it.
                     Ending::Broken { side, why: Broken::Overflow { .. } } => {
                         match side {
                             Side::Near => far.abort(Abort::Now),
@@ -130,7 +131,7 @@ impl<N: Duplex, F: Duplex> Future for Relaying<'_, N, F> {
     }
 }
 
-/// Bad news for one end: what was handed to it goes out before.
+/// Resets one end after the other failed, once its last bytes are flushed.
 struct Telling {
     whom: Side,
     ending: Ending,
@@ -146,7 +147,6 @@ impl Telling {
         let how = match end.poll_flush(cx) {
             Poll::Ready(Ok(())) => Abort::AfterData,
             Poll::Ready(Err(_)) => Abort::Now,
-            // One that takes nothing for so long does not get the rest.
             Poll::Pending => {
                 ready!(self.limit.as_mut().poll(cx));
                 Abort::Now
@@ -161,14 +161,16 @@ struct Relay<'a> {
     up: Direction<'a>,
     down: Direction<'a>,
     hold: Option<Pin<Box<Sleep>>>,
-    /// For linger and gone checks: only in half-closed connections, so that
-    /// ordinary ones do not pay for it.
+    /// For [`LINGER`] and [`GONE_CHECK`]. Half-closed connections only.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Since when a direction stands still: for connections that do, only.
+    /// Stalled connections only.
     stall: Option<Box<Stall<'a>>>,
-    /// The connection is over, and one end has not been told yet.
+    /// The connection is over, and one end is still to be reset.
     telling: Option<Box<Telling>>,
 }
+
+// Every idle connection holds one.
+const _: () = assert!(size_of::<Relay<'_>>() <= 224);
 
 impl Relay<'_> {
     fn poll<N: Duplex, F: Duplex>(
@@ -197,16 +199,16 @@ impl Relay<'_> {
             (false, false) => Poll::Pending,
             (true, true) => Poll::Ready(self.ending()),
             (true, false) => {
-                Self::poll_half(cx, &self.up, &mut self.down, (near, Side::Near), far, &mut self.timer)
+                Self::poll_half(cx, &self.up, &mut self.down, near, Side::Near, far, &mut self.timer)
             }
             (false, true) => {
-                Self::poll_half(cx, &self.down, &mut self.up, (far, Side::Far), near, &mut self.timer)
+                Self::poll_half(cx, &self.down, &mut self.up, far, Side::Far, near, &mut self.timer)
             }
         }
     }
 
-    /// Both directions are over; but if one of them could not deliver, the end
-    /// that took no more bytes broke the connection.
+    /// The ending when both directions are over. An end that took no more bytes broke the
+    /// connection.
     fn ending(&self) -> Ending {
         match (self.up.undelivered(), self.down.undelivered()) {
             (Some(why), _) => Ending::Broken { side: Side::Far, why: why.clone() },
@@ -215,8 +217,8 @@ impl Relay<'_> {
         }
     }
 
-    /// Ready when a direction that stands still turns out to have lost its source,
-    /// or keeps more than there is room for.
+    /// Ready when a stalled direction has lost its source, or holds more than the budget
+    /// allows.
     fn poll_stalled<N: Duplex, F: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
@@ -224,10 +226,9 @@ impl Relay<'_> {
         far: &mut F,
     ) -> Poll<Ending> {
         if !self.up.blocked && !self.down.blocked {
-            // Kept until it fires, so that a connection that is blocked now and
-            // then does not set a timer each time.
+            // The timer is kept until it fires: setting one at each short block costs more.
             if let Some(stall) = &mut self.stall {
-                stall.kept = None;
+                stall.held = None;
                 if stall.timer.is_elapsed() {
                     self.stall = None;
                 }
@@ -237,9 +238,9 @@ impl Relay<'_> {
         let moved = self.up.moved + self.down.moved;
         let stall = self.stall.get_or_insert_with(|| {
             let since = Instant::now();
-            Box::new(Stall { timer: Box::pin(sleep_until(since + STALLED)), moved, since, kept: None })
+            Box::new(Stall { timer: Box::pin(sleep_until(since + STALL_CHECK)), moved, since, held: None })
         });
-        // The timer is left alone while bytes move: setting it costs more than a look.
+        // The timer is not reset while bytes move: a check that finds nothing is cheaper.
         while stall.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             self.up.watch.look(now);
@@ -261,11 +262,11 @@ impl Relay<'_> {
             } else {
                 stall.since = now;
             }
-            let still = Still::of(&self.up, &self.down, near, far, now);
-            if let Some(over) = stall.keep(self.up.watch.budget(), still) {
+            let stalled = Stalled::of(&self.up, &self.down, near, far, now);
+            if let Some(over) = stall.account(self.up.watch.budget(), stalled) {
                 return Poll::Ready(over);
             }
-            stall.timer.as_mut().reset(now + STALLED);
+            stall.timer.as_mut().reset(now + STALL_CHECK);
         }
         Poll::Pending
     }
@@ -279,14 +280,14 @@ impl Relay<'_> {
         Poll::Ready(())
     }
 
-    /// One direction (`done`) is over, the one out of `source` is still open.
-    /// `quiet` sends no more; it may have gone away altogether, and then nobody
-    /// waits for the rest.
+    /// The direction `done`, out of `quiet`, is over; the direction `open`, out of `source`,
+    /// is not. Ready when `quiet` has gone, so that nobody waits for the rest.
     fn poll_half<Q: Duplex, S: Duplex>(
         cx: &mut Context<'_>,
         done: &Direction<'_>,
         open: &mut Direction<'_>,
-        (quiet, by): (&mut Q, Side),
+        quiet: &mut Q,
+        by: Side,
         source: &mut S,
         timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Ending> {
@@ -294,15 +295,14 @@ impl Relay<'_> {
             if open.left_since().is_none()
                 && (done.end == Some(End::Closed) || quiet.poll_gone(cx).is_ready())
             {
-                // Its own end is told at once: on some links that is how the
-                // peer learns that everything arrived.
+                // At once: on some links the peer learns so that everything arrived.
                 let _ = quiet.poll_finish(cx, End::Fin);
                 if source.stop_receiving() {
                     return Poll::Ready(Ending::Left(by));
                 }
                 open.sink_left();
                 *timer = None;
-                // What the direction holds is now to be thrown away.
+                // Polls `open` again, to discard what it holds.
                 cx.waker().wake_by_ref();
             }
             let left = open.left_since();

@@ -5,31 +5,33 @@ use std::task::{Context, Poll};
 use super::watch::{Lane, Watch};
 use crate::duplex::{Batch, Broken, Duplex, End, Flow};
 
-/// Batches moved in one poll before other tasks get their turn.
+/// Batches moved in one poll before other tasks get their turn. Fewer cost wake-ups; more
+/// delay the other connections of the worker.
 const TURNS: usize = 16;
 
+/// One direction and the bytes that it holds.
 pub(super) struct Direction<'a> {
     pub(super) batch: Batch,
     pub(super) watch: Watch<'a>,
     pub(super) moved: u64,
     /// The source's end, once it came.
     pub(super) end: Option<End>,
-    /// There are bytes, and the sink takes none for now.
+    /// The batch has bytes, and the sink takes none for now.
     pub(super) blocked: bool,
     pub(super) done: bool,
-    /// The sink takes nothing any more: read on, and throw away. Boxed, because
-    /// most connections never come to it and all of them have room for it.
+    /// The sink takes nothing any more: bytes are read and discarded. Boxed, because few
+    /// connections come to it.
     discarding: Option<Box<Discarding>>,
 }
 
-/// A direction whose bytes nobody wants.
+/// The account of a direction whose bytes are discarded.
 #[derive(Default)]
 struct Discarding {
-    /// Bytes thrown away.
+    /// Bytes discarded.
     bytes: u64,
-    /// Set when the sink's end left: what had been thrown away by then.
+    /// Bytes that were discarded when the sink's end left, if it has.
     since: Option<u64>,
-    /// Why, if that was not what the sink's peer meant to do.
+    /// The sink's error, if it did not leave in order.
     undelivered: Option<Broken>,
 }
 
@@ -50,13 +52,13 @@ impl<'a> Direction<'a> {
         self.discarding.get_or_insert_default()
     }
 
-    /// The sink's end left: the bytes that are thrown away from now on count.
+    /// The sink's end left: bytes discarded from now on count.
     pub(super) fn sink_left(&mut self) {
         let discarding = self.discard();
         discarding.since = Some(discarding.bytes);
     }
 
-    /// Bytes thrown away since the sink's end left, if it has.
+    /// Bytes discarded since the sink's end left, if it has.
     pub(super) fn left_since(&self) -> Option<u64> {
         let discarding = self.discarding.as_ref()?;
         discarding.since.map(|since| discarding.bytes - since)
@@ -143,7 +145,7 @@ impl<'a> Direction<'a> {
         Poll::Ready(())
     }
 
-    /// The source has nothing for now: what the sink holds back goes out.
+    /// The source has nothing for now: flushes the sink.
     fn poll_idle<D: Duplex>(&mut self, cx: &mut Context<'_>, sink: &mut D) -> Poll<Result<(), Broken>> {
         if self.discarding.is_none()
             && self.moved > 0

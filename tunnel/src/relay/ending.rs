@@ -1,8 +1,8 @@
-//! How a relayed connection ended, and whose doing it was.
+//! How a relayed connection ended.
 
 use crate::duplex::Broken;
 
-/// Which end, from the point of view of who called [`relay`].
+/// Which end of a relayed connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The first end: the client on a server, the tunnel on an agent.
@@ -11,22 +11,21 @@ pub enum Side {
     Far,
 }
 
-/// How a relayed connection ended. Not a `Result`: a reset is as ordinary an
-/// end as a close, and who caused it is what people want to know.
+/// How a relayed connection ended. Not a `Result`: a reset is an ordinary end, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// Both directions ended in order.
     Clean,
     /// One end failed.
     Broken {
-        /// Whose failure it was.
+        /// The end that failed.
         side: Side,
-        /// What it was.
+        /// The failure.
         why: Broken,
     },
-    /// This end went away while the other was still sending.
+    /// This end left while the other was still sending.
     Left(Side),
-    /// As `Left`, and the other end did not close in time and was cut.
+    /// As `Left`, and the other end was cut because it did not close in time.
     Lingered(Side),
 }
 
@@ -43,7 +42,7 @@ impl Ending {
         }
     }
 
-    /// What broke, if something did.
+    /// The failure, if there was one.
     pub const fn broken(&self) -> Option<&Broken> {
         match self {
             Self::Broken { why, .. } => Some(why),
@@ -51,7 +50,7 @@ impl Ending {
         }
     }
 
-    /// What broke, for metrics; "none" if nothing did.
+    /// The failure's name in metrics; "none" without one.
     pub const fn why(&self) -> &'static str {
         match self.broken() {
             Some(why) => why.label(),

@@ -35,7 +35,7 @@ async fn a_sink_that_takes_nothing_is_waited_for_and_then_stalled() {
     advance(Duration::from_secs(2)).await;
     settle().await;
     assert_eq!(down.get(), (4, 1, 1, 9, 0, 0), "the time of the first wait is over, not of the second");
-    advance(STALL + STALLED).await;
+    advance(STALL + STALL_CHECK).await;
     settle().await;
     assert_eq!(down.get(), (4, 1, 1, 9, 1, 1));
     advance(STALL * 10).await;
@@ -57,7 +57,7 @@ async fn the_connection_that_has_stood_still_for_the_longest_goes_when_too_much_
         near.with(|s| s.room = Some(2));
         (start_metered(&near, &far, None, meter.clone()), near)
     };
-    let ((old, near), far_later) = (start(), STALLED * 3);
+    let ((old, near), far_later) = (start(), STALL_CHECK * 3);
     settle().await;
     advance(far_later).await;
     settle().await;
@@ -65,18 +65,18 @@ async fn the_connection_that_has_stood_still_for_the_longest_goes_when_too_much_
     settle().await;
     for _ in 0..4 {
         assert!(!old.is_finished(), "eight bytes may wait");
-        advance(STALLED / 4).await;
+        advance(STALL_CHECK / 4).await;
         // One that moves now and then is no matter.
         mover.with(|s| s.room = s.room.map(|room| room + 1));
         settle().await;
     }
-    advance(STALLED).await;
+    advance(STALL_CHECK).await;
     settle().await;
     assert!(!new.is_finished() && !moves.is_finished());
     let another = start();
     settle().await;
     for _ in 0..2 {
-        advance(STALLED).await;
+        advance(STALL_CHECK).await;
         settle().await;
     }
     let (ending, moved) = old.await.unwrap();
@@ -105,12 +105,12 @@ async fn who_reads_nothing_is_counted_whatever_it_says_meanwhile() {
         ping();
         settle().await;
         assert!(!relaying.is_finished(), "four bytes may wait");
-        advance(STALLED / 2).await;
+        advance(STALL_CHECK / 2).await;
         settle().await;
     }
     meter.down.budget.set_limit(3);
     ping();
-    advance(STALLED).await;
+    advance(STALL_CHECK).await;
     settle().await;
     let (ending, moved) = relaying.await.unwrap();
     let why = Broken::Overflow { waiting: 4 };
