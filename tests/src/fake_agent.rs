@@ -75,7 +75,7 @@ pub async fn open_tunnel(
             let endpoint =
                 quic::Dialer::new("127.0.0.1:0".parse().unwrap(), Datagrams::of_this_host()).unwrap();
             let (tunnel, control) = Box::pin(endpoint.connect(server, "127.0.0.1", tls)).await?;
-            Ok((Tunnel::Quic(tunnel), control))
+            Ok((Tunnel::Quic(tunnel), control.into()))
         }
         Link::H2 => {
             let tcp = TcpStream::connect(server).await.unwrap();
@@ -83,7 +83,7 @@ pub async fn open_tunnel(
             let tls = TlsConnector::from(tls).connect(name, tcp).await;
             let tls = tls.map_err(|error| HandshakeError::Tls(error.to_string()))?;
             let (tunnel, control) = Box::pin(h2::connect(tls, server, drain)).await?;
-            Ok((Tunnel::H2(tunnel), control))
+            Ok((Tunnel::H2(tunnel), control.into()))
         }
         Link::Konnectivity => panic!("this fake speaks our own protocol"),
     }
@@ -132,8 +132,8 @@ impl Drop for FakeAgent {
 
 async fn next_stream(tunnel: &Tunnel) -> Result<Stream, TunnelClosed> {
     match tunnel {
-        Tunnel::H2(tunnel) => tunnel.accept().await,
-        Tunnel::Quic(tunnel) => tunnel.accept().await,
+        Tunnel::H2(tunnel) => tunnel.accept().await.map(Stream::from),
+        Tunnel::Quic(tunnel) => tunnel.accept().await.map(Stream::from),
         Tunnel::Konnectivity(_) => panic!("this fake speaks our own protocol"),
     }
 }

@@ -52,7 +52,8 @@ async fn each_end_of_a_stream_on_quic_holds_its_window_and_no_more() {
     let dialer = Dialer::new((Ipv4Addr::LOCALHOST, 0).into(), datagrams).unwrap();
     let dialing = async {
         let dialed = dialer.connect(at, "127.0.0.1", pki.agent(Who::Agent));
-        let (tunnel, mut control) = Box::pin(dialed).await.unwrap();
+        let (tunnel, control) = Box::pin(dialed).await.unwrap();
+        let mut control = Stream::from(control);
         // The server learns of the control stream with its first bytes.
         say(&mut control, b"x").await;
         (tunnel, control)
@@ -60,9 +61,9 @@ async fn each_end_of_a_stream_on_quic_holds_its_window_and_no_more() {
     let accepting = async { Box::pin(listener.next().await.unwrap().accept()).await.unwrap() };
     let both = async { tokio::join!(dialing, accepting) };
     let ((agent, _control), (server, _controlled)) = within("a tunnel", both).await;
-    let mut down = within("a stream", server.open()).await.unwrap();
+    let mut down = Stream::from(within("a stream", server.open()).await.unwrap());
     say(&mut down, b"x").await;
-    let mut up = within("the stream", agent.accept()).await.unwrap();
+    let mut up = Stream::from(within("the stream", agent.accept()).await.unwrap());
     assert_eq!(taken(&mut up).await, WINDOW, "by the server");
     assert_eq!(taken(&mut down).await, WINDOW - 1, "by the agent");
     cluster.finish().await;

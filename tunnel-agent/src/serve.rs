@@ -11,7 +11,7 @@ use tunnel::drain::Drain;
 use tunnel::relay::{Ending, Moved, relay};
 use tunnel::socket::Socket;
 use tunnel::stream::Stream;
-use tunnel::transport::Asked;
+use tunnel::transport::IncomingDial;
 use tunnel_proto::message::Dial;
 use tunnel_proto::refusal::Refusal;
 use tunnel_proto::target::Target;
@@ -41,7 +41,7 @@ pub(crate) struct Serving {
 impl Serving {
     /// Everything before the relay. `None` when there is nothing to relay; the
     /// server has been told why, unless it is the one that left.
-    pub(crate) async fn connect(self: Arc<Self>, asked: Asked) -> Option<Box<Connected>> {
+    pub(crate) async fn connect(self: Arc<Self>, asked: IncomingDial) -> Option<Box<Connected>> {
         let counted = self.metrics.connection();
         if let Some(answer) = &self.answer {
             self.answer_dial(asked, answer).await;
@@ -60,7 +60,7 @@ impl Serving {
     }
 
     /// Leaves the connection to whoever answers in place of the target.
-    async fn answer_dial(&self, mut asked: Asked, answer: &Answer) {
+    async fn answer_dial(&self, mut asked: IncomingDial, answer: &Answer) {
         let Some(dial) = self.read_dial(&mut asked).await else { return };
         match dial {
             Ok(dial) => {
@@ -77,7 +77,7 @@ impl Serving {
         }
     }
 
-    async fn dial(&self, mut asked: Asked) -> Option<(Dial, GaugeGuard, Stream, Socket)> {
+    async fn dial(&self, mut asked: IncomingDial) -> Option<(Dial, GaugeGuard, Stream, Socket)> {
         let metrics = &self.metrics;
         let dial = match self.read_dial(&mut asked).await? {
             Ok(dial) => dial,
@@ -114,7 +114,7 @@ impl Serving {
     }
 
     /// What is to be dialled, counted where it is nothing.
-    async fn read_dial(&self, asked: &mut Asked) -> Option<Result<Dial, Refusal>> {
+    async fn read_dial(&self, asked: &mut IncomingDial) -> Option<Result<Dial, Refusal>> {
         let dial = asked.dial().await;
         match &dial {
             Some(Ok(_)) => {}

@@ -15,6 +15,7 @@
 
 pub mod drain;
 pub mod duplex;
+mod h2_error;
 pub mod listen;
 pub mod liveness;
 pub mod messages;

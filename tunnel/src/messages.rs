@@ -11,6 +11,10 @@ use tunnel_proto::message::{Control, MAX_CONTROL, MessageError, decode_control};
 use crate::duplex::{Batch, Broken, Duplex as _, End, Flow};
 use crate::stream::Stream;
 
+/// Time that each end of a tunnel has for its part of the greeting. Below it, agents on
+/// slow networks are turned away; above it, strangers hold their place for longer.
+pub(crate) const GREETING_LIMIT: Duration = Duration::from_secs(10);
+
 /// A stream that carries length-prefixed messages, at least for a while.
 #[derive(Debug)]
 pub struct Messages {
@@ -68,12 +72,12 @@ impl Messages {
 
     /// Sends what is `unsent`, or receives a message, whichever is done first.
     /// Cancel safe.
-    pub(crate) async fn go_on(&mut self, unsent: &mut Batch) -> Result<Moved, Broken> {
+    pub(crate) async fn go_on(&mut self, unsent: &mut Batch) -> Result<Progress, Broken> {
         poll_fn(|cx| {
             if !unsent.is_empty() && self.stream.poll_send(cx, unsent)?.is_ready() {
-                return Poll::Ready(Ok(Moved::Sent));
+                return Poll::Ready(Ok(Progress::Sent));
             }
-            self.poll_recv(cx).map_ok(Moved::Heard)
+            self.poll_recv(cx).map_ok(Progress::Heard)
         })
         .await
     }
@@ -118,7 +122,7 @@ pub enum ControlError {
 }
 
 /// The outcome of one step on the control stream.
-pub(crate) enum Moved {
+pub(crate) enum Progress {
     /// A message was received; `None` is the end of the stream.
     Heard(Option<Bytes>),
     /// Everything unsent was handed to the link.
@@ -135,6 +139,6 @@ pub async fn greeting(messages: &mut Messages) -> Result<Control, ControlError> 
 }
 
 /// Wraps a control stream.
-pub fn control_messages(stream: Stream) -> Messages {
-    Messages::new(stream, MAX_CONTROL)
+pub fn control_messages(stream: impl Into<Stream>) -> Messages {
+    Messages::new(stream.into(), MAX_CONTROL)
 }

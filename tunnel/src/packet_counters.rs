@@ -87,12 +87,6 @@ impl StreamError {
         }
     }
 
-    /// The code of an error on a call that the peer made. To a gRPC server, a client
-    /// that has disconnected has cancelled its calls.
-    pub fn of_caller(error: &h2::Error) -> Self {
-        if error.is_io() || error.is_go_away() { Self::Canceled } else { Self::from(error) }
-    }
-
     /// The code of a status in gRPC's trailers; `None` for 0, which is no error.
     pub const fn of_status(status: u16) -> Option<Self> {
         Some(match status {
@@ -106,22 +100,6 @@ impl StreamError {
             16 => Self::Unauthenticated,
             _ => Self::Unknown,
         })
-    }
-}
-
-impl From<&h2::Error> for StreamError {
-    /// As gRPC maps the codes of HTTP/2 (PROTOCOL-HTTP2.md of gRPC, "Errors").
-    fn from(error: &h2::Error) -> Self {
-        if error.is_io() || error.is_go_away() {
-            return Self::Unavailable;
-        }
-        match error.reason() {
-            Some(h2::Reason::CANCEL) => Self::Canceled,
-            Some(h2::Reason::REFUSED_STREAM) => Self::Unavailable,
-            Some(h2::Reason::ENHANCE_YOUR_CALM) => Self::ResourceExhausted,
-            Some(h2::Reason::INADEQUATE_SECURITY) => Self::PermissionDenied,
-            Some(_) | None => Self::Internal,
-        }
     }
 }
 

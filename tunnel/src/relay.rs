@@ -1,137 +1,50 @@
-//! Moving bytes between two ends until both directions are over.
+//! Moves bytes between two ends until both directions are over.
 //!
-//! One task polls both directions. A direction that ends in order is finished
-//! on the other end while the opposite one goes on (half-close). A sink that
-//! takes no more bytes does not stop the opposite direction: what the peer said
-//! before it went still arrives. Only a source that fails ends everything, and
-//! the other end is told after its bytes were delivered.
+//! One task polls both directions. A direction that ends in order is finished on the other
+//! end while the opposite direction goes on (half-close). A sink that takes no more bytes
+//! does not stop the opposite direction. A source that fails ends both directions; the
+//! other end is reset after the bytes received before the failure are delivered.
 
 mod budget;
+mod direction;
+mod ending;
 mod stall;
 mod watch;
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
-pub use budget::Budget;
-use stall::{Stall, Still};
-pub use watch::{Counts, STALL};
-use watch::{Lane, Watch};
+use crate::duplex::{Abort, Broken, Duplex, End};
+use direction::Direction;
+use stall::{STALL_CHECK, Stall, Stalled};
 
-/// How long a target may take to close after a client left that waits for
-/// nothing any more. Closing at once could destroy bytes the target has not read.
+pub use budget::Budget;
+pub use ending::{Ending, Side};
+pub use watch::{Counts, Meter, STALL};
+
+/// Time for a target to close after its client left in both directions. Below it, closing
+/// may destroy bytes that a slow target has not read. Above it, dead connections are kept.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// How long an end may take to accept the last bytes before a reset.
+/// Time for an end to accept the last bytes before it is reset. Below it, a slow reader
+/// loses them; above it, connections of dead peers are kept.
 const FLUSH_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many bytes of such a target are read and thrown away, beyond as many as
-/// were sent to it (an echo, say). A target that sends more is not about to close.
+/// Bytes of such a target that are read and discarded, beyond as many as were sent to it
+/// (an echo server's). A target that sends more is not about to close.
 const LINGER_BYTES: u64 = 1 << 20;
 
-/// How often a half-closed end that cannot wake us is asked whether it is gone.
+/// Interval at which a half-closed end is checked for a close that wakes no task. Shorter
+/// costs timers; longer keeps connections whose client is gone.
 const GONE_CHECK: Duration = Duration::from_secs(5);
 
-/// How often a direction that stands still is looked at. Its source is asked
-/// whether it has gone away, which it could not say while nothing is received of
-/// it; its wait may have become a stall ([`STALL`]); and what it keeps counts
-/// against the process' [`Budget`].
-const STALLED: Duration = Duration::from_secs(5);
-
-/// How long bytes of a client that has gone away altogether are kept for a target
-/// that takes none of them. Longer than [`LINGER`]: the target may be busy, and a
-/// client on a Unix socket that has said all it had to say looks no different.
+/// Time for which the bytes of a client that is gone are kept for a target that takes
+/// none. Longer than [`LINGER`], since a busy target may still read, and a client on a Unix
+/// socket that closed after its last byte looks the same.
 const ABANDONED: Duration = Duration::from_secs(60);
-
-/// Batches moved in one poll before other tasks get their turn.
-const TURNS: usize = 16;
-
-/// Which end, from the point of view of who called [`relay`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// The first end: the client on a server, the tunnel on an agent.
-    Near,
-    /// The second end.
-    Far,
-}
-
-/// How a relayed connection ended. Not a `Result`: a reset is as ordinary an
-/// end as a close, and who caused it is what people want to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// Both directions ended in order.
-    Clean,
-    /// One end failed.
-    Broken {
-        /// Whose failure it was.
-        side: Side,
-        /// What it was.
-        why: Broken,
-    },
-    /// This end went away while the other was still sending.
-    Left(Side),
-    /// As `Left`, and the other end did not close in time and was cut.
-    Lingered(Side),
-}
-
-impl Ending {
-    /// The name in metrics and logs.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Clean => "clean",
-            Self::Broken { side: Side::Near, .. } => "near_broken",
-            Self::Broken { side: Side::Far, .. } => "far_broken",
-            Self::Left(Side::Near) => "near_left",
-            Self::Left(Side::Far) => "far_left",
-            Self::Lingered(_) => "lingered",
-        }
-    }
-
-    /// What broke, if something did.
-    pub const fn broken(&self) -> Option<&Broken> {
-        match self {
-            Self::Broken { why, .. } => Some(why),
-            Self::Clean | Self::Left(_) | Self::Lingered(_) => None,
-        }
-    }
-
-    /// What broke, for metrics; "none" if nothing did.
-    pub const fn why(&self) -> &'static str {
-        match self.broken() {
-            Some(why) => why.label(),
-            None => "none",
-        }
-    }
-}
-
-/// What the relays of connections of one kind share.
-#[derive(Debug)]
-pub struct Meter {
-    up: Lane,
-    down: Lane,
-}
-
-impl Meter {
-    /// `up` counts from the near to the far end, `down` the opposite direction.
-    pub fn new(up: impl Counts + 'static, down: impl Counts + 'static, budget: Arc<Budget>) -> Self {
-        Self {
-            up: Lane { counts: Box::new(up), budget: Arc::clone(&budget) },
-            down: Lane { counts: Box::new(down), budget },
-        }
-    }
-}
-
-impl Default for Meter {
-    /// Counts nothing, and has a budget of its own without a limit.
-    fn default() -> Self {
-        Self::new((), (), Arc::default())
-    }
-}
 
 /// What was relayed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,12 +57,12 @@ pub struct Moved {
 
 /// Relays between `near` and `far` until both directions are over.
 ///
-/// With `hold`, bytes of the far end wait until the near end has sent something
-/// or the time has passed. A connection that stands still is given up, with
-/// [`Broken::Overflow`], when the budget is used up and it has stood for the longest.
+/// With `hold`, bytes of the far end wait until the near end has sent something or the time
+/// has passed. When the budget is exceeded, the connections stalled for the longest end
+/// with [`Broken::Overflow`].
 ///
-/// Not cancel safe in the sense that bytes in flight are lost, as with a reset:
-/// dropping the future and both ends is how a connection is cut.
+/// Not cancel safe: bytes in flight are lost. Dropping the future and both ends cuts the
+/// connection.
 pub fn relay<'a, N: Duplex, F: Duplex>(
     near: &'a mut N,
     far: &'a mut F,
@@ -168,8 +81,8 @@ pub fn relay<'a, N: Duplex, F: Duplex>(
     Relaying { state, near, far, moved }
 }
 
-/// The future of [`relay`]. Written by hand, because every connection has one
-/// for all its life: as an `async` block it was half as large again.
+/// The future of [`relay`]. Written by hand: as an `async` block it is half as large again,
+/// and every connection holds one for all its life.
 struct Relaying<'a, N, F> {
     state: Relay<'a>,
     near: &'a mut N,
@@ -190,7 +103,7 @@ impl<N: Duplex, F: Duplex> Future for Relaying<'_, N, F> {
                 let ending = ready!(ending);
                 match &ending {
                     Ending::Clean | Ending::Left(_) => return Poll::Ready(ending),
-                    // It was given up because the other end does not read.
+                    // The other end does not read, so nothing is flushed to it.
                     Ending::Broken { side, why: Broken::Overflow { .. } } => {
                         match side {
                             Side::Near => far.abort(Abort::Now),
@@ -218,7 +131,7 @@ impl<N: Duplex, F: Duplex> Future for Relaying<'_, N, F> {
     }
 }
 
-/// Bad news for one end: what was handed to it goes out before.
+/// Resets one end after the other failed, once its last bytes are flushed.
 struct Telling {
     whom: Side,
     ending: Ending,
@@ -234,7 +147,6 @@ impl Telling {
         let how = match end.poll_flush(cx) {
             Poll::Ready(Ok(())) => Abort::AfterData,
             Poll::Ready(Err(_)) => Abort::Now,
-            // One that takes nothing for so long does not get the rest.
             Poll::Pending => {
                 ready!(self.limit.as_mut().poll(cx));
                 Abort::Now
@@ -249,14 +161,16 @@ struct Relay<'a> {
     up: Direction<'a>,
     down: Direction<'a>,
     hold: Option<Pin<Box<Sleep>>>,
-    /// For linger and gone checks: only in half-closed connections, so that
-    /// ordinary ones do not pay for it.
+    /// For [`LINGER`] and [`GONE_CHECK`]. Half-closed connections only.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Since when a direction stands still: for connections that do, only.
+    /// Stalled connections only.
     stall: Option<Box<Stall<'a>>>,
-    /// The connection is over, and one end has not been told yet.
+    /// The connection is over, and one end is still to be reset.
     telling: Option<Box<Telling>>,
 }
+
+// Every idle connection holds one.
+const _: () = assert!(size_of::<Relay<'_>>() <= 224);
 
 impl Relay<'_> {
     fn poll<N: Duplex, F: Duplex>(
@@ -285,16 +199,16 @@ impl Relay<'_> {
             (false, false) => Poll::Pending,
             (true, true) => Poll::Ready(self.ending()),
             (true, false) => {
-                Self::poll_half(cx, &self.up, &mut self.down, (near, Side::Near), far, &mut self.timer)
+                Self::poll_half(cx, &self.up, &mut self.down, near, Side::Near, far, &mut self.timer)
             }
             (false, true) => {
-                Self::poll_half(cx, &self.down, &mut self.up, (far, Side::Far), near, &mut self.timer)
+                Self::poll_half(cx, &self.down, &mut self.up, far, Side::Far, near, &mut self.timer)
             }
         }
     }
 
-    /// Both directions are over; but if one of them could not deliver, the end
-    /// that took no more bytes broke the connection.
+    /// The ending when both directions are over. An end that took no more bytes broke the
+    /// connection.
     fn ending(&self) -> Ending {
         match (self.up.undelivered(), self.down.undelivered()) {
             (Some(why), _) => Ending::Broken { side: Side::Far, why: why.clone() },
@@ -303,8 +217,8 @@ impl Relay<'_> {
         }
     }
 
-    /// Ready when a direction that stands still turns out to have lost its source,
-    /// or keeps more than there is room for.
+    /// Ready when a stalled direction has lost its source, or holds more than the budget
+    /// allows.
     fn poll_stalled<N: Duplex, F: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
@@ -312,10 +226,9 @@ impl Relay<'_> {
         far: &mut F,
     ) -> Poll<Ending> {
         if !self.up.blocked && !self.down.blocked {
-            // Kept until it fires, so that a connection that is blocked now and
-            // then does not set a timer each time.
+            // The timer is kept until it fires: setting one at each short block costs more.
             if let Some(stall) = &mut self.stall {
-                stall.kept = None;
+                stall.held = None;
                 if stall.timer.is_elapsed() {
                     self.stall = None;
                 }
@@ -325,9 +238,9 @@ impl Relay<'_> {
         let moved = self.up.moved + self.down.moved;
         let stall = self.stall.get_or_insert_with(|| {
             let since = Instant::now();
-            Box::new(Stall { timer: Box::pin(sleep_until(since + STALLED)), moved, since, kept: None })
+            Box::new(Stall { timer: Box::pin(sleep_until(since + STALL_CHECK)), moved, since, held: None })
         });
-        // The timer is left alone while bytes move: setting it costs more than a look.
+        // The timer is not reset while bytes move: a check that finds nothing is cheaper.
         while stall.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             self.up.watch.look(now);
@@ -349,11 +262,11 @@ impl Relay<'_> {
             } else {
                 stall.since = now;
             }
-            let still = Still::of(&self.up, &self.down, near, far, now);
-            if let Some(over) = stall.keep(self.up.watch.budget(), still) {
+            let stalled = Stalled::of(&self.up, &self.down, near, far, now);
+            if let Some(over) = stall.account(self.up.watch.budget(), stalled) {
                 return Poll::Ready(over);
             }
-            stall.timer.as_mut().reset(now + STALLED);
+            stall.timer.as_mut().reset(now + STALL_CHECK);
         }
         Poll::Pending
     }
@@ -367,14 +280,14 @@ impl Relay<'_> {
         Poll::Ready(())
     }
 
-    /// One direction (`done`) is over, the one out of `source` is still open.
-    /// `quiet` sends no more; it may have gone away altogether, and then nobody
-    /// waits for the rest.
+    /// The direction `done`, out of `quiet`, is over; the direction `open`, out of `source`,
+    /// is not. Ready when `quiet` has gone, so that nobody waits for the rest.
     fn poll_half<Q: Duplex, S: Duplex>(
         cx: &mut Context<'_>,
         done: &Direction<'_>,
         open: &mut Direction<'_>,
-        (quiet, by): (&mut Q, Side),
+        quiet: &mut Q,
+        by: Side,
         source: &mut S,
         timer: &mut Option<Pin<Box<Sleep>>>,
     ) -> Poll<Ending> {
@@ -382,16 +295,14 @@ impl Relay<'_> {
             if open.left_since().is_none()
                 && (done.end == Some(End::Closed) || quiet.poll_gone(cx).is_ready())
             {
-                // Its own end is told at once: on some links that is how the
-                // peer learns that everything arrived.
+                // At once: on some links the peer learns so that everything arrived.
                 let _ = quiet.poll_finish(cx, End::Fin);
                 if source.stop_receiving() {
                     return Poll::Ready(Ending::Left(by));
                 }
-                let discarding = open.discard();
-                discarding.since = Some(discarding.bytes);
+                open.sink_left();
                 *timer = None;
-                // What the direction holds is now to be thrown away.
+                // Polls `open` again, to discard what it holds.
                 cx.waker().wake_by_ref();
             }
             let left = open.left_since();
@@ -411,156 +322,5 @@ impl Relay<'_> {
     }
 }
 
-struct Direction<'a> {
-    batch: Batch,
-    watch: Watch<'a>,
-    moved: u64,
-    /// The source's end, once it came.
-    end: Option<End>,
-    /// There are bytes, and the sink takes none for now.
-    blocked: bool,
-    done: bool,
-    /// The sink takes nothing any more: read on, and throw away. Boxed, because
-    /// most connections never come to it and all of them have room for it.
-    discarding: Option<Box<Discarding>>,
-}
-
-/// A direction whose bytes nobody wants.
-#[derive(Default)]
-struct Discarding {
-    /// Bytes thrown away.
-    bytes: u64,
-    /// Set when the sink's end left: what had been thrown away by then.
-    since: Option<u64>,
-    /// Why, if that was not what the sink's peer meant to do.
-    undelivered: Option<Broken>,
-}
-
-impl<'a> Direction<'a> {
-    fn new(lane: &'a Lane) -> Self {
-        Self {
-            batch: Batch::default(),
-            watch: Watch::new(lane),
-            moved: 0,
-            end: None,
-            blocked: false,
-            done: false,
-            discarding: None,
-        }
-    }
-
-    fn discard(&mut self) -> &mut Discarding {
-        self.discarding.get_or_insert_default()
-    }
-
-    /// Bytes thrown away since the sink's end left, if it has.
-    fn left_since(&self) -> Option<u64> {
-        let discarding = self.discarding.as_ref()?;
-        discarding.since.map(|since| discarding.bytes - since)
-    }
-
-    /// When the sink took something last, if that is [`STALLED`] ago.
-    fn still(&self, now: Instant) -> Option<Instant> {
-        self.watch.since().filter(|since| now - *since >= STALLED)
-    }
-
-    fn undelivered(&self) -> Option<&Broken> {
-        self.discarding.as_ref()?.undelivered.as_ref()
-    }
-
-    /// Ready when the direction is over or its source failed.
-    fn poll<S: Duplex, D: Duplex>(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut S,
-        sink: &mut D,
-    ) -> Poll<Result<(), Broken>> {
-        if self.done {
-            return Poll::Ready(Ok(()));
-        }
-        for _ in 0..TURNS {
-            self.blocked = self.poll_sink(cx, source, sink).is_pending();
-            if self.blocked {
-                return Poll::Pending;
-            }
-            if self.end.is_some() {
-                self.done = true;
-                self.batch.shrink();
-                return Poll::Ready(Ok(()));
-            }
-            match source.poll_recv(cx, &mut self.batch) {
-                Poll::Ready(Ok(Flow::More)) => {}
-                Poll::Ready(Ok(Flow::End(end))) => self.end = Some(end),
-                Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
-                Poll::Pending => {
-                    self.batch.shrink();
-                    return self.poll_idle(cx, sink);
-                }
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Ready when the batch is empty and, after the end, the sink finished.
-    fn poll_sink<S: Duplex, D: Duplex>(
-        &mut self,
-        cx: &mut Context<'_>,
-        source: &mut S,
-        sink: &mut D,
-    ) -> Poll<()> {
-        while self.discarding.is_none() && !self.batch.is_empty() {
-            let before = self.batch.len();
-            let sent = sink.poll_send(cx, &mut self.batch);
-            let n = before - self.batch.len();
-            if n > 0 {
-                self.moved += n as u64;
-                self.watch.took(n);
-                source.consumed(n);
-            }
-            match sent {
-                Poll::Ready(Ok(())) => self.watch.ends(),
-                Poll::Ready(Err(why)) => self.give_up(why),
-                Poll::Pending => {
-                    self.watch.waits(n > 0);
-                    self.batch.compact();
-                    return Poll::Pending;
-                }
-            }
-        }
-        if let Some(discarding) = &mut self.discarding {
-            self.watch.ends();
-            let dropped = self.batch.clear();
-            discarding.bytes += dropped as u64;
-            source.consumed(dropped);
-            return Poll::Ready(());
-        }
-        if let Some(end) = self.end {
-            match sink.poll_finish(cx, end) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(why)) => self.give_up(why),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// The source has nothing for now: what the sink holds back goes out.
-    fn poll_idle<D: Duplex>(&mut self, cx: &mut Context<'_>, sink: &mut D) -> Poll<Result<(), Broken>> {
-        if self.discarding.is_none()
-            && self.moved > 0
-            && let Poll::Ready(Err(why)) = sink.poll_flush(cx)
-        {
-            self.give_up(why);
-        }
-        Poll::Pending
-    }
-
-    fn give_up(&mut self, why: Broken) {
-        self.discard().undelivered = Some(why);
-    }
-}
-
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;

@@ -18,7 +18,8 @@ use bytes::Bytes;
 
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 use crate::packets::Member;
-use crate::transport::{Link, h2, quic};
+use crate::transport::link::Link;
+use crate::transport::{h2, quic};
 
 /// A bidirectional flow of bytes in a tunnel.
 #[derive(Debug)]

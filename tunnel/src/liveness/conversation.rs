@@ -13,7 +13,7 @@ use tunnel_proto::message::{Alive, Control, Ping, Pong, decode_control, encode_c
 use super::pace::Pace;
 use super::{Health, Party, Patience, Signs};
 use crate::duplex::{Batch, Broken};
-use crate::messages::{ControlError, Messages, Moved};
+use crate::messages::{ControlError, Messages, Progress};
 use crate::streams::Streams;
 use crate::transport::{Proof, quic};
 
@@ -202,10 +202,10 @@ impl Conversation {
         self.signs.suspect.send_replace(suspect);
     }
 
-    fn moved(&mut self, moved: Result<Moved, Broken>) -> Result<Option<Health>, ControlError> {
+    fn moved(&mut self, moved: Result<Progress, Broken>) -> Result<Option<Health>, ControlError> {
         let health = match moved? {
-            Moved::Heard(message) => self.heard(message)?,
-            Moved::Sent => {
+            Progress::Heard(message) => self.heard(message)?,
+            Progress::Sent => {
                 self.answer()?;
                 None
             }

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tunnel_proto::message::Dial;
 use tunnel_proto::packet::Packet;
 
-use super::Mux;
-use super::conn::{Conn, Member};
-use crate::transport::DialFailure;
+use super::conn::Conn;
+use super::member::Member;
+use super::mux::Mux;
+use crate::transport::error::DialFailure;
 
 /// A dial that is to be taken back if nobody waits for its answer.
 struct Pending<'a> {
@@ -80,29 +81,19 @@ impl Mux {
 ///
 /// Dropping it without an answer refuses it.
 #[derive(Debug)]
-pub struct Asked {
+pub struct PacketDial {
     /// The protocol asked for; only "tcp" is served.
-    protocol: String,
+    pub(super) protocol: String,
     /// `host:port` as the peer wrote it.
-    address: String,
-    mux: Mux,
-    random: i64,
-    connect_id: i64,
-    cancelled: CancellationToken,
-    answered: bool,
+    pub(super) address: String,
+    pub(super) mux: Mux,
+    pub(super) random: i64,
+    pub(super) connect_id: i64,
+    pub(super) cancelled: CancellationToken,
+    pub(super) answered: bool,
 }
 
-impl Asked {
-    pub(super) fn new(
-        mux: Mux,
-        protocol: String,
-        address: String,
-        (random, connect_id): (i64, i64),
-        cancelled: CancellationToken,
-    ) -> Self {
-        Self { protocol, address, mux, random, connect_id, cancelled, answered: false }
-    }
-
+impl PacketDial {
     /// The dial. The packets name no time limit, so the agent's own applies.
     ///
     /// # Errors
@@ -149,7 +140,7 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for PacketDial {
     fn drop(&mut self) {
         if !self.answered {
             self.answer_no("the dial was given up".to_owned());

@@ -1,8 +1,8 @@
-//! The memory that the connections of a process which stand still may keep together.
+//! The memory that the stalled connections of a process may hold together.
 //!
-//! Each keeps at most its stream's window, and clients that do not read can open any
-//! number of connections. Beyond the limit those are closed that have stood still
-//! for the longest. Connections that move cost nothing here.
+//! Each holds at most its stream's flow-control window, but clients that do not read can
+//! open any number of connections. Beyond the limit, the connections stalled for the
+//! longest are closed. Connections that move cost nothing here.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,72 +10,71 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// A limit, in bytes, for all connections of a process that stand still.
+/// A limit, in bytes, for all stalled connections of a process.
 #[derive(Debug, Default)]
 pub struct Budget {
-    /// 0 is none.
+    /// 0 is no limit.
     limit: AtomicU64,
-    kept: Mutex<Book>,
+    held: Mutex<Book>,
 }
 
-/// The connections that stand still, and their bytes.
+/// The stalled connections and their bytes.
 #[derive(Debug, Default)]
 struct Book {
     total: u64,
-    /// Tells apart connections that stopped at one moment.
+    /// Tells apart connections that stalled at one moment.
     next: u64,
     /// The oldest first.
     entries: BTreeMap<Place, u64>,
 }
 
-/// Since when a connection stands still, and its number.
+/// When a connection stalled, and its number.
 type Place = (Instant, u64);
 
 impl Budget {
-    /// Sets the limit, in bytes; 0, which it is at first, is none.
+    /// Sets the limit, in bytes; 0, the default, is no limit.
     pub fn set_limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that connections keep which have stood still for 5 s or longer.
+    /// Bytes held by connections that have been stalled for 5 s or longer.
     pub fn kept(&self) -> u64 {
         self.book().total
     }
 
-    /// Enters a connection that has stood still `since` then and keeps so many
-    /// bytes, until the entry is dropped.
-    pub(super) fn keep(&self, since: Instant, bytes: usize) -> Kept<'_> {
+    /// Enters a connection that stalled at `since`, until the entry is dropped.
+    pub(super) fn hold(&self, since: Instant, bytes: usize) -> Held<'_> {
         let bytes = bytes as u64;
         let mut book = self.book();
         let place = (since, book.next);
         book.next += 1;
         book.total += bytes;
         book.entries.insert(place, bytes);
-        Kept { budget: self, place, bytes }
+        Held { budget: self, place, bytes }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
         // No change of the book can panic half way.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One connection's entry in a [`Budget`].
 #[derive(Debug)]
-pub(super) struct Kept<'a> {
+pub(super) struct Held<'a> {
     budget: &'a Budget,
     place: Place,
     bytes: u64,
 }
 
-impl Kept<'_> {
-    /// Whether the entry says this.
+impl Held<'_> {
+    /// Whether the entry has these values.
     pub(super) fn is(&self, since: Instant, bytes: usize) -> bool {
         (self.place.0, self.bytes) == (since, bytes as u64)
     }
 
-    /// Whether this connection has to be closed: the limit is exceeded, and closing
-    /// all that have stood still for longer would not be enough.
+    /// Whether this connection has to be closed: the limit is exceeded, and closing all
+    /// that stalled earlier would not be enough.
     pub(super) fn must_go(&self) -> bool {
         let book = self.budget.book();
         let limit = self.budget.limit.load(Ordering::Relaxed);
@@ -93,7 +92,7 @@ impl Kept<'_> {
     }
 }
 
-impl Drop for Kept<'_> {
+impl Drop for Held<'_> {
     fn drop(&mut self) {
         let mut book = self.budget.book();
         book.entries.remove(&self.place);
@@ -111,8 +110,8 @@ mod tests {
     fn those_go_that_have_stood_still_for_the_longest_and_no_more_than_have_to() {
         let (budget, now) = (Budget::default(), Instant::now());
         budget.set_limit(100);
-        let kept: Vec<Kept<'_>> = (0..5).map(|age| budget.keep(now - Duration::from_secs(age), 30)).collect();
-        let go = |kept: &[Kept<'_>]| kept.iter().map(Kept::must_go).collect::<Vec<_>>();
+        let kept: Vec<Held<'_>> = (0..5).map(|age| budget.hold(now - Duration::from_secs(age), 30)).collect();
+        let go = |kept: &[Held<'_>]| kept.iter().map(Held::must_go).collect::<Vec<_>>();
         // 150 bytes: the two oldest make enough room.
         assert_eq!(go(&kept), [false, false, false, true, true]);
         let mut kept = kept;
@@ -127,7 +126,7 @@ mod tests {
     #[test]
     fn no_limit_is_none() {
         let budget = Budget::default();
-        let kept = budget.keep(Instant::now(), usize::MAX / 2);
+        let kept = budget.hold(Instant::now(), usize::MAX / 2);
         assert!(!kept.must_go());
     }
 }

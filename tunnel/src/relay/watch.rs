@@ -1,8 +1,7 @@
-//! How long the bytes of a direction wait for their sink.
+//! Counts of each direction: bytes, waits for the sink, and stalls.
 //!
-//! A wait costs two readings of the clock, a write that is taken at once none. The
-//! relay looks at waits every few seconds, and then notices those that have become
-//! stalls.
+//! A wait reads the clock twice, a write that is taken at once not at all. Waits that have
+//! become stalls are noticed at the relay's next check.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,25 +9,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Budget;
+use super::budget::Budget;
 
-/// A sink that takes nothing for this long is stalled. Konnectivity's clients give
-/// a connection up after the same time. Below it, ordinary pauses would be counted
-/// as stalls; above it, clients would give up before a stall is seen.
+/// A sink that takes nothing for this long is stalled. Konnectivity's clients give a
+/// connection up after the same time. Below it, ordinary pauses count as stalls; above it,
+/// clients give up before a stall is counted.
 pub const STALL: Duration = Duration::from_secs(10);
 
-/// Counts what happens in one direction of relayed connections.
+/// Counts the events in one direction of relayed connections.
 pub trait Counts: Debug + Send + Sync {
-    /// The sink took so many bytes. Called for every batch.
+    /// The sink took bytes. Called for every batch.
     fn took(&self, bytes: u64);
 
-    /// A sink takes nothing for now. Always followed by `wait_ended`.
+    /// A sink takes nothing for now. `wait_ended` always follows.
     fn wait_began(&self);
 
     /// The sink takes bytes again, or the connection is over.
     fn wait_ended(&self, waited: Duration);
 
-    /// A wait has lasted for [`STALL`]. Always followed by `stall_ended`.
+    /// A wait has lasted for [`STALL`]. `stall_ended` always follows.
     fn stall_began(&self);
 
     /// A stalled wait is over.
@@ -48,21 +47,45 @@ impl Counts for () {
     fn stall_ended(&self) {}
 }
 
-/// What connections of one kind share in one direction.
+/// The counts of one direction, shared by connections of one kind.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) counts: Box<dyn Counts>,
-    /// That of the [`Meter`](super::Meter). In both lanes, because a relay has a
-    /// reference to each and no room for a third.
+    /// The [`Meter`]'s. In both lanes, because a relay refers to each lane and saves a third
+    /// reference.
     pub(super) budget: Arc<Budget>,
 }
 
-/// Watches the sink of one direction. Its end ends the wait and the stall.
+/// Counts and budget, shared by the relays of connections of one kind.
+#[derive(Debug)]
+pub struct Meter {
+    pub(super) up: Lane,
+    pub(super) down: Lane,
+}
+
+impl Meter {
+    /// `up` counts from the near to the far end, `down` the opposite direction.
+    pub fn new(up: impl Counts + 'static, down: impl Counts + 'static, budget: Arc<Budget>) -> Self {
+        Self {
+            up: Lane { counts: Box::new(up), budget: Arc::clone(&budget) },
+            down: Lane { counts: Box::new(down), budget },
+        }
+    }
+}
+
+impl Default for Meter {
+    /// Counts nothing, and has a budget of its own without a limit.
+    fn default() -> Self {
+        Self::new((), (), Arc::default())
+    }
+}
+
+/// Watches the sink of one direction. Dropping it ends the wait and the stall.
 pub(super) struct Watch<'a> {
     lane: &'a Lane,
     /// When the current wait began.
     since: Option<Instant>,
-    /// It has become a stall.
+    /// The wait has become a stall.
     stalled: bool,
 }
 
@@ -80,7 +103,7 @@ impl<'a> Watch<'a> {
         self.lane.counts.took(n as u64);
     }
 
-    /// The sink takes no more for now. `took`: it took some just before.
+    /// The sink takes no more for now. With `took` it took some just before.
     pub(super) fn waits(&mut self, took: bool) {
         if took {
             self.ends();
@@ -104,7 +127,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The sink takes bytes again, or nobody waits for it any more.
+    /// The sink takes bytes again, or the direction is given up.
     pub(super) fn ends(&mut self) {
         let Some(since) = self.since.take() else { return };
         self.lane.counts.wait_ended(since.elapsed());

@@ -12,10 +12,13 @@ use tokio::time::timeout;
 use tracing::debug;
 use tunnel_proto::message::{Control, Hello, Rejection, RejectionKind, Welcome, encode_control};
 
+use super::error::HandshakeError;
+use super::h2;
 use super::konnectivity::{self, BearerError, Call, Status};
-use super::{GREETING_LIMIT, HandshakeError, Link, Tunnel, h2};
+use super::link::Link;
+use super::tunnel::Tunnel;
 use crate::drain::Drain;
-use crate::messages::{ControlError, Messages, control_messages, greeting};
+use crate::messages::{ControlError, GREETING_LIMIT, Messages, control_messages, greeting};
 use crate::packets::Counters;
 use crate::stream::Stream;
 
@@ -39,7 +42,7 @@ pub async fn accept_tcp(
     if link == Link::Konnectivity {
         let accepting = konnectivity::accept(tls, from, counters);
         let agents = timeout(HANDSHAKE_LIMIT, accepting).await.unwrap_or(Err(HandshakeError::Timeout))?;
-        let why = agents.serve(drain, |call| arrived(Arrived(Way::Call(Box::new(call))))).await;
+        let why = agents.serve(drain, |call| arrived(Arrived(Greeting::Call(Box::new(call))))).await;
         debug!(%from, why, "connection of a konnectivity agent ended");
     } else {
         let accepting = Box::pin(h2::accept(tls, from, drain));
@@ -52,10 +55,10 @@ pub async fn accept_tcp(
 
 /// Servers: an agent of which nothing is known yet.
 #[derive(Debug)]
-pub struct Arrived(Way);
+pub struct Arrived(Greeting);
 
 #[derive(Debug)]
-enum Way {
+enum Greeting {
     Control(Tunnel, Box<Messages>),
     Call(Box<Call>),
 }
@@ -96,23 +99,23 @@ impl NotAdmitted {
 
 impl Arrived {
     /// An agent on a link with a control stream.
-    pub fn new(tunnel: Tunnel, control: Stream) -> Self {
-        Self(Way::Control(tunnel, Box::new(control_messages(control))))
+    pub fn new(tunnel: Tunnel, control: impl Into<Stream>) -> Self {
+        Self(Greeting::Control(tunnel, Box::new(control_messages(control))))
     }
 
     /// The link that the agent came on.
     pub const fn link(&self) -> Link {
         match &self.0 {
-            Way::Control(tunnel, _) => tunnel.link(),
-            Way::Call(_) => Link::Konnectivity,
+            Greeting::Control(tunnel, _) => tunnel.link(),
+            Greeting::Call(_) => Link::Konnectivity,
         }
     }
 
     /// The agent's address.
     pub fn from(&self) -> SocketAddr {
         match &self.0 {
-            Way::Control(tunnel, _) => tunnel.remote(),
-            Way::Call(call) => call.remote(),
+            Greeting::Control(tunnel, _) => tunnel.remote(),
+            Greeting::Call(call) => call.remote(),
         }
     }
 
@@ -122,7 +125,7 @@ impl Arrived {
     /// With what is wrong with it.
     pub async fn introduction(&mut self) -> Result<Introduction, String> {
         match &mut self.0 {
-            Way::Control(_, messages) => match timeout(GREETING_LIMIT, greeting(messages)).await {
+            Greeting::Control(_, messages) => match timeout(GREETING_LIMIT, greeting(messages)).await {
                 Ok(Ok(Control::Hello(mut hello))) => {
                     let token = std::mem::take(&mut hello.token);
                     Ok(Introduction { hello, token: Ok((!token.is_empty()).then_some(token)) })
@@ -131,7 +134,7 @@ impl Arrived {
                 Ok(Err(error)) => Err(error.to_string()),
                 Err(_) => Err("no hello in time".to_owned()),
             },
-            Way::Call(call) => call.introduction(),
+            Greeting::Call(call) => Ok(Introduction { hello: call.hello()?, token: call.token() }),
         }
     }
 
@@ -146,7 +149,7 @@ impl Arrived {
         drain: &Drain,
     ) -> Result<(Tunnel, Option<Messages>), NotAdmitted> {
         match self.0 {
-            Way::Control(tunnel, mut messages) => {
+            Greeting::Control(tunnel, mut messages) => {
                 let sent = async {
                     let message = encode_control(Control::Welcome(welcome))?;
                     Ok(timeout(GREETING_LIMIT, messages.send(message))
@@ -159,7 +162,7 @@ impl Arrived {
                 }
                 Ok((tunnel, Some(*messages)))
             }
-            Way::Call(call) => Ok((Tunnel::Konnectivity(call.admit(&welcome, drain)?), None)),
+            Greeting::Call(call) => Ok((Tunnel::Konnectivity(call.admit(&welcome, drain)?), None)),
         }
     }
 
@@ -167,7 +170,7 @@ impl Arrived {
     /// most.
     pub async fn reject(self, rejection: Rejection) {
         match self.0 {
-            Way::Control(tunnel, mut messages) => {
+            Greeting::Control(tunnel, mut messages) => {
                 let text = rejection.text.clone();
                 if let Ok(message) = encode_control(Control::Rejection(rejection)) {
                     let told = async {
@@ -182,7 +185,7 @@ impl Arrived {
                 }
                 tunnel.close(&text);
             }
-            Way::Call(call) => {
+            Greeting::Call(call) => {
                 let status = match RejectionKind::from_code(rejection.code) {
                     RejectionKind::Unauthenticated => Status::Unauthenticated,
                     RejectionKind::Unavailable | RejectionKind::Draining => Status::Unavailable,
@@ -199,8 +202,8 @@ impl Arrived {
     /// Ends the tunnel at once.
     pub fn turn_away(self, why: &str) {
         match self.0 {
-            Way::Control(tunnel, _) => tunnel.close(why),
-            Way::Call(call) => call.refuse(Status::Unavailable, why),
+            Greeting::Control(tunnel, _) => tunnel.close(why),
+            Greeting::Call(call) => call.refuse(Status::Unavailable, why),
         }
     }
 }

@@ -11,45 +11,15 @@ use tokio::time::timeout;
 use tunnel_proto::message::{Dial, DialReply, MAX_DIAL};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
+use super::error::DialFailure;
 use crate::duplex::Broken;
 use crate::messages::Messages;
-use crate::packets;
+use crate::packets::PacketDial;
 use crate::stream::Stream;
 
 /// How long a stream may be without its dial. Servers send it when they open the stream,
 /// so only a broken or hostile one is later.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why a server's dial came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DialFailure {
-    /// The agent named the reason.
-    #[error("{0}")]
-    Refused(Refusal),
-    /// The agent's answer makes no sense.
-    #[error("{0}")]
-    BadAnswer(String),
-    /// The agent is at its limit of streams, or reads nothing.
-    #[error("the agent takes no more dials")]
-    Busy,
-    /// The dial's stream broke. The tunnel may live.
-    #[error("{0}")]
-    Broken(String),
-    /// The tunnel is over.
-    #[error("tunnel lost: {0}")]
-    Lost(String),
-}
-
-impl From<Broken> for DialFailure {
-    fn from(error: Broken) -> Self {
-        match error {
-            Broken::Stopped => Self::Busy,
-            Broken::Protocol(why) => Self::BadAnswer(why),
-            Broken::Lost(why) => Self::Lost(why),
-            Broken::Reset | Broken::Overflow { .. } | Broken::Io(_) => Self::Broken(error.to_string()),
-        }
-    }
-}
 
 /// Dials on a stream of its own.
 pub(super) async fn on_stream(
@@ -70,40 +40,40 @@ pub(super) async fn on_stream(
 
 /// A dial that a server asks an agent to make. Dropping it without an answer refuses it.
 #[derive(Debug)]
-pub struct Asked(Way);
+pub struct IncomingDial(Carrier);
 
 #[derive(Debug)]
-enum Way {
+enum Carrier {
     Stream(Messages),
-    Packet(packets::Asked),
+    Packet(PacketDial),
 }
 
-impl Asked {
+impl IncomingDial {
     pub(super) fn on_stream(stream: Stream) -> Self {
-        Self(Way::Stream(Messages::new(stream, MAX_DIAL)))
+        Self(Carrier::Stream(Messages::new(stream, MAX_DIAL)))
     }
 
-    pub(super) const fn by_packet(asked: packets::Asked) -> Self {
-        Self(Way::Packet(asked))
+    pub(super) const fn by_packet(asked: PacketDial) -> Self {
+        Self(Carrier::Packet(asked))
     }
 
     /// The dial, or a refusal of one that makes no sense; `None` when the server left
     /// before it named one. Call it once. Takes ten seconds at most. Not cancel safe.
     pub async fn dial(&mut self) -> Option<Result<Dial, Refusal>> {
         match &mut self.0 {
-            Way::Stream(messages) => match timeout(HEADER_LIMIT, messages.recv()).await {
+            Carrier::Stream(messages) => match timeout(HEADER_LIMIT, messages.recv()).await {
                 Ok(Ok(Some(message))) => Some(Dial::decode(message).map_err(bad_request)),
                 Ok(Ok(None) | Err(_)) | Err(_) => None,
             },
-            Way::Packet(asked) => Some(asked.dial().map_err(bad_request)),
+            Carrier::Packet(asked) => Some(asked.dial().map_err(bad_request)),
         }
     }
 
     /// Waits until the server has cancelled the dial. Cancel safe.
     pub async fn cancelled(&mut self) {
         match &mut self.0 {
-            Way::Stream(messages) => messages.cancelled().await,
-            Way::Packet(asked) => asked.cancelled().await,
+            Carrier::Stream(messages) => messages.cancelled().await,
+            Carrier::Packet(asked) => asked.cancelled().await,
         }
     }
 
@@ -111,19 +81,19 @@ impl Asked {
     /// the connection, or `None` when the server left. Not cancel safe.
     pub async fn connected(self, address: SocketAddr) -> Option<Stream> {
         match self.0 {
-            Way::Stream(mut messages) => {
+            Carrier::Stream(mut messages) => {
                 let reply = DialReply::Connected { address: address.to_string() };
                 messages.send(reply.encode()).await.ok()?;
                 Some(messages.into_stream())
             }
-            Way::Packet(asked) => Some(asked.accept().into()),
+            Carrier::Packet(asked) => Some(asked.accept().into()),
         }
     }
 
     /// Answers that the target cannot be connected. Takes ten seconds at most.
     pub async fn refuse(self, refusal: Refusal) {
         match self.0 {
-            Way::Stream(mut messages) => {
+            Carrier::Stream(mut messages) => {
                 let sent = async {
                     messages.send(DialReply::Refused(refusal).encode()).await?;
                     messages.finish().await
@@ -131,7 +101,7 @@ impl Asked {
                 // A server that does not take the answer does not need it.
                 let _: Result<Result<(), Broken>, _> = timeout(HEADER_LIMIT, sent).await;
             }
-            Way::Packet(asked) => asked.refuse(refusal.text),
+            Carrier::Packet(asked) => asked.refuse(refusal.text),
         }
     }
 }

@@ -8,7 +8,6 @@
 mod stream;
 mod window;
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -22,11 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::drain::Drain;
-use crate::stream as any;
-use crate::transport::{DialFailure, HandshakeError, TunnelClosed};
+use crate::h2_error;
+use crate::transport::error::{DialFailure, HandshakeError, TunnelClosed};
 
 pub use stream::Stream;
-use stream::{Receiving, Side};
 
 /// The largest there is: larger than any number of stalled streams can use up.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
@@ -52,46 +50,49 @@ const RESET_STREAMS: usize = 1024;
 /// they are long; keystrokes to stalled clients must not close the tunnel.
 const SMALL_FRAME_BUDGET: usize = 64 << 20;
 
+/// Settings that both sides share. A macro, because h2's two builders have no common trait.
+macro_rules! builder {
+    ($side:ident) => {
+        $side::Builder::new()
+            .initial_window_size(window::LEAST)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(16 * 1024)
+            .max_concurrent_reset_streams(RESET_STREAMS)
+            .max_pending_accept_reset_streams(RESET_STREAMS)
+            .max_local_error_reset_streams(None)
+            .data_frame_budget(SMALL_FRAME_BUDGET)
+    };
+}
+
 /// The server's side of a tunnel: opens the control stream at once.
 ///
 /// Cancel safe: dropping it closes the connection. The caller limits its time.
 ///
 /// # Errors
 /// When the peer does not speak HTTP/2.
-pub async fn accept<IO>(
-    io: IO,
-    remote: SocketAddr,
-    drain: &Drain,
-) -> Result<(Tunnel, any::Stream), HandshakeError>
+pub async fn accept<IO>(io: IO, remote: SocketAddr, drain: &Drain) -> Result<(Tunnel, Stream), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (requests, connection) = client::Builder::new()
-        .initial_window_size(window::LEAST)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(16 * 1024)
+    let (requests, connection) = builder!(client)
         .initial_max_send_streams(MAX_STREAMS as usize)
         .max_concurrent_streams(0)
-        .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(None)
-        .data_frame_budget(SMALL_FRAME_BUDGET)
         .enable_push(false)
         .handshake::<_, Bytes>(io)
         .await
         .map_err(|error| HandshakeError::Lost(error.to_string()))?;
 
-    let shared = Arc::new(Shared::new(remote));
-    let driver = drive_client(connection, Arc::clone(&shared));
+    let state = Arc::new(ConnectionState::new(remote));
+    let driver = drive_client(connection, Arc::clone(&state));
     drain.spawn("h2 driver", driver.in_current_span());
-    let tunnel = Tunnel { role: Role::Server(requests), shared };
+    let tunnel = Tunnel { requests: Requests::Sent(requests), connection: state };
     let control = tunnel.open().await.map_err(|error| HandshakeError::Lost(error.to_string()))?;
     Ok((tunnel, control))
 }
 
-async fn drive_client<IO>(mut connection: client::Connection<IO, Bytes>, shared: Arc<Shared>)
+async fn drive_client<IO>(mut connection: client::Connection<IO, Bytes>, state: Arc<ConnectionState>)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -99,10 +100,10 @@ where
     let why = loop {
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => break shared.stop_reason(),
+            () = state.stop.cancelled() => break state.stop_reason(),
             result = &mut connection => break match result {
                 Ok(()) => "closed by peer".to_owned(),
-                Err(error) => told(&error),
+                Err(error) => h2_error::text(&error),
             },
             window = outcome(&mut measuring) => {
                 measuring = None;
@@ -111,7 +112,7 @@ where
             }
         }
     };
-    shared.set_closed(why);
+    state.set_closed(why);
 }
 
 /// What comes of something that may be over already; then nothing any more.
@@ -132,21 +133,12 @@ pub async fn connect<IO>(
     io: IO,
     remote: SocketAddr,
     drain: &Drain,
-) -> Result<(Tunnel, any::Stream), HandshakeError>
+) -> Result<(Tunnel, Stream), HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut connection = server::Builder::new()
-        .initial_window_size(window::LEAST)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(16 * 1024)
+    let mut connection = builder!(server)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_concurrent_reset_streams(RESET_STREAMS)
-        .max_pending_accept_reset_streams(RESET_STREAMS)
-        .max_local_error_reset_streams(None)
-        .data_frame_budget(SMALL_FRAME_BUDGET)
         .handshake::<_, Bytes>(io)
         .await
         .map_err(|error| HandshakeError::Lost(error.to_string()))?;
@@ -158,18 +150,18 @@ where
     }
     .map_err(|error| HandshakeError::Lost(error.to_string()))?;
 
-    let shared = Arc::new(Shared::new(remote));
+    let state = Arc::new(ConnectionState::new(remote));
     let (accepted, streams) = mpsc::channel(ACCEPT_QUEUE);
-    let driver = drive_server(connection, accepted, Arc::clone(&shared));
+    let driver = drive_server(connection, accepted, Arc::clone(&state));
     drain.spawn("h2 driver", driver.in_current_span());
-    let role = Role::Agent(Arc::new(Mutex::new(streams)));
-    Ok((Tunnel { role, shared }, control.into()))
+    let requests = Requests::Taken(Arc::new(Mutex::new(streams)));
+    Ok((Tunnel { requests, connection: state }, control))
 }
 
 async fn drive_server<IO>(
     mut connection: server::Connection<IO, Bytes>,
     accepted: mpsc::Sender<Stream>,
-    shared: Arc<Shared>,
+    state: Arc<ConnectionState>,
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -177,7 +169,7 @@ async fn drive_server<IO>(
     let why = loop {
         let next = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => break shared.stop_reason(),
+            () = state.stop.cancelled() => break state.stop_reason(),
             next = connection.accept() => next,
             window = outcome(&mut measuring) => {
                 measuring = None;
@@ -192,37 +184,37 @@ async fn drive_server<IO>(
                 Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
                 Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
             },
-            Some(Err(error)) => break told(&error),
+            Some(Err(error)) => break h2_error::text(&error),
             None => break "closed by peer".to_owned(),
         }
     };
-    shared.set_closed(why);
+    state.set_closed(why);
 }
 
 /// One HTTP/2 connection.
 #[derive(Debug, Clone)]
 pub struct Tunnel {
-    role: Role,
-    shared: Arc<Shared>,
+    requests: Requests,
+    connection: Arc<ConnectionState>,
 }
 
 #[derive(Debug, Clone)]
-enum Role {
-    /// Opens streams.
-    Server(client::SendRequest<Bytes>),
-    /// Takes them; the lock is only there to make the tunnel `Clone`.
-    Agent(Arc<Mutex<mpsc::Receiver<Stream>>>),
+enum Requests {
+    /// Servers open streams by sending requests.
+    Sent(client::SendRequest<Bytes>),
+    /// Agents take them. The lock makes the tunnel `Clone`.
+    Taken(Arc<Mutex<mpsc::Receiver<Stream>>>),
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ConnectionState {
     remote: SocketAddr,
     stop: CancellationToken,
     closed: CancellationToken,
     why: OnceLock<String>,
 }
 
-impl Shared {
+impl ConnectionState {
     fn new(remote: SocketAddr) -> Self {
         Self {
             remote,
@@ -246,7 +238,7 @@ impl Shared {
 impl Tunnel {
     /// Where the peer is.
     pub fn remote(&self) -> SocketAddr {
-        self.shared.remote
+        self.connection.remote
     }
 
     /// Servers: opens a stream without a dial in it, as [`Tunnel::dial`] does first. Waits
@@ -256,8 +248,8 @@ impl Tunnel {
     ///
     /// # Errors
     /// When the tunnel is gone or the agent refuses.
-    pub async fn open(&self) -> Result<any::Stream, DialFailure> {
-        let Role::Server(requests) = &self.role else {
+    pub async fn open(&self) -> Result<Stream, DialFailure> {
+        let Requests::Sent(requests) = &self.requests else {
             return Err(DialFailure::Lost("agents open no streams".to_owned()));
         };
         let mut request = Request::new(());
@@ -265,30 +257,30 @@ impl Tunnel {
         *request.uri_mut() = http::Uri::from_static("tunnel");
         let mut requests = requests.clone().ready().await.map_err(open_error)?;
         let (response, send) = requests.send_request(request, false).map_err(open_error)?;
-        Ok(Stream::new(Side::Server, send, Receiving::Waiting(response)).into())
+        Ok(Stream::opened(response, send))
     }
 
     /// Agents: the next stream of the server, of which nothing was read. Cancel safe.
     ///
     /// # Errors
     /// When the tunnel is over.
-    pub async fn accept(&self) -> Result<any::Stream, TunnelClosed> {
-        if let Role::Agent(streams) = &self.role
+    pub async fn accept(&self) -> Result<Stream, TunnelClosed> {
+        if let Requests::Taken(streams) = &self.requests
             && let Some(stream) = streams.lock().await.recv().await
         {
-            return Ok(stream.into());
+            return Ok(stream);
         }
         Err(self.closed().await)
     }
 
     pub(crate) fn close(&self, why: &str) {
-        let _ = self.shared.why.set(why.to_owned());
-        self.shared.stop.cancel();
+        let _ = self.connection.why.set(why.to_owned());
+        self.connection.stop.cancel();
     }
 
     pub(crate) async fn closed(&self) -> TunnelClosed {
-        self.shared.closed.cancelled().await;
-        TunnelClosed(self.shared.stop_reason())
+        self.connection.closed.cancelled().await;
+        TunnelClosed(self.connection.stop_reason())
     }
 }
 
@@ -296,18 +288,7 @@ fn open_error(error: h2::Error) -> DialFailure {
     if error.reason() == Some(Reason::REFUSED_STREAM) {
         DialFailure::Busy
     } else {
-        DialFailure::Lost(told(&error))
-    }
-}
-
-/// An error in words for an operator. A peer that dies leaves a TLS connection
-/// without its goodbye; what rustls says of that is advice to programmers.
-pub(crate) fn told(error: &h2::Error) -> String {
-    match error.get_io() {
-        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => {
-            "the peer closed without a goodbye".to_owned()
-        }
-        _ => error.to_string(),
+        DialFailure::Lost(h2_error::text(&error))
     }
 }
 

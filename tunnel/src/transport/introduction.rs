@@ -8,10 +8,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tunnel_proto::message::{Control, Hello, RejectionKind, Welcome, encode_control};
 
-use super::{GREETING_LIMIT, HandshakeError, Link, Tunnel, h2, konnectivity, link_on_tcp};
+use super::error::HandshakeError;
+use super::link::{Link, link_on_tcp};
+use super::tunnel::Tunnel;
+use super::{h2, konnectivity};
 use crate::drain::Drain;
 use crate::duplex::Broken;
-use crate::messages::{ControlError, Messages, control_messages, greeting};
+use crate::messages::{ControlError, GREETING_LIMIT, Messages, control_messages, greeting};
 use crate::packets::Counters;
 use crate::stream::Stream;
 
@@ -39,15 +42,15 @@ pub async fn open_on_tcp(
     let host = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
     let authority = format!("{host}:{}", addr.port());
     let calling = Calling { tls, addr, authority, counters, drain: drain.clone() };
-    Ok(Opened(Fresh::Call(Box::new(calling))))
+    Ok(Opened(Greeting::Call(Box::new(calling))))
 }
 
 /// Agents: a connection to a server on which nothing was said yet.
 #[derive(Debug)]
-pub struct Opened(Fresh);
+pub struct Opened(Greeting);
 
 #[derive(Debug)]
-enum Fresh {
+enum Greeting {
     Control(Tunnel, Stream),
     Call(Box<Calling>),
 }
@@ -122,15 +125,15 @@ impl GreetingError {
 
 impl Opened {
     /// A connection on a link with a control stream.
-    pub const fn new(tunnel: Tunnel, control: Stream) -> Self {
-        Self(Fresh::Control(tunnel, control))
+    pub fn new(tunnel: Tunnel, control: impl Into<Stream>) -> Self {
+        Self(Greeting::Control(tunnel, control.into()))
     }
 
     /// Which link it is on.
     pub const fn link(&self) -> Link {
         match &self.0 {
-            Fresh::Control(tunnel, _) => tunnel.link(),
-            Fresh::Call(_) => Link::Konnectivity,
+            Greeting::Control(tunnel, _) => tunnel.link(),
+            Greeting::Call(_) => Link::Konnectivity,
         }
     }
 
@@ -141,14 +144,14 @@ impl Opened {
     /// When the server does not admit the agent.
     pub async fn introduce(self, hello: Hello) -> Result<Greeted, GreetingError> {
         match self.0 {
-            Fresh::Control(tunnel, control) => match greet(control, hello).await {
+            Greeting::Control(tunnel, control) => match greet(control, hello).await {
                 Ok((messages, welcome)) => Ok(Greeted { tunnel, welcome, control: Some(messages) }),
                 Err(error) => {
                     tunnel.close(error.close_reason());
                     Err(error)
                 }
             },
-            Fresh::Call(calling) => {
+            Greeting::Call(calling) => {
                 let Calling { tls, addr, authority, counters, drain } = *calling;
                 let connecting =
                     Box::pin(konnectivity::connect(tls, addr, &authority, &hello, counters, &drain));

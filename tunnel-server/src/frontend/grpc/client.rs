@@ -6,25 +6,17 @@
 use std::fmt::Display;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 use tunnel::packet_counters::{PacketCounters, StreamError};
+use tunnel::packets::{DATA_HEADS, DATA_LEN, data_packet};
 use tunnel_proto::deframe::Deframer;
-use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError, put_data_head};
+use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError};
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::Code;
 use super::call::second_dial;
 use super::sender::Sender;
-
-/// Bytes in one data packet. Larger ones cost the Go client less, smaller ones
-/// let it be slower before it gives up (it drops connections on which eleven
-/// packets wait for ten seconds).
-const PACKET: usize = 32 * 1024;
-
-/// More than the heads of a data packet take.
-const HEADS: usize = 32;
 
 /// Answers to packets that make no sense, per call.
 const MAX_ANSWERS: u32 = 64;
@@ -106,17 +98,8 @@ impl Packets {
     }
 
     fn broken(&self, error: &h2::Error) -> Broken {
-        let lost = error.is_io() || error.is_go_away();
-        // To a gRPC server, a client that is gone has cancelled its calls.
-        let code = if lost { StreamError::Canceled } else { StreamError::from(error) };
-        self.counters.failed(code, None);
-        if error.is_remote() && error.is_reset() {
-            Broken::Reset
-        } else if lost {
-            Broken::Lost(error.to_string())
-        } else {
-            Broken::Protocol(error.to_string())
-        }
+        self.counters.failed(StreamError::of_caller(error), None);
+        Broken::from(error)
     }
 }
 
@@ -232,12 +215,12 @@ impl Duplex for Client {
             if self.state == State::Closed {
                 return Poll::Ready(Err(Broken::Stopped));
             }
-            let wanted = batch.len().min(PACKET) + HEADS;
+            let wanted = batch.len().min(DATA_LEN) + DATA_HEADS;
             let room = ready!(self.send.poll_room(cx, wanted))?;
             if room > 0 {
                 // A window smaller than the heads is overdrawn by them; HTTP/2
                 // then sends the packet in two frames.
-                let packet = self.packet(batch, room.saturating_sub(HEADS).clamp(1, PACKET));
+                let packet = data_packet(self.connect_id, batch, room);
                 self.send.encoded(PacketKind::Data, packet)?;
             }
         }
@@ -270,7 +253,7 @@ impl Duplex for Client {
             Abort::AfterData => self.close("connection reset by peer"),
             Abort::Now if self.state == State::Closed => {}
             Abort::Now => {
-                if self.send.has_room(HEADS) {
+                if self.send.has_room(DATA_HEADS) {
                     self.close("the tunnel server is stopping");
                 } else {
                     // The client reads nothing, so nothing said would arrive.
@@ -279,22 +262,6 @@ impl Duplex for Client {
                 }
             }
         }
-    }
-}
-
-impl Client {
-    /// Makes one data packet of at most `max` bytes from the front of `batch`.
-    fn packet(&self, batch: &mut Batch, max: usize) -> Bytes {
-        let n = batch.len().min(max);
-        let mut packet = BytesMut::with_capacity(HEADS + n);
-        put_data_head(&mut packet, self.connect_id, n);
-        let mut left = n;
-        while left > 0 {
-            let Some(chunk) = batch.take(left) else { break };
-            left -= chunk.len();
-            packet.put(chunk);
-        }
-        packet.freeze()
     }
 }
 

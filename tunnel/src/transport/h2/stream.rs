@@ -9,7 +9,6 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client, server};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
-use super::told;
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
 /// Trailer that says how a direction ended, if not with a plain end.
@@ -26,21 +25,16 @@ pub struct Stream {
     finished: bool,
     /// Whether the peer was told that nothing of it is wanted.
     said_closed: bool,
-    side: Side,
+    /// This end opened the stream: the tunnel server, HTTP/2's client.
+    opened: bool,
     /// How receiving ended, once it has.
     ended: Option<Result<Flow, Broken>>,
 }
 
-pub(super) enum Receiving {
+enum Receiving {
     /// The response head has not come yet.
     Waiting(client::ResponseFuture),
     Body(RecvStream),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Agent,
-    Server,
 }
 
 impl fmt::Debug for Stream {
@@ -53,8 +47,12 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub(super) fn new(side: Side, send: SendStream<Bytes>, recv: Receiving) -> Self {
-        Self { send, recv, finished: false, said_closed: false, side, ended: None }
+    fn new(opened: bool, send: SendStream<Bytes>, recv: Receiving) -> Self {
+        Self { send, recv, finished: false, said_closed: false, opened, ended: None }
+    }
+
+    pub(super) fn opened(response: client::ResponseFuture, send: SendStream<Bytes>) -> Self {
+        Self::new(true, send, Receiving::Waiting(response))
     }
 
     pub(super) fn accepted(
@@ -64,7 +62,7 @@ impl Stream {
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::OK;
         let send = respond.send_response(response, false)?;
-        Ok(Self::new(Side::Agent, send, Receiving::Body(request.into_body())))
+        Ok(Self::new(false, send, Receiving::Body(request.into_body())))
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -188,7 +186,7 @@ impl Stream {
     /// everything. Agents need not: as HTTP/2's servers they may leave a
     /// finished stream, and what is queued still goes out.
     pub(crate) async fn settle(&mut self) {
-        if !self.finished || matches!(self.side, Side::Agent) {
+        if !self.finished || !self.opened {
             return;
         }
         let mut batch = Batch::default();
@@ -242,18 +240,12 @@ fn trailers(end: HeaderValue) -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static(END), end)])
 }
 
+/// An agent refuses streams beyond its limit, which is not a failure of their connections.
 fn broken(error: &h2::Error) -> Broken {
-    if error.is_reset() && error.is_remote() {
-        if error.reason() == Some(Reason::REFUSED_STREAM) {
-            return Broken::Stopped;
-        }
-        return Broken::Reset;
+    if error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
+        return Broken::Stopped;
     }
-    if error.is_io() || error.is_go_away() {
-        Broken::Lost(told(error))
-    } else {
-        Broken::Protocol(error.to_string())
-    }
+    Broken::from(error)
 }
 
 fn write_error(error: &h2::Error) -> Broken {

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, W
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
-use crate::duplex::{Batch, Duplex as _, Flow};
+use crate::duplex::{Batch, Flow};
 
 const SENT: usize = 8 << 20;
 

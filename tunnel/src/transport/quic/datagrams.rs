@@ -15,7 +15,7 @@ use std::{fs, io};
 pub const LARGEST: u16 = 6500;
 
 /// What every network carries (RFC 9000 section 14).
-pub const SMALLEST: u16 = 1200;
+const SMALLEST: u16 = 1200;
 
 /// What Ethernet carries, in IPv6.
 const ETHERNET: u16 = 1452;
@@ -46,7 +46,7 @@ impl Datagrams {
         Self::of(Path::new(INTERFACES))
     }
 
-    /// At most `limit` bytes, which is between [`SMALLEST`] and [`LARGEST`].
+    /// At most `limit` bytes, between 1200 and [`LARGEST`].
     #[must_use]
     pub fn at_most(self, limit: u16) -> Self {
         let limit = limit.clamp(SMALLEST, LARGEST);
@@ -54,7 +54,7 @@ impl Datagrams {
     }
 
     /// The largest that is tried to this peer, in bytes.
-    pub fn to(self, peer: IpAddr) -> u16 {
+    pub(super) fn to(self, peer: IpAddr) -> u16 {
         if is_here(peer) { self.here } else { self.elsewhere }
     }
 

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
 
-use super::{OpenStream, STREAM_WINDOW};
+use super::config::STREAM_WINDOW;
+use super::grant::OpenStream;
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
 /// STOP_SENDING: "I read no more; all is well."
@@ -26,8 +27,8 @@ pub struct Stream {
     finished: bool,
     /// Made only for half-closed streams: it costs an allocation.
     stopped: Option<Stopped>,
-    /// Held for its drop.
-    pub(super) open: Option<OpenStream>,
+    /// Counts a stream that an agent accepted; held for its drop.
+    _counted: Option<OpenStream>,
 }
 
 impl fmt::Debug for Stream {
@@ -40,8 +41,12 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    pub(super) fn new(send: quinn::SendStream, recv: quinn::RecvStream) -> Self {
-        Self { send, recv, finished: false, stopped: None, open: None }
+    pub(super) const fn new(
+        send: quinn::SendStream,
+        recv: quinn::RecvStream,
+        counted: Option<OpenStream>,
+    ) -> Self {
+        Self { send, recv, finished: false, stopped: None, _counted: counted }
     }
 
     pub(crate) fn id(&self) -> u64 {

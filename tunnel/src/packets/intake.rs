@@ -1,97 +1,19 @@
-//! What the connections of a stream are called, and what a packet means.
+//! What a received packet means.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use tunnel_proto::packet::Packet;
 use tunnel_proto::refusal::Refusal;
 
-use super::conn::{Conn, Member};
-use super::dial::Asked;
-use super::{Mux, Role};
+use super::conn::Conn;
+use super::dial::PacketDial;
+use super::member::Member;
+use super::mux::{MAX_CONNECTIONS, Mux, Role};
 use crate::duplex::{Broken, End};
-use crate::transport::DialFailure;
-
-/// Connections of one stream, those being closed included.
-const MAX_CONNECTIONS: usize = 1 << 16;
-
-/// Where the answer to a dial goes.
-pub(super) type Answer = oneshot::Sender<Result<Member, DialFailure>>;
-
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    conns: HashMap<i64, Arc<Conn>>,
-    /// Dials of ours, by the number that the answer will carry.
-    dials: HashMap<i64, Answer>,
-    /// Dials of the peer that are being made, by the peer's number.
-    asked: HashMap<i64, CancellationToken>,
-    /// The newest connection id that this side gave.
-    last_id: i64,
-    closed: Option<String>,
-}
-
-impl Table {
-    pub(super) fn why(&self) -> &str {
-        self.closed.as_deref().unwrap_or_default()
-    }
-
-    /// The first reason is the true one.
-    pub(super) fn set_closed(&mut self, why: &str) {
-        self.closed.get_or_insert_with(|| why.to_owned());
-    }
-
-    /// Remembers a dial of ours.
-    pub(super) fn dial(&mut self, random: i64, answer: Answer) -> Result<(), DialFailure> {
-        if let Some(why) = &self.closed {
-            return Err(DialFailure::Lost(why.clone()));
-        }
-        if self.conns.len() + self.dials.len() >= MAX_CONNECTIONS {
-            return Err(DialFailure::Busy);
-        }
-        self.dials.insert(random, answer);
-        Ok(())
-    }
-
-    /// Forgets a dial; whether it was still open.
-    pub(super) fn forget_dial(&mut self, random: i64) -> bool {
-        self.dials.remove(&random).is_some()
-    }
-
-    /// Remembers a connection made for the peer.
-    pub(super) fn insert(&mut self, conn: Arc<Conn>, random: i64) {
-        self.asked.remove(&random);
-        if self.closed.is_none() {
-            self.conns.insert(conn.id, conn);
-        } else {
-            conn.ended(Err(Broken::Lost(self.why().to_owned())));
-        }
-    }
-
-    pub(super) fn forget_asked(&mut self, random: i64) {
-        self.asked.remove(&random);
-    }
-
-    pub(super) fn remove(&mut self, id: i64) -> Option<Arc<Conn>> {
-        self.conns.remove(&id)
-    }
-
-    fn get(&self, id: i64) -> Option<Arc<Conn>> {
-        self.conns.get(&id).cloned()
-    }
-
-    /// The stream is over: everything that hung on it, to be told so.
-    pub(super) fn clear(&mut self) -> (Vec<Arc<Conn>>, Vec<Answer>) {
-        for (_, cancelled) in self.asked.drain() {
-            cancelled.cancel();
-        }
-        let conns = self.conns.drain().map(|(_, conn)| conn).collect();
-        (conns, self.dials.drain().map(|(_, answer)| answer).collect())
-    }
-}
+use crate::transport::error::DialFailure;
 
 /// What a packet leaves to be done.
 #[derive(Debug)]
@@ -99,7 +21,7 @@ pub(super) enum Taken {
     /// Nothing.
     Done,
     /// A dial of the peer, for somebody to make.
-    Asked(Asked),
+    Dial(PacketDial),
     /// So many bytes went into a queue that is this full, from 0 to 1.
     Queued { bytes: usize, fill: f64 },
 }
@@ -111,7 +33,7 @@ pub(super) struct OutOfPlace;
 impl Mux {
     /// Does what a packet says.
     pub(super) fn take(&self, packet: Packet) -> Result<Taken, OutOfPlace> {
-        match (packet, self.shared.role) {
+        match (packet, self.role()) {
             (Packet::Data { connect_id, data }, _) => {
                 let bytes = data.len();
                 return Ok(Taken::Queued { bytes, fill: self.take_data(connect_id, data) });
@@ -124,7 +46,7 @@ impl Mux {
                 self.take_answer(error, connect_id, random);
             }
             (Packet::DialRequest { protocol, address, random }, Role::Answerer) => {
-                return Ok(self.take_dial(protocol, address, random).map_or(Taken::Done, Taken::Asked));
+                return Ok(self.take_dial(protocol, address, random).map_or(Taken::Done, Taken::Dial));
             }
             (Packet::CloseDial { random }, Role::Answerer) => {
                 if let Some(cancelled) = self.table().asked.remove(&random) {
@@ -139,7 +61,7 @@ impl Mux {
                         answer.send(Err(DialFailure::Refused(Refusal::from_go("dial closed".to_owned()))));
                 }
             }
-            (Packet::Drain, Role::Dialer) => self.shared.peer_drains.cancel(),
+            (Packet::Drain, Role::Dialer) => self.state.peer_drains.cancel(),
             (Packet::Unknown(kind), _) => debug!(kind, "skipped a packet of a type unknown here"),
             (Packet::CloseRequest { .. } | Packet::DialRequest { .. }, Role::Dialer)
             | (Packet::CloseResponse { .. } | Packet::DialResponse { .. } | Packet::Drain, Role::Answerer) => {
@@ -156,18 +78,18 @@ impl Mux {
             self.refuse_data(connect_id);
             return 0.0;
         };
-        let why = match conn.receive(self, data) {
+        let why = match conn.receive(&self.state.backlog, data) {
             Ok(fill) => return fill,
             Err(why) => why,
         };
         debug!(connect_id, %why, "closed a connection that nobody reads");
-        if self.shared.role == Role::Answerer {
+        if self.role() == Role::Answerer {
             self.table().remove(connect_id);
         }
         // Whoever writes it must not wait for a turn, so it goes as control;
         // what was still to be sent for this connection is of no use any more.
         conn.ended(Err(why.clone()));
-        self.control(&match self.shared.role {
+        self.control(&match self.role() {
             Role::Dialer => Packet::CloseRequest { connect_id },
             Role::Answerer => Packet::CloseResponse { error: why.to_string(), connect_id },
         });
@@ -177,7 +99,7 @@ impl Mux {
     /// Data of a connection that is not there, or not any more.
     fn refuse_data(&self, connect_id: i64) {
         // Full queues drop answers to nonsense; whoever sends it is not reading.
-        let _ = match self.shared.role {
+        let _ = match self.role() {
             // Zero is no connection. Go's client sends it, and expects nothing.
             _ if connect_id == 0 => true,
             Role::Dialer => self.control(&Packet::CloseRequest { connect_id }),
@@ -243,7 +165,7 @@ impl Mux {
         }
     }
 
-    fn take_dial(&self, protocol: String, address: String, random: i64) -> Option<Asked> {
+    fn take_dial(&self, protocol: String, address: String, random: i64) -> Option<PacketDial> {
         let mut table = self.table();
         // Counts dials that fail as well, as Konnectivity's agents do.
         table.last_id += 1;
@@ -257,7 +179,8 @@ impl Mux {
         let cancelled = CancellationToken::new();
         table.asked.insert(random, cancelled.clone());
         drop(table);
-        Some(Asked::new(self.clone(), protocol, address, (random, connect_id), cancelled))
+        let answered = false;
+        Some(PacketDial { protocol, address, mux: self.clone(), random, connect_id, cancelled, answered })
     }
 }
 

@@ -1,0 +1,218 @@
+//! The state of a packet stream, which its connections and its driver share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tunnel_proto::packet::Packet;
+
+use super::conn::{Backlog, Conn, Limits, lock};
+use super::member::Member;
+use super::outgoing::Outgoing;
+use crate::duplex::Broken;
+use crate::transport::error::DialFailure;
+
+/// Packets that wait to be sent and open or close something, or answer
+/// nonsense. A peer that reads has none; one that does not gets no more dials.
+const MAX_CONTROL: usize = 1024;
+
+/// How long a peer may take nothing before dials are better sent elsewhere. A
+/// window that is full for a moment is how bulk transfers look.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// Connections of one stream, those being closed included.
+pub(super) const MAX_CONNECTIONS: usize = 1 << 16;
+
+/// Where the answer to a dial goes.
+pub(super) type AnswerSender = oneshot::Sender<Result<Member, DialFailure>>;
+
+/// What this side of the stream does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Asks for connections: a server towards an agent.
+    Dialer,
+    /// Makes them: an agent, or a server towards a client.
+    Answerer,
+}
+
+/// One stream of packets. Clones are the same stream.
+#[derive(Debug, Clone)]
+pub struct Mux {
+    pub(super) state: Arc<MuxState>,
+}
+
+#[derive(Debug)]
+pub(super) struct MuxState {
+    role: Role,
+    pub(super) backlog: Backlog,
+    // Neither lock is held while the other, or a connection's, is taken.
+    table: Mutex<Table>,
+    outgoing: Mutex<Outgoing>,
+    pub(super) peer_drains: CancellationToken,
+    pub(super) stop: CancellationToken,
+    pub(super) closed: CancellationToken,
+}
+
+impl Mux {
+    pub(super) fn new(role: Role, limits: Limits) -> Self {
+        Self {
+            state: Arc::new(MuxState {
+                role,
+                backlog: Backlog::new(limits),
+                table: Mutex::default(),
+                outgoing: Mutex::default(),
+                peer_drains: CancellationToken::new(),
+                stop: CancellationToken::new(),
+                closed: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Whether the peer has taken nothing for a while, though something waits.
+    pub fn is_stuck(&self) -> bool {
+        self.outgoing().blocked.is_some_and(|since| since.elapsed() >= STUCK)
+    }
+
+    /// What this side of the stream does.
+    pub(crate) fn role(&self) -> Role {
+        self.state.role
+    }
+
+    /// Tells the peer that this side wants no more dials.
+    pub fn say_drain(&self) {
+        self.control(&Packet::Drain);
+    }
+
+    /// Waits until the peer has said that it wants no more dials. Cancel safe.
+    pub async fn peer_drains(&self) {
+        self.state.peer_drains.cancelled().await;
+    }
+
+    /// Ends the stream and all its connections at once.
+    pub fn close(&self, why: &str) {
+        self.table().set_closed(why);
+        self.state.stop.cancel();
+    }
+
+    /// Waits until the stream is over, and says why. Cancel safe.
+    pub async fn closed(&self) -> String {
+        self.state.closed.cancelled().await;
+        self.table().why().to_owned()
+    }
+
+    /// Queues a packet that goes ahead of data; `false` when too many wait.
+    pub(super) fn control(&self, packet: &Packet) -> bool {
+        let mut outgoing = self.outgoing();
+        if outgoing.control.len() >= MAX_CONTROL {
+            return false;
+        }
+        outgoing.control.push_back((packet.kind(), packet.encode()));
+        outgoing.wake();
+        true
+    }
+
+    /// Takes a control packet back; whether it had not been sent yet.
+    pub(super) fn unsay(&self, packet: &Bytes) -> bool {
+        let mut outgoing = self.outgoing();
+        let at = outgoing.control.iter().position(|(_, queued)| queued == packet);
+        at.is_some_and(|at| outgoing.control.remove(at).is_some())
+    }
+
+    /// A connection has something to send.
+    pub(super) fn ready(&self, conn: Arc<Conn>) {
+        let mut outgoing = self.outgoing();
+        outgoing.ready.push_back(conn);
+        outgoing.wake();
+    }
+
+    /// A connection is to be looked at again at `at`.
+    pub(super) fn delay(&self, at: Instant, conn: Arc<Conn>) {
+        let mut outgoing = self.outgoing();
+        outgoing.delayed.push((at, conn));
+        outgoing.wake();
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.state.table)
+    }
+
+    pub(super) fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        lock(&self.state.outgoing)
+    }
+}
+
+/// The connections of a stream and their names.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) conns: HashMap<i64, Arc<Conn>>,
+    /// Dials of ours, by the number that the answer will carry.
+    pub(super) dials: HashMap<i64, AnswerSender>,
+    /// Dials of the peer that are being made, by the peer's number.
+    pub(super) asked: HashMap<i64, CancellationToken>,
+    /// The newest connection id that this side gave.
+    pub(super) last_id: i64,
+    closed: Option<String>,
+}
+
+impl Table {
+    pub(super) fn why(&self) -> &str {
+        self.closed.as_deref().unwrap_or_default()
+    }
+
+    /// The first reason is the true one.
+    pub(super) fn set_closed(&mut self, why: &str) {
+        self.closed.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Remembers a dial of ours.
+    pub(super) fn dial(&mut self, random: i64, answer: AnswerSender) -> Result<(), DialFailure> {
+        if let Some(why) = &self.closed {
+            return Err(DialFailure::Lost(why.clone()));
+        }
+        if self.conns.len() + self.dials.len() >= MAX_CONNECTIONS {
+            return Err(DialFailure::Busy);
+        }
+        self.dials.insert(random, answer);
+        Ok(())
+    }
+
+    /// Forgets a dial; whether it was still open.
+    pub(super) fn forget_dial(&mut self, random: i64) -> bool {
+        self.dials.remove(&random).is_some()
+    }
+
+    /// Remembers a connection made for the peer.
+    pub(super) fn insert(&mut self, conn: Arc<Conn>, random: i64) {
+        self.asked.remove(&random);
+        if self.closed.is_none() {
+            self.conns.insert(conn.id, conn);
+        } else {
+            conn.ended(Err(Broken::Lost(self.why().to_owned())));
+        }
+    }
+
+    pub(super) fn forget_asked(&mut self, random: i64) {
+        self.asked.remove(&random);
+    }
+
+    pub(super) fn remove(&mut self, id: i64) -> Option<Arc<Conn>> {
+        self.conns.remove(&id)
+    }
+
+    pub(super) fn get(&self, id: i64) -> Option<Arc<Conn>> {
+        self.conns.get(&id).cloned()
+    }
+
+    /// The stream is over: everything that hung on it, to be told so.
+    pub(super) fn clear(&mut self) -> (Vec<Arc<Conn>>, Vec<AnswerSender>) {
+        for (_, cancelled) in self.asked.drain() {
+            cancelled.cancel();
+        }
+        let conns = self.conns.drain().map(|(_, conn)| conn).collect();
+        (conns, self.dials.drain().map(|(_, answer)| answer).collect())
+    }
+}

@@ -1,0 +1,74 @@
+//! How tunnels and dials fail, on every link.
+
+use tunnel_proto::refusal::Refusal;
+
+use crate::duplex::Broken;
+
+/// A tunnel that could not be established.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The configuration does not allow it.
+    #[error("{0}")]
+    Config(String),
+    /// There was no connection, or it was lost.
+    #[error("{0}")]
+    Lost(String),
+    /// One side did not accept the other's certificate, or did not speak TLS.
+    #[error("tls: {0}")]
+    Tls(String),
+    /// The peer refused the tunnel.
+    #[error("{0}")]
+    Rejected(String),
+    /// The handshake took too long.
+    #[error("timed out")]
+    Timeout,
+}
+
+impl HandshakeError {
+    /// The name in metrics and logs.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "config",
+            Self::Lost(_) => "lost",
+            Self::Tls(_) => "tls",
+            Self::Rejected(_) => "rejected",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Why a tunnel is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TunnelClosed(pub String);
+
+/// Why a server's dial came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DialFailure {
+    /// The agent named the reason.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The agent's answer makes no sense.
+    #[error("{0}")]
+    BadAnswer(String),
+    /// The agent is at its limit of streams, or reads nothing.
+    #[error("the agent takes no more dials")]
+    Busy,
+    /// The dial's stream broke. The tunnel may live.
+    #[error("{0}")]
+    Broken(String),
+    /// The tunnel is over.
+    #[error("tunnel lost: {0}")]
+    Lost(String),
+}
+
+impl From<Broken> for DialFailure {
+    fn from(error: Broken) -> Self {
+        match error {
+            Broken::Stopped => Self::Busy,
+            Broken::Protocol(why) => Self::BadAnswer(why),
+            Broken::Lost(why) => Self::Lost(why),
+            Broken::Reset | Broken::Overflow { .. } | Broken::Io(_) => Self::Broken(error.to_string()),
+        }
+    }
+}

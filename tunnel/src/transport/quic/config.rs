@@ -1,0 +1,77 @@
+//! The settings of connections and endpoints.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{IdleTimeout, VarInt};
+
+use super::congestion;
+
+/// Bytes of one stream that may be unread at its receiver. quinn takes the window before
+/// a round-trip time is known, so one value serves all distances. At a round trip of
+/// 20 ms it carries 150 MB/s, at 80 ms 39 MB/s. Below, far tunnels are slower in
+/// proportion; above, each stalled reader pins more of the process's budget
+/// ([`Budget`](crate::relay::Budget)).
+pub(super) const STREAM_WINDOW: u32 = 3 << 20;
+
+/// Bytes of one tunnel that are sent and not yet acknowledged.
+const SEND_WINDOW: u64 = 8 << 20;
+
+/// A peer that is silent for this long is gone, and streams with it. Heartbeats
+/// on the control stream notice sooner that something is wrong, and new work goes
+/// elsewhere then ([`Patience`](crate::liveness::Patience)).
+const IDLE_TIMEOUT_MS: u32 = 70_000;
+
+/// The search for the largest datagram ends with steps of this part of it, or of
+/// [`LEAST_STEP`] bytes: each costs a new tunnel a probe.
+const LAST_STEP: u16 = 40;
+
+/// quinn's own choice.
+const LEAST_STEP: u16 = 20;
+
+/// The settings of one connection. `streams` is the peer's first grant, `datagram` the
+/// largest datagram that is tried.
+pub(super) fn transport_config(
+    streams: u32,
+    keep_alive: Option<Duration>,
+    datagram: u16,
+) -> Arc<quinn::TransportConfig> {
+    let mut acks = quinn::AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(10)).max_ack_delay(Some(Duration::from_millis(5)));
+    let mut mtu = quinn::MtuDiscoveryConfig::default();
+    mtu.upper_bound(datagram).minimum_change(LEAST_STEP.max(datagram / LAST_STEP));
+
+    let mut config = quinn::TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        // More than all streams together may hold, so that stalled readers
+        // cannot use it up for the others.
+        .receive_window(VarInt::MAX)
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(keep_alive)
+        .initial_rtt(Duration::from_millis(50))
+        .datagram_receive_buffer_size(None)
+        .allow_spin(false)
+        .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::<congestion::Config>::default())
+        .mtu_discovery_config(Some(mtu));
+    Arc::new(config)
+}
+
+/// Configuration of an end: what it takes, and what stateless resets are made with.
+pub(super) fn endpoint_config(
+    datagram: u16,
+    reset_key: Option<&Arc<ring::hmac::Key>>,
+) -> io::Result<quinn::EndpointConfig> {
+    let mut config = match reset_key {
+        Some(key) => quinn::EndpointConfig::new(Arc::clone(key) as _),
+        None => quinn::EndpointConfig::default(),
+    };
+    // Peers are told of it and send none that are larger.
+    config.max_udp_payload_size(datagram).map_err(io::Error::other)?;
+    Ok(config)
+}

@@ -1,0 +1,204 @@
+//! Both ends' sockets: servers accept tunnels there, agents dial from there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+
+use super::config::{endpoint_config, transport_config};
+use super::datagrams::{Datagrams, is_here};
+use super::grant::FIRST_STREAMS;
+use super::ids::Ids;
+use super::socket::Socket;
+use super::stream::Stream;
+use super::tunnel::Tunnel;
+use crate::tls::Secret;
+use crate::transport::error::HandshakeError;
+
+/// Wanted size of the UDP socket's buffers; the kernel may give less.
+const UDP_BUFFER: usize = 4 << 20;
+
+/// Least time between two stateless resets of a server: none. A restarted one has
+/// one to send for each of its predecessor's agents, at their next sign of life,
+/// many of which come in one moment. Nobody else gets any: what is answered has a
+/// connection id that only our key makes, and is longer than the answer.
+const RESET_INTERVAL: Duration = Duration::ZERO;
+
+/// Keeps a NAT's mapping alive; only the agent is behind one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Binds a UDP socket with large buffers.
+///
+/// # Errors
+/// When the address is not available.
+pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(addr),
+        socket2::Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
+    // As much as the kernel allows; less is slower, not wrong.
+    let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+    let _ = socket.set_send_buffer_size(UDP_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+fn end(
+    config: quinn::EndpointConfig,
+    server: Option<quinn::ServerConfig>,
+    socket: std::net::UdpSocket,
+) -> io::Result<quinn::Endpoint> {
+    let socket = Socket::new(socket)?;
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(quinn::TokioRuntime))
+}
+
+/// The server's end: accepts tunnels.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: quinn::Endpoint,
+    /// For agents on this host, and for all others.
+    here: Arc<quinn::ServerConfig>,
+    elsewhere: Arc<quinn::ServerConfig>,
+}
+
+impl Listener {
+    /// `secret` has to stay the same when the server restarts: with it, a new
+    /// process can tell the agents of its predecessor that their tunnels are gone
+    /// (stateless reset, RFC 9000 section 10.3), and they come back at once.
+    ///
+    /// # Errors
+    /// When the TLS configuration is not fit for QUIC (TLS 1.3), or the socket
+    /// cannot be used.
+    pub fn new(
+        socket: std::net::UdpSocket,
+        tls: Arc<rustls::ServerConfig>,
+        secret: &Secret,
+        datagrams: Datagrams,
+    ) -> io::Result<Self> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        // Strangers' first packets: bounded in number and bytes.
+        config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
+        let for_datagrams = |datagram| {
+            let mut config = config.clone();
+            config.transport_config(transport_config(1, None, datagram));
+            Arc::new(config)
+        };
+        let (here, elsewhere) = (for_datagrams(datagrams.here), for_datagrams(datagrams.elsewhere));
+        let reset_key = Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes()));
+        // Connection ids of a predecessor have to look like our own, or packets
+        // for them are dropped without the reset.
+        let ids = Ids::new(&reset_key);
+        let mut endpoint = endpoint_config(datagrams.largest(), Some(&reset_key))?;
+        endpoint.min_reset_interval(RESET_INTERVAL);
+        endpoint.cid_generator(move || Box::new(ids.clone()));
+        let endpoint = end(endpoint, Some(config), socket)?;
+        Ok(Self { endpoint, here, elsewhere })
+    }
+
+    /// The next agent that dials; `None` when the socket failed. Cancel safe.
+    pub async fn next(&self) -> Option<Incoming> {
+        let incoming = self.endpoint.accept().await?;
+        let config = if is_here(incoming.remote_address().ip()) { &self.here } else { &self.elsewhere };
+        Some(Incoming { incoming, config: Arc::clone(config) })
+    }
+
+    /// Waits until all tunnels are closed and their last words said. Cancel safe.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// An agent that dials.
+#[derive(Debug)]
+pub struct Incoming {
+    incoming: quinn::Incoming,
+    config: Arc<quinn::ServerConfig>,
+}
+
+impl Incoming {
+    /// Where it is, as far as it says.
+    pub fn from(&self) -> SocketAddr {
+        self.incoming.remote_address()
+    }
+
+    /// Finishes the handshake and takes the control stream.
+    ///
+    /// Cancel safe: dropping it refuses the agent. The caller limits its time.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn accept(self) -> Result<(Tunnel, Stream), HandshakeError> {
+        let connecting = self.incoming.accept_with(self.config).map_err(handshake_error)?;
+        let connection = connecting.await.map_err(handshake_error)?;
+        let (send, recv) = connection.accept_bi().await.map_err(handshake_error)?;
+        Ok((Tunnel::new(connection), control(send, recv)))
+    }
+}
+
+/// The agent's end: a socket from which tunnels are opened.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    endpoint: quinn::Endpoint,
+    datagrams: Datagrams,
+}
+
+impl Dialer {
+    /// From this address.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
+    pub fn new(from: SocketAddr, datagrams: Datagrams) -> io::Result<Self> {
+        let config = endpoint_config(datagrams.largest(), None)?;
+        let endpoint = end(config, None, bind_udp(from)?)?;
+        Ok(Self { endpoint, datagrams })
+    }
+
+    /// Dials a server, and opens the control stream.
+    ///
+    /// Cancel safe: dropping it gives the attempt up. The caller limits its time.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn connect(
+        &self,
+        addr: SocketAddr,
+        name: &str,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<(Tunnel, Stream), HandshakeError> {
+        let crypto =
+            QuicClientConfig::try_from(tls).map_err(|error| HandshakeError::Tls(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        let datagram = self.datagrams.to(addr.ip());
+        config.transport_config(transport_config(FIRST_STREAMS, Some(KEEP_ALIVE), datagram));
+        let connecting = self
+            .endpoint
+            .connect_with(config, addr, name)
+            .map_err(|error| HandshakeError::Config(error.to_string()))?;
+        let connection = connecting.await.map_err(handshake_error)?;
+        let (send, recv) = connection.open_bi().await.map_err(handshake_error)?;
+        Ok((Tunnel::new(connection), control(send, recv)))
+    }
+}
+
+/// The control stream, whose few bytes go before those of all others: however
+/// many streams wait for their turn on a slow network, heartbeats do not.
+fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
+    // Fails only on a stream that has ended.
+    let _ = send.set_priority(1);
+    Stream::new(send, recv, None)
+}
+
+fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
+    // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
+    if let quinn::ConnectionError::TransportError(transport) = &error
+        && (0x100..0x200).contains(&u64::from(transport.code))
+    {
+        return HandshakeError::Tls(error.to_string());
+    }
+    HandshakeError::Lost(error.to_string())
+}

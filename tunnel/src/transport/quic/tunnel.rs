@@ -1,0 +1,83 @@
+//! One QUIC connection between an agent and a server.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::VarInt;
+
+use super::congestion;
+use super::grant::Grant;
+use super::probe::is_port_closed;
+use super::stream::Stream;
+use crate::transport::error::{DialFailure, TunnelClosed};
+
+/// One QUIC connection.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    connection: quinn::Connection,
+    grant: Arc<Grant>,
+}
+
+impl Tunnel {
+    pub(super) fn new(connection: quinn::Connection) -> Self {
+        Self { connection, grant: Arc::default() }
+    }
+
+    /// Where the peer is.
+    pub fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Datagrams received from the peer so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
+    }
+
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Asks the peer's kernel whether anything listens on the peer's port; see
+    /// [`is_port_closed`]. Cancel safe.
+    pub(crate) async fn is_port_closed(&self) -> bool {
+        is_port_closed(self.remote()).await
+    }
+
+    pub(crate) fn nudge(&self) {
+        congestion::nudge(&self.connection);
+    }
+
+    /// Servers: opens a stream without a dial in it, as [`Tunnel::dial`] does first. Waits
+    /// while the agent allows no more streams. Cancel safe.
+    ///
+    /// [`Tunnel::dial`]: crate::transport::Tunnel::dial
+    ///
+    /// # Errors
+    /// When the tunnel is gone or the agent refuses.
+    pub async fn open(&self) -> Result<Stream, DialFailure> {
+        let (send, recv) = self.connection.open_bi().await.map_err(|e| DialFailure::Lost(e.to_string()))?;
+        Ok(Stream::new(send, recv, None))
+    }
+
+    /// Agents: the next stream of the server, of which nothing was read. Cancel safe.
+    ///
+    /// # Errors
+    /// When the tunnel is over.
+    pub async fn accept(&self) -> Result<Stream, TunnelClosed> {
+        let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(e.to_string()))?;
+        let (counted, more) = self.grant.take();
+        if let Some(more) = more {
+            self.connection.set_max_concurrent_bi_streams(more.into());
+        }
+        Ok(Stream::new(send, recv, Some(counted)))
+    }
+
+    pub(crate) fn close(&self, why: &str) {
+        self.connection.close(VarInt::from_u32(0), why.as_bytes());
+    }
+
+    pub(crate) async fn closed(&self) -> TunnelClosed {
+        TunnelClosed(self.connection.closed().await.to_string())
+    }
+}
