@@ -59,12 +59,8 @@ pub struct Welcome {
     /// Number of servers that an agent should be connected to; 0 when not known.
     #[prost(uint32, tag = "3")]
     pub server_count: u32,
-    /// Their addresses (host:port); no server sends them.
-    #[prost(string, repeated, tag = "4")]
-    pub server_addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, tag = "5")]
     pub software: ::prost::alloc::string::String,
-    /// "alive": the server reads `Alive.next_ms`.
     #[prost(string, repeated, tag = "6")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -78,7 +78,6 @@ impl Konnectivity {
             &["service_method"],
         )?;
         let packets = PacketMetrics::make(make)?;
-        let requests = &["http_status_code", "reason"];
         Ok(Self {
             dial_duration: make.histogram(
                 "dial_duration_seconds",
@@ -118,34 +117,44 @@ impl Konnectivity {
                 "culled_leases_count",
                 "Count of expired leases that the lease garbage collection controller has culled.",
             )?,
-            lease_deletes: RequestMetrics::new(
-                make.counters(
-                    "lease_delete_total",
-                    "Count of lease delection calls by the garbage collection controller. Labeled by HTTP \
-                     status code and reason.",
-                    requests,
-                )?,
-                Some(make.histograms(
-                    "lease_delete_latency_seconds",
-                    "Latency of lease deletion calls by the garbage collection controller in seconds.",
-                    &requests[..1],
-                    prometheus::DEFAULT_BUCKETS,
-                )?),
-            ),
-            lease_lists: RequestMetrics::new(
-                make.counters(
-                    "lease_list_total",
-                    "Count of lease deletion calls by the garbage collection controller. Labeled by HTTP \
-                     status code and reason.",
-                    requests,
-                )?,
-                Some(make.histograms(
-                    "lease_list_latency_seconds",
-                    "Latency of lease list calls by the garbage collection controller in seconds.",
-                    &requests[..1],
-                    prometheus::DEFAULT_BUCKETS,
-                )?),
-            ),
+            lease_deletes: lease_deletes(make)?,
+            lease_lists: lease_lists(make)?,
         })
     }
+}
+
+fn lease_deletes(make: &mut Maker<'_>) -> Result<RequestMetrics> {
+    let requests = &["http_status_code", "reason"];
+    Ok(RequestMetrics::new(
+        make.counters(
+            "lease_delete_total",
+            "Count of lease delection calls by the garbage collection controller. Labeled by HTTP \
+             status code and reason.",
+            requests,
+        )?,
+        Some(make.histograms(
+            "lease_delete_latency_seconds",
+            "Latency of lease deletion calls by the garbage collection controller in seconds.",
+            &requests[..1],
+            prometheus::DEFAULT_BUCKETS,
+        )?),
+    ))
+}
+
+fn lease_lists(make: &mut Maker<'_>) -> Result<RequestMetrics> {
+    let requests = &["http_status_code", "reason"];
+    Ok(RequestMetrics::new(
+        make.counters(
+            "lease_list_total",
+            "Count of lease deletion calls by the garbage collection controller. Labeled by HTTP \
+             status code and reason.",
+            requests,
+        )?,
+        Some(make.histograms(
+            "lease_list_latency_seconds",
+            "Latency of lease list calls by the garbage collection controller in seconds.",
+            &requests[..1],
+            prometheus::DEFAULT_BUCKETS,
+        )?),
+    ))
 }
