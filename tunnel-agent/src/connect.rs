@@ -14,8 +14,8 @@ use tunnel_proto::message::{Hello, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
-use crate::fleet::Way;
 use crate::metrics::Metrics;
+use crate::way::Way;
 
 use links::Links;
 use token::{TokenError, read_token};

@@ -29,8 +29,8 @@ use crate::connect::{ConnectError, Connector};
 use crate::metrics::Metrics;
 use crate::serve::{Answer, Serving};
 use crate::session::{Session, SessionEvent};
+use crate::way::Way;
 
-pub(crate) use entries::Way;
 pub(crate) use standing::Servers;
 pub use tasks::Lookup;
 

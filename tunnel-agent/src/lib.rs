@@ -17,3 +17,4 @@ pub mod metrics;
 pub mod proxy;
 mod serve;
 mod session;
+mod way;

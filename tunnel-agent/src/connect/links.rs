@@ -17,8 +17,8 @@ use tunnel::transport::{HandshakeError, Opened, Tunnel, open_on_tcp};
 use super::ATTEMPT_LIMIT;
 use crate::cli::Transport;
 use crate::config::Config;
-use crate::fleet::Way;
 use crate::proxy::Proxies;
+use crate::way::Way;
 
 /// The name of gRPC in TLS, which is what a Konnectivity server speaks.
 const ALPN_GRPC: &[u8] = b"h2";

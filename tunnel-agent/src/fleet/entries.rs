@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::pace::Pace;
 use crate::config::ServerAddr;
+use crate::way::Way;
 
 /// A name is resolved again this often, give or take a fifth. The resolver of
 /// the system does not say for how long an answer holds.
@@ -21,26 +22,6 @@ const RESOLVE_LEAST: Duration = Duration::from_secs(1);
 
 /// Addresses of one name that are dialled.
 const MOST_ADDRESSES: usize = 64;
-
-/// One address of a server, and the name that its certificate has to be for. The
-/// unspecified address is that of a name which a proxy is to resolve.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Way {
-    pub(crate) addr: SocketAddr,
-    pub(crate) name: Arc<str>,
-}
-
-impl std::fmt::Display for Way {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.addr.ip().is_unspecified() {
-            write!(f, "{}:{}", self.name, self.addr.port())
-        } else if self.addr.ip().to_string() == *self.name {
-            write!(f, "{}", self.addr)
-        } else {
-            write!(f, "{} ({})", self.addr, self.name)
-        }
-    }
-}
 
 /// One place where servers may be.
 #[derive(Debug)]

@@ -21,9 +21,10 @@ use tokio::time::Instant;
 use tunnel::transport::Link;
 
 use super::demand::Demand;
-use super::entries::{Entries, Way};
+use super::entries::Entries;
 use super::pace::Pace;
 use crate::config::ServerAddr;
+use crate::way::Way;
 
 #[cfg(test)]
 mod tests;

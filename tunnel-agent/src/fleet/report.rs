@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use tunnel::transport::Greeted;
 
-use super::entries::Way;
 use super::plan::Purpose;
 use crate::config::ServerAddr;
 use crate::connect::ConnectError;
 use crate::session::SessionEvent;
+use crate::way::Way;
 
 /// What happened.
 #[derive(Debug)]

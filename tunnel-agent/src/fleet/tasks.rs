@@ -17,7 +17,7 @@ use crate::config::ServerAddr;
 use crate::connect::{Choice, Connector, Held};
 use crate::proxy::Proxies;
 
-use super::entries::Way;
+use crate::way::Way;
 
 /// How long a resolver may take.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);

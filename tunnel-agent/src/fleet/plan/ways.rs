@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
-use crate::fleet::entries::{Entries, Entry, Way};
+use crate::fleet::entries::{Entries, Entry};
+use crate::way::Way;
 
 /// Ways at once, whatever names resolve to.
 const MOST_WAYS: usize = 256;
