@@ -117,7 +117,7 @@ impl Process {
 /// Whose CPU time is read.
 #[derive(Debug, Clone, Copy)]
 enum Whose {
-    /// That of children that have ended.
+    /// Processor time of children that have ended.
     Ended,
     Own,
 }

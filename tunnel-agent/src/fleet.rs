@@ -45,14 +45,14 @@ use tasks::{Tasks, past_proxies, system_lookup};
 /// lookups and sessions, so that none waits long.
 const REPORTS: usize = 1024;
 
-/// What an embedded agent has that a program has not.
+/// Parts that only an embedded agent takes from its host program.
 #[derive(Clone, Default)]
 pub struct Means {
     /// A UDP socket that it shares with others for all its tunnels on QUIC;
     /// without one, each attempt has its own. Behind a load balancer that goes
     /// by ports, agents that share one all reach the same server.
     pub endpoint: Option<quic::Dialer>,
-    /// Who answers dials; targets are connected to if nobody does.
+    /// Answers dials; without it the agent connects to targets.
     pub answer: Option<Answer>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Sources {
     pub(crate) leases: Option<watch::Receiver<Option<u32>>>,
     /// How names are resolved; by the system if absent.
     pub(crate) lookup: Option<Lookup>,
-    /// What an embedded agent has besides.
+    /// Parts of an embedded agent.
     pub(crate) means: Means,
 }
 

@@ -32,7 +32,7 @@ pub type Answer = Arc<dyn Fn(Target, Stream) -> Pin<Box<dyn Future<Output = ()> 
 
 /// What it takes to serve connections; all of an agent's share it.
 pub(crate) struct Serving {
-    /// Who answers dials, if not the targets.
+    /// Answers dials in place of targets, if given.
     pub(crate) answer: Option<Answer>,
     pub(crate) metrics: Metrics,
     pub(crate) drain: Drain,

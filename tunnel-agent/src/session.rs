@@ -19,14 +19,14 @@ use crate::serve::Serving;
 /// before it read the notice fail.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 
-/// What becomes of a session.
+/// An event of a session.
 #[derive(Debug)]
 pub(crate) struct SessionEvent {
     /// The session's number.
     pub(crate) serial: u64,
     /// The server's id.
     pub(crate) server_id: String,
-    /// What happened. A session that is over reports [`Health::Dead`] last.
+    /// The event. A session that is over reports [`Health::Dead`] last.
     pub(crate) health: Health,
 }
 

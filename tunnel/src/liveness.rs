@@ -79,7 +79,7 @@ impl Patience {
     }
 }
 
-/// What a session learns of its peer.
+/// An event in the life of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// Nothing was received for [`Patience::suspect`].
@@ -114,7 +114,7 @@ impl Party {
 /// 32 of its items.
 type Say = mpsc::Sender<Box<Control>>;
 
-/// What the parts of this module know of the peer.
+/// Facts about the peer that the parts of this module share.
 #[derive(Debug)]
 struct Signs {
     /// When an agent's last promise ends.
@@ -255,8 +255,9 @@ impl Liveness {
         };
         tokio::select! {
             biased;
-            health = talk => health,
+            // First: the end of the tunnel says more than that of the control stream.
             closed = tunnel.closed() => Health::Dead(closed.to_string()),
+            health = talk => health,
             () = tunnel.peer_drains(), if !*drained => {
                 *drained = true;
                 Health::Draining("the peer drains".to_owned())

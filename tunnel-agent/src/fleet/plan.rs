@@ -13,7 +13,7 @@
 //! Whatever the reason, an attempt that finds another server is welcome, and one
 //! that finds a server that is held already costs nothing but itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,10 +26,14 @@ use super::pace::Pace;
 use crate::config::ServerAddr;
 use crate::way::Way;
 
+mod numbers;
+mod search;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod ways;
 
+use search::Search;
 use ways::{Standing, Ways};
 
 /// Attempts at once. Each is a handshake or two, and lasts ten seconds where
@@ -38,14 +42,6 @@ const AT_ONCE: usize = 16;
 
 /// Tunnels at once, whatever a load balancer brings.
 const MOST_HELD: usize = 256;
-
-/// Searches that lead to servers already held slow down when there were this
-/// many in a row per server wanted: behind a load balancer that picks at random
-/// the last server is all but sure to be found by then.
-const PATIENCE: u32 = 8;
-
-/// While on h2, QUIC is tried again this often (with `--transport=auto`).
-const UPGRADE: Duration = Duration::from_secs(600);
 
 /// A tunnel that lasted this long was a success: the next wait is short again.
 const LASTED: Duration = Duration::from_secs(10);
@@ -132,20 +128,6 @@ struct Held {
     upgrade: Option<Instant>,
 }
 
-/// The state of the search.
-#[derive(Debug)]
-struct Search {
-    in_flight: bool,
-    /// When the wait for the next one began, and how it is spread.
-    since: Instant,
-    random: f64,
-    /// A tunnel was lost: the next one is quick.
-    quick: bool,
-    failures: u32,
-    /// Searches in a row that found nothing new.
-    fruitless: u32,
-}
-
 /// A dial that may be made from a moment on.
 type Candidate = (Instant, Purpose, Way);
 
@@ -157,8 +139,6 @@ impl Plan {
         random: Random,
         now: Instant,
     ) -> Self {
-        let search =
-            Search { in_flight: false, since: now, random: 0.0, quick: false, failures: 0, fruitless: 0 };
         let mut plan = Self {
             manner,
             demand,
@@ -166,7 +146,7 @@ impl Plan {
             ways: Ways::default(),
             held: BTreeMap::new(),
             suspects: BTreeMap::new(),
-            search,
+            search: Search::new(now),
             serial: 0,
             stopped: false,
             random,
@@ -212,14 +192,6 @@ impl Plan {
     /// Whether no more work is begun.
     pub(super) const fn is_stopped(&self) -> bool {
         self.stopped
-    }
-
-    /// Servers held, and how many there should be: as many as are said to be, or
-    /// as the addresses lead to, whichever is more.
-    pub(super) fn numbers(&self) -> (usize, usize) {
-        let unresolved = self.entries.iter().filter(|entry| entry.is_unresolved());
-        let expected = self.expected_behind_ways() + unresolved.count();
-        (self.held.len(), expected.max(self.demand.count()))
     }
 
     /// Ids of the servers held.
@@ -392,39 +364,6 @@ impl Plan {
         }
     }
 
-    fn next_upgrade(&mut self, link: Link, now: Instant) -> Option<Instant> {
-        let wanted = self.manner.upgrades && link == Link::H2;
-        wanted.then(|| self.later(now))
-    }
-
-    /// When an upgrade is tried again.
-    fn later(&mut self, now: Instant) -> Instant {
-        now + UPGRADE.mul_f64(0.9 + 0.2 * (self.random)())
-    }
-
-    fn postpone_upgrade(&mut self, server_id: &str, now: Instant) {
-        let later = self.later(now);
-        if let Some(held) = self.held.get_mut(server_id) {
-            // Another tunnel may be there by now, which needs none.
-            held.upgrade = held.upgrade.map(|_| later);
-        }
-    }
-
-    /// The wait for the next search begins, after one that reached a server.
-    fn search_again(&mut self, now: Instant) {
-        self.search.since = now;
-        self.search.random = (self.random)();
-        self.search.quick = false;
-        self.search.failures = 0;
-    }
-
-    /// A tunnel was lost: something may have taken its place.
-    fn hurry(&mut self, now: Instant) {
-        self.search_again(now);
-        self.search.quick = true;
-        self.search.fruitless = 0;
-    }
-
     /// All dials that are not in flight, with the time from which they are due.
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
@@ -450,54 +389,6 @@ impl Plan {
             candidates.push((at, Purpose::Search, way));
         }
         candidates
-    }
-
-    /// The way to search on: one that leads to a server, tried longest ago.
-    fn searchable(&self) -> Option<Way> {
-        let leads = |way: &&Way| matches!(self.standing(way), Standing::Holds | Standing::Alias);
-        self.ways.by_last_try().find(leads).cloned()
-    }
-
-    /// From when on to search; `None` when all servers are held.
-    fn next_search(&self) -> Option<Instant> {
-        let (wanted, search, pace) = (self.demand.count(), &self.search, self.manner.pace);
-        let active = self.held.values().filter(|held| !held.draining).count();
-        let enough = active >= wanted && !self.manner.forever;
-        if search.in_flight || enough || self.held.len() >= MOST_HELD {
-            return None;
-        }
-        let wait = if search.failures > 0 || search.quick {
-            pace.backoff(search.failures, search.random)
-        } else if self.manner.forever {
-            pace.steady(search.random)
-        } else if active + self.missing() >= wanted {
-            // Those missing have an address, which is dialled for itself.
-            pace.slowed(u32::MAX, search.random)
-        } else {
-            let patience = PATIENCE.saturating_mul(u32::try_from(wanted).unwrap_or(u32::MAX));
-            pace.slowed(search.fruitless.saturating_sub(patience), search.random)
-        };
-        Some(search.since + wait)
-    }
-
-    fn missing(&self) -> usize {
-        self.ways.iter().filter(|way| self.standing(way) == Standing::Missing).count()
-    }
-
-    /// Servers that the known addresses lead to, as far as one knows.
-    fn expected_behind_ways(&self) -> usize {
-        let mut servers = BTreeSet::new();
-        let mut unknown = 0;
-        for way in self.ways.iter() {
-            match (self.standing(way), self.ways.leads(way)) {
-                (Standing::Gone | Standing::Doubtful, _) => {}
-                (Standing::Holds | Standing::Alias | Standing::Missing, Some(id)) => {
-                    servers.insert(id);
-                }
-                (Standing::Holds | Standing::Alias | Standing::Missing, None) => unknown += 1,
-            }
-        }
-        servers.len() + unknown
     }
 
     fn standing(&self, way: &Way) -> Standing {

@@ -1,4 +1,4 @@
-//! What the fleet's task is told by its attempts, look-ups and sessions.
+//! Reports of attempts, look-ups and sessions to the fleet's task.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use crate::connect::ConnectError;
 use crate::session::SessionEvent;
 use crate::way::Way;
 
-/// What happened.
+/// One report.
 #[derive(Debug)]
 pub(super) enum Report {
     /// A name was resolved, or why not.

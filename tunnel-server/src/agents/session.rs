@@ -37,7 +37,7 @@ const STRANGERS: usize = 1024;
 /// Longest agent id, in bytes: that of a DNS name, as nodes have them.
 const MAX_AGENT_ID: usize = 253;
 
-/// What takes agents in. Clones share their limits.
+/// Takes agents in. Clones share their limits.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     /// Where agents are registered.

@@ -20,7 +20,7 @@ const BUSY: Duration = Duration::from_millis(500);
 /// are shorter, and cost no heartbeat.
 const SETTLED: Duration = Duration::from_millis(250);
 
-/// What an agent says.
+/// A heartbeat to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heartbeat {
     /// Time until the next heartbeat at the latest.
@@ -60,7 +60,7 @@ impl Pace {
         self.due = self.due.min(now + SETTLED);
     }
 
-    /// What is to be said at `now`, with or without streams, after so many datagrams.
+    /// The heartbeat to send at `now`, if one is due. `received` counts all datagrams so far.
     pub(super) fn speak(&mut self, now: Instant, received: u64, has_streams: bool) -> Option<Heartbeat> {
         let pace = if has_streams { self.busy } else { self.idle };
         let next = match self.promised {
