@@ -204,8 +204,8 @@ fn frame(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
     let mut out = BytesMut::with_capacity(2 + length);
     out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
-    // Fails only on a buffer that cannot grow.
-    let _ = message.encode(&mut out);
+    // `encode` would compute the length once more, to check the room reserved above.
+    message.encode_raw(&mut out);
     out.freeze()
 }
 
