@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
-use tunnel::transport::{DialFailure, Link, Tunnel};
+use tunnel::transport::{DialFailure, Tunnel};
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
@@ -29,11 +29,16 @@ const UNTAKEN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Dialed {
     /// Its bytes.
-    pub stream: Stream,
-    /// The link it came over.
-    pub link: Link,
+    pub stream: CountedStream,
     /// The agent that made it.
     pub agent: Arc<AgentTunnel>,
+}
+
+/// A stream that counts as open while it lives. Every idle connection keeps one.
+#[derive(Debug)]
+pub struct CountedStream {
+    /// The stream.
+    pub stream: Stream,
     _count: StreamGuard,
     _streams: GaugeGuard,
 }
@@ -78,7 +83,8 @@ impl Dialer {
         let result = self.dial_within(id, target, began + self.limit).await;
         match result {
             Ok((dialed, times)) => {
-                self.metrics.dialed(dialed.link, &DialTimes { total: began.elapsed(), ..times });
+                self.metrics
+                    .dialed(dialed.stream.stream.link(), &DialTimes { total: began.elapsed(), ..times });
                 Ok(dialed)
             }
             Err(error) => {
@@ -173,7 +179,7 @@ impl Dialer {
             answer: opened.elapsed(),
             total: asking.began.elapsed(),
         };
-        Ok((Dialed { link: stream.link(), stream, agent, _count: count, _streams: streams }, times))
+        Ok((Dialed { stream: CountedStream { stream, _count: count, _streams: streams }, agent }, times))
     }
 
     async fn exchange(&self, agent: &AgentTunnel, asking: &Asking<'_>) -> Result<Answered, DialError> {

@@ -31,7 +31,7 @@ use tunnel::socket::Socket;
 
 use self::carried::Carried;
 use crate::cli::Mode;
-use crate::dial::{Dialed, Dialer};
+use crate::dial::{CountedStream, Dialer};
 use crate::metrics::Metrics;
 
 /// Time for everything before the dial: TLS, the request head.
@@ -261,12 +261,12 @@ async fn watched<C: Duplex, T>(client: &mut C, dial: impl Future<Output = T>) ->
 }
 
 /// Stays until the agent has all that a client sent before it left.
-async fn settle(mut dialed: Dialed, drain: &Drain) {
+async fn settle(mut counted: CountedStream, drain: &Drain) {
     tokio::select! {
         biased;
         () = drain.killed() => {}
         // One that takes nothing for so long is cut.
-        _ = timeout(SETTLE_LIMIT, dialed.stream.settle(drain.has_started())) => {}
+        _ = timeout(SETTLE_LIMIT, counted.stream.settle(drain.has_started())) => {}
     }
 }
 

@@ -11,12 +11,12 @@ use tunnel::relay::relay;
 
 use super::record::Record;
 use super::{HOLD, settle};
-use crate::dial::Dialed;
+use crate::dial::{CountedStream, Dialed};
 
 /// A client and the stream that carries its connection.
 pub(super) struct Carried<C> {
     client: C,
-    dialed: Dialed,
+    counted: CountedStream,
     record: Record,
 }
 
@@ -24,28 +24,29 @@ impl<C: Duplex> Carried<C> {
     /// The client was told that it is connected.
     pub(super) fn new(client: C, dialed: Dialed, mut record: Record) -> Box<Self> {
         record.established();
-        Box::new(Self { client, dialed, record })
+        // The record has the agent.
+        Box::new(Self { client, counted: dialed.stream, record })
     }
 
     /// Relays until both directions are over or the drain kills, and then stays
     /// until the agent has all that the client sent.
     pub(super) async fn run(mut self: Box<Self>) {
-        let Self { client, dialed, record } = &mut *self;
+        let Self { client, counted, record } = &mut *self;
         let Record { server, kind, moved, .. } = record;
-        let meter = server.metrics.meter(*kind, dialed.link);
+        let meter = server.metrics.meter(*kind, counted.stream.link());
         let ending = tokio::select! {
             biased;
             () = server.drain.killed() => return client.abort(Abort::Now),
-            ending = relay(client, &mut dialed.stream, Some(HOLD), meter, moved) => ending,
+            ending = relay(client, &mut counted.stream, Some(HOLD), meter, moved) => ending,
         };
         record.ended(ending);
         Box::pin(self.leave()).await;
     }
 
     async fn leave(self: Box<Self>) {
-        let Self { client, dialed, record } = *self;
+        let Self { client, counted, record } = *self;
         let server = Arc::clone(&record.server);
         drop((record, client));
-        settle(dialed, &server.drain).await;
+        settle(counted, &server.drain).await;
     }
 }

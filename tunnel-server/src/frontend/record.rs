@@ -127,7 +127,7 @@ impl Record {
     /// An agent has connected; the client does not know it yet.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
         self.agent = Asked::Connected(Arc::clone(&dialed.agent));
-        self.link = Some(dialed.link);
+        self.link = Some(dialed.stream.stream.link());
         self.dial = Some(Microseconds::since(self.started));
     }
 
