@@ -147,6 +147,9 @@ async fn a_silent_tunnel_is_replaced_and_its_streams_come_back() {
     spec.patience = Some(SHORT);
     let agent = Agent::start(&cluster.pki, &wires.each_ref().map(|wire| wire.addr), &spec);
     cluster.server.wait_for_tunnels(1).await;
+    // Both ways have to be known for the same server's: a way that is cut before it led
+    // anywhere may be that of another one.
+    agent.wait_for_servers(1, 1).await;
     let echo = Target::echo(NODE).await;
     let mut old = cluster.server.connect(Frontend::ConnectMtls, &echo).await;
     ping(&mut old).await;
