@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tunnel_client::Connection;
 
-use crate::line_args::{LineArgs, share, time};
+use crate::line_args::{LineArgs, share};
 use crate::rig::Rig;
 
 /// Before a block counts: slow start takes a second, and the congestion window needs some losses to settle.
@@ -50,9 +50,6 @@ pub(crate) struct MeasureArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pings: u32,
     /// Time before the first block: an agent that finds its server far away makes its
-    /// tunnel on quic anew within it.
-    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = time)]
-    settle: Duration,
     /// Seconds of each block.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
@@ -107,8 +104,6 @@ struct Row {
 pub(crate) async fn run(args: &MeasureArgs) -> anyhow::Result<bool> {
     let network = args.line.network(0.0)?;
     let rig = Rig::start(network, &args.programs, &args.link).await?;
-    complain(&format!("{:?} for the agents to settle", args.settle));
-    sleep(args.settle).await;
     let mut all = Vec::new();
     for loss in &args.loss {
         let mut blocks = Vec::new();
