@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes on their way from one end to the other, in order. Empty and after [`Batch::shrink`],
+/// Bytes on their way from one end to the other, in order. Empty and after `shrink`,
 /// it owns no memory.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -61,8 +61,8 @@ impl Batch {
     }
 
     /// All chunks in one slice. After taking bytes from its front, call
-    /// [`Batch::advance_taken`].
-    pub fn as_mut_slice(&mut self) -> &mut [Bytes] {
+    /// `advance_taken`.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [Bytes] {
         self.chunks.make_contiguous()
     }
 
@@ -82,9 +82,9 @@ impl Batch {
         }
     }
 
-    /// Accounts for `n` bytes taken out through [`Batch::as_mut_slice`], and drops the chunks
+    /// Accounts for `n` bytes taken out through `as_mut_slice`, and drops the chunks
     /// emptied by that.
-    pub fn advance_taken(&mut self, n: usize) {
+    pub(crate) fn advance_taken(&mut self, n: usize) {
         self.len -= n;
         while self.chunks.front().is_some_and(Bytes::is_empty) {
             self.chunks.pop_front();
@@ -93,7 +93,7 @@ impl Batch {
 
     /// Copies many small chunks into one, for a batch that has to wait. A chunk of a few
     /// hundred bytes may pin the block of 64 KiB in which it was received.
-    pub fn compact(&mut self) {
+    pub(crate) fn compact(&mut self) {
         if self.chunks.len() > FEW_CHUNKS && self.len / self.chunks.len() < SMALL_CHUNK {
             let mut whole = BytesMut::with_capacity(self.len);
             self.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
@@ -109,7 +109,7 @@ impl Batch {
     }
 
     /// Frees the memory of an empty batch, for connections that become idle.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.chunks.is_empty() {
             self.chunks = VecDeque::new();
         }

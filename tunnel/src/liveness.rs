@@ -8,7 +8,7 @@
 //! | link | sign of life | dead |
 //! | --- | --- | --- |
 //! | h2 | an answer to the agent's ping, every 5 s | after 15 s |
-//! | quic | any datagram; agents send heartbeats that QUIC acknowledges ([`pace`]) | after 70 s, or when the process is found gone ([`vanished`]) |
+//! | quic | any datagram; agents send heartbeats that QUIC acknowledges (`pace`) | after 70 s, or when the process is found gone (`vanished`) |
 //! | konnectivity | HTTP/2 pings, in the link | as the link says |
 //!
 //! Only agents send heartbeats, so a server with thousands of them has no timer to run but

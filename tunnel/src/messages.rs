@@ -88,13 +88,13 @@ impl Messages {
         poll_fn(|cx| self.stream.poll_finish(cx, End::Fin)).await
     }
 
-    /// Waits until the peer gives the stream up ([`Stream::poll_cancelled`]). Cancel safe.
+    /// Waits until the peer gives the stream up. Cancel safe.
     pub async fn cancelled(&mut self) {
         poll_fn(|cx| self.stream.poll_cancelled(cx)).await;
     }
 
     /// Returns the stream. Bytes behind the last message are received next.
-    pub fn into_stream(mut self) -> Stream {
+    pub(crate) fn into_stream(mut self) -> Stream {
         self.stream.unread(self.deframer.into_rest());
         self.stream
     }

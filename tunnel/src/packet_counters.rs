@@ -88,7 +88,7 @@ impl StreamError {
     }
 
     /// The code of a status in gRPC's trailers; `None` for 0, which is no error.
-    pub const fn of_status(status: u16) -> Option<Self> {
+    pub(crate) const fn of_status(status: u16) -> Option<Self> {
         Some(match status {
             0 => return None,
             1 => Self::Canceled,

@@ -93,7 +93,7 @@ impl Socket {
 
     /// Whether the kernel knows the peer to be gone in both directions: a Unix peer that
     /// closed, a TCP peer that reset.
-    pub fn is_hung_up(&mut self) -> bool {
+    fn is_hung_up(&mut self) -> bool {
         // Reads the state of the last event. Makes no system call.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let ready = match &self.io {

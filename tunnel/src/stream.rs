@@ -92,7 +92,7 @@ impl Stream {
 
     /// Ready when the peer has reset the stream or reads no more. For the time before
     /// anything else is received.
-    pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_cancelled(cx),
             LinkStream::Quic(stream) => stream.poll_cancelled(cx),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the streams of one tunnel. [`Streams::some`] and [`Streams::none`] may have one
+/// Counts the streams of one tunnel. `some` and [`Streams::none`] may have one
 /// waiter each at a time.
 #[derive(Debug, Default)]
 pub struct Streams {

@@ -84,12 +84,12 @@ impl Mux {
     }
 
     /// Tells the peer that this side wants no more dials.
-    pub fn say_drain(&self) {
+    pub(crate) fn say_drain(&self) {
         self.control(&Packet::Drain);
     }
 
     /// Waits until the peer has said that it wants no more dials. Cancel safe.
-    pub async fn peer_drains(&self) {
+    pub(crate) async fn peer_drains(&self) {
         self.state.peer_drains.cancelled().await;
     }
 
