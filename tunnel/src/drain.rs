@@ -1,7 +1,7 @@
 //! The orderly end of a program: no new work, finish the old, then close.
 //!
-//! Every task is spawned here: each has a name, and the drain knows when the
-//! last one has ended. A panic ends one task, never the program.
+//! Every task is spawned here, under a name, so the drain knows when the last one has ended.
+//! A panic ends one task, never the program.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,24 +11,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug_span, trace};
 
-/// Time between the kill signal and giving up on tasks that ignore it.
+/// Time for tasks to end after the kill. Less cuts tasks that send their last bytes; more
+/// delays the exit of the program.
 const AFTER_KILL: Duration = Duration::from_secs(2);
 
-/// Two signals and a head count. Clones are the same drain.
+/// The signals to drain and to kill, and the tasks. Clones are the same drain.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     started: CancellationToken,
     killed: CancellationToken,
-    /// Connections: what a drain waits for.
+    /// Connections, for which a drain waits.
     connections: TaskTracker,
-    /// Everything else: accept loops, drivers, sessions.
+    /// All other tasks: accept loops, drivers, sessions.
     services: TaskTracker,
 }
 
-/// How a drain went.
+/// The outcome of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that had to be cut.
+    /// Number of connections cut.
     pub cut: usize,
 }
 
@@ -38,20 +39,20 @@ impl Drain {
         Self::default()
     }
 
-    /// Spawns a task that serves one connection. The drain waits for it; it
-    /// should watch [`Drain::killed`].
+    /// Spawns a task that serves one connection. The drain waits for it; the task has to end on
+    /// [`Drain::killed`].
     pub fn spawn_connection(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         trace!(what, "task starts");
-        // Without a span of its own: there are many, and each would keep it.
+        // Without a span: each of many connections would hold one.
         spawn(self.connections.track_future(task));
     }
 
-    /// Spawns any other task. It ends by itself on [`Drain::killed`] at the latest.
+    /// Spawns any other task, which has to end on [`Drain::killed`].
     pub fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         spawn(self.services.track_future(task.instrument(debug_span!("task", what)))).abort_handle()
     }
 
-    /// Ready when the drain begins: accept nothing new.
+    /// Waits until the drain begins: accept nothing new. Cancel safe.
     pub async fn started(&self) {
         self.started.cancelled().await;
     }
@@ -61,7 +62,7 @@ impl Drain {
         self.started.is_cancelled()
     }
 
-    /// Ready when the time is up: cut what is left.
+    /// Waits for the kill: cut the remaining work. Cancel safe.
     pub async fn killed(&self) {
         self.killed.cancelled().await;
     }
@@ -82,9 +83,9 @@ impl Drain {
         self.connections.len()
     }
 
-    /// Waits until all connections are done, at most for `grace` or until
-    /// somebody kills; cuts the rest. Services are left running: they carry the
-    /// connections' last bytes. End with [`Drain::finish`].
+    /// Begins the drain and waits until all connections are done, for at most `grace` or until
+    /// the kill. Services go on, since they carry the connections' last bytes. End with
+    /// [`Drain::finish`]. Cancel safe.
     pub async fn run(&self, grace: Duration) -> Drained {
         self.start();
         self.connections.close();
@@ -96,7 +97,7 @@ impl Drain {
         Drained { cut: self.connections.len() }
     }
 
-    /// Ends everything and waits, at most two seconds, for the tasks to go.
+    /// Kills, and waits for all tasks to end, for at most two seconds. Cancel safe.
     pub async fn finish(&self) {
         self.kill();
         self.connections.close();
@@ -105,7 +106,7 @@ impl Drain {
             self.connections.wait().await;
             self.services.wait().await;
         };
-        // Tasks that ignore the kill end with the runtime.
+        // Other tasks end with the runtime.
         let _ = tokio::time::timeout(AFTER_KILL, all).await;
     }
 }

@@ -1,8 +1,7 @@
-//! One end of a relayed connection, whatever carries it: a socket, a stream of
-//! a tunnel, the packets of a gRPC client.
+//! One end of a relayed connection: a socket, a stream of a tunnel, a gRPC client.
 //!
-//! [`Duplex`] is polled by exactly one task, which drives both directions, so
-//! implementations need no lock and keep one waker per direction.
+//! Exactly one task polls a [`Duplex`] and drives both directions, so implementations need
+//! no lock and one waker per direction.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,30 +9,30 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes on their way from one end to the other, in order.
-///
-/// Owns no memory while it is empty and [`Batch::shrink`] was called.
+/// Bytes on their way from one end to the other, in order. Empty and after `shrink`,
+/// it owns no memory.
 #[derive(Debug, Default)]
 pub struct Batch {
     chunks: VecDeque<Bytes>,
     len: usize,
 }
 
-/// A receiver stops filling a batch at this many bytes: enough that one
-/// vectored write carries it, small enough that a slow sink holds little.
-pub const BATCH_BYTES: usize = 256 * 1024;
+/// A receiver stops filling a batch at this many bytes. Fewer cost system calls; more are
+/// held for each slow sink.
+pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 
-/// A receiver stops filling a batch at this many chunks.
-pub const BATCH_CHUNKS: usize = 64;
+/// A receiver stops filling a batch at this many chunks, for the same reasons.
+const BATCH_CHUNKS: usize = 64;
 
-/// Chunks that are worth copying together are smaller than this on average.
+/// Chunks are copied together if they are smaller than this on average, in bytes. Lower pins
+/// more memory; higher copies more.
 const SMALL_CHUNK: usize = 8 * 1024;
 
-/// As few chunks as this are left alone.
+/// Chunks are copied together if there are more than this.
 const FEW_CHUNKS: usize = 4;
 
 impl Batch {
-    /// Adds a chunk; empty ones are dropped.
+    /// Adds a chunk. Drops an empty one.
     pub fn push(&mut self, chunk: Bytes) {
         if !chunk.is_empty() {
             self.len += chunk.len();
@@ -61,13 +60,13 @@ impl Batch {
         self.chunks.iter()
     }
 
-    /// All chunks in one slice. Whoever takes bytes from its front tells
-    /// [`Batch::advance_taken`].
-    pub fn as_mut_slice(&mut self) -> &mut [Bytes] {
+    /// All chunks in one slice. After taking bytes from its front, call
+    /// `advance_taken`.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [Bytes] {
         self.chunks.make_contiguous()
     }
 
-    /// Takes at most `max` bytes of the oldest chunk.
+    /// Takes at most `max` bytes from the oldest chunk.
     pub fn take(&mut self, max: usize) -> Option<Bytes> {
         let front = self.chunks.front_mut()?;
         let taken = if front.len() <= max { self.chunks.pop_front()? } else { front.split_to(max) };
@@ -75,7 +74,7 @@ impl Batch {
         Some(taken)
     }
 
-    /// Drops the first `n` bytes: they were copied out.
+    /// Drops the first `n` bytes.
     pub fn advance(&mut self, mut n: usize) {
         while n > 0 {
             let Some(taken) = self.take(n) else { return };
@@ -83,19 +82,18 @@ impl Batch {
         }
     }
 
-    /// Accounts for `n` bytes that were taken out through
-    /// [`Batch::as_mut_slice`], and forgets the chunks emptied by that.
-    pub fn advance_taken(&mut self, n: usize) {
+    /// Accounts for `n` bytes taken out through `as_mut_slice`, and drops the chunks
+    /// emptied by that.
+    pub(crate) fn advance_taken(&mut self, n: usize) {
         self.len -= n;
         while self.chunks.front().is_some_and(Bytes::is_empty) {
             self.chunks.pop_front();
         }
     }
 
-    /// Copies many small chunks into one: for a batch that has to wait. A chunk
-    /// of a few hundred bytes may keep alive the block of 64 KiB in which it
-    /// was received, and with it what other streams had there.
-    pub fn compact(&mut self) {
+    /// Copies many small chunks into one, for a batch that has to wait. A chunk of a few
+    /// hundred bytes may pin the block of 64 KiB in which it was received.
+    pub(crate) fn compact(&mut self) {
         if self.chunks.len() > FEW_CHUNKS && self.len / self.chunks.len() < SMALL_CHUNK {
             let mut whole = BytesMut::with_capacity(self.len);
             self.chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
@@ -104,14 +102,14 @@ impl Batch {
         }
     }
 
-    /// Drops all bytes and says how many they were.
+    /// Drops all bytes. Returns their number.
     pub fn clear(&mut self) -> usize {
         self.chunks.clear();
         std::mem::take(&mut self.len)
     }
 
-    /// Gives the memory back if the batch is empty; for connections gone idle.
-    pub fn shrink(&mut self) {
+    /// Frees the memory of an empty batch, for connections that become idle.
+    pub(crate) fn shrink(&mut self) {
         if self.chunks.is_empty() {
             self.chunks = VecDeque::new();
         }
@@ -127,17 +125,16 @@ pub enum End {
     Closed,
 }
 
-/// What a receive brought.
+/// The outcome of a receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// There are bytes in the batch, and may be more to come.
+    /// The batch has bytes, and more may come.
     More,
     /// The direction ended; nothing was added to the batch.
     End(End),
 }
 
-/// Why one end failed. Not an `io::Error`: who reset what decides what the
-/// other end is told.
+/// Why one end failed. Not an `io::Error`, since the kind decides how the other end is ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// The peer gave the connection up (TCP RST, stream reset).
@@ -146,10 +143,10 @@ pub enum Broken {
     /// The peer takes no more bytes.
     #[error("peer stopped reading for good")]
     Stopped,
-    /// More bytes came than can be kept for somebody who does not take them.
+    /// More bytes came than can be held for a reader that does not take them.
     #[error("closed because {waiting} bytes waited for a peer that does not read")]
     Overflow {
-        /// How many bytes had come.
+        /// Bytes held.
         waiting: usize,
     },
     /// The tunnel or socket under the connection is gone.
@@ -178,7 +175,7 @@ impl Broken {
 }
 
 impl From<io::Error> for Broken {
-    /// For errors of sockets; streams of tunnels have errors of their own.
+    /// For errors of sockets.
     fn from(error: io::Error) -> Self {
         use io::ErrorKind as Kind;
         let kind = error.kind();
@@ -196,7 +193,7 @@ impl From<io::Error> for Broken {
 /// How to give an end up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Abort {
-    /// Deliver what was sent, then tell the peer that the rest is missing.
+    /// After delivering the bytes sent before.
     AfterData,
     /// At once.
     Now,
@@ -206,61 +203,55 @@ pub enum Abort {
 pub trait Duplex {
     /// Waits for bytes and adds them to `batch`, which is not full.
     ///
-    /// `Flow::End` and errors come only when nothing was added, and again on
-    /// every later call. All bytes that the peer sent come before an error.
+    /// Returns `Flow::End` and errors only when nothing was added, and again on every later
+    /// call. All bytes that the peer sent come before an error.
     ///
     /// # Errors
     /// When the peer failed; see [`Broken`].
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>>;
 
-    /// Says that `n` received bytes have been passed on, so that the peer may
-    /// send as many again.
+    /// Returns flow-control credit for `n` received bytes that were passed on.
     fn consumed(&mut self, n: usize);
 
-    /// About how many bytes of the peer this process keeps: what a connection that
-    /// stands still costs. `received` of them are in a batch and not consumed. What
-    /// the kernel keeps is not in it.
+    /// Estimates the bytes of the peer that this process holds, without those in the kernel.
+    /// `received` of them are in a batch and not consumed.
     fn held(&mut self, received: usize) -> usize;
 
-    /// Hands over bytes from the front of `batch` until it is empty (ready) or
-    /// the peer takes no more for now (pending; some may have gone).
+    /// Sends bytes from the front of `batch` until it is empty (ready) or the peer takes no
+    /// more for now (pending; some may have been sent).
     ///
     /// # Errors
-    /// When the peer will never take them.
+    /// When the peer takes no more bytes for good.
     fn poll_send(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<(), Broken>>;
 
-    /// Pushes out what the end itself still holds back.
+    /// Sends the bytes that the end itself has buffered.
     ///
     /// # Errors
     /// As [`Duplex::poll_send`].
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>>;
 
-    /// Tells the peer that no more bytes follow, and with [`End::Closed`] that
-    /// none of its own are wanted either. Nothing is sent after it.
+    /// Tells the peer that no more bytes follow, and with [`End::Closed`] that no more are
+    /// read. Nothing is sent after it.
     ///
     /// # Errors
     /// As [`Duplex::poll_send`].
     fn poll_finish(&mut self, cx: &mut Context<'_>, end: End) -> Poll<Result<(), Broken>>;
 
-    /// After the peer's [`End::Fin`]: ready when it turns out to be gone for
-    /// reading as well. Ends that cannot wake for that are asked again from
-    /// time to time.
+    /// After the peer's [`End::Fin`]: ready when the peer reads no more either. Ends that cannot
+    /// wake for that are polled again from time to time.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Ready when the peer has given up both directions, so that nothing of it
-    /// that still waits has to be delivered. For connections whose bytes cannot
-    /// be passed on: receiving would tell, but there is no room to receive into.
-    /// Ends that do not know are never ready.
+    /// Ready when the peer has reset both directions, so that its waiting bytes need not be
+    /// delivered. For stalled connections, which have no room to receive. Ends that cannot
+    /// know are never ready.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken>;
 
-    /// After this end was finished: tells the peer that its bytes are no longer
-    /// wanted. False if there is no way to say so; the bytes are then to be read
-    /// and thrown away for a while.
+    /// After this end was finished: tells the peer that no more is read. Returns false if the
+    /// end has no way to say so; the caller then reads and discards for a while.
     fn stop_receiving(&mut self) -> bool;
 
-    /// Gives the connection up in both directions. Flush before
-    /// `Abort::AfterData`. Dropping an end that was not finished does the same as
-    /// `Abort::Now`.
+    /// Resets the connection in both directions. Flush before `Abort::AfterData`. Dropping an
+    /// unfinished end is `Abort::Now`.
     fn abort(&mut self, how: Abort);
 }
 

@@ -10,29 +10,30 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use crate::transport::quic::bind_udp;
 
-/// Connections that wait to be accepted; dial storms come in bursts.
+/// Connections that wait to be accepted. Fewer would refuse connections in bursts of dials.
 const BACKLOG: i32 = 4096;
 
-/// Pause after an accept that failed for lack of file descriptors or memory.
+/// Pause after an accept that failed for lack of file descriptors or memory. Shorter uses up
+/// a processor; longer delays clients.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who may connect to a frontend's socket: its owner and its group, as with
-/// Konnectivity (which sets the umask to 0007).
+/// Mode of a frontend's socket: for its owner and group, as Konnectivity's (umask 0007).
 const SOCKET_MODE: u32 = 0o770;
 
-/// Dead peers of links are noticed after about this long without an answer.
+/// `TCP_USER_TIMEOUT` of links. Shorter ends tunnels in short blackouts; longer finds dead
+/// peers later.
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes that a link's socket takes beyond those that are on their way. Two batches
-/// of a relay: fewer would have the link wait for its socket while nothing is sent.
+/// Bytes that a link's socket buffers beyond those in flight (`TCP_NOTSENT_LOWAT`). Fewer let
+/// the network idle; more delay other streams' bytes.
 const UNSENT: u32 = 128 * 1024;
 
-/// Reads a bind address as Go programs do: nothing means every address, and a
-/// name (`localhost`, usually) one that it stands for, of IPv4 if there is one.
-/// Blocks while a name is looked up.
+/// Reads a bind address as Go programs do. An empty text means every address. A name
+/// (`localhost`) means one of its addresses, of IPv4 if it has one. Blocks while a name is
+/// looked up.
 ///
 /// # Errors
-/// When it is neither an IP address nor a name that is known.
+/// When the text is neither an IP address nor a known name.
 pub fn bind_ip(text: &str) -> Result<Option<IpAddr>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -47,7 +48,7 @@ pub fn bind_ip(text: &str) -> Result<Option<IpAddr>, String> {
     chosen.map(|addr| Some(addr.ip())).ok_or_else(|| format!("{text:?} stands for no ip address"))
 }
 
-/// Listens on TCP; `None` is every address, of both families where there are two.
+/// Listens on TCP. `None` is every address, of IPv6 and IPv4 where both exist.
 ///
 /// # Errors
 /// When the address is not available.
@@ -75,8 +76,8 @@ fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Listens on TCP and UDP with one port number. With port 0 the kernel chooses
-/// a TCP port, and another one if that is taken on UDP.
+/// Listens on TCP and UDP with one port number. With port 0 the kernel chooses a port that
+/// is free on both.
 ///
 /// # Errors
 /// When the port is not available on both.
@@ -93,7 +94,7 @@ pub fn bind_both(ip: Option<IpAddr>, port: u16) -> io::Result<(TcpListener, std:
     Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrInUse)))
 }
 
-/// A Unix socket that goes away with its listener.
+/// A Unix socket whose file is removed with its listener.
 #[derive(Debug)]
 pub struct UnixSocket {
     /// The listener.
@@ -104,7 +105,7 @@ pub struct UnixSocket {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode: a successor may have put its own socket there.
+    /// Device and inode, since a successor may have put its own socket there.
     is: (u64, u64),
 }
 
@@ -113,14 +114,14 @@ impl Drop for SocketFile {
         let ours =
             std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.is);
         if ours {
-            // If it cannot be removed, the next server takes it over.
+            // A file that stays is taken over by the next server.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Listens on a Unix socket with mode 0770. With `replace`, a socket that
-/// exists (a killed server's) is taken over; other files never are.
+/// Listens on a Unix socket with mode 0770. With `replace`, takes over an existing socket (a
+/// killed server's), but never another file.
 ///
 /// # Errors
 /// When the path is taken or cannot be used.
@@ -133,8 +134,8 @@ pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is no socket"));
         }
     }
-    // Bound under another name and moved into place, so that nobody sees it
-    // with the wrong mode, and clients of a predecessor never find it missing.
+    // Bound under another name and renamed, so that the path never has the wrong mode, and
+    // is never missing to a predecessor's clients.
     let mut staging = path.as_os_str().to_owned();
     staging.push(format!(".{}", std::process::id()));
     let staging = PathBuf::from(staging);
@@ -152,26 +153,24 @@ pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
     Ok(UnixSocket { listener: UnixListener::from_std(bound)?, _file: file })
 }
 
-/// Options of every TCP connection: no delay for small packets, and dead peers
-/// are noticed while nothing is on its way to them.
+/// Options of every TCP connection: no delay for small packets, and keep-alive.
 ///
-/// Without a limit for what is on its way: the kernel does not tell a peer that is
-/// dead from one that lives and does not read (tcp(7), `TCP_USER_TIMEOUT`), and a
-/// client or target may pause for as long as it likes.
+/// Without `TCP_USER_TIMEOUT`, which would also end a peer that lives and does not read
+/// (tcp(7)); clients and targets may pause for as long as they like.
 pub fn tune(tcp: &TcpStream) {
     let socket = socket2::SockRef::from(tcp);
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
-    // Options, not conditions: a kernel without one still carries the bytes.
+    // A kernel without one of the options still carries the bytes.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
-/// As [`tune`], for a link: its peer always reads, so one that takes nothing for
-/// half a minute is dead; and what waits to be sent waits here, where streams have
-/// their turns, and not in the kernel, where all stand behind all.
+/// As [`tune`], for a link. Its peer always reads, so one that takes nothing for half a minute
+/// is dead. Bytes to be sent wait in this process, where streams take turns, and not in the
+/// kernel's queue.
 pub fn tune_link(tcp: &TcpStream) {
     tune(tcp);
     let socket = socket2::SockRef::from(tcp);

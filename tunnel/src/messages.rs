@@ -11,11 +11,11 @@ use tunnel_proto::message::{Control, MAX_CONTROL, MessageError, decode_control};
 use crate::duplex::{Batch, Broken, Duplex as _, End, Flow};
 use crate::stream::Stream;
 
-/// Time that each end of a tunnel has for its part of the greeting. Below it, agents on
-/// slow networks are turned away; above it, strangers hold their place for longer.
+/// Time for each end of a tunnel to do its part of the greeting. Below it, agents on slow
+/// networks are turned away; above it, strangers hold their place for longer.
 pub(crate) const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
-/// A stream that carries length-prefixed messages, at least for a while.
+/// A stream that carries length-prefixed messages.
 #[derive(Debug)]
 pub struct Messages {
     stream: Stream,
@@ -28,8 +28,7 @@ impl Messages {
         Self { stream, deframer: Deframer::short(limit) }
     }
 
-    /// The next message; `None` when the peer ended the stream in order.
-    /// Cancel safe.
+    /// Receives the next message; `None` when the peer ended the stream in order. Cancel safe.
     ///
     /// # Errors
     /// When the stream fails, a message is too long or incomplete.
@@ -60,7 +59,7 @@ impl Messages {
         }
     }
 
-    /// Sends an encoded message. Not cancel safe: half of it may have gone.
+    /// Sends an encoded message. Not cancel safe: a part may have been sent.
     ///
     /// # Errors
     /// When the stream fails.
@@ -70,8 +69,7 @@ impl Messages {
         poll_fn(|cx| self.stream.poll_send(cx, &mut batch)).await
     }
 
-    /// Sends what is `unsent`, or receives a message, whichever is done first.
-    /// Cancel safe.
+    /// Sends `unsent`, or receives a message, whichever is done first. Cancel safe.
     pub(crate) async fn go_on(&mut self, unsent: &mut Batch) -> Result<Progress, Broken> {
         poll_fn(|cx| {
             if !unsent.is_empty() && self.stream.poll_send(cx, unsent)?.is_ready() {
@@ -82,7 +80,7 @@ impl Messages {
         .await
     }
 
-    /// Ends our direction.
+    /// Ends this end's direction. Cancel safe.
     ///
     /// # Errors
     /// When the stream fails.
@@ -90,15 +88,13 @@ impl Messages {
         poll_fn(|cx| self.stream.poll_finish(cx, End::Fin)).await
     }
 
-    /// Ready when the peer has given the stream up; see
-    /// [`Stream::poll_cancelled`]. Cancel safe.
+    /// Waits until the peer gives the stream up. Cancel safe.
     pub async fn cancelled(&mut self) {
         poll_fn(|cx| self.stream.poll_cancelled(cx)).await;
     }
 
-    /// Gives the stream back; what was received behind the last message is
-    /// received next.
-    pub fn into_stream(mut self) -> Stream {
+    /// Returns the stream. Bytes behind the last message are received next.
+    pub(crate) fn into_stream(mut self) -> Stream {
         self.stream.unread(self.deframer.into_rest());
         self.stream
     }
@@ -129,7 +125,7 @@ pub(crate) enum Progress {
     Sent,
 }
 
-/// Reads the first message of a control stream.
+/// Reads the first message of a control stream. Cancel safe.
 ///
 /// # Errors
 /// When it is not a control message.

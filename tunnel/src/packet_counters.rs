@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tunnel_proto::packet_kind::PacketKind;
 
-/// Counts the packets of one segment of the way between client and agent.
+/// Counts the packets between a server and its clients, or its agents.
 pub trait CountPackets: Debug + Send + Sync {
-    /// A packet was received whole, or is about to be sent.
+    /// A packet was received, or is about to be sent.
     fn count(&self, kind: PacketKind);
 
-    /// A stream failed while a packet of this kind was sent. The kind of a failure
-    /// to receive is [`PacketKind::Unknown`].
+    /// A stream failed when a packet of this kind was sent. A failure to receive has
+    /// [`PacketKind::Unknown`].
     fn failed(&self, error: StreamError, kind: PacketKind);
 }
 
@@ -22,8 +22,8 @@ impl CountPackets for () {
     fn failed(&self, _: StreamError, _: PacketKind) {}
 }
 
-/// A shared [`CountPackets`]. The inner box makes it one pointer wide: every
-/// connection of a gRPC client keeps two.
+/// A shared [`CountPackets`]. The inner box makes it one pointer wide, since every connection
+/// of a gRPC client holds two.
 #[derive(Debug, Clone)]
 pub struct PacketCounters(Arc<Box<dyn CountPackets>>);
 
@@ -88,7 +88,7 @@ impl StreamError {
     }
 
     /// The code of a status in gRPC's trailers; `None` for 0, which is no error.
-    pub const fn of_status(status: u16) -> Option<Self> {
+    pub(crate) const fn of_status(status: u16) -> Option<Self> {
         Some(match status {
             0 => return None,
             1 => Self::Canceled,

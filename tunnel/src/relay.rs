@@ -23,7 +23,7 @@ use stall::{STALL_CHECK, Stall, Stalled};
 
 pub use budget::Budget;
 pub use ending::{Ending, Side};
-pub use watch::{Counts, Meter, STALL};
+pub use watch::{Counts, Meter};
 
 /// Time for a target to close after its client left in both directions. Below it, closing
 /// may destroy bytes that a slow target has not read. Above it, dead connections are kept.

@@ -1,7 +1,7 @@
 //! Sockets as ends of a relayed connection: TCP, Unix, TLS over TCP.
 //!
-//! An idle socket owns no buffer: memory is taken once the kernel has bytes,
-//! and given back when it has none.
+//! An idle socket owns no buffer: memory is allocated when the kernel has bytes, and freed
+//! when it has none.
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
@@ -16,13 +16,14 @@ use tokio_util::io::poll_read_buf;
 
 use crate::duplex::{Abort, BATCH_BYTES, Batch, Broken, Duplex, End, Flow};
 
-/// First read of a connection that was idle, in bytes.
+/// First read after idleness, in bytes. Smaller costs system calls; larger costs memory for
+/// each small message.
 const SMALLEST_READ: u32 = 2 * 1024;
 
-/// Largest read, in bytes: above this, loopback gains nothing per system call.
+/// Largest read, in bytes. Larger gains nothing on loopback; smaller costs system calls.
 const LARGEST_READ: u32 = 64 * 1024;
 
-/// What is left of a block is used for the next read if it is at least this.
+/// The rest of a block is used for the next read if it has at least this many bytes.
 const WORTH_KEEPING: usize = 1024;
 
 /// First byte of a TLS record with application data (RFC 8446 section 5.1).
@@ -38,15 +39,18 @@ const SLICES: usize = 32;
 #[derive(Debug)]
 pub struct Socket {
     io: Io,
-    /// Bytes that were read before the relay began; they come first. Boxed,
-    /// because they are gone before most of a connection's life.
+    /// Bytes read before the relay began, which come first. Boxed, since most connections
+    /// have none for most of their life.
     unread: Option<Box<Bytes>>,
     block: BytesMut,
     read_size: u32,
-    /// A write has shown that the peer reset the connection. The kernel says so
-    /// once, and afterwards reads end as if the peer had ended in order.
+    /// A write has failed with a reset. The kernel reports it once; later reads look like an
+    /// end in order.
     reset: bool,
 }
+
+// Every idle connection holds one.
+const _: () = assert!(size_of::<Socket>() <= 96);
 
 #[derive(Debug)]
 enum Io {
@@ -78,7 +82,7 @@ impl Socket {
         Self { io, unread: None, block: BytesMut::new(), read_size: SMALLEST_READ, reset: false }
     }
 
-    /// Puts bytes back in front of what is read next.
+    /// Puts bytes back, to be read next.
     pub fn unread(&mut self, bytes: Bytes) {
         let all = match self.unread.take() {
             Some(unread) => [&bytes[..], &unread[..]].concat().into(),
@@ -87,10 +91,10 @@ impl Socket {
         self.unread = (!all.is_empty()).then(|| Box::new(all));
     }
 
-    /// Whether the peer has gone away in both directions, as far as the kernel
-    /// knows: a Unix peer that closed, a TCP peer that reset.
-    pub fn is_hung_up(&mut self) -> bool {
-        // Looks at what the last event said; never waits, never calls the kernel.
+    /// Whether the kernel knows the peer to be gone in both directions: a Unix peer that
+    /// closed, a TCP peer that reset.
+    fn is_hung_up(&mut self) -> bool {
+        // Reads the state of the last event. Makes no system call.
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let ready = match &self.io {
             Io::Tcp(tcp) => pin!(tcp.ready(Interest::WRITABLE)).poll(&mut cx),
@@ -100,8 +104,8 @@ impl Socket {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
     }
 
-    /// A reset that shows while writing means that no byte more is taken; what the
-    /// peer sent before can still be read.
+    /// A reset found by a write means that no more is taken. Bytes that the peer sent before
+    /// can still be read.
     fn write_error(&mut self, error: io::Error) -> Broken {
         let broken = Broken::from(error);
         if broken != Broken::Reset {
@@ -119,7 +123,7 @@ impl Socket {
         }
     }
 
-    /// Reads once, into a block taken only when there is something to read.
+    /// Reads once, into a block allocated only when there are bytes.
     fn poll_read_block(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(ready) = self.poll_read_ready(cx) {
             ready?;
@@ -147,8 +151,7 @@ impl Socket {
         read
     }
 
-    /// TLS keeps plain text in a buffer of its own: what is there is copied out
-    /// in one exact piece, and nothing is taken while there is nothing.
+    /// Copies plain text out of rustls's own buffer, so that an idle connection needs none.
     fn poll_read_tls(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<usize>> {
         let Io::Tls(tls) = &mut self.io else { return Poll::Pending };
         let mut read = 0;
@@ -157,7 +160,7 @@ impl Socket {
                 Poll::Ready(Ok([])) if read == 0 => return Poll::Ready(Ok(0)),
                 Poll::Ready(Err(error)) if read == 0 => return Poll::Ready(Err(error)),
                 Poll::Pending if read == 0 => return Poll::Pending,
-                // An end or error comes again at the next call.
+                // An end or error is reported again at the next call.
                 Poll::Ready(Ok([]) | Err(_)) | Poll::Pending => break,
                 Poll::Ready(Ok(plain)) => plain,
             };
@@ -212,7 +215,7 @@ impl Duplex for Socket {
     fn held(&mut self, received: usize) -> usize {
         match &self.io {
             Io::Tcp(_) | Io::Unix(_) => received,
-            // A record that is being read, and one that was.
+            // The record being received, and the one received before.
             Io::Tls(_) => received + 2 * LARGEST_RECORD,
         }
     }
@@ -237,7 +240,7 @@ impl Duplex for Socket {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>, _: End) -> Poll<Result<(), Broken>> {
         Pin::new(&mut *self).poll_shutdown(cx).map(|shut| match shut {
-            // The peer is gone already; it lacks nothing.
+            // The peer is gone already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             Err(error) => Err(self.write_error(error)),
             Ok(()) => Ok(()),
@@ -258,21 +261,20 @@ impl Duplex for Socket {
 
     fn abort(&mut self, how: Abort) {
         match (&self.io, how) {
-            // The peer sees a reset instead of an end.
+            // A reset instead of FIN.
             (Io::Tcp(tcp), _) => drop(tcp.set_zero_linger()),
-            // A TLS peer sees the end without close_notify, after all data. Go
-            // lets that pass as an ordinary end, but not within a record, so
-            // the first byte of one that never comes goes before it.
+            // FIN without close_notify. Go takes it for an ordinary end unless it comes within
+            // a record, so the first byte of a record goes before it.
             (Io::Tls(tls), Abort::AfterData) => drop(tls.get_ref().0.try_write(&[RECORD])),
             (Io::Tls(tls), Abort::Now) => drop(tls.get_ref().0.set_zero_linger()),
-            // Unix sockets know no reset: closing is all there is.
+            // Unix sockets know no reset, only the close.
             (Io::Unix(_), _) => {}
         }
     }
 }
 
-/// For handshakes and protocols that run on the socket before, or instead of,
-/// a relay. Bytes put back with [`Socket::unread`] are read first.
+/// For protocols that run on the socket before, or instead of, a relay. Bytes put back with
+/// [`Socket::unread`] are read first.
 impl AsyncRead for Socket {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -25,16 +25,18 @@ use crate::transport::{h2, quic};
 #[derive(Debug)]
 pub struct Stream {
     link: LinkStream,
-    /// What came behind a header, until it has been passed on.
+    /// Bytes that came behind a header, until they are consumed.
     early: Option<Box<Early>>,
 }
 
+// Every idle connection in a tunnel holds one.
+const _: () = assert!(size_of::<Stream>() <= 104);
+
 #[derive(Debug)]
 struct Early {
-    /// Comes before anything else.
+    /// Received next.
     unread: Bytes,
-    /// How many of the next bytes had their flow-control credit given when they
-    /// were first received.
+    /// Number of the next bytes whose flow-control credit was given already.
     credited: usize,
 }
 
@@ -82,15 +84,15 @@ impl Stream {
         }
     }
 
-    /// Puts bytes back in front of what is received next.
+    /// Puts bytes back, to be received next.
     pub fn unread(&mut self, bytes: Bytes) {
         let credited = bytes.len();
         self.early = (credited > 0).then(|| Box::new(Early { unread: bytes, credited }));
     }
 
-    /// Ready when the peer has reset the stream or wants nothing from it; for
-    /// the time before anything else is received.
-    pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the peer has reset the stream or reads no more. For the time before
+    /// anything else is received.
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_cancelled(cx),
             LinkStream::Quic(stream) => stream.poll_cancelled(cx),
@@ -98,10 +100,9 @@ impl Stream {
         }
     }
 
-    /// After a relay, and before the stream is dropped: makes sure that the
-    /// peer gets everything. On h2 a server has to stay until the agent's end,
-    /// or HTTP/2 would discard what is queued; on quic only a tunnel that is
-    /// about to close (`closing`) has to wait. Callers put a limit on it.
+    /// Waits until the peer has everything, after a relay and before the stream is dropped.
+    /// On h2 a server waits for the agent's end, or HTTP/2 would discard queued bytes. On quic
+    /// only a tunnel that is about to close (`closing`) waits. The caller limits the time.
     /// Cancel safe.
     pub async fn settle(&mut self, closing: bool) {
         match &mut self.link {
@@ -141,7 +142,7 @@ impl Duplex for Stream {
         };
         match &mut self.link {
             LinkStream::H2(stream) => stream.consumed(n),
-            // quinn gives credit when bytes are taken out of it; packets know none.
+            // quinn gives credit when bytes are read; packets have no credit.
             LinkStream::Quic(_) | LinkStream::Packets(_) => {}
         }
     }

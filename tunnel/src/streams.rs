@@ -1,12 +1,12 @@
-//! How many streams a tunnel carries, and who waits for that to change.
+//! The number of streams of a tunnel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts the streams of one tunnel. Each of [`Streams::some`] and [`Streams::none`] has
-/// one waiter at a time.
+/// Counts the streams of one tunnel. `some` and [`Streams::none`] may have one
+/// waiter each at a time.
 #[derive(Debug, Default)]
 pub struct Streams {
     open: AtomicUsize,

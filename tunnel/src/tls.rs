@@ -1,7 +1,7 @@
-//! TLS: loading what the flags name, and the configurations of both ends.
+//! TLS: certificates and keys from files, and the configurations of both ends.
 //!
-//! ring is the only provider. AES-128 comes first: it is as safe here, and a
-//! tenth cheaper per byte.
+//! ring is the only provider. AES-128 comes first: it is as safe here, and a tenth cheaper
+//! per byte.
 
 mod options;
 #[cfg(test)]
@@ -20,20 +20,20 @@ use rustls::{InconsistentKeys, RootCertStore};
 
 pub use options::{MinVersion, Offer, Suites, UnknownSuite};
 
-/// Names our protocol in TLS, on TCP and on QUIC alike.
+/// The ALPN protocol of tunnels, on TCP and QUIC.
 pub const ALPN: &[u8] = b"tunnel/1";
 
-/// A file, or a combination of files, that does not make an identity.
+/// Why files or settings do not make a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read or parsed.
     #[error("{what} {path}: {why}")]
     File {
-        /// What it should be.
+        /// The expected content.
         what: &'static str,
-        /// Where it is.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// Certificate and key, or the settings, do not fit together.
@@ -58,15 +58,15 @@ impl Identity {
     /// Reads PEM files.
     ///
     /// # Errors
-    /// When one of them cannot be read or holds nothing of its kind, or when
-    /// they do not belong together.
+    /// When a file cannot be read or holds nothing of its kind, or when the key is not the
+    /// certificate's.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let bad_key = |why: String| TlsError::File { what: "private key", path: key.to_owned(), why };
         let found = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_key(error.to_string()))?;
         let chain = certificates("certificate", cert)?;
         let signing = any_supported_type(&found).map_err(|error| bad_key(error.to_string()))?;
         match CertifiedKey::new(chain.clone(), signing).keys_match() {
-            // Some keys do not tell; the peers will.
+            // Some keys cannot be compared; handshakes fail if they do not match.
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(rustls::Error::InconsistentKeys(_)) => {
                 return Err(bad_key(format!("not the key of the certificate {}", cert.display())));
@@ -79,7 +79,7 @@ impl Identity {
         Ok(Self { chain, key: found })
     }
 
-    /// A secret that only holders of the key can know, for uses beside TLS.
+    /// Derives a secret from the key (HMAC-SHA-256 of `purpose`), for uses beside TLS.
     pub fn derived_secret(&self, purpose: &str) -> Secret {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());
         let mut secret = [0; 32];
@@ -92,7 +92,7 @@ impl Identity {
     }
 }
 
-/// Bytes that are not to be shown.
+/// Bytes that are never printed.
 #[derive(Clone)]
 pub struct Secret([u8; 32]);
 
@@ -135,11 +135,11 @@ fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'s
     Ok(found)
 }
 
-/// For listeners of agents: our ALPN. Client certificates are required where
-/// there are authorities to check them against, and not asked for otherwise.
+/// For listeners of agents, with [`ALPN`]. Client certificates are required if `agents` has
+/// authorities to check them against, and not asked for otherwise.
 ///
 /// # Errors
-/// When the parts do not fit together.
+/// When key, certificate or settings do not fit together.
 pub fn agent_listener(
     identity: &Identity,
     agents: Option<Arc<RootCertStore>>,
@@ -150,11 +150,11 @@ pub fn agent_listener(
     Ok(Arc::new(config))
 }
 
-/// For the frontend on TCP: client certificates required; kube-apiservers ask
-/// for no ALPN, gRPC clients for `h2`.
+/// For the frontend on TCP, with required client certificates. kube-apiservers offer no ALPN,
+/// gRPC clients `h2`.
 ///
 /// # Errors
-/// When the parts do not fit together.
+/// When key, certificate or settings do not fit together.
 pub fn frontend_listener(
     identity: &Identity,
     clients: Arc<RootCertStore>,
@@ -185,10 +185,10 @@ fn server(
     Ok(builder.with_single_cert(chain, key)?)
 }
 
-/// For agents: TLS 1.3, our ALPN, with a client certificate if there is one.
+/// For agents: TLS 1.3, [`ALPN`], and a client certificate if `identity` has one.
 ///
 /// # Errors
-/// When the parts do not fit together.
+/// When key, certificate or settings do not fit together.
 pub fn agent_client(
     identity: Option<&Identity>,
     servers: Arc<RootCertStore>,

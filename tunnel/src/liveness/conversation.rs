@@ -11,20 +11,20 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tunnel_proto::message::{Alive, Control, Ping, Pong, decode_control, encode_control};
 
 use super::pace::Pace;
-use super::{Health, Party, Patience, Signs};
+use super::signs::{Health, Party, Patience, Signs};
 use crate::duplex::{Batch, Broken};
 use crate::messages::{ControlError, Messages, Progress};
 use crate::streams::Streams;
 use crate::transport::{Proof, quic};
 
-/// How this end shows that it lives.
+/// The signs of life of this end.
 pub(super) enum Pulse {
-    /// A server answers.
+    /// A server answers pings.
     Answers,
-    /// An agent asks, and the answers show that the server lives.
+    /// An agent pings, and the answers show that the server lives.
     Asks { every: Duration, due: Instant, number: u64 },
-    /// An agent sends heartbeats, and QUIC's acknowledgements show that the server lives.
-    /// An answer would have to be acknowledged again.
+    /// An agent sends heartbeats, and QUIC's acknowledgements show that the server lives. An
+    /// answer would cost a further acknowledgement.
     Speaks { pace: Pace, tunnel: quic::Tunnel, streams: Arc<Streams>, received: u64 },
 }
 
@@ -55,7 +55,7 @@ impl Pulse {
         }
     }
 
-    /// Whether the link received a datagram since this was asked last.
+    /// Whether the link received a datagram since the last call.
     fn has_heard(&mut self) -> bool {
         let Self::Speaks { tunnel, received, .. } = self else { return false };
         let before = std::mem::replace(received, tunnel.received());
@@ -68,7 +68,7 @@ impl Pulse {
             Self::Answers => None,
             Self::Asks { every, due, number } => {
                 *number += 1;
-                // Agents that connected together must not speak together for ever.
+                // Random, so that agents that connect together do not ping together.
                 *due = Instant::now() + if *number == 1 { every.mul_f64(rand::random()) } else { *every };
                 Some(Control::Ping(Ping { number: *number }))
             }
@@ -84,7 +84,7 @@ impl Pulse {
     }
 }
 
-/// See the module.
+/// The control stream of one tunnel.
 pub(super) struct Conversation {
     messages: Messages,
     outgoing: mpsc::Receiver<Box<Control>>,
@@ -94,10 +94,11 @@ pub(super) struct Conversation {
     /// When the peer last gave a sign of life.
     heard: Instant,
     suspect: bool,
-    /// A ping of the peer that is to be answered; only the last one counts.
+    /// The peer's last ping without an answer.
     owed: Option<u64>,
-    /// The message being sent, and since when.
+    /// The message being sent.
     unsent: Batch,
+    /// When sending began.
     sending: Instant,
 }
 
@@ -132,7 +133,7 @@ impl Conversation {
         self.heard(first?).map(drop)
     }
 
-    /// Keeps the conversation up until something happens. Cancel safe.
+    /// Sends and receives until an event. Cancel safe.
     pub(super) async fn next(&mut self) -> Health {
         match self.go_on().await {
             Ok(health) => health,
@@ -145,8 +146,7 @@ impl Conversation {
         let mut alarm = pin!(sleep_until(alarm_at));
         loop {
             let (silent_at, idle) = (self.silent_at(), self.unsent.is_empty());
-            // A sign of life puts the alarm off. An alarm that comes too early is cheaper
-            // than a timer set for each sign.
+            // Signs of life do not reset the timer: an early alarm is cheaper.
             if silent_at < alarm_at {
                 alarm_at = silent_at;
                 alarm.as_mut().reset(alarm_at);
@@ -173,13 +173,13 @@ impl Conversation {
         }
     }
 
-    /// When the peer has been silent for too long, unless it is heard of before.
+    /// When the peer will have been silent for too long.
     fn silent_at(&self) -> Instant {
         let allowed = if self.suspect { self.patience.limit } else { self.patience.suspect };
         self.silent_since() + allowed
     }
 
-    /// A peer that takes no message of a few bytes is as good as silent.
+    /// When the silence began. A peer that takes no message counts as silent.
     fn silent_since(&self) -> Instant {
         if self.unsent.is_empty() { self.heard } else { self.heard.min(self.sending) }
     }
@@ -210,11 +210,10 @@ impl Conversation {
                 None
             }
         };
-        // A peer that is back may say something else at the next message.
         Ok(health.or_else(|| self.take_back()))
     }
 
-    /// Takes notice of what the link received.
+    /// Counts datagrams received by the link as signs of life.
     fn listen(&mut self) -> Option<Health> {
         if self.pulse.has_heard() {
             self.heard = Instant::now();
@@ -242,7 +241,7 @@ impl Conversation {
                 self.signs.promise(Duration::from_millis(next_ms.into()));
             }
             Some(Control::Drain(notice)) => return Ok(Some(Health::Draining(notice.reason))),
-            // Messages of the greeting have no meaning here, nor have those of the future.
+            // Messages of the greeting, and of newer peers, have no meaning here.
             Some(Control::Pong(_) | Control::Hello(_) | Control::Welcome(_) | Control::Rejection(_))
             | None => {}
         }

@@ -1,4 +1,4 @@
-//! When an agent on QUIC says that it lives: a value, without timers.
+//! The times of an agent's heartbeats on QUIC: a value, without timers.
 
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -43,10 +43,10 @@ fn on_grid(now: Instant, at: Instant) -> Instant {
 /// A heartbeat to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heartbeat {
-    /// Time until the next heartbeat at the latest.
+    /// Longest time until the next heartbeat.
     pub(super) next: Duration,
-    /// Nothing was received since the last heartbeat, so this one bypasses the congestion
-    /// window: behind a blackout of the network, it shows that the blackout is over.
+    /// Nothing was received since the last heartbeat. This one bypasses the congestion window,
+    /// so that it shows the end of a blackout.
     pub(super) urgent: bool,
 }
 
@@ -75,7 +75,7 @@ impl Pace {
         self.due
     }
 
-    /// There is a stream where none was.
+    /// A first stream was opened.
     pub(super) fn begun(&mut self, now: Instant) {
         self.due = self.due.min(now + SETTLED);
     }
@@ -84,7 +84,7 @@ impl Pace {
     pub(super) fn speak(&mut self, now: Instant, received: u64, has_streams: bool) -> Option<Heartbeat> {
         let pace = if has_streams { self.busy } else { self.idle };
         let next = match self.promised {
-            // Agents that connected together must not speak together for ever.
+            // Random, so that agents that connect together do not speak together.
             None => self.busy + (self.idle - self.busy).mul_f64(rand::rng().random()),
             Some(promised) if now < self.planned && pace >= promised => {
                 self.due = self.planned;

@@ -1,16 +1,15 @@
-//! Finds a peer whose process was killed, on QUIC: there nobody says goodbye for it.
+//! Finds a peer whose process was killed, on QUIC, where the kernel closes no connection.
 //!
-//! An agent's heartbeat names the time of the next one. An agent that is overdue is asked,
-//! and so is its kernel, which answers "port unreachable" for a process that is gone. Only
-//! that answer and silence together end a tunnel. A server's kernel is asked once the
-//! server is suspect.
+//! An agent's heartbeat promises the time of the next one. When it is overdue, the server
+//! pings the agent and probes its kernel, which answers "port unreachable" for a process that
+//! is gone. Only that answer and silence together end a tunnel. An agent probes a server's
+//! kernel once the server is suspect.
 //!
-//! A NAT that has forgotten an agent gives the kernel's answer for a living one, until the
-//! agent speaks and shows its new address. So a living agent has to speak before the
-//! kernel is asked. Between two of its heartbeats pass at most the promised time, the
-//! delay of the network, and a lost datagram's retransmission after one and a half round
-//! trips: [`LEEWAY`] and two round-trip times cover the last two. Two heartbeats lost in
-//! a row are not covered; a NAT has to forget in that half second to do harm.
+//! A NAT that has forgotten an agent answers like such a kernel, until the agent's next
+//! datagram shows its new address. So a living agent has to speak before the probe. Between
+//! two heartbeats pass at most the promised time, the network's delay, and a retransmission
+//! after one and a half round trips; [`LEEWAY`] and two round-trip times cover the last two.
+//! Not covered: a NAT that forgets while two heartbeats are lost in a row.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,28 +17,31 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tunnel_proto::message::{Control, Ping};
 
-use super::{Party, Patience, Say, Signs, silent};
+use super::signs::{Party, Patience, Say, Signs, silent};
 use crate::streams::Streams;
 use crate::transport::quic;
 
-/// How much later than promised a heartbeat may come. Below it a host that is busy for a
-/// moment is asked in vain; above it a death is found later by as much.
+/// How much later than promised a heartbeat may come. Below it, busy hosts are probed in
+/// vain; above it, a death is found later by as much.
 const LEEWAY: Duration = Duration::from_millis(200);
 
-/// Time for a peer to answer, beside two round-trip times.
+/// Time for a peer to answer a ping, beyond two round-trip times. Less ends tunnels of busy
+/// hosts behind a NAT; more finds a death later.
 const ASKED: Duration = Duration::from_millis(100);
 
-/// The same for an agent whose id another process has taken, and for one that is suspect
-/// besides: after a blackout the answer and the other process may come in one moment.
+/// The same for an agent whose id another process has taken.
 const SUCCEEDED: Duration = Duration::from_millis(250);
+
+/// The same for such an agent that is suspect: after a blackout, its answer and the other
+/// process may arrive together.
 const SUSPECT_SUCCEEDED: Duration = Duration::from_secs(2);
 
-/// How often a silent peer is asked. Kernels send about one ICMP error per second
-/// (icmp(7), `icmp_ratelimit`), so more often brings nothing.
+/// Interval of probes of a silent peer. Shorter brings nothing: kernels send about one ICMP
+/// error per second (icmp(7), `icmp_ratelimit`).
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Watches the peer of one tunnel.
-pub(super) struct Watch {
+/// The search for one tunnel's peer.
+pub(super) struct Search {
     pub(super) tunnel: quic::Tunnel,
     pub(super) party: Party,
     pub(super) patience: Patience,
@@ -48,9 +50,9 @@ pub(super) struct Watch {
     pub(super) say: Say,
 }
 
-impl Watch {
-    /// Waits until the peer is gone for good: its process was killed, or it is suspect and
-    /// no stream waits for it. Returns the reason.
+impl Search {
+    /// Waits until the peer's process is found killed, or the peer is suspect and no stream
+    /// waits for it. Returns the reason.
     pub(super) async fn gone(self) -> String {
         let mut number = 0;
         loop {
@@ -60,10 +62,10 @@ impl Watch {
             }
             let (asked, received) = (Instant::now(), self.tunnel.received());
             number += 1;
-            // The kernel first: it does not answer every datagram, and QUIC repeats the ping.
+            // The kernel first: it answers few datagrams, and QUIC repeats the ping.
             let (closed, ()) = tokio::join!(biased; self.tunnel.is_port_closed(), async {
                 self.tunnel.nudge();
-                // A full queue means that pings wait there already.
+                // Fails when pings wait already.
                 let _ = self.say.try_send(Box::new(Control::Ping(Ping { number })));
                 sleep(answers_within + 2 * self.tunnel.round_trip()).await;
             });
@@ -74,7 +76,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a reason to ask. Returns the time to answer.
+    /// Waits for a reason to ask. Returns the time for an answer.
     async fn doubted(&self) -> Duration {
         tokio::select! {
             biased;

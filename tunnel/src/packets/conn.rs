@@ -11,24 +11,25 @@ use tunnel_proto::packet::Packet;
 
 use crate::duplex::{Batch, Broken, End};
 
-/// Waiting chunks below this are copied together: each keeps alive the frame of
-/// 16 KiB or more in which it came.
+/// Waiting chunks of fewer bytes are copied together, since each keeps alive the frame of
+/// 16 KiB or more in which it came. Lower pins more memory; higher copies more.
 const SMALL: usize = 4096;
 
-/// There is no half-close in the packets. After a client's end its connection
-/// stays open until nothing came from the target for this long.
+/// A half-closed connection is closed when its target has sent nothing for this long, since
+/// the packets know no half-close. Shorter cuts slow answers; longer keeps connections that
+/// are over.
 pub(super) const HALF_CLOSED: Duration = Duration::from_secs(5);
 
-/// How much may wait, in bytes.
+/// How many received bytes may wait to be taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Received for one connection and not yet taken.
+    /// Of one connection.
     pub connection: usize,
-    /// The same for all connections of the stream together.
+    /// Of all connections of the stream together.
     pub stream: usize,
 }
 
-/// Bytes that were received and not taken yet, of all connections of a stream.
+/// The bytes of all connections of a stream that wait to be taken, and their limits.
 #[derive(Debug)]
 pub(super) struct Backlog {
     limits: Limits,
@@ -49,12 +50,15 @@ impl Backlog {
     }
 }
 
-/// What the stream and the connection's own task know of it.
+/// The state of a connection, shared by its task and the stream's driver.
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) id: i64,
     pub(super) state: Mutex<State>,
 }
+
+// Every idle connection on a konnectivity link holds one.
+const _: () = assert!(size_of::<Conn>() <= 288);
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -63,24 +67,24 @@ pub(super) struct State {
     pub(super) sending: Batch,
     pub(super) sender: Option<Waker>,
     pub(super) last_sent: Option<Instant>,
-    /// What to say once everything is sent.
+    /// The packet that follows the last byte.
     pub(super) close: Option<Packet>,
-    /// When to ask the peer to close, if it has not by then.
+    /// When to ask the peer to close, unless it closes before.
     pub(super) close_at: Option<Instant>,
     pub(super) half_closed: bool,
-    /// In the stream's list of connections that have something to send.
+    /// The stream lists the connection as ready to send.
     pub(super) listed: bool,
     /// Nothing more is sent: this side or the peer has closed.
     pub(super) stopped: bool,
-    /// Nobody takes what is received any more.
+    /// Received bytes are discarded.
     pub(super) discard: bool,
 }
 
-/// Bytes on their way to the connection's task, and how they end.
+/// Bytes on their way to the connection's task, and their end.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     chunks: Batch,
-    /// Small chunks, copied together; behind `chunks`.
+    /// Small chunks, copied together. Follows `chunks`.
     tail: BytesMut,
     pub(super) end: Option<Result<End, Broken>>,
 }
@@ -124,13 +128,13 @@ impl Received {
     }
 }
 
-/// How far a value has come on its way from `low` to `high`.
+/// The position of a value between `low` (0) and `high` (1).
 #[expect(clippy::cast_precision_loss, reason = "a rough part of a few megabytes")]
 fn above(value: usize, low: usize, high: usize) -> f64 {
     value.saturating_sub(low) as f64 / (high - low).max(1) as f64
 }
 
-/// What the driver has to send for a connection whose turn it is.
+/// The next thing to send for a connection.
 pub(super) enum Turn {
     Data { data: Batch, more: bool },
     Close(Packet),
@@ -142,9 +146,8 @@ impl Conn {
         Arc::new(Self { id, state: Mutex::default() })
     }
 
-    /// Bytes of the peer. Says how full the queue is, from 0 (no matter) to 1
-    /// (at its bound); an error when they cannot be kept: the connection is over
-    /// then.
+    /// Queues bytes of the peer. Returns how full the queue is, from 0 to 1. An error means
+    /// that the queue overflowed, which ends the connection.
     pub(super) fn receive(&self, backlog: &Backlog, data: Bytes) -> Result<f64, Broken> {
         let mut state = lock(&self.state);
         if state.discard || state.received.end.is_some() {
@@ -153,7 +156,7 @@ impl Conn {
         let limits = backlog.limits;
         let own = state.received.len() + data.len();
         let all = backlog.bytes() + data.len();
-        // When all together hold too much, those pay that hold more than others could.
+        // When the stream's limit is reached, connections above a fair share are closed.
         let fair = limits.stream / 64;
         if own > limits.connection || (all > limits.stream && own > fair) {
             let why = Broken::Overflow { waiting: own };
@@ -175,8 +178,7 @@ impl Conn {
         Ok(above(own, limits.connection / 4, limits.connection).max(together))
     }
 
-    /// The peer says how the connection ended: nothing comes after it, and
-    /// nothing more is to be sent.
+    /// The peer has ended the connection: nothing is received or sent after `end`.
     pub(super) fn ended(&self, end: Result<End, Broken>) {
         let mut state = lock(&self.state);
         state.stopped = true;
@@ -187,8 +189,8 @@ impl Conn {
         state.wake();
     }
 
-    /// The peer asks for the end; what waits to be sent goes first. Whether the
-    /// connection has to be listed for that.
+    /// The peer asks for a close, which follows the bytes that wait to be sent. Returns
+    /// whether the connection has to be listed as ready to send.
     #[must_use]
     pub(super) fn close_requested(&self) -> bool {
         let mut state = lock(&self.state);
@@ -197,7 +199,7 @@ impl Conn {
         state.say_close(Packet::CloseResponse { error: String::new(), connect_id: self.id })
     }
 
-    /// What the driver is to send now, at most `max` bytes of data.
+    /// Takes the next thing to send, at most `max` bytes of data.
     pub(super) fn turn(&self, max: usize) -> Turn {
         let mut state = lock(&self.state);
         if state.sending.is_empty() {
@@ -222,8 +224,8 @@ impl Conn {
         Turn::Data { data, more }
     }
 
-    /// The time of a delayed close has come: whether to list the connection, or
-    /// when to look again.
+    /// Checks a delayed close. Returns whether to list the connection as ready to send, and
+    /// when to check again.
     pub(super) fn close_is_due(&self, now: Instant) -> (bool, Option<Instant>) {
         let mut state = lock(&self.state);
         match state.close_at {
@@ -244,8 +246,8 @@ impl State {
         }
     }
 
-    /// Puts the last packet behind all data, once. Whether the connection has
-    /// to be listed for it.
+    /// Puts the last packet behind all data, once. Returns whether the connection has to be
+    /// listed as ready to send.
     pub(super) fn say_close(&mut self, packet: Packet) -> bool {
         if std::mem::replace(&mut self.stopped, true) {
             return false;
@@ -255,7 +257,7 @@ impl State {
     }
 }
 
-/// Nothing panics while it holds one of these locks, so poison means nothing.
+/// Ignores poison: nothing panics while it holds one of these locks.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Data packets, written without a copy of the payload beyond the one into the packet.
+//! The encoding of data packets.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tunnel_proto::packet::put_data_head;

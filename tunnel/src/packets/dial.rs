@@ -16,11 +16,11 @@ use super::member::Member;
 use super::mux::Mux;
 use crate::transport::error::DialFailure;
 
-/// A dial that is to be taken back if nobody waits for its answer.
+/// A dial without an answer. Dropping it takes the dial back.
 struct Pending<'a> {
     mux: &'a Mux,
     random: i64,
-    /// As it was queued.
+    /// The packet as it was queued.
     request: Bytes,
 }
 
@@ -41,7 +41,7 @@ impl Mux {
     /// the future takes the dial back.
     ///
     /// # Errors
-    /// With the peer's words, or with what is wrong with the stream.
+    /// With the peer's refusal, or the failure of the stream; see [`DialFailure`].
     pub async fn dial(&self, address: String, untaken: Option<Duration>) -> Result<Member, DialFailure> {
         let (answer, answered) = oneshot::channel();
         // The top bit stays clear: the number is signed on the wire.
@@ -65,7 +65,7 @@ impl Mux {
         answer.unwrap_or_else(|_| Err(DialFailure::Lost(self.table().why().to_owned())))
     }
 
-    /// Ready when a request was taken back that had not left after `limit`.
+    /// Waits for `limit`. Ready when the request was then still unsent and is taken back.
     async fn unsaid(&self, request: &Bytes, limit: Option<Duration>) {
         if let Some(limit) = limit {
             sleep(limit).await;
@@ -77,9 +77,7 @@ impl Mux {
     }
 }
 
-/// A dial of the peer, to be made.
-///
-/// Dropping it without an answer refuses it.
+/// A dial that the peer asks for. Dropping it without an answer refuses it.
 #[derive(Debug)]
 pub struct PacketDial {
     /// The protocol asked for; only "tcp" is served.
@@ -94,10 +92,10 @@ pub struct PacketDial {
 }
 
 impl PacketDial {
-    /// The dial. The packets name no time limit, so the agent's own applies.
+    /// The dial. The packets carry no time limit, so the agent's own applies.
     ///
     /// # Errors
-    /// With a text of the shape that Go's dialler gives it.
+    /// With a text as Go's dialler writes it.
     pub(crate) fn dial(&self) -> Result<Dial, String> {
         if self.protocol != "tcp" {
             let shown: String = self.protocol.chars().take(32).flat_map(char::escape_default).collect();
@@ -107,12 +105,12 @@ impl PacketDial {
         Ok(Dial { target, timeout: Duration::MAX, connection_id: self.connect_id.unsigned_abs() })
     }
 
-    /// Ready when the peer no longer wants it. Cancel safe.
+    /// Waits until the peer takes the dial back. Cancel safe.
     pub async fn cancelled(&self) {
         self.cancelled.cancelled().await;
     }
 
-    /// It is connected.
+    /// Answers that the target is connected.
     pub fn accept(mut self) -> Member {
         self.answered = true;
         let (random, connect_id) = (self.random, self.connect_id);
@@ -120,13 +118,12 @@ impl PacketDial {
         self.mux.table().insert(Arc::clone(&conn), random);
         let answer = Packet::DialResponse { error: String::new(), connect_id, random };
         if !self.mux.control(&answer) {
-            // The peer reads nothing, so it will not use the connection either.
             self.mux.close("the peer does not read");
         }
         Member::new(self.mux.clone(), conn)
     }
 
-    /// It cannot be connected.
+    /// Answers that the target cannot be connected.
     pub fn refuse(mut self, error: String) {
         self.answer_no(error);
     }

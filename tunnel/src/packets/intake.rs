@@ -1,4 +1,4 @@
-//! What a received packet means.
+//! Acts on received packets.
 
 use std::sync::Arc;
 
@@ -15,23 +15,23 @@ use super::mux::{MAX_CONNECTIONS, Mux, Role};
 use crate::duplex::{Broken, End};
 use crate::transport::error::DialFailure;
 
-/// What a packet leaves to be done.
+/// The rest of the work after a packet was taken.
 #[derive(Debug)]
 pub(super) enum Taken {
     /// Nothing.
     Done,
-    /// A dial of the peer, for somebody to make.
+    /// A dial of the peer, to be made.
     Dial(PacketDial),
-    /// So many bytes went into a queue that is this full, from 0 to 1.
+    /// `bytes` went into a queue whose fill is now `fill`, from 0 to 1.
     Queued { bytes: usize, fill: f64 },
 }
 
-/// A packet that this side never gets from a peer that means well.
+/// A packet that no correct peer sends to this side.
 #[derive(Debug)]
 pub(super) struct OutOfPlace;
 
 impl Mux {
-    /// Does what a packet says.
+    /// Acts on one packet.
     pub(super) fn take(&self, packet: Packet) -> Result<Taken, OutOfPlace> {
         match (packet, self.role()) {
             (Packet::Data { connect_id, data }, _) => {
@@ -53,7 +53,7 @@ impl Mux {
                     cancelled.cancel();
                 }
             }
-            // An agent's word that the dial came to nothing.
+            // An agent's answer that the dial came to nothing.
             (Packet::CloseDial { random }, Role::Dialer) => {
                 let answer = self.table().dials.remove(&random);
                 if let Some(answer) = answer {
@@ -71,7 +71,7 @@ impl Mux {
         Ok(Taken::Done)
     }
 
-    /// How full the connection's queue is now.
+    /// Returns the fill of the connection's queue, from 0 to 1.
     fn take_data(&self, connect_id: i64, data: Bytes) -> f64 {
         let conn = self.table().get(connect_id);
         let Some(conn) = conn else {
@@ -86,8 +86,7 @@ impl Mux {
         if self.role() == Role::Answerer {
             self.table().remove(connect_id);
         }
-        // Whoever writes it must not wait for a turn, so it goes as control;
-        // what was still to be sent for this connection is of no use any more.
+        // As control: it must not wait for a turn, and the data before it is of no use.
         conn.ended(Err(why.clone()));
         self.control(&match self.role() {
             Role::Dialer => Packet::CloseRequest { connect_id },
@@ -96,11 +95,11 @@ impl Mux {
         0.0
     }
 
-    /// Data of a connection that is not there, or not any more.
+    /// Answers data of a connection that does not exist.
     fn refuse_data(&self, connect_id: i64) {
-        // Full queues drop answers to nonsense; whoever sends it is not reading.
+        // A full queue drops the answer: its peer does not read.
         let _ = match self.role() {
-            // Zero is no connection. Go's client sends it, and expects nothing.
+            // Zero is no connection. Go's client sends it and expects no answer.
             _ if connect_id == 0 => true,
             Role::Dialer => self.control(&Packet::CloseRequest { connect_id }),
             Role::Answerer => self
@@ -109,7 +108,7 @@ impl Mux {
     }
 
     fn take_closed(&self, connect_id: i64, error: &str) {
-        // Agents answer a close of what they have closed already; that is not news.
+        // Agents answer the close of a connection that they have closed already.
         let conn = self.table().remove(connect_id);
         let Some(conn) = conn else { return };
         conn.ended(match error {
@@ -157,7 +156,7 @@ impl Mux {
         }
         drop(table);
         match answer {
-            // Given up in the meantime: dropping the member closes it.
+            // Of a dial given up in the meantime, the dropped member closes the connection.
             Some(answer) => drop(answer.send(Ok(Member::new(self.clone(), conn)))),
             None => {
                 self.control(&Packet::CloseRequest { connect_id });
@@ -167,7 +166,7 @@ impl Mux {
 
     fn take_dial(&self, protocol: String, address: String, random: i64) -> Option<PacketDial> {
         let mut table = self.table();
-        // Counts dials that fail as well, as Konnectivity's agents do.
+        // Failed dials use up an id as well, as at Konnectivity's agents.
         table.last_id += 1;
         let connect_id = table.last_id;
         if table.asked.contains_key(&random) || table.conns.len() + table.asked.len() >= MAX_CONNECTIONS {
@@ -184,7 +183,7 @@ impl Mux {
     }
 }
 
-/// A peer's text, fit for our logs and errors.
+/// A peer's text without control characters, for logs and errors.
 fn shown(text: &str) -> String {
     text.chars().take(512).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

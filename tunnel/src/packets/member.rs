@@ -11,22 +11,24 @@ use super::conn::{Conn, HALF_CLOSED, lock};
 use super::mux::{Mux, Role};
 use crate::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 
-/// Bytes of one connection that wait to be sent: two packets, so that the
-/// stream always has one while the relay fetches the next.
+/// Bytes of one connection that wait to be sent: two packets, so that the stream has one
+/// while the relay fetches the next. More delays the closes behind them.
 const OUT_BYTES: usize = 64 * 1024;
 
-/// Konnectivity's agents throw away what they have not written when they are
-/// told to close, so that is said only this long after the last byte.
+/// Time between the last byte and the close. Konnectivity's agents discard bytes that they
+/// have not written when they are told to close. Shorter loses more of them; longer keeps
+/// connections that are over.
 const AFTER_DATA: Duration = Duration::from_millis(250);
 
-/// A connection of a packet stream.
-///
-/// Dropping it closes the connection.
+/// A connection of a packet stream. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Member {
     mux: Mux,
     conn: Arc<Conn>,
 }
+
+// Every idle connection on a konnectivity link holds one.
+const _: () = assert!(size_of::<Member>() <= 16);
 
 impl Member {
     pub(super) fn new(mux: Mux, conn: Arc<Conn>) -> Self {
@@ -53,7 +55,7 @@ impl Member {
         let connect_id = self.conn.id;
         if self.mux.role() == Role::Answerer {
             let error = how.error().to_owned();
-            // The peer takes that for the end of both directions.
+            // To the peer, the close ends both directions.
             state.received.end.get_or_insert(Ok(End::Closed));
             if state.say_close(Packet::CloseResponse { error, connect_id }) {
                 drop(state);
@@ -80,17 +82,17 @@ impl Member {
 /// How this side ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
-    /// No more is sent.
+    /// Nothing more is sent.
     Fin,
-    /// Nor is anything more wanted.
+    /// Nothing more is sent or read.
     Done,
-    /// It broke.
+    /// The connection broke.
     Reset,
 }
 
 impl Closing {
-    /// Konnectivity says nothing when a target resets; nobody parses it, so the
-    /// difference is told.
+    /// The text of the close. Konnectivity's agents send none when a target resets; no peer
+    /// parses it.
     const fn error(self) -> &'static str {
         match self {
             Self::Fin | Self::Done => "",

@@ -12,7 +12,7 @@ use super::watch::Watch;
 use crate::duplex::{Broken, Duplex};
 
 /// Interval at which a stalled direction is checked. At each check its source is asked
-/// whether it has gone, its wait may become a stall ([`STALL`](super::STALL)), and its bytes
+/// whether it has gone, its wait may become a stall ([`STALL`](super::watch::STALL)), and its bytes
 /// enter the process's [`Budget`]. Shorter costs timers; longer lets memory grow unseen.
 pub(super) const STALL_CHECK: Duration = Duration::from_secs(5);
 

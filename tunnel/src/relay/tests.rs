@@ -7,6 +7,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use tokio::time::advance;
 
+use super::watch::STALL;
 use super::*;
 use crate::duplex::{Batch, Flow};
 

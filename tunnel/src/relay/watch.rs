@@ -14,7 +14,7 @@ use super::budget::Budget;
 /// A sink that takes nothing for this long is stalled. Konnectivity's clients give a
 /// connection up after the same time. Below it, ordinary pauses count as stalls; above it,
 /// clients give up before a stall is counted.
-pub const STALL: Duration = Duration::from_secs(10);
+pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// Counts the events in one direction of relayed connections.
 pub trait Counts: Debug + Send + Sync {
@@ -27,7 +27,7 @@ pub trait Counts: Debug + Send + Sync {
     /// The sink takes bytes again, or the connection is over.
     fn wait_ended(&self, waited: Duration);
 
-    /// A wait has lasted for [`STALL`]. `stall_ended` always follows.
+    /// A wait has lasted for ten seconds. `stall_ended` always follows.
     fn stall_began(&self);
 
     /// A stalled wait is over.

@@ -1,5 +1,4 @@
-//! Which versions and cipher suites a listener offers, by the names that Go
-//! and Kubernetes have for them.
+//! The TLS versions and cipher suites of a listener, by their names in Go and Kubernetes.
 
 use std::str::FromStr;
 
@@ -9,8 +8,8 @@ use rustls::{CipherSuite, ProtocolVersion, SupportedProtocolVersion};
 /// The suites of TLS 1.3. They are always offered, as in Go.
 const TLS13: [&str; 3] = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 
-/// Suites that Go takes for secure and that are not implemented here: CBC with
-/// a MAC of its own.
+/// Suites that Go takes for secure and that rustls does not implement: CBC with a MAC of its
+/// own.
 const ABSENT: [&str; 4] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
@@ -34,7 +33,7 @@ const TLS12: [(&str, CipherSuite); 6] = [
 /// The lowest version of TLS, as `--tls-min-version` names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MinVersion {
-    /// `VersionTLS10` or `VersionTLS11`: no longer spoken, so the same as 1.2.
+    /// `VersionTLS10` or `VersionTLS11`, which mean 1.2, since rustls implements neither.
     Obsolete,
     /// `VersionTLS12`, or nothing.
     #[default]
@@ -65,7 +64,7 @@ fn known_suites() -> String {
     TLS12.iter().map(|(name, _)| *name).chain(ABSENT).chain(TLS13).collect::<Vec<_>>().join(", ")
 }
 
-/// Suites of TLS 1.2 that a listener may use; all there are if none is named.
+/// Suites of TLS 1.2 that a listener may use; all if none is named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Suites {
     chosen: Option<Vec<CipherSuite>>,
@@ -94,13 +93,13 @@ impl Suites {
         Ok(Self { chosen: Some(chosen), absent })
     }
 
-    /// Suites that were named and are not implemented: a warning is due.
+    /// Suites that were named and are not implemented, to be warned of.
     pub fn absent(&self) -> &[&'static str] {
         &self.absent
     }
 }
 
-/// What a listener offers.
+/// The versions and suites that a listener offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offer {
     /// The lowest version.
@@ -112,7 +111,7 @@ pub struct Offer {
 impl Offer {
     pub(super) fn provider(&self) -> CryptoProvider {
         let mut provider = ring::default_provider();
-        // A stable sort: AES-128 in front, the rest as it was.
+        // A stable sort puts AES-128 first and keeps the order of the rest.
         provider.cipher_suites.sort_by_key(|suite| !format!("{:?}", suite.suite()).contains("AES_128_GCM"));
         if let Some(chosen) = &self.suites.chosen {
             provider.cipher_suites.retain(|suite| {

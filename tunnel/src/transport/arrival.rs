@@ -22,12 +22,12 @@ use crate::messages::{ControlError, GREETING_LIMIT, Messages, control_messages, 
 use crate::packets::Counters;
 use crate::stream::Stream;
 
-/// How long HTTP/2 may take to start on a TLS connection.
+/// Time for HTTP/2 to start on a TLS connection. Less turns away agents on slow networks;
+/// more keeps connections of strangers.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Takes in the agents of one TLS connection, each of which goes to `arrived`.
-/// Konnectivity's agents may make several calls on one connection; then this returns when
-/// the connection is over.
+/// Hands the agents of one TLS connection to `arrived`. On a konnectivity link, which may
+/// carry several agents, returns when the connection is over. Not cancel safe.
 ///
 /// # Errors
 /// When the peer does not speak the link's protocol.
@@ -53,7 +53,7 @@ pub async fn accept_tcp(
     Ok(())
 }
 
-/// Servers: an agent of which nothing is known yet.
+/// Servers: an agent that has not introduced itself yet.
 #[derive(Debug)]
 pub struct Arrived(Greeting);
 
@@ -63,16 +63,16 @@ enum Greeting {
     Call(Box<Call>),
 }
 
-/// What an agent says of itself. Nothing of it is proven.
+/// An agent's introduction of itself, without proof.
 #[derive(Debug)]
 pub struct Introduction {
-    /// The greeting; its token is taken out.
+    /// The greeting, without its token.
     pub hello: Hello,
-    /// The token that the agent presents, or what is wrong with its metadata.
+    /// The token that the agent presents, or the fault of its metadata.
     pub token: Result<Option<String>, BearerError>,
 }
 
-/// An agent that was to be admitted and is not there any more.
+/// Why an agent could not be admitted.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAdmitted {
     /// Welcome could not be sent.
@@ -122,7 +122,7 @@ impl Arrived {
     /// Reads the agent's introduction, for ten seconds at most. Not cancel safe.
     ///
     /// # Errors
-    /// With what is wrong with it.
+    /// With the fault of the introduction.
     pub async fn introduction(&mut self) -> Result<Introduction, String> {
         match &mut self.0 {
             Greeting::Control(_, messages) => match timeout(GREETING_LIMIT, greeting(messages)).await {
@@ -138,8 +138,8 @@ impl Arrived {
         }
     }
 
-    /// Admits the agent. Returns the tunnel and what the greeting left of the control
-    /// stream. Not cancel safe.
+    /// Admits the agent. Returns the tunnel and, on links that have one, the control stream.
+    /// Not cancel safe.
     ///
     /// # Errors
     /// When the agent has left.
@@ -166,8 +166,8 @@ impl Arrived {
         }
     }
 
-    /// Tells the agent why it is not admitted, and ends the tunnel. Takes ten seconds at
-    /// most.
+    /// Tells the agent why it is not admitted, and ends the tunnel, within ten seconds. Not
+    /// cancel safe.
     pub async fn reject(self, rejection: Rejection) {
         match self.0 {
             Greeting::Control(tunnel, mut messages) => {

@@ -17,8 +17,8 @@ use crate::messages::Messages;
 use crate::packets::PacketDial;
 use crate::stream::Stream;
 
-/// How long a stream may be without its dial. Servers send it when they open the stream,
-/// so only a broken or hostile one is later.
+/// Time for a new stream's dial to arrive, and for a refusal to be taken. Servers send the
+/// dial when they open the stream. Less cuts slow networks; more keeps streams of broken peers.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Dials on a stream of its own.
@@ -57,8 +57,8 @@ impl IncomingDial {
         Self(Carrier::Packet(asked))
     }
 
-    /// The dial, or a refusal of one that makes no sense; `None` when the server left
-    /// before it named one. Call it once. Takes ten seconds at most. Not cancel safe.
+    /// Reads the dial, within ten seconds. Returns a refusal for one that is malformed, and
+    /// `None` when the server left before it named one. Call it once. Not cancel safe.
     pub async fn dial(&mut self) -> Option<Result<Dial, Refusal>> {
         match &mut self.0 {
             Carrier::Stream(messages) => match timeout(HEADER_LIMIT, messages.recv()).await {
@@ -90,7 +90,7 @@ impl IncomingDial {
         }
     }
 
-    /// Answers that the target cannot be connected. Takes ten seconds at most.
+    /// Answers that the target cannot be connected, within ten seconds. Not cancel safe.
     pub async fn refuse(self, refusal: Refusal) {
         match self.0 {
             Carrier::Stream(mut messages) => {
@@ -98,7 +98,7 @@ impl IncomingDial {
                     messages.send(DialReply::Refused(refusal).encode()).await?;
                     messages.finish().await
                 };
-                // A server that does not take the answer does not need it.
+                // A failure or timeout means that the server does not read the answer.
                 let _: Result<Result<(), Broken>, _> = timeout(HEADER_LIMIT, sent).await;
             }
             Carrier::Packet(asked) => asked.refuse(refusal.text),

@@ -48,7 +48,7 @@ pub enum DialFailure {
     /// The agent named the reason.
     #[error("{0}")]
     Refused(Refusal),
-    /// The agent's answer makes no sense.
+    /// The agent's answer is malformed.
     #[error("{0}")]
     BadAnswer(String),
     /// The agent is at its limit of streams, or reads nothing.

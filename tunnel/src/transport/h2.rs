@@ -1,9 +1,8 @@
-//! The `h2` link: HTTP/2 over TLS over TCP, with the roles flipped.
+//! The `h2` link: HTTP/2 over TLS over TCP, with the roles reversed.
 //!
-//! The agent dials TCP and TLS, and then serves HTTP/2 on the connection it
-//! dialled; the tunnel server is its HTTP/2 client and opens one CONNECT stream
-//! per dialled connection, because in HTTP/2 only clients open streams. The
-//! first stream is the control stream.
+//! In HTTP/2 only clients open streams. So the agent dials TCP and TLS and serves HTTP/2 on
+//! the connection; the tunnel server is the client, and opens one CONNECT stream per dialled
+//! connection. The first stream is the control stream.
 
 mod stream;
 mod window;
@@ -26,28 +25,30 @@ use crate::transport::error::{DialFailure, HandshakeError, TunnelClosed};
 
 pub use stream::Stream;
 
-/// The largest there is: larger than any number of stalled streams can use up.
+/// Flow-control window of the connection, in bytes: HTTP/2's largest, so that stalled
+/// streams cannot use it up for the others.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Bytes of one stream that wait for the TLS connection.
+/// Bytes of one stream that wait for the TLS connection. Fewer slow a single stream; more are
+/// memory that each stalled stream takes.
 const SEND_BUFFER: usize = 512 * 1024;
 
-/// A frame is also what another stream's bytes have to wait for.
+/// Largest frame, in bytes. Smaller costs heads; larger delays other streams' bytes.
 const FRAME: u32 = 64 * 1024;
 
-/// Streams that an agent serves at once on one tunnel.
+/// Most streams that an agent serves on one tunnel.
 const MAX_STREAMS: u32 = 1 << 16;
 
-/// Streams that wait to be taken by [`Tunnel::accept`]. Its caller only spawns,
-/// so more than a few mean that the agent is drowning.
+/// Streams that wait for [`Tunnel::accept`]; further ones are refused. Its caller only
+/// spawns, so a longer queue would only wait on an overloaded agent.
 const ACCEPT_QUEUE: usize = 256;
 
-/// Streams reset by either side whose state h2 keeps or waits for. Cancelled
-/// dials come in bursts, and the peer is authenticated.
+/// Reset streams whose state h2 keeps. h2 closes the connection of a peer that resets more,
+/// and cancelled dials come in bursts; the peer is authenticated.
 const RESET_STREAMS: usize = 1024;
 
-/// Unread bytes of frames smaller than 256 bytes cost more of this budget than
-/// they are long; keystrokes to stalled clients must not close the tunnel.
+/// h2's budget for unread bytes, of which frames below 256 bytes use more than their length.
+/// With less, keystrokes to stalled clients would close the tunnel.
 const SMALL_FRAME_BUDGET: usize = 64 << 20;
 
 /// Settings that both sides share. A macro, because h2's two builders have no common trait.
@@ -66,9 +67,8 @@ macro_rules! builder {
     };
 }
 
-/// The server's side of a tunnel: opens the control stream at once.
-///
-/// Cancel safe: dropping it closes the connection. The caller limits its time.
+/// The server's side of a tunnel: opens the control stream. The caller limits the time.
+/// Cancel safe: dropping the future closes the connection.
 ///
 /// # Errors
 /// When the peer does not speak HTTP/2.
@@ -107,7 +107,7 @@ where
             },
             window = outcome(&mut measuring) => {
                 measuring = None;
-                // Fails only while another change is under way, and there is none.
+                // Fails only during another change; this is the only one.
                 let _ = window.map(|window| connection.set_initial_window_size(window));
             }
         }
@@ -115,7 +115,7 @@ where
     state.set_closed(why);
 }
 
-/// What comes of something that may be over already; then nothing any more.
+/// Waits for `work`; for ever, if it is over.
 async fn outcome<T>(work: &mut Option<Pin<Box<impl Future<Output = T>>>>) -> T {
     match work {
         Some(work) => work.await,
@@ -123,9 +123,8 @@ async fn outcome<T>(work: &mut Option<Pin<Box<impl Future<Output = T>>>>) -> T {
     }
 }
 
-/// The agent's side of a tunnel: serves HTTP/2 on a connection it dialled.
-///
-/// Cancel safe: dropping it closes the connection. The caller limits its time.
+/// The agent's side of a tunnel: serves HTTP/2 on a connection that it dialled. The caller
+/// limits the time. Cancel safe: dropping the future closes the connection.
 ///
 /// # Errors
 /// When the server does not speak HTTP/2 or opens no control stream.
@@ -180,7 +179,7 @@ async fn drive_server<IO>(
         };
         match next {
             Some(Ok((request, mut respond))) => match accepted.try_reserve() {
-                // A stream that died in between is nobody's loss.
+                // Fails only for a stream that is over.
                 Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
                 Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
             },
@@ -229,19 +228,19 @@ impl ConnectionState {
     }
 
     fn set_closed(&self, why: String) {
-        // The first reason is the true one.
+        // Keeps the first reason, which is the cause.
         let _ = self.why.set(why);
         self.closed.cancel();
     }
 }
 
 impl Tunnel {
-    /// Where the peer is.
+    /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote
     }
 
-    /// Servers: opens a stream without a dial in it, as [`Tunnel::dial`] does first. Waits
+    /// Servers: opens a stream without a dial in it; [`Tunnel::dial`] opens one with. Waits
     /// while the agent allows no more streams. Cancel safe.
     ///
     /// [`Tunnel::dial`]: crate::transport::Tunnel::dial

@@ -18,7 +18,7 @@ use crate::messages::{ControlError, GREETING_LIMIT, Messages, control_messages, 
 use crate::packets::Counters;
 use crate::stream::Stream;
 
-/// Longest server id, in bytes: that of a DNS name.
+/// Longest server id, in bytes: as long as a DNS name.
 const MAX_SERVER_ID: usize = 253;
 
 /// A TLS connection to a server.
@@ -45,7 +45,7 @@ pub async fn open_on_tcp(
     Ok(Opened(Greeting::Call(Box::new(calling))))
 }
 
-/// Agents: a connection to a server on which nothing was said yet.
+/// Agents: a connection to a server before the greeting.
 #[derive(Debug)]
 pub struct Opened(Greeting);
 
@@ -69,16 +69,16 @@ struct Calling {
 pub struct Greeted {
     /// The tunnel.
     pub tunnel: Tunnel,
-    /// What the server says of itself.
+    /// The server's answer.
     pub welcome: Welcome,
-    /// What the greeting left of the control stream, on links that have one.
+    /// The control stream, on links that have one.
     pub control: Option<Messages>,
 }
 
-/// Why a server does not admit an agent although there was a connection.
+/// Why a greeting on an open connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GreetingError {
-    /// The server says that the agent holds a tunnel to it; its id.
+    /// The agent holds a tunnel to the server with this id already.
     #[error("there is a tunnel to server {0} already")]
     Duplicate(String),
     /// The control stream failed.
@@ -98,7 +98,7 @@ pub enum GreetingError {
         /// The reason in words.
         text: String,
     },
-    /// The answer is no answer to a greeting.
+    /// The server's message is no answer to a greeting.
     #[error("the server answered the greeting with something else")]
     Unexpected,
     /// The server's id cannot be used.
@@ -107,7 +107,7 @@ pub enum GreetingError {
 }
 
 impl GreetingError {
-    /// The reason that the server is told when the tunnel is closed.
+    /// The reason sent to the server when the tunnel is closed.
     const fn close_reason(&self) -> &'static str {
         if let Self::Duplicate(_) = self { "duplicate" } else { "greeting failed" }
     }

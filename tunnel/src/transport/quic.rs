@@ -1,8 +1,7 @@
 //! The `quic` link: quinn, one bidirectional stream per dialled connection.
 //!
-//! The server opens streams and grants the agent exactly one, the control
-//! stream; the agent grants many and raises the grant as it is used, because
-//! quinn takes memory for every stream it allows.
+//! The server opens streams. The agent opens one, the control stream. How many streams the
+//! server may open is in `grant`.
 
 mod config;
 mod congestion;

@@ -22,7 +22,7 @@ pub enum Tunnel {
     Konnectivity(konnectivity::Tunnel),
 }
 
-/// How a link shows that its peer lives.
+/// The signs of a peer's life on a link.
 pub(crate) enum Proof {
     /// Datagrams and acknowledgements of QUIC, which outlive a blackout.
     Datagrams(quic::Tunnel),
@@ -31,7 +31,7 @@ pub(crate) enum Proof {
 }
 
 impl Tunnel {
-    /// Which link it uses.
+    /// The link.
     pub const fn link(&self) -> Link {
         match self {
             Self::H2(_) => Link::H2,
@@ -49,12 +49,12 @@ impl Tunnel {
         }
     }
 
-    /// Servers: asks the agent to connect to a target. `opened` is called once a stream
-    /// for it is open. On links whose connections share one stream, a dial that the agent
-    /// has not read after `untaken` is taken back and fails with [`DialFailure::Busy`].
+    /// Servers: asks the agent to connect to a target. Calls `opened` once a stream for the
+    /// dial is open. On links whose connections share one stream, a dial that the agent has
+    /// not read after `untaken` is taken back and fails with [`DialFailure::Busy`].
     ///
-    /// Waits as long as the agent takes; the caller limits the time. Cancel safe: dropping
-    /// the future cancels the dial at the agent.
+    /// The caller limits the time. Cancel safe: dropping the future cancels the dial at the
+    /// agent.
     ///
     /// # Errors
     /// See [`DialFailure`].
@@ -74,7 +74,7 @@ impl Tunnel {
         }
     }
 
-    /// Agents: the next dial of the server. Cancel safe.
+    /// Agents: waits for the next dial of the server. Cancel safe.
     ///
     /// # Errors
     /// When the tunnel is over.
@@ -112,8 +112,8 @@ impl Tunnel {
         }
     }
 
-    /// Whether the peer has read nothing for a while, so that other agents are dialled
-    /// first. Only a shared stream can come to that.
+    /// Whether packets have waited for a second without the peer reading any, so that other
+    /// agents are dialled first. Konnectivity only.
     pub fn is_stuck(&self) -> bool {
         match self {
             Self::H2(_) | Self::Quic(_) => false,

@@ -11,11 +11,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
-/// Trailer that says how a direction ended, if not with a plain end.
+/// Trailer that says how a direction ended, unless it just finished.
 const END: &str = "tunnel-end";
-/// "The connection behind this stream broke."
+/// The connection behind this stream broke.
 const END_RESET: HeaderValue = HeaderValue::from_static("reset");
-/// "And I want nothing more from you."
+/// The direction is finished, and nothing more is read.
 const END_CLOSED: HeaderValue = HeaderValue::from_static("closed");
 
 /// One HTTP/2 stream.
@@ -23,7 +23,7 @@ pub struct Stream {
     send: SendStream<Bytes>,
     recv: Receiving,
     finished: bool,
-    /// Whether the peer was told that nothing of it is wanted.
+    /// The peer was told that nothing more is read.
     said_closed: bool,
     /// This end opened the stream: the tunnel server, HTTP/2's client.
     opened: bool,
@@ -31,8 +31,11 @@ pub struct Stream {
     ended: Option<Result<Flow, Broken>>,
 }
 
+// Every idle connection on the link holds one.
+const _: () = assert!(size_of::<Stream>() <= 88);
+
 enum Receiving {
-    /// The response head has not come yet.
+    /// For the head of the response.
     Waiting(client::ResponseFuture),
     Body(RecvStream),
 }
@@ -90,7 +93,7 @@ impl Stream {
         }
         let flow = ready!(self.poll_recv_open(cx, batch));
         if !matches!(flow, Ok(Flow::More)) {
-            // Trailers can be taken only once.
+            // h2 yields trailers only once.
             self.ended = Some(flow.clone());
         }
         Poll::Ready(flow)
@@ -101,7 +104,7 @@ impl Stream {
         while !batch.is_full() {
             match body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => batch.push(data),
-                // Ends, errors and waits come again at the next call.
+                // Ends, errors and waits are reported at the next call.
                 Poll::Ready(None | Some(Err(_))) | Poll::Pending if !batch.is_empty() => break,
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Self::poll_end(cx, body),
@@ -116,7 +119,7 @@ impl Stream {
             Ok(Some(trailers)) => match trailers.get(END) {
                 Some(how) if *how == END_RESET => Err(Broken::Reset),
                 Some(how) if *how == END_CLOSED => Ok(Flow::End(End::Closed)),
-                // An end is an end, whatever a newer peer says of it.
+                // Words of newer peers.
                 Some(_) | None => Ok(Flow::End(End::Fin)),
             },
             Ok(None) => Ok(Flow::End(End::Fin)),
@@ -131,8 +134,7 @@ impl Stream {
         }
     }
 
-    /// As [`Duplex::held`](crate::duplex::Duplex::held): whatever was not given back
-    /// as window.
+    /// As [`Duplex::held`](crate::duplex::Duplex::held): the bytes not released as window.
     pub(crate) fn held(&mut self, received: usize) -> usize {
         match &mut self.recv {
             Receiving::Body(body) => body.flow_control().used_capacity().max(received),
@@ -151,7 +153,7 @@ impl Stream {
                     None => return Poll::Ready(Err(Broken::Stopped)),
                 };
             }
-            // Woken without room: ask again, which registers for the next time.
+            // Without room, asking again registers for the next wake-up.
             if room > 0
                 && let Some(chunk) = batch.take(room)
             {
@@ -174,17 +176,15 @@ impl Stream {
         .map_err(|error| write_error(&error))
     }
 
-    /// For a client that was found gone after its end was passed on. What is
-    /// still queued is lost with it: nobody is there to miss the outcome.
+    /// After the end of a client that is gone was passed on. Drops what is still queued.
     pub(crate) fn stop_receiving(&mut self) {
         if !self.said_closed {
             self.send.send_reset(Reason::CANCEL);
         }
     }
 
-    /// Reads and discards until the peer's end, which says that it has
-    /// everything. Agents need not: as HTTP/2's servers they may leave a
-    /// finished stream, and what is queued still goes out.
+    /// Reads and discards until the peer's end, which shows that everything arrived. Agents
+    /// need not: what an HTTP/2 server has queued goes out after it drops the stream.
     pub(crate) async fn settle(&mut self) {
         if !self.finished || !self.opened {
             return;
@@ -202,7 +202,7 @@ impl Stream {
 
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         if self.finished {
-            // Our end makes the peer's reset an ordinary goodbye.
+            // After our end, a reset of the peer is no failure.
             return Poll::Pending;
         }
         self.send.poll_reset(cx).map(|reset| match reset {
@@ -229,7 +229,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // The peer must not take it for an end.
+        // Otherwise the peer may take the drop for an end.
         if !self.finished {
             self.abort(Abort::Now);
         }

@@ -1,32 +1,31 @@
-//! How much of one stream may be unread at its receiver.
+//! The flow-control window of a stream.
 //!
-//! As little as keeps the network between the ends busy: in TCP everything arrives in
-//! order, so a byte of another stream waits behind all that is under way, and of a reader
-//! that stalls so much is kept in memory. What it takes depends on how long a round trip
-//! is, which is measured when the tunnel is new and nothing else is on it.
+//! The window is as small as the bandwidth-delay product allows. In TCP everything arrives in
+//! order, so a byte of another stream waits behind all bytes in flight, and a stalled reader
+//! holds a window in memory. The round trip is measured while the tunnel is new and idle.
 
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, timeout};
 
-/// Bytes where a round trip takes no time: the processes at both ends have to get their
-/// turn, too. With half of it a download on loopback is slower by a sixth, and a byte
-/// beside it waits half as long.
+/// The window without delay, in bytes, since processes at both ends have to be scheduled.
+/// With half of it a download on loopback is slower by a sixth; with more, other streams
+/// wait longer.
 pub(super) const LEAST: u32 = 768 * 1024;
 
-/// Bytes on the longest way. A hundred readers that stall hold 400 MiB.
+/// The largest window, in bytes. A hundred stalled readers hold 400 MiB; with less, distant
+/// tunnels are slower.
 const MOST: u32 = 4 << 20;
 
-/// What one stream is to reach at any distance up to [`MOST`], in bytes per microsecond
-/// of a round trip: 800 Mbit/s.
+/// Bytes per microsecond of a round trip: 800 Mbit/s for one stream, up to [`MOST`].
 const RATE: u32 = 100;
 
-/// Round trips that are measured; the shortest counts, because at the beginning of
-/// a tunnel both ends may be busy with a thousand others.
+/// Round trips that are measured. The shortest counts, since both ends may be busy with
+/// other new tunnels.
 const LOOKS: usize = 3;
 
-/// How long one of them is waited for.
+/// Time for one round trip.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The window for a path with this round trip, in bytes.
@@ -35,15 +34,13 @@ fn window(round_trip: Duration) -> u32 {
     LEAST.saturating_add(RATE.saturating_mul(microseconds)).min(MOST)
 }
 
-/// Measures a new connection, which has to be driven meanwhile: the window that its
-/// streams are to have, if that is another one than [`LEAST`].
-///
-/// Cancel safe: dropping it leaves the window as it is.
+/// Measures a new connection, which the caller drives meanwhile. Returns the window for its
+/// streams, if it should differ from [`LEAST`]. Cancel safe: the window stays.
 pub(super) async fn wanted(pings: Option<PingPong>) -> Option<u32> {
     let (mut pings, mut shortest) = (pings?, None);
     for _ in 0..LOOKS {
         let asked = Instant::now();
-        // Without an answer there is nothing to go by; heartbeats tell what it means.
+        // Without an answer the window stays; heartbeats judge the peer.
         if !matches!(timeout(LIMIT, pings.ping(Ping::opaque())).await, Ok(Ok(_))) {
             break;
         }
@@ -51,7 +48,7 @@ pub(super) async fn wanted(pings: Option<PingPong>) -> Option<u32> {
         shortest = Some(shortest.map_or(took, |shortest: Duration| shortest.min(took)));
     }
     let window = window(shortest?);
-    // A little more is not worth a change.
+    // A slightly larger window is not worth a change.
     (window > LEAST + LEAST / 4).then_some(window)
 }
 

@@ -12,27 +12,25 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tunnel_proto::message::{Hello, Welcome};
 
-use super::http2::{self, silence};
+use super::http2::{self, BEARER, CONNECT_PATH, silence};
 use super::tunnel::Tunnel;
-use super::{BEARER, CONNECT_PATH};
 use crate::drain::Drain;
 use crate::packets::{Counters, Halves, Limits, Role};
 use crate::transport::error::HandshakeError;
 
-/// What may wait on an agent, for slow targets; agents run with little memory,
-/// 30 MiB where Konnectivity's examples are followed.
+/// Received bytes that may wait on an agent for slow targets. Agents run with little memory:
+/// 30 MiB in Konnectivity's examples.
 const AGENT_LIMITS: Limits = Limits { connection: 8 << 20, stream: 16 << 20 };
 
-/// How often a server is asked: Konnectivity's hang up on whoever asks more
-/// often than every 30 s.
+/// Interval of pings to servers. Konnectivity's close connections that ping more often than
+/// every 30 s; longer finds dead servers later.
 const AGENT_PING: Duration = Duration::from_secs(35);
 
-/// The agent's side: calls `authority` (host and port) on a TLS connection.
-///
-/// Cancel safe: dropping it closes the connection. The caller limits its time.
+/// Calls `authority` (host and port) on a TLS connection. The caller limits the time. Cancel
+/// safe: dropping the future closes the connection.
 ///
 /// # Errors
-/// When the server does not speak this, or does not take the agent.
+/// When the server does not speak the protocol, or does not admit the agent.
 pub(crate) async fn connect<IO>(
     io: IO,
     remote: SocketAddr,
@@ -50,7 +48,7 @@ where
         http2::builder!(client).enable_push(false).handshake::<_, Bytes>(io).await.map_err(lost)?;
     let ping = connection.ping_pong();
     let stop = CancellationToken::new();
-    // Until the tunnel is there, leaving closes the connection.
+    // Until the agent is admitted, dropping this future closes the connection.
     let given_up = stop.clone().drop_guard();
     let driver = drive(connection, ping, stop.clone());
     drain.spawn("konnectivity driver", driver);
@@ -94,7 +92,7 @@ fn connect_request(authority: &str, hello: &Hello) -> Result<Request<()>, Handsh
     request.body(()).map_err(|error| HandshakeError::Config(error.to_string()))
 }
 
-/// Runs the agent's HTTP/2 connection until it ends or is not wanted any more.
+/// Drives the agent's HTTP/2 connection until it ends or is stopped.
 async fn drive<IO>(connection: client::Connection<IO, Bytes>, ping: Option<PingPong>, stop: CancellationToken)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -112,6 +110,6 @@ where
         () = silent => return,
         _ = &mut connection => return,
     }
-    // What the tunnel said last still goes out.
+    // The tunnel's last packets still go out.
     let _ = timeout(Duration::from_millis(500), connection).await;
 }

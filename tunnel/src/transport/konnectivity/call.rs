@@ -9,19 +9,20 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use tracing::debug;
 use tunnel_proto::message::{Hello, VERSION, Welcome};
 
+use super::http2::{BEARER, CONNECT_PATH};
 use super::tunnel::Tunnel;
-use super::{BEARER, CONNECT_PATH};
 use crate::drain::Drain;
 use crate::packets::{Counters, Halves, Limits, Role};
 use crate::transport::error::HandshakeError;
 
-/// What may wait on a server, for clients that are slower than the agent.
+/// Received bytes that may wait on a server for clients slower than the agent. Less closes
+/// more slow clients; more is memory that they can take.
 const SERVER_LIMITS: Limits = Limits { connection: 32 << 20, stream: 256 << 20 };
 
-/// Longest metadata values that are taken.
+/// Longest metadata value that is taken, in bytes.
 const MAX_METADATA: usize = 16 * 1024;
 
-/// A call of an agent that was not answered yet.
+/// A call of an agent without an answer yet.
 #[derive(Debug)]
 pub(crate) struct Call {
     metadata: HeaderMap,
@@ -34,29 +35,29 @@ pub(crate) struct Call {
 /// Metadata of an agent that carries no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BearerError {
-    /// The metadata is there, but is no bearer token.
+    /// The metadata is no bearer token.
     #[error("the authorization metadata of the agent does not begin with {BEARER:?}")]
     NoBearer,
-    /// There is more than one value, so it is not clear which one counts.
+    /// There are several values.
     #[error("the agent sent {0} values of authorization metadata instead of one")]
     Several(usize),
 }
 
-/// gRPC's status codes, as far as they are said here.
+/// gRPC's status codes, as far as they are sent here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// What Go says for errors without a code.
+    /// Go's code for errors without a code.
     Unknown = 2,
-    /// There is no such method.
+    /// The method does not exist.
     Unimplemented = 12,
-    /// Not now.
+    /// The service is unavailable for now.
     Unavailable = 14,
-    /// The credentials are not good enough.
+    /// The credentials are not accepted.
     Unauthenticated = 16,
 }
 
 impl Call {
-    /// `None` when it is no call of this service; the caller has been told.
+    /// Returns `None` when it is no call of this service, after refusing it.
     pub(super) fn new(
         request: Request<RecvStream>,
         respond: SendResponse<Bytes>,
@@ -77,8 +78,8 @@ impl Call {
         None
     }
 
-    /// What the agent says of itself in metadata. The texts are as Konnectivity's agents
-    /// know them.
+    /// The agent's introduction from the metadata. Errors have the texts of Konnectivity's
+    /// server.
     pub(crate) fn hello(&self) -> Result<Hello, String> {
         let ids = self.values("agentid");
         let [id] = ids[..] else {
@@ -120,7 +121,7 @@ impl Call {
         values.filter_map(|value| value.to_str().ok()).collect()
     }
 
-    /// Where it comes from.
+    /// The agent's address.
     pub(crate) fn remote(&self) -> SocketAddr {
         self.remote
     }
@@ -134,11 +135,11 @@ impl Call {
         if let Ok(text) = HeaderValue::from_str(&percent_encoded(text)) {
             headers.insert("grpc-message", text);
         }
-        // The agent went in the meantime: then nobody misses the answer.
+        // Fails only when the agent has left.
         let _ = self.respond.send_response(response, true);
     }
 
-    /// Takes the agent in: says who and how many the servers are.
+    /// Admits the agent: names the server and the number of servers.
     ///
     /// # Errors
     /// When the agent left, or the server's id is no header value.

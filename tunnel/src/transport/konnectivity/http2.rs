@@ -1,24 +1,31 @@
-//! HTTP/2 under the call: its settings, and pings.
+//! HTTP/2 under the call: names, settings and pings.
 
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, interval_at, timeout};
 
-/// Unread bytes of one call: what may be on its way, and what everybody waits
-/// behind when the stream is read slower.
+/// Prefix of an agent's `authorization` metadata. Case-sensitive, as at Konnectivity's
+/// server.
+pub(super) const BEARER: &str = "Bearer ";
+
+/// The gRPC path of the agents' one method.
+pub(super) const CONNECT_PATH: &str = "/AgentService/Connect";
+
+/// Flow-control window of a call, in bytes. Smaller slows distant tunnels; larger queues more
+/// in front of every connection when the stream is read slower.
 pub(super) const CALL_WINDOW: u32 = 1 << 20;
 
-/// The same for a connection, which carries one call.
+/// Flow-control window of a connection, which carries one call.
 pub(super) const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Frames that peers may send.
+/// Largest frame that peers may send, in bytes.
 pub(super) const FRAME: u32 = 64 * 1024;
 
-/// Bytes that wait for the TLS connection.
+/// Bytes of a call that wait for the TLS connection.
 pub(super) const SEND_BUFFER: usize = 512 * 1024;
 
-/// How long the answer may take.
+/// Time for the answer to a ping.
 const PONG_LIMIT: Duration = Duration::from_secs(10);
 
 /// Settings that both sides share. A macro, because h2's two builders have no common trait.
@@ -34,7 +41,7 @@ macro_rules! builder {
 }
 pub(super) use builder;
 
-/// Ready when the peer does not answer.
+/// Pings the peer, and waits until an answer fails to come. Cancel safe.
 pub(super) async fn silence(mut ping: PingPong, every: Duration) {
     let mut beat = interval_at(Instant::now() + every, every);
     loop {

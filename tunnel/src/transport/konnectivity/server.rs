@@ -15,13 +15,14 @@ use crate::drain::Drain;
 use crate::packets::Counters;
 use crate::transport::error::HandshakeError;
 
-/// Calls on one connection of an agent at once; agents make one.
+/// Most calls on one connection of an agent; agents make one.
 const CALLS: u32 = 16;
 
-/// How often an agent is asked for a sign of life.
+/// Interval of pings to agents. Shorter costs messages; longer finds dead agents later.
 const SERVER_PING: Duration = Duration::from_secs(5);
 
-/// How long a connection may be without a call.
+/// Time for which a connection may be without a call. Longer keeps connections of
+/// strangers.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection of Konnectivity agents.
@@ -32,7 +33,7 @@ pub(crate) struct Agents<IO> {
     counters: Counters,
 }
 
-/// Serves HTTP/2 to an agent. Cancel safe; the caller limits its time.
+/// Serves HTTP/2 to an agent. Cancel safe; the caller limits the time.
 ///
 /// # Errors
 /// When the peer does not speak HTTP/2.
@@ -56,8 +57,8 @@ impl<IO> Agents<IO>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    /// Takes calls until the connection is over, and says why it is. An agent
-    /// that does not answer pings is gone.
+    /// Takes calls until the connection is over. Returns the reason. An agent that does not
+    /// answer pings is gone.
     pub(crate) async fn serve(mut self, drain: &Drain, mut on_call: impl FnMut(Call)) -> String {
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();
@@ -75,7 +76,7 @@ where
             let next = tokio::select! {
                 biased;
                 () = drain.killed() => {
-                    // The calls say goodbye; let it out.
+                    // The last packets of the calls still go out.
                     let _ = timeout(Duration::from_millis(500), std::future::poll_fn(|cx| {
                         self.connection.poll_closed(cx)
                     })).await;

@@ -15,7 +15,7 @@ use crate::transport::error::{DialFailure, TunnelClosed};
 pub struct Tunnel {
     mux: Mux,
     remote: SocketAddr,
-    /// Dials of the server; the lock is only there to make the tunnel `Clone`.
+    /// Dials of the server. The lock makes the tunnel `Clone`.
     dials: Arc<Mutex<mpsc::Receiver<PacketDial>>>,
 }
 
@@ -31,7 +31,7 @@ impl Tunnel {
         Self { mux, remote, dials: Arc::new(Mutex::new(dials)) }
     }
 
-    /// Where the peer is.
+    /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         self.remote
     }
@@ -55,8 +55,7 @@ impl Tunnel {
         }
     }
 
-    /// Only agents can: no packet of a server says so, and a stock agent takes DRAIN for
-    /// a protocol error.
+    /// Agents only: Konnectivity's agents take a DRAIN of the server for a protocol error.
     pub(crate) fn announce_drain(&self) {
         if self.mux.role() == Role::Answerer {
             self.mux.say_drain();

@@ -15,19 +15,20 @@ use super::congestion;
 /// each stalled reader pins more of the process's budget ([`Budget`](crate::relay::Budget)).
 pub(super) const STREAM_WINDOW: u32 = 3 << 20;
 
-/// Bytes of one tunnel that are sent and not yet acknowledged.
+/// Bytes of one tunnel that are sent and not yet acknowledged. Less slows distant tunnels;
+/// more is memory that one slow agent can take from a server.
 const SEND_WINDOW: u64 = 8 << 20;
 
-/// A peer that is silent for this long is gone, and streams with it. Heartbeats
-/// on the control stream notice sooner that something is wrong, and new work goes
-/// elsewhere then ([`Patience`](crate::liveness::Patience)).
+/// Idle timeout of a connection, in milliseconds, which ends its streams. A silent peer is
+/// suspect sooner, and new work goes elsewhere ([`Patience`](crate::liveness::Patience)).
 const IDLE_TIMEOUT_MS: u32 = 70_000;
 
-/// The search for the largest datagram ends with steps of this part of it, or of
-/// [`LEAST_STEP`] bytes: each costs a new tunnel a probe.
+/// The search for the largest datagram ends with steps of this fraction of it, or of
+/// [`LEAST_STEP`] bytes. Smaller steps cost a new tunnel more probes; larger ones leave more
+/// of each datagram unused.
 const LAST_STEP: u16 = 40;
 
-/// quinn's own choice.
+/// quinn's default, in bytes.
 const LEAST_STEP: u16 = 20;
 
 /// The settings of one connection. `streams` is the peer's first grant, `datagram` the
@@ -47,8 +48,7 @@ pub(super) fn transport_config(
         .max_concurrent_bidi_streams(streams.into())
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        // More than all streams together may hold, so that stalled readers
-        // cannot use it up for the others.
+        // Unlimited, so that stalled readers cannot use it up for the others.
         .receive_window(VarInt::MAX)
         .send_window(SEND_WINDOW)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
@@ -62,7 +62,7 @@ pub(super) fn transport_config(
     Arc::new(config)
 }
 
-/// Configuration of an end: what it takes, and what stateless resets are made with.
+/// The settings of a socket: the largest datagram taken, and the key of stateless resets.
 pub(super) fn endpoint_config(
     datagram: u16,
     reset_key: Option<&Arc<ring::hmac::Key>>,
@@ -71,7 +71,7 @@ pub(super) fn endpoint_config(
         Some(key) => quinn::EndpointConfig::new(Arc::clone(key) as _),
         None => quinn::EndpointConfig::default(),
     };
-    // Peers are told of it and send none that are larger.
+    // A transport parameter: peers send no larger ones.
     config.max_udp_payload_size(datagram).map_err(io::Error::other)?;
     Ok(config)
 }

@@ -1,21 +1,15 @@
-//! Congestion control: quinn's Cubic, with one datagram more where nothing is
-//! heard of the peer, never more under way than keeps the path busy, and losses
-//! that are not of congestion left out.
+//! Congestion control: quinn's Cubic with three changes.
 //!
-//! When the network is cut, what was sent last fills the congestion window, and
-//! nothing new goes out: only probes do, after pauses that double. So a cut of half
-//! a minute would be noticed to be over after up to half a minute more. A heartbeat
-//! every second costs nothing that matters and shows it at once.
-//!
-//! Where nothing is lost, Cubic grows without an end, and what is under way beyond what
-//! the path carries in one round trip only waits somewhere, with everything that comes
-//! behind it: a byte of another stream as well.
-//!
-//! Where a little is lost whatever is sent (radio, long ways, a worn cable), Cubic takes
-//! each loss for congestion, and one in a hundred leaves it 0.7 MB/s at 20 ms. So a loss
-//! is no reason to slow down as long as losses are few and nothing waits on the path.
-//! Many are one however short the round trip is, which bounds what a queue that is too
-//! short to be seen loses; and the limit is where BBR has it (2 %, version 2 and later).
+//! * **Nudge.** In a blackout, unacknowledged data fills the congestion window, and only
+//!   QUIC's probes go out, after pauses that double. The end of a blackout of half a minute
+//!   would show up to half a minute late. A nudge lets one heartbeat bypass the window.
+//! * **Limit.** Without loss, Cubic's window grows without end. Bytes in flight beyond the
+//!   bandwidth-delay product wait in queues, and delay other streams. The window is limited
+//!   by the shortest round trip.
+//! * **Random loss.** Cubic takes each loss for congestion: on a path that loses one datagram
+//!   in a hundred it reaches 0.7 MB/s at 20 ms. Losses below 2 % are ignored while the
+//!   round-trip time shows no queue. The threshold is that of BBR, version 2 and later; above
+//!   it losses count even without a queue, since a short queue does not show.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -25,48 +19,51 @@ use std::time::{Duration, Instant};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// Room for a datagram, and for what quinn wants to be left over.
+/// Bytes that a nudge adds to the window: a datagram, and the margin that quinn requires.
 const ROOM: u64 = 2 * 1500;
 
-/// Bytes that may be under way on the shortest path: at both ends processes have to
-/// get their turn before an acknowledgement comes back.
-const LEAST_UNDER_WAY: u64 = 512 * 1024;
+/// Bytes in flight on a path without delay. An acknowledgement waits for processes at both
+/// ends to be scheduled. Fewer slow transfers on short paths; more build queues.
+const LEAST_IN_FLIGHT: u64 = 512 * 1024;
 
-/// What a path is kept busy with, in bytes per microsecond of its shortest round trip:
-/// 2 Gbit/s at any distance, and more where it is short.
+/// Further bytes in flight per microsecond of the shortest round trip: 2 Gbit/s. Less slows
+/// distant tunnels; more builds queues.
 const RATE: u64 = 250;
 
-/// What may be under way on a path with this shortest round trip.
-fn most_under_way(round_trip: Duration) -> u64 {
+/// Most bytes in flight on a path with this shortest round trip.
+fn most_in_flight(round_trip: Duration) -> u64 {
     let microseconds = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
-    LEAST_UNDER_WAY.saturating_add(RATE.saturating_mul(microseconds))
+    LEAST_IN_FLIGHT.saturating_add(RATE.saturating_mul(microseconds))
 }
 
-/// One in so many bytes may be lost without congestion.
+/// One in this many bytes may be lost without congestion; see the module.
 const FEW: u64 = 50;
 
-/// Losses that are always few, in datagrams: a single one early on says nothing.
+/// Datagrams that may be lost without congestion however few were sent, since a single
+/// early loss proves nothing.
 const A_FEW: u64 = 8;
 
-/// Losses are counted over so many windows, and over this many bytes at least.
+/// Losses are counted over this many windows. Fewer see chance; more are late.
 const WINDOWS: u64 = 4;
+
+/// Losses are counted over at least this many bytes.
 const LEAST_COUNTED: u64 = 1 << 20;
 
-/// By how much a round trip may be above the shortest while nothing waits on the path:
-/// a quarter of it, and what it takes processes to get their turn.
+/// A round trip longer than the shortest by this, or by a quarter of it, shows a queue.
+/// Less would take the scheduling of processes for a queue.
 const TURN: Duration = Duration::from_millis(5);
 
-/// What became of the bytes sent lately.
+/// The outcome of the bytes sent lately.
 #[derive(Debug, Clone, Copy, Default)]
 struct Lately {
     acknowledged: u64,
     lost: u64,
-    /// Round trips are so long that something waits on the path.
+    /// The last round-trip time showed a queue.
     queued: bool,
 }
 
 impl Lately {
-    fn acknowledged(&mut self, bytes: u64, window: u64, (shortest, now): (Duration, Duration)) {
+    fn acknowledged(&mut self, bytes: u64, window: u64, shortest: Duration, now: Duration) {
         self.acknowledged += bytes;
         self.queued = now > shortest + TURN.max(shortest / 4);
         if self.acknowledged + self.lost > LEAST_COUNTED.max(window.saturating_mul(WINDOWS)) {
@@ -75,7 +72,7 @@ impl Lately {
         }
     }
 
-    /// Whether what is lost says that the path is full.
+    /// Whether the losses show congestion.
     fn is_congested(&self, datagram: u64) -> bool {
         let few = (self.acknowledged + self.lost) / FEW;
         self.queued || self.lost > few.max(A_FEW * datagram)
@@ -89,37 +86,36 @@ pub(super) struct Config(Arc<CubicConfig>);
 impl ControllerFactory for Config {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let cubic = Cubic::new(Arc::clone(&self.0), now, mtu);
-        let most = most_under_way(Duration::ZERO);
+        let most = most_in_flight(Duration::ZERO);
         let (datagram, lately) = (mtu.into(), Lately::default());
         Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, once: Arc::default() })
     }
 }
 
-/// See the module. Clones share the nudge.
+/// The controller. Clones share the nudge.
 #[derive(Debug, Clone)]
 struct Tamed {
     cubic: Cubic,
     /// Bytes of the largest datagram.
     datagram: u64,
     lately: Lately,
-    /// Bytes that were sent and neither acknowledged nor lost.
+    /// Bytes sent and neither acknowledged nor lost.
     in_flight: u64,
-    /// Bytes that may be.
+    /// The limit of `in_flight`, in bytes.
     most: u64,
-    /// The next datagram may go whatever the window says.
+    /// The next datagram bypasses the window.
     once: Arc<AtomicBool>,
 }
 
-/// Lets the connection's next datagram go, whatever its window says.
+/// Lets the connection's next datagram bypass the congestion window.
 pub(super) fn nudge(connection: &quinn::Connection) {
     if let Some(tamed) = of(connection) {
         tamed.once.store(true, Ordering::Relaxed);
     }
 }
 
-/// The controller as it is now: a new path has a new one.
+/// The current controller. A new path has a new one.
 fn of(connection: &quinn::Connection) -> Option<Box<Tamed>> {
-    // Always ours.
     connection.congestion_state().into_any().downcast().ok()
 }
 
@@ -133,11 +129,11 @@ impl Controller for Tamed {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.most = most_under_way(rtt.min());
-        // A window that is not used says nothing of what the path carries, and is not to
-        // grow: it would have to shrink by as much before a loss has an effect.
+        self.most = most_in_flight(rtt.min());
+        // A window beyond the limit is unused and must not grow: it would have to shrink by
+        // as much before a loss has an effect.
         let is_unused = self.cubic.window() >= self.most;
-        self.lately.acknowledged(bytes, self.window(), (rtt.min(), rtt.get()));
+        self.lately.acknowledged(bytes, self.window(), rtt.min(), rtt.get());
         self.cubic.on_ack(now, sent, bytes, app_limited || is_unused, rtt);
     }
 
@@ -148,7 +144,7 @@ impl Controller for Tamed {
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
         self.lately.lost += lost;
-        // Without a loss it is a router that says so.
+        // Without a loss, a router has marked congestion (ECN).
         if persistent || lost == 0 || self.lately.is_congested(self.datagram) {
             self.cubic.on_congestion_event(now, sent, persistent, lost);
         }
@@ -186,22 +182,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_under_way_than_keeps_the_path_busy() {
+    fn no_more_is_in_flight_than_keeps_the_path_busy() {
         let now = tokio::time::Instant::now().into_std();
         let mut wide = CubicConfig::default();
         wide.initial_window(100 << 20);
         let mut controller = Arc::new(Config(Arc::new(wide))).build(now, 1452);
-        assert_eq!(controller.window(), LEAST_UNDER_WAY);
+        assert_eq!(controller.window(), LEAST_IN_FLIGHT);
         let mut tamed = controller.clone_box().into_any().downcast::<Tamed>().unwrap();
-        tamed.most = most_under_way(Duration::from_millis(20));
-        assert_eq!(tamed.window(), LEAST_UNDER_WAY + 5_000_000);
-        assert_eq!(most_under_way(Duration::MAX), u64::MAX);
+        tamed.most = most_in_flight(Duration::from_millis(20));
+        assert_eq!(tamed.window(), LEAST_IN_FLIGHT + 5_000_000);
+        assert_eq!(most_in_flight(Duration::MAX), u64::MAX);
         // A loss counts as ever.
         let lost = now + Duration::from_secs(1);
         for _ in 0..20 {
             controller.on_congestion_event(lost, lost, true, 1452);
         }
-        assert!(controller.window() < LEAST_UNDER_WAY);
+        assert!(controller.window() < LEAST_IN_FLIGHT);
     }
 
     const DATAGRAM: u64 = 1452;
@@ -219,7 +215,7 @@ mod tests {
                 let sent = now + Duration::from_millis(n.into());
                 tamed.on_congestion_event(sent, sent, false, DATAGRAM);
             } else {
-                tamed.lately.acknowledged(DATAGRAM, window, (SHORTEST, round_trip));
+                tamed.lately.acknowledged(DATAGRAM, window, SHORTEST, round_trip);
             }
         }
         controller = Box::new(tamed);

@@ -1,29 +1,27 @@
-//! How large QUIC's datagrams may become.
+//! The largest QUIC datagrams.
 //!
-//! A datagram costs about the same whatever its size, so on networks that carry jumbo
-//! frames large ones nearly double the speed and halve the processor time per byte. QUIC
-//! begins with 1,200 bytes and probes for more, a few lost probes at a time (RFC 8899);
-//! what no interface here carries need not be probed for.
+//! A datagram costs about the same whatever its size: on networks with jumbo frames, large
+//! ones nearly double the speed and halve the processor time per byte. QUIC begins with
+//! 1,200 bytes and probes for more (RFC 8899), up to what this host's interfaces carry.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::{fs, io};
 
-/// Largest datagram that is ever tried. quinn hands ten to the kernel at a time, and ten
-/// that are longer than 6,550 bytes do not fit the kernel's limit for one send: they vanish
-/// without an error.
+/// Largest datagram that is tried, in bytes. quinn hands the kernel ten at a time, and ten of
+/// more than 6,550 bytes exceed the kernel's limit for one send: they vanish without an error.
 pub const LARGEST: u16 = 6500;
 
-/// What every network carries (RFC 9000 section 14).
+/// The size that every network carries, in bytes (RFC 9000 section 14).
 const SMALLEST: u16 = 1200;
 
-/// What Ethernet carries, in IPv6.
+/// The largest on Ethernet over IPv6, in bytes.
 const ETHERNET: u16 = 1452;
 
-/// Headers of IPv6 and UDP.
+/// Bytes of the headers of IPv6 and UDP.
 const HEADERS: u32 = 40 + 8;
 
-/// Where the kernel tells of its network interfaces, those of our namespace.
+/// The kernel's directory of the network interfaces of this namespace.
 const INTERFACES: &str = "/sys/class/net";
 
 /// `IFF_UP` and `IFF_LOOPBACK` of netdevice(7).
@@ -40,8 +38,8 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// As large as this host's network interfaces carry, up to [`LARGEST`]; as large as
-    /// Ethernet's where the kernel does not say.
+    /// As large as this host's network interfaces carry, up to [`LARGEST`]. Ethernet's where
+    /// the kernel does not say.
     pub fn of_this_host() -> Self {
         Self::of(Path::new(INTERFACES))
     }
@@ -64,8 +62,7 @@ impl Datagrams {
     }
 
     fn of(interfaces: &Path) -> Self {
-        // Of a host with many, whichever leads to the peer may be the one that carries most.
-        // Where it is not, probes are lost, and nothing else.
+        // The interface that leads to the peer may carry less. Then only probes are lost.
         let (mut here, mut elsewhere) = (None, None);
         for interface in fs::read_dir(interfaces).into_iter().flatten().flatten() {
             let Ok((flags, mtu)) = read(&interface.path()) else { continue };
@@ -83,7 +80,7 @@ pub(super) fn is_here(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()
 }
 
-/// The largest datagram in a packet of so many bytes.
+/// The largest datagram in a packet of `mtu` bytes.
 fn datagram(mtu: Option<u32>) -> u16 {
     let Some(mtu) = mtu else { return ETHERNET };
     let most = mtu.saturating_sub(HEADERS).clamp(SMALLEST.into(), LARGEST.into());

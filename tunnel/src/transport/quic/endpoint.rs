@@ -1,4 +1,4 @@
-//! Both ends' sockets: servers accept tunnels there, agents dial from there.
+//! The sockets on which servers accept tunnels, and from which agents dial them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,16 +17,18 @@ use super::tunnel::Tunnel;
 use crate::tls::Secret;
 use crate::transport::error::HandshakeError;
 
-/// Wanted size of the UDP socket's buffers; the kernel may give less.
+/// Requested size of the UDP socket's buffers, in bytes; the kernel may give less. Smaller
+/// ones lose datagrams in bursts.
 const UDP_BUFFER: usize = 4 << 20;
 
-/// Least time between two stateless resets of a server: none. A restarted one has
-/// one to send for each of its predecessor's agents, at their next sign of life,
-/// many of which come in one moment. Nobody else gets any: what is answered has a
-/// connection id that only our key makes, and is longer than the answer.
+/// Least time between two stateless resets of a server: none. A restarted server sends one
+/// for each agent of its predecessor, many of them in one moment; a pause would delay their
+/// return. Strangers get none, since only connection ids made with the server's key are
+/// answered, and an answer is shorter than the datagram that caused it.
 const RESET_INTERVAL: Duration = Duration::ZERO;
 
-/// Keeps a NAT's mapping alive; only the agent is behind one.
+/// Interval of QUIC's keep-alive, sent by agents to keep a NAT's mapping. Longer loses the
+/// mapping at some NATs; shorter costs datagrams.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Binds a UDP socket with large buffers.
@@ -39,7 +41,7 @@ pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
         socket2::Type::DGRAM,
         Some(socket2::Protocol::UDP),
     )?;
-    // As much as the kernel allows; less is slower, not wrong.
+    // The kernel may allow less, which is slower and not an error.
     let _ = socket.set_recv_buffer_size(UDP_BUFFER);
     let _ = socket.set_send_buffer_size(UDP_BUFFER);
     socket.set_nonblocking(true)?;
@@ -60,15 +62,15 @@ fn end(
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
-    /// For agents on this host, and for all others.
+    /// For agents on this host; `elsewhere` for all others.
     here: Arc<quinn::ServerConfig>,
     elsewhere: Arc<quinn::ServerConfig>,
 }
 
 impl Listener {
-    /// `secret` has to stay the same when the server restarts: with it, a new
-    /// process can tell the agents of its predecessor that their tunnels are gone
-    /// (stateless reset, RFC 9000 section 10.3), and they come back at once.
+    /// `secret` has to survive a restart of the server: with it, the new process resets the
+    /// tunnels of its predecessor's agents (stateless reset, RFC 9000 section 10.3), which
+    /// then return at once.
     ///
     /// # Errors
     /// When the TLS configuration is not fit for QUIC (TLS 1.3), or the socket
@@ -81,7 +83,7 @@ impl Listener {
     ) -> io::Result<Self> {
         let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-        // Strangers' first packets: bounded in number and bytes.
+        // First packets of strangers, bounded in number and bytes.
         config.max_incoming(1024).incoming_buffer_size(64 << 10).incoming_buffer_size_total(16 << 20);
         let for_datagrams = |datagram| {
             let mut config = config.clone();
@@ -90,8 +92,7 @@ impl Listener {
         };
         let (here, elsewhere) = (for_datagrams(datagrams.here), for_datagrams(datagrams.elsewhere));
         let reset_key = Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.bytes()));
-        // Connection ids of a predecessor have to look like our own, or packets
-        // for them are dropped without the reset.
+        // Packets to a predecessor's connection ids are reset only if the ids pass for ours.
         let ids = Ids::new(&reset_key);
         let mut endpoint = endpoint_config(datagrams.largest(), Some(&reset_key))?;
         endpoint.min_reset_interval(RESET_INTERVAL);
@@ -100,14 +101,14 @@ impl Listener {
         Ok(Self { endpoint, here, elsewhere })
     }
 
-    /// The next agent that dials; `None` when the socket failed. Cancel safe.
+    /// Waits for the next agent that dials. Returns `None` when the socket failed. Cancel safe.
     pub async fn next(&self) -> Option<Incoming> {
         let incoming = self.endpoint.accept().await?;
         let config = if is_here(incoming.remote_address().ip()) { &self.here } else { &self.elsewhere };
         Some(Incoming { incoming, config: Arc::clone(config) })
     }
 
-    /// Waits until all tunnels are closed and their last words said. Cancel safe.
+    /// Waits until all tunnels are closed and their last packets sent. Cancel safe.
     pub async fn wait_idle(&self) {
         self.endpoint.wait_idle().await;
     }
@@ -121,14 +122,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Where it is, as far as it says.
+    /// The agent's address, not validated yet.
     pub fn from(&self) -> SocketAddr {
         self.incoming.remote_address()
     }
 
-    /// Finishes the handshake and takes the control stream.
-    ///
-    /// Cancel safe: dropping it refuses the agent. The caller limits its time.
+    /// Finishes the handshake and takes the control stream. The caller limits the time.
+    /// Cancel safe: dropping the future refuses the agent.
     ///
     /// # Errors
     /// When the handshake fails.
@@ -148,7 +148,7 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// From this address.
+    /// Binds a socket to `from`.
     ///
     /// # Errors
     /// When the socket cannot be used.
@@ -158,9 +158,8 @@ impl Dialer {
         Ok(Self { endpoint, datagrams })
     }
 
-    /// Dials a server, and opens the control stream.
-    ///
-    /// Cancel safe: dropping it gives the attempt up. The caller limits its time.
+    /// Dials a server, and opens the control stream. The caller limits the time. Cancel safe:
+    /// dropping the future gives the attempt up.
     ///
     /// # Errors
     /// When the handshake fails.
@@ -185,8 +184,8 @@ impl Dialer {
     }
 }
 
-/// The control stream, whose few bytes go before those of all others: however
-/// many streams wait for their turn on a slow network, heartbeats do not.
+/// The control stream. Its priority keeps heartbeats from waiting behind other streams on a
+/// slow network.
 fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
     // Fails only on a stream that has ended.
     let _ = send.set_priority(1);

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Streams an agent allows at first.
+/// Streams that an agent allows at first.
 pub(super) const FIRST_STREAMS: u32 = 256;
 
-/// Streams an agent allows at most.
+/// Most streams that an agent allows. Fewer would refuse dials of busy agents.
 const MAX_STREAMS: u32 = 1 << 16;
 
 /// The grant of one tunnel, in streams.

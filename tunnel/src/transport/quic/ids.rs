@@ -1,9 +1,8 @@
-//! Connection ids that a restarted server knows for its predecessor's.
+//! Connection ids that a restarted server recognizes as its predecessor's.
 //!
-//! quinn's own with that property have 24 random bits: of a thousand agents of a
-//! predecessor, every other restart one hits upon an id of a new tunnel, and its
-//! packets are dropped there as forged ones. It would wait until the server is
-//! suspect instead of being told at once that its tunnel is gone.
+//! quinn's own such ids have 24 random bits. With a thousand agents, at every other restart
+//! an agent's old id equals one of a new tunnel, which drops the agent's packets as forged.
+//! That agent is not reset, and waits until its server is suspect.
 
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use quinn_proto::InvalidCid;
 use rand::Rng as _;
 use ring::hmac;
 
-/// Random bytes, and bytes that prove them ours: one stray packet of 16 million is
-/// taken for one of a predecessor's agent, and answered in vain.
+/// Random bytes of an id. Fewer collide, as above.
 const NONCE: usize = 5;
+
+/// Bytes that prove the key: of 16 million stray packets, one is reset in vain.
 const PROOF: usize = 3;
 
 /// Makes and recognizes ids by a key.
@@ -22,7 +22,7 @@ const PROOF: usize = 3;
 pub(super) struct Ids(hmac::Key);
 
 impl Ids {
-    /// Those of a server with this key, which may serve for something else.
+    /// The ids of a server with this key, which may have other uses.
     pub(super) fn new(key: &hmac::Key) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(key, b"connection ids").as_ref()))
     }

@@ -4,16 +4,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-/// What a peer's kernel is asked with. One byte is no QUIC packet; a living peer
-/// ignores it.
+/// One byte, which is no QUIC packet: a living peer ignores it.
 const PROBE: &[u8] = &[0];
 
-/// How long the answer of a peer's kernel is waited for.
+/// Time for the kernel's answer.
 const PROBE_LIMIT: Duration = Duration::from_millis(900);
 
-/// How often it is asked in this time. A kernel answers six datagrams to closed ports
-/// in a moment and then one per second (icmp(7), `icmp_ratelimit`), and QUIC's own
-/// come in between, so the more probes there are the sooner one is answered.
+/// Interval of probes within [`PROBE_LIMIT`]. A kernel answers six datagrams to closed ports
+/// at once and then one per second (icmp(7), `icmp_ratelimit`). QUIC's datagrams use up
+/// answers, too, so fewer probes are answered later.
 const PROBE_AGAIN: Duration = Duration::from_millis(150);
 
 /// Whether the kernel of the peer's host answers "port unreachable". A process that was
@@ -23,8 +22,7 @@ pub(super) async fn is_port_closed(remote: SocketAddr) -> bool {
     let any: IpAddr =
         if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let asked = async {
-        // At once, when this is polled first: what else goes to a closed port uses
-        // up the answers that its kernel gives.
+        // Without a wait before: other datagrams to a closed port use up its answers.
         let socket = std::net::UdpSocket::bind((any, 0))?;
         socket.set_nonblocking(true)?;
         socket.connect(remote)?;

@@ -1,9 +1,8 @@
-//! The UDP socket under QUIC: every datagram gets memory of its own.
+//! The UDP socket under QUIC, which gives every datagram memory of its own.
 //!
-//! A kernel delivers up to 64 datagrams of one sender as one block. quinn copies the
-//! block and lets streams keep slices of the copy, so one chunk that nobody reads pins
-//! the whole of it, with what others have long read: targets that did not read held 3 MB
-//! each, of a window of 1 MiB. Blocks are cut here, before quinn sees them.
+//! A kernel delivers up to 64 datagrams of one sender as one block. quinn copies the block,
+//! and streams keep slices of the copy, so one unread chunk pins the whole block: targets
+//! that did not read held 3 MB each, of a window of 1 MiB. Blocks are cut here.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -15,17 +14,17 @@ use std::task::{Context, Poll, ready};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
-/// Blocks taken from the kernel at a time.
+/// Blocks taken from the kernel at a time. Fewer cost system calls; more cost memory.
 const BLOCKS: usize = 4;
 
-/// As long as a block can be: UDP's own limit.
+/// Bytes of the longest block: UDP's limit.
 const BLOCK: usize = 1 << 16;
 
-/// A socket that gives out datagrams one by one.
+/// A socket that yields datagrams one by one.
 #[derive(Debug)]
 pub(super) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
-    /// Only quinn's endpoint receives, so nobody waits for it.
+    /// Only quinn's endpoint receives, so the lock is never contended.
     received: Mutex<Blocks>,
 }
 
@@ -58,7 +57,7 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        // Whoever panicked did so between two datagrams.
+        // Poison is harmless: a panic leaves the state between two datagrams.
         let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
         if received.is_empty() {
             ready!(received.refill(cx, &*self.inner))?;
@@ -83,14 +82,15 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// What the kernel gave and quinn has not taken yet.
+/// Blocks received from the kernel and not taken by quinn yet.
 struct Blocks {
     memory: Box<[u8]>,
     metas: [RecvMeta; BLOCKS],
-    /// Blocks that are filled, and the one that is being handed out.
+    /// Number of filled blocks.
     filled: usize,
+    /// The block that is being handed out.
     current: usize,
-    /// Bytes of the current block that are handed out.
+    /// Bytes handed out of the current block.
     offset: usize,
 }
 
@@ -124,13 +124,12 @@ impl Blocks {
         Poll::Ready(Ok(()))
     }
 
-    /// Copies out as many datagrams as there are buffers for; how many.
+    /// Copies out as many datagrams as there are buffers for. Returns their number.
     fn hand_out(&mut self, bufs: &mut [IoSliceMut<'_>], metas: &mut [RecvMeta]) -> usize {
         let mut datagrams = 0;
         for (buf, meta) in bufs.iter_mut().zip(metas) {
             let Some((datagram, of)) = self.next() else { break };
-            // As a kernel does with a datagram that is longer than the buffer. None of a
-            // peer is, and one that was cut is no packet.
+            // A datagram longer than the buffer is cut, as by a kernel. No peer sends one.
             let len = datagram.len().min(buf.len());
             buf[..len].copy_from_slice(&datagram[..len]);
             *meta = RecvMeta { len, stride: len, ..of };
@@ -139,7 +138,7 @@ impl Blocks {
         datagrams
     }
 
-    /// The next datagram; one that is empty counts, too, as work that strangers make.
+    /// The next datagram. An empty one counts, so that a flood of them uses up the turn.
     fn next(&mut self) -> Option<(&[u8], RecvMeta)> {
         if self.is_empty() {
             return None;

@@ -25,11 +25,14 @@ pub struct Stream {
     send: quinn::SendStream,
     recv: quinn::RecvStream,
     finished: bool,
-    /// Made only for half-closed streams: it costs an allocation.
+    /// Half-closed streams only, since it costs an allocation.
     stopped: Option<Stopped>,
     /// Counts a stream that an agent accepted; held for its drop.
     _counted: Option<OpenStream>,
 }
+
+// Every idle connection on the link holds one.
+const _: () = assert!(size_of::<Stream>() <= 96);
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +79,7 @@ impl Stream {
         })
     }
 
-    /// Whether, and with which code, the peer has said that it reads no more.
+    /// The code with which the peer has said that it reads no more.
     fn peer_stopped(&mut self) -> Option<VarInt> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         match pin!(self.send.stopped()).poll(&mut cx) {
@@ -86,9 +89,9 @@ impl Stream {
         }
     }
 
-    /// As [`Duplex::held`](crate::duplex::Duplex::held). quinn does not say how much
-    /// it keeps; a peer that waits for a reader has filled the window.
-    #[expect(clippy::unused_self, reason = "the other links look it up")]
+    /// As [`Duplex::held`](crate::duplex::Duplex::held). quinn does not report the bytes that
+    /// it holds; a peer that waits for a reader has filled the window.
+    #[expect(clippy::unused_self, reason = "the other links need it")]
     pub(crate) const fn held(&self, received: usize) -> usize {
         received + STREAM_WINDOW as usize
     }
@@ -103,7 +106,7 @@ impl Stream {
 
     pub(crate) fn finish(&mut self, end: End) -> Result<(), Broken> {
         if end == End::Closed {
-            // First, so that the peer knows when it sees FIN.
+            // First, so that the peer knows it when FIN arrives.
             self.stop_receiving();
         }
         self.finished = true;
@@ -128,7 +131,7 @@ impl Stream {
     }
 
     pub(crate) async fn settle(&mut self) {
-        // Every outcome means that there is nothing more to wait for.
+        // Either outcome ends the wait.
         let _ = self.send.stopped().await;
     }
 
@@ -138,7 +141,7 @@ impl Stream {
     }
 
     pub(crate) fn abort(&mut self, how: Abort) {
-        // The order matters: the peer looks at STOP_SENDING when it sees FIN.
+        // Before FIN, at which the peer looks for STOP_SENDING.
         let _ = self.recv.stop(CODE_RESET);
         if how == Abort::AfterData && !self.finished {
             let _ = self.finish(End::Fin);
@@ -152,7 +155,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // quinn would finish the stream, and a cut connection would look whole.
+        // quinn would finish the stream, and a cut connection would look complete.
         if !self.finished {
             self.abort(Abort::Now);
         }

@@ -24,7 +24,7 @@ impl Tunnel {
         Self { connection, grant: Arc::default() }
     }
 
-    /// Where the peer is.
+    /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote_address()
     }
@@ -44,11 +44,12 @@ impl Tunnel {
         is_port_closed(self.remote()).await
     }
 
+    /// Lets the next datagram bypass the congestion window, for heartbeats in a blackout.
     pub(crate) fn nudge(&self) {
         congestion::nudge(&self.connection);
     }
 
-    /// Servers: opens a stream without a dial in it, as [`Tunnel::dial`] does first. Waits
+    /// Servers: opens a stream without a dial in it; [`Tunnel::dial`] opens one with. Waits
     /// while the agent allows no more streams. Cancel safe.
     ///
     /// [`Tunnel::dial`]: crate::transport::Tunnel::dial
