@@ -20,33 +20,23 @@ pub const STALL: Duration = Duration::from_secs(10);
 /// Counts what happens in one direction of relayed connections.
 pub trait Counts: Debug + Send + Sync {
     /// The sink took so many bytes. Called for every batch.
-    fn took(&self, bytes: u64);
+    fn took(&self, _bytes: u64) {}
 
     /// A sink takes nothing for now. Always followed by `wait_ended`.
-    fn wait_began(&self);
+    fn wait_began(&self) {}
 
     /// The sink takes bytes again, or the connection is over.
-    fn wait_ended(&self, waited: Duration);
+    fn wait_ended(&self, _waited: Duration) {}
 
     /// A wait has lasted for [`STALL`]. Always followed by `stall_ended`.
-    fn stall_began(&self);
+    fn stall_began(&self) {}
 
     /// A stalled wait is over.
-    fn stall_ended(&self);
+    fn stall_ended(&self) {}
 }
 
 /// Counts nothing.
-impl Counts for () {
-    fn took(&self, _: u64) {}
-
-    fn wait_began(&self) {}
-
-    fn wait_ended(&self, _: Duration) {}
-
-    fn stall_began(&self) {}
-
-    fn stall_ended(&self) {}
-}
+impl Counts for () {}
 
 /// What connections of one kind share in one direction.
 #[derive(Debug)]
