@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tunnel::drain::Drain;
 use tunnel_program::admin;
 
-/// Sends everything back, until the drain kills.
+/// Starts an echo, which ends when the drain is killed.
 pub(super) async fn echo(ip: Ipv4Addr, drain: &Drain) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((ip, 0)).await?;
     let addr = listener.local_addr()?;
@@ -37,14 +37,14 @@ pub(super) async fn echo(ip: Ipv4Addr, drain: &Drain) -> anyhow::Result<SocketAd
     Ok(addr)
 }
 
-/// Serves one page, until the drain kills.
+/// Serves one page until the drain is killed.
 pub(super) async fn hello(ip: Ipv4Addr, drain: &Drain) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((ip, 0)).await?;
     let addr = listener.local_addr()?;
     let page = Router::new().route("/", routing::get(async || "Hello from behind the tunnel.\n"));
     let until = drain.clone();
     drain.spawn("demo page", async move {
-        // Ends with the demo, or when the listener fails and curl says so.
+        // curl reports a listener that failed.
         let _ = admin::serve(listener, page, until).await;
     });
     Ok(addr)

@@ -4,6 +4,7 @@
 mod klog;
 mod labels;
 mod list;
+mod shared;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub use klog::{KlogArgs, LogArgs, LogFormat, Severity, Sink};
 pub use labels::{LabelError, labels, selector};
 pub use list::List;
+pub use shared::{Bind, SharedArgs, bind, existing, given};
 
 /// Reads a path. An empty one, which clap's own parser refuses, means "none" in
 /// existing manifests.

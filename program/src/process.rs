@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use anyhow::{Context as _, anyhow};
 use prometheus::{IntCounter, PullingGauge, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -46,15 +47,15 @@ const TOO_LOUD: &str = "kube_client=off";
 /// # Errors
 /// When the filter is malformed, the log file cannot be written, or logging was
 /// started before.
-pub fn init_logging(log: &LogArgs, level: &str) -> Result<(), String> {
+pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<()> {
     let level = log.filter(level);
     let filter = EnvFilter::try_new(format!("{TOO_LOUD},{level}"))
-        .map_err(|error| format!("--log-level={level}: {error}"))?;
+        .map_err(|error| anyhow!("--log-level={level}: {error}"))?;
     let (writer, ansi) = match log.sink() {
         Sink::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         Sink::File { path, limit, stderr } => {
-            let failed = |error| format!("--log-file={}: {error}", path.display());
-            let file = LogFile::open(path.clone(), limit).map_err(failed)?;
+            let flag = format!("--log-file={}", path.display());
+            let file = LogFile::open(path, limit).context(flag)?;
             (BoxMakeWriter::new(file.and(io::stderr.with_max_level(stderr.level()))), false)
         }
     };
@@ -63,7 +64,7 @@ pub fn init_logging(log: &LogArgs, level: &str) -> Result<(), String> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
-    .map_err(|error| error.to_string())
+    .map_err(|error| anyhow!(error))
 }
 
 /// Raises the soft limit of open files to the hard limit, as Go programs do.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum, value_parser};
-use tunnel_program::args::{List, LogArgs, at_least_one, go_bool, go_duration, path};
+use clap::{Args, Parser, ValueEnum};
+use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path};
 
 use crate::config::CountSource;
 
@@ -49,12 +49,6 @@ pub struct Cli {
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     pub transport: Transport,
 
-    /// Largest UDP datagram on QUIC, from 1200 to 6500 bytes. Without the flag as
-    /// large as this host's network interfaces carry; more than 1200 only where the
-    /// whole path is found to carry it.
-    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
-    pub max_datagram_size: Option<u16>,
-
     /// Bytes that may wait in this process for receivers which take nothing; beyond
     /// that those connections are closed that have stood still for the longest. 0 is
     /// no limit.
@@ -95,15 +89,9 @@ pub struct Cli {
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
     pub graceful_shutdown_timeout: Duration,
 
-    /// Answer under /debug/pprof/ on the admin port.
-    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
-          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub enable_profiling: bool,
-
-    /// No effect, but needs --enable-profiling: there is no lock profile.
-    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
-          default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
-    pub enable_contention_profiling: bool,
+    /// Flags that mean the same in both programs.
+    #[command(flatten)]
+    pub shared: SharedArgs,
 
     /// No effect: what waits for a slow peer is bounded in bytes, not packets.
     #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "150", hide_short_help = true)]

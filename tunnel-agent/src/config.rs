@@ -5,26 +5,21 @@ mod manifests;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
-use tunnel::listen::bind_ip;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity};
-use tunnel::transport::quic::{Datagrams, LARGEST};
-use tunnel_program::args::List;
+use tunnel::transport::quic::Datagrams;
+use tunnel_program::args::{Bind, List, bind, existing, given};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::cli::{Cli, CountArgs, SyncArgs, Transport};
 use crate::proxy::Proxies;
-
-/// An address and a port to listen on; no address is every address.
-pub type Bind = (Option<IpAddr>, u16);
 
 /// Everything an agent needs to know.
 #[derive(Debug, Clone)]
@@ -135,10 +130,7 @@ impl TryFrom<Cli> for Config {
 
     fn try_from(cli: Cli) -> anyhow::Result<Self> {
         ensure!(given(&cli.ca_cert).is_some(), "--ca-cert is needed to check the tunnel servers");
-        ensure!(
-            cli.enable_profiling || !cli.enable_contention_profiling,
-            "--enable-contention-profiling needs --enable-profiling"
-        );
+        let profiling = cli.shared.profiling()?;
         let token_path = existing("--service-account-token-path", &cli.service_account_token_path)?;
         let identity = identity(&cli, token_path.is_some())?;
         check_identifiers(&cli.agent_identifiers)?;
@@ -156,9 +148,9 @@ impl TryFrom<Cli> for Config {
             identifiers: cli.agent_identifiers,
             health: bind("--health-server-host", &cli.health_server_host, cli.health_server_port)?,
             admin: bind("--admin-bind-address", &cli.admin_bind_address, cli.admin_server_port)?,
-            profiling: cli.enable_profiling,
+            profiling,
             sync: sync(&cli.sync)?,
-            datagrams: Datagrams::of_this_host().at_most(cli.max_datagram_size.unwrap_or(LARGEST)),
+            datagrams: cli.shared.datagrams(),
             stalled_memory: cli.max_stalled_memory,
             patience: Patience::default(),
             count_source: cli.count.server_count_source,
@@ -166,23 +158,6 @@ impl TryFrom<Cli> for Config {
             grace: cli.graceful_shutdown_timeout,
         })
     }
-}
-
-fn given(path: &Path) -> Option<PathBuf> {
-    (!path.as_os_str().is_empty()).then(|| path.to_owned())
-}
-
-/// A file that has to be there if it is named.
-fn existing(flag: &str, path: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let path = given(path);
-    if let Some(path) = &path {
-        std::fs::metadata(path).with_context(|| format!("{flag}={}", path.display()))?;
-    }
-    Ok(path)
-}
-
-fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
-    Ok((bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?, port))
 }
 
 /// The client certificate, which an agent with a token can do without.

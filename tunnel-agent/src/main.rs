@@ -13,7 +13,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    process::init_logging(&cli.log, "info").map_err(anyhow::Error::msg)?;
+    process::init_logging(&cli.log, "info")?;
     process::raise_file_limit();
     let config = Config::try_from(cli)?;
     // One thread: an agent has one tunnel per server, and moving work between

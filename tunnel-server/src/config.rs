@@ -7,18 +7,16 @@ mod manifests;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tracing::warn;
-use tunnel::listen::bind_ip;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
-use tunnel::transport::quic::{Datagrams, LARGEST};
-use tunnel_program::args::List;
+use tunnel::transport::quic::Datagrams;
+use tunnel_program::args::{Bind, List, bind, existing, given};
 
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
 use crate::route::Strategy;
@@ -37,9 +35,6 @@ const DEFAULT_QPS: f32 = 5.0;
 
 /// The same, for requests at once.
 const DEFAULT_BURST: u32 = 10;
-
-/// An address and a port to listen on; no address is every address.
-pub type Bind = (Option<IpAddr>, u16);
 
 /// Everything a server needs to know.
 #[derive(Debug, Clone)]
@@ -110,10 +105,7 @@ impl TryFrom<Cli> for Config {
     type Error = anyhow::Error;
 
     fn try_from(args: Cli) -> anyhow::Result<Self> {
-        ensure!(
-            args.wire.enable_profiling || !args.wire.enable_contention_profiling,
-            "--enable-contention-profiling needs --enable-profiling"
-        );
+        let profiling = args.wire.shared.profiling()?;
         let offer = offer(&args.wire)?;
         let unix = given(&args.uds_name).map(|path| (path, args.delete_existing_uds_file));
         let port = args.server_port.unwrap_or(if unix.is_some() { 0 } else { DEFAULT_SERVER_PORT });
@@ -127,7 +119,7 @@ impl TryFrom<Cli> for Config {
             agents: bind("--agent-bind-address", &args.agent_bind_address, args.agent_port)?,
             admin: bind("--admin-bind-address", &args.admin_bind_address, args.admin_port)?,
             health: bind("--health-bind-address", &args.health_bind_address, args.health_port)?,
-            profiling: args.wire.enable_profiling,
+            profiling,
             unix,
             tcp,
             mode: args.mode,
@@ -138,7 +130,7 @@ impl TryFrom<Cli> for Config {
             server_count: args.server_count,
             kube: kube_access(&args.kube)?,
             leases: lease_publishing(args.leases)?,
-            datagrams: Datagrams::of_this_host().at_most(args.wire.max_datagram_size.unwrap_or(LARGEST)),
+            datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),
             strategies: args.proxy_strategies.into(),
@@ -149,14 +141,6 @@ impl TryFrom<Cli> for Config {
             grace: args.graceful_shutdown_timeout,
         })
     }
-}
-
-fn given(path: &Path) -> Option<PathBuf> {
-    (!path.as_os_str().is_empty()).then(|| path.to_owned())
-}
-
-fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
-    Ok((bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?, port))
 }
 
 /// What both TLS listeners offer.
@@ -208,10 +192,7 @@ fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, A
 }
 
 fn kube_access(args: &KubeArgs) -> anyhow::Result<KubeAccess> {
-    let kubeconfig = given(&args.kubeconfig);
-    if let Some(path) = &kubeconfig {
-        std::fs::metadata(path).with_context(|| format!("--kubeconfig={}", path.display()))?;
-    }
+    let kubeconfig = existing("--kubeconfig", &args.kubeconfig)?;
     Ok(KubeAccess {
         kubeconfig,
         qps: if args.kubeconfig_qps > 0.0 { args.kubeconfig_qps } else { DEFAULT_QPS },

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    process::init_logging(&cli.log, "info").map_err(anyhow::Error::msg)?;
+    process::init_logging(&cli.log, "info")?;
     process::raise_file_limit();
     let runtime = runtime(cli.worker_threads)?;
     let config = Config::try_from(cli)?;

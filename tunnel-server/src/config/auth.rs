@@ -7,7 +7,7 @@ use tracing::warn;
 use tunnel::tls::{self, Identity, Offer, Secret};
 
 use crate::cli::{Cli, TokenArgs};
-use crate::config::given;
+use tunnel_program::args::given;
 
 /// Whose tokens make an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]

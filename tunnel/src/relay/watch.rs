@@ -19,33 +19,23 @@ pub(super) const STALL: Duration = Duration::from_secs(10);
 /// Counts the events in one direction of relayed connections.
 pub trait Counts: Debug + Send + Sync {
     /// The sink took bytes. Called for every batch.
-    fn took(&self, bytes: u64);
+    fn took(&self, _bytes: u64) {}
 
     /// A sink takes nothing for now. `wait_ended` always follows.
-    fn wait_began(&self);
+    fn wait_began(&self) {}
 
     /// The sink takes bytes again, or the connection is over.
-    fn wait_ended(&self, waited: Duration);
+    fn wait_ended(&self, _waited: Duration) {}
 
     /// A wait has lasted for ten seconds. `stall_ended` always follows.
-    fn stall_began(&self);
+    fn stall_began(&self) {}
 
     /// A stalled wait is over.
-    fn stall_ended(&self);
+    fn stall_ended(&self) {}
 }
 
 /// Counts nothing.
-impl Counts for () {
-    fn took(&self, _: u64) {}
-
-    fn wait_began(&self) {}
-
-    fn wait_ended(&self, _: Duration) {}
-
-    fn stall_began(&self) {}
-
-    fn stall_ended(&self) {}
-}
+impl Counts for () {}
 
 /// The counts of one direction, shared by connections of one kind.
 #[derive(Debug)]

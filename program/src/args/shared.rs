@@ -1,0 +1,78 @@
+//! Flags that mean the same in both programs, and values of flags.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use clap::value_parser;
+use tunnel::listen::bind_ip;
+use tunnel::transport::quic::{Datagrams, LARGEST};
+
+use crate::args::go_bool;
+
+/// Flags that mean the same in both programs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SharedArgs {
+    /// Largest UDP datagram on QUIC, from 1200 to 6500 bytes. Without the flag as
+    /// large as this host's network interfaces carry; more than 1200 only where the
+    /// whole path is found to carry it.
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
+    max_datagram_size: Option<u16>,
+
+    /// Answer under /debug/pprof/ on the admin port.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    enable_profiling: bool,
+
+    /// No effect, but needs --enable-profiling: there is no lock profile.
+    #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
+          default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
+    enable_contention_profiling: bool,
+}
+
+impl SharedArgs {
+    /// The largest datagrams that are tried on QUIC.
+    pub fn datagrams(&self) -> Datagrams {
+        Datagrams::of_this_host().at_most(self.max_datagram_size.unwrap_or(LARGEST))
+    }
+
+    /// Whether `/debug/pprof/` answers.
+    ///
+    /// # Errors
+    /// When the profile of locks is asked for without the others.
+    pub fn profiling(&self) -> anyhow::Result<bool> {
+        ensure!(
+            self.enable_profiling || !self.enable_contention_profiling,
+            "--enable-contention-profiling needs --enable-profiling"
+        );
+        Ok(self.enable_profiling)
+    }
+}
+
+/// An address and a port to listen on; no address is every address.
+pub type Bind = (Option<IpAddr>, u16);
+
+/// Reads the address that `flag` gives.
+///
+/// # Errors
+/// As [`bind_ip`].
+pub fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
+    Ok((bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?, port))
+}
+
+/// A path, unless it is empty.
+pub fn given(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
+/// A path that `flag` gives, unless it is empty.
+///
+/// # Errors
+/// When there is no such file.
+pub fn existing(flag: &str, path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let path = given(path);
+    if let Some(path) = &path {
+        std::fs::metadata(path).with_context(|| format!("{flag}={}", path.display()))?;
+    }
+    Ok(path)
+}
