@@ -23,7 +23,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// could exhaust memory.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
-/// How to reach the Kubernetes API, as flags have it.
+/// Access to the Kubernetes API, from flags.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Access {
     /// A kubeconfig file; without one, the service account of the pod.
@@ -37,7 +37,7 @@ pub struct Access {
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// No kubeconfig, and no service account of a pod.
+    /// No kubeconfig, and no pod's service account.
     #[error("there is no --kubeconfig, and no service account of a pod either: {0}")]
     InCluster(String),
     /// The kubeconfig cannot be used.
@@ -48,7 +48,7 @@ pub enum AccessError {
         /// The cause.
         why: String,
     },
-    /// The TLS or credentials are not usable.
+    /// The TLS settings or credentials are not usable.
     #[error("client of the Kubernetes API: {0}")]
     Client(String),
 }
@@ -73,7 +73,14 @@ impl Access {
                 answer.map(|body| Limited::new(body, MAX_ANSWER))
             }))
             .build();
-        Ok(Cluster { client, clock: Timestamp::now, qps: self.qps, burst: self.burst })
+        Ok(Cluster { client, clock: Timestamp::now, rate: self.rate() })
+    }
+
+    /// Requests per second, and requests at once; `None` is no limit.
+    pub fn rate(&self) -> Option<(f32, u32)> {
+        let qps = if self.qps == 0.0 || self.qps.is_nan() { DEFAULT_QPS } else { self.qps };
+        let burst = if self.burst == 0 { DEFAULT_BURST } else { self.burst };
+        (qps > 0.0).then_some((qps, burst))
     }
 }
 
@@ -93,23 +100,8 @@ pub struct Cluster {
     /// The cluster's time, by which Leases of other hosts are measured. Not the
     /// runtime's, which tests pause.
     pub(crate) clock: fn() -> Timestamp,
-    qps: f32,
-    burst: u32,
-}
-
-impl Cluster {
-    /// Requests per second and at once; `None` is no limit.
-    pub(crate) fn rate(&self) -> Option<(f32, u32)> {
-        let qps = if self.qps == 0.0 || self.qps.is_nan() { DEFAULT_QPS } else { self.qps };
-        let burst = if self.burst == 0 { DEFAULT_BURST } else { self.burst };
-        (qps > 0.0).then_some((qps, burst))
-    }
-
-    /// A cluster with any client and clock.
-    #[cfg(test)]
-    pub(crate) fn of(client: Client, clock: fn() -> Timestamp, qps: f32, burst: u32) -> Self {
-        Self { client, clock, qps, burst }
-    }
+    /// As [`Access::rate`].
+    pub(crate) rate: Option<(f32, u32)>,
 }
 
 /// An error with its sources: HTTP libraries leave the reason to them.
@@ -132,23 +124,11 @@ mod tests {
 
     #[test]
     fn a_rate_of_0_is_the_default_of_client_go() {
-        let rate = |qps, burst| {
-            // A client needs a runtime.
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let _entered = runtime.enter();
-            let client = Client::new(tower::service_fn(never), "default");
-            Cluster::of(client, Timestamp::now, qps, burst).rate()
-        };
+        let rate = |qps, burst| Access { kubeconfig: None, qps, burst }.rate();
         assert_eq!(rate(0.0, 0), Some((5.0, 10)));
         assert_eq!(rate(50.0, 100), Some((50.0, 100)));
         assert_eq!(rate(-1.0, 100), None);
         assert_eq!(rate(f32::NAN, 0), Some((5.0, 10)));
-    }
-
-    async fn never(
-        _: http::Request<kube::client::Body>,
-    ) -> Result<Response<kube::client::Body>, std::convert::Infallible> {
-        std::future::pending().await
     }
 
     #[tokio::test]

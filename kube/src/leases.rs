@@ -12,5 +12,5 @@ mod publish;
 mod tests;
 
 pub use count::{Counting, count};
-pub use event::{LeaseEvent, Observe, Outcome};
+pub use event::{LeaseEvent, Outcome};
 pub use publish::{Publication, publish};

@@ -16,3 +16,6 @@ mod testing;
 
 pub use access::{Access, AccessError, Cluster};
 pub use review::{Expected, Reviewed, TokenError, TokenReviewer};
+
+/// Receives the events of reviews or Leases.
+pub type Observe<E> = std::sync::Arc<dyn Fn(E) + Send + Sync>;

@@ -68,7 +68,7 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub(crate) fn new(cluster: &Cluster, patience: Duration, limit: Duration) -> Self {
-        let bucket = cluster.rate().map(|(qps, burst)| Mutex::new(Bucket::new(qps, burst, Instant::now())));
+        let bucket = cluster.rate.map(|(qps, burst)| Mutex::new(Bucket::new(qps, burst, Instant::now())));
         Self { bucket, patience, limit }
     }
 

@@ -20,6 +20,7 @@ use kube::Client;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
+use crate::Observe;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests, post, printable};
 use claims::Claims;
@@ -42,7 +43,7 @@ const MOST_REVIEWS: usize = 256;
 /// cost reviews; longer, and a revoked token admits for longer.
 const GOOD_FOR: Duration = Duration::from_secs(120);
 
-/// The same for a bad token. Shorter, and an agent in a loop costs more than six
+/// How long a bad token is not reviewed again. Shorter, and an agent in a loop costs more than six
 /// reviews a minute; longer, and a repaired cluster admits late.
 const BAD_FOR: Duration = Duration::from_secs(10);
 
@@ -86,9 +87,6 @@ pub struct ReviewEvent {
     pub latency: Duration,
 }
 
-/// Receives the events.
-pub type Observe = Arc<dyn Fn(ReviewEvent) + Send + Sync>;
-
 /// Reviews tokens. Clones share memory and limits.
 #[derive(Clone)]
 pub struct TokenReviewer(Arc<Inner>);
@@ -97,7 +95,7 @@ struct Inner {
     client: Client,
     requests: Requests,
     expected: Expected,
-    observe: Observe,
+    observe: Observe<ReviewEvent>,
     known: Mutex<Known>,
 }
 
@@ -110,7 +108,7 @@ struct Known {
 
 impl TokenReviewer {
     /// A reviewer that asks this cluster's API.
-    pub fn new(cluster: &Cluster, expected: Expected, observe: Observe) -> Self {
+    pub fn new(cluster: &Cluster, expected: Expected, observe: Observe<ReviewEvent>) -> Self {
         Self(Arc::new(Inner {
             client: cluster.client.clone(),
             requests: Requests::new(cluster, PATIENCE, LIMIT),

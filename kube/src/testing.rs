@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 use tunnel_kube_fake::FakeApi;
 
-use crate::access::Cluster;
+use crate::access::{Access, Cluster};
 
 /// A cluster whose API is in this process.
 pub(crate) fn cluster(api: &FakeApi, qps: f32, burst: u32) -> Cluster {
     let routes = api.router();
     let service = routes.map_request(|request: http::Request<kube::client::Body>| request.map(Body::new));
-    Cluster::of(Client::new(service, "default"), now, qps, burst)
+    let rate = Access { kubeconfig: None, qps, burst }.rate();
+    Cluster { client: Client::new(service, "default"), clock: now, rate }
 }
 
 /// The cluster's time as the paused clock has it.

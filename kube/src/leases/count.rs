@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::backoff::Backoff;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::jiff::Timestamp;
@@ -15,9 +14,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 
-use super::event::{LeaseEvent, Observe, Outcome};
+use super::event::{LeaseEvent, Outcome};
 use super::expiry::runs_out;
+use crate::Observe;
 use crate::access::Cluster;
+use crate::backoff::Backoff;
 use crate::requests::{RequestError, Requests, printable};
 
 /// Limit of a request's wait for its turn, and of the request. Shorter, and an API
@@ -27,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// First and largest back-off after a failure. With less at the end, a whole fleet
 /// lists at once when the API comes back; with more, a count is minutes old.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Range of a watch's random duration in seconds: watches that end spread the
 /// connections of a fleet over API servers. API servers end watches at 300 s.
@@ -49,7 +50,7 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// tunnel servers.
 const MOST_LEASES: usize = 10_000;
 
-/// Which Leases are counted.
+/// The Leases that are counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counting {
     /// The namespace of the Leases.
@@ -67,7 +68,7 @@ pub struct Counting {
 pub fn count(
     cluster: &Cluster,
     counting: Counting,
-    observe: Observe,
+    observe: Observe<LeaseEvent>,
     drain: &Drain,
 ) -> watch::Receiver<Option<u32>> {
     let (count, counted) = watch::channel(None);
@@ -96,7 +97,7 @@ struct Counter {
     leases: Api<Lease>,
     requests: Requests,
     counting: Counting,
-    observe: Observe,
+    observe: Observe<LeaseEvent>,
     clock: fn() -> Timestamp,
     count: watch::Sender<Option<u32>>,
     /// The end of each Lease, by name.
@@ -104,19 +105,19 @@ struct Counter {
 }
 
 /// Why a watch is over.
-enum Over {
+enum WatchEnd {
     /// In time; the next watch goes on from this version.
     Ended(String),
     /// A Lease ran out.
     Expired,
-    /// It failed, or the API no longer has its version.
+    /// The watch failed, or the API no longer has its version.
     Failed(RequestError),
 }
 
 impl Counter {
     /// Lists and watches until all receivers of the count are dropped.
     async fn run(mut self) {
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut backoff = RETRY;
         let mut failing = false;
         while !self.count.is_closed() {
             let failure = match self.list().await {
@@ -151,14 +152,14 @@ impl Counter {
                 backoff.reset();
             }
             match over {
-                Over::Ended(next) if lasted => version = next,
-                Over::Ended(_) => {
+                WatchEnd::Ended(next) if lasted => version = next,
+                WatchEnd::Ended(_) => {
                     return Some(RequestError::Unreachable("the watch ended as soon as it began".to_owned()));
                 }
-                Over::Expired => return None,
+                WatchEnd::Expired => return None,
                 // 410 after a long watch is no failure: the version is too old.
-                Over::Failed(error) if error.is_status(410) && lasted => return None,
-                Over::Failed(error) => return Some(error),
+                WatchEnd::Failed(error) if error.is_status(410) && lasted => return None,
+                WatchEnd::Failed(error) => return Some(error),
             }
         }
     }
@@ -178,7 +179,7 @@ impl Counter {
         Ok(listed.metadata.resource_version.unwrap_or_default())
     }
 
-    async fn watch(&mut self, version: &str) -> Over {
+    async fn watch(&mut self, version: &str) -> WatchEnd {
         let seconds = rand::random_range(WATCH);
         let mut parameters = WatchParams::default().timeout(seconds);
         if !self.counting.selector.is_empty() {
@@ -189,7 +190,7 @@ impl Counter {
         (self.observe)(LeaseEvent::Watched(Outcome::of(&watched, began)));
         let events = match watched {
             Ok(events) => events,
-            Err(error) => return Over::Failed(error),
+            Err(error) => return WatchEnd::Failed(error),
         };
         let mut events = pin!(events);
         let mut version = version.to_owned();
@@ -199,16 +200,16 @@ impl Counter {
             let event = tokio::select! {
                 biased;
                 event = timeout(left, events.next()) => event,
-                () = sleep(self.next_end()) => return Over::Expired,
+                () = sleep(self.next_end()) => return WatchEnd::Expired,
             };
             let event = match event {
-                Err(_) => return Over::Failed(RequestError::Timeout(limit)),
-                Ok(None) => return Over::Ended(version),
-                Ok(Some(Err(error))) => return Over::Failed(error.into()),
+                Err(_) => return WatchEnd::Failed(RequestError::Timeout(limit)),
+                Ok(None) => return WatchEnd::Ended(version),
+                Ok(Some(Err(error))) => return WatchEnd::Failed(error.into()),
                 Ok(Some(Ok(event))) => event,
             };
             match event {
-                WatchEvent::Error(status) => return Over::Failed(kube::Error::Api(status).into()),
+                WatchEvent::Error(status) => return WatchEnd::Failed(kube::Error::Api(status).into()),
                 WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
                 WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
                     self.keep(&lease);

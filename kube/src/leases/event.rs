@@ -1,6 +1,5 @@
 //! Events of Leases, for metrics.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -38,6 +37,3 @@ impl Outcome {
         Self { code, reason: reason.to_owned(), latency: began.elapsed() }
     }
 }
-
-/// Receives the events.
-pub type Observe = Arc<dyn Fn(LeaseEvent) + Send + Sync>;

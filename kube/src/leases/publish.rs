@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use crate::backoff::Backoff;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -14,9 +13,11 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::event::{LeaseEvent, Observe, Outcome};
+use super::event::{LeaseEvent, Outcome};
 use super::expiry::is_valid;
+use crate::Observe;
 use crate::access::Cluster;
+use crate::backoff::Backoff;
 use crate::requests::{RequestError, Requests};
 
 /// Duration of the Lease and time between renewals, as Konnectivity has them: one
@@ -29,7 +30,7 @@ const COLLECT: Duration = Duration::from_secs(15);
 
 /// First and largest back-off after a failed renewal: several attempts fit into the
 /// rest of the Lease. Less, and a failing API gets more load.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(4));
 
 /// Limit of a request's wait for its turn, and of the request: one of both fits into
 /// the rest of the Lease after a failed renewal.
@@ -58,7 +59,7 @@ pub struct Publication {
 pub async fn publish(
     cluster: Cluster,
     publication: Publication,
-    observe: Observe,
+    observe: Observe<LeaseEvent>,
     until: impl Future<Output = ()>,
 ) {
     let publisher = Publisher::new(&cluster, publication, observe);
@@ -78,12 +79,12 @@ pub(super) struct Publisher {
     requests: Requests,
     publication: Publication,
     name: String,
-    observe: Observe,
+    observe: Observe<LeaseEvent>,
     clock: fn() -> Timestamp,
 }
 
 impl Publisher {
-    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe) -> Self {
+    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe<LeaseEvent>) -> Self {
         Self {
             leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
             requests: Requests::new(cluster, PATIENCE, LIMIT),
@@ -96,7 +97,7 @@ impl Publisher {
 
     /// Renews the Lease for ever.
     async fn keep(&self) -> Infallible {
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut backoff = RETRY;
         let mut held = None;
         let mut told = None;
         loop {

@@ -14,6 +14,7 @@ use tunnel_kube_fake::{FakeApi, Verb};
 
 use super::publish::Publisher;
 use super::*;
+use crate::Observe;
 use crate::testing::{cluster, now};
 
 const NAMESPACE: &str = "kube-system";
@@ -38,7 +39,7 @@ fn renewed(seconds_ago: i64) -> Value {
 struct Told(Arc<Mutex<Vec<LeaseEvent>>>);
 
 impl Told {
-    fn observe(&self) -> Observe {
+    fn observe(&self) -> Observe<LeaseEvent> {
         let told = self.clone();
         Arc::new(move |event| told.0.lock().unwrap().push(event))
     }
