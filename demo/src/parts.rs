@@ -47,7 +47,7 @@ pub(super) fn start_server(
     let mut config = tunnel_server::config::Config::try_from(cli)?;
     if let Some((bind, _)) = &mut config.tcp {
         // The flag's 0 means "no frontend on TCP"; the port's 0 lets the kernel choose.
-        bind.1 = 0;
+        bind.port = 0;
     }
     let app = tunnel_server::app::App::bind(config)?;
     let addresses = app.addresses()?;

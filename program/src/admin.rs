@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::RawQuery;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -25,7 +25,7 @@ use tunnel::drain::Drain;
 /// One condition of readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Its name.
+    /// The name in the list of checks.
     pub name: &'static str,
     /// Why the condition does not hold; `None` if it does.
     pub failure: Option<String>,
@@ -45,32 +45,15 @@ pub enum NotReady {
     Reason,
 }
 
-impl NotReady {
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::List => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Reason => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Health {
-    registry: Registry,
-    readiness: Readiness,
-    not_ready: NotReady,
-}
-
 /// The health listener's routes.
 pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: NotReady) -> Router {
-    let health = Health { registry, readiness, not_ready };
+    let ready = get(async move |RawQuery(query): RawQuery| ready(&readiness(), not_ready, query.as_deref()));
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))
-        .route("/readyz", get(ready))
-        .route("/ready", get(ready))
-        .route("/metrics", get(async |State(health): State<Health>| metrics(&health.registry)))
-        .with_state(health)
+        .route("/readyz", ready.clone())
+        .route("/ready", ready)
+        .route("/metrics", get(async move || metrics(&registry)))
 }
 
 /// The answer to `/metrics` on the admin listener.
@@ -106,17 +89,16 @@ pub async fn serve(listener: TcpListener, routes: Router, drain: Drain) -> io::R
     axum::serve(listener, routes).with_graceful_shutdown(async move { drain.killed().await }).await
 }
 
-async fn ready(State(health): State<Health>, RawQuery(query): RawQuery) -> Response {
-    let checks = (health.readiness)();
-    let failure = checks.iter().find_map(|check| check.failure.as_deref());
+fn ready(checks: &[Check], not_ready: NotReady, query: Option<&str>) -> Response {
+    let failure = checks.iter().find_map(|check| check.failure.clone());
     let verbose =
         query.is_some_and(|q| q.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    match (failure, verbose, health.not_ready) {
-        (None, false, _) => "ok".into_response(),
-        (None, true, _) => format!("{}check passed\n", list(&checks)).into_response(),
-        (Some(why), false, NotReady::Reason) => (health.not_ready.status(), why.to_owned()).into_response(),
-        (Some(_), _, NotReady::List | NotReady::Reason) => {
-            (health.not_ready.status(), list(&checks)).into_response()
+    match (failure, not_ready) {
+        (None, _) if verbose => format!("{}check passed\n", list(checks)).into_response(),
+        (None, _) => "ok".into_response(),
+        (Some(_), NotReady::List) => (StatusCode::SERVICE_UNAVAILABLE, list(checks)).into_response(),
+        (Some(why), NotReady::Reason) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, if verbose { list(checks) } else { why }).into_response()
         }
     }
 }
@@ -144,7 +126,7 @@ fn moved(headers: &HeaderMap, port: u16, path: &str) -> Response {
         Some(_) | None => host,
     };
     if host.is_empty() {
-        return (StatusCode::BAD_REQUEST, "which host was asked?\n").into_response();
+        return (StatusCode::BAD_REQUEST, "the request has no Host header\n").into_response();
     }
     let there = format!("http://{host}:{port}{path}");
     (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, there)]).into_response()

@@ -9,13 +9,13 @@ mod shared;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use klog::{KlogArgs, LogArgs, LogFormat, Severity, Sink};
-pub use labels::{LabelError, labels, selector};
+pub(crate) use klog::LogFormat;
+pub use klog::{LogArgs, Severity, Sink};
+pub use labels::{labels, selector};
 pub use list::List;
 pub use shared::{Bind, SharedArgs, bind, existing, given};
 
-/// Reads a path. An empty one, which clap's own parser refuses, means "none" in
-/// existing manifests.
+/// Reads a path. Existing manifests pass an empty one, which clap's parser refuses.
 ///
 /// # Errors
 /// Never.
@@ -81,7 +81,7 @@ pub fn go_duration(text: &str) -> Result<Duration, String> {
 /// Reads a whole number of at least one.
 ///
 /// # Errors
-/// When it is no number, or smaller than one.
+/// When the text is no number, or the number is less than one.
 pub fn at_least_one(text: &str) -> Result<u32, String> {
     match text.parse::<i64>().map(u32::try_from) {
         Ok(Ok(number)) if number > 0 => Ok(number),

@@ -1,17 +1,17 @@
-//! The parts of a program that both tunnel server and tunnel agent have.
+//! The parts of a program that both the tunnel server and the tunnel agent have.
 //!
 //! * [`args`]: flags as Go programs and Konnectivity's manifests write them;
-//! * [`process`], [`logfile`]: logging, file limit, panics, signals;
+//! * [`process`]: logging, file limit, allocator, panics, signals;
 //! * [`metering`], [`exposition`]: metrics, and Prometheus' text format;
 //! * [`admin`]: health, readiness, metrics and debug pages over HTTP.
 //!
-//! Knows nothing of frontends, fleets or dials. The bytes are moved by [`tunnel`].
+//! The crate knows nothing of frontends, fleets or dials; [`tunnel`] moves the bytes.
 
 #![warn(missing_docs)]
 
 pub mod admin;
 pub mod args;
 pub mod exposition;
-pub mod logfile;
+mod logfile;
 pub mod metering;
 pub mod process;

@@ -2,41 +2,27 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tracing_subscriber::fmt::MakeWriter;
+use std::path::{Path, PathBuf};
 
 /// An open log file. A line that would exceed the limit first moves the file to
 /// `FILE.1` and begins it anew.
 #[derive(Debug)]
-pub struct LogFile(Mutex<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+pub(crate) struct LogFile {
     file: File,
     path: PathBuf,
+    /// Size in bytes.
     written: u64,
     limit: Option<u64>,
 }
 
 impl LogFile {
     /// Opens the file for appending. `limit` is in bytes.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn open(path: PathBuf, limit: Option<u64>) -> io::Result<Self> {
+    pub(crate) fn open(path: PathBuf, limit: Option<u64>) -> io::Result<Self> {
         let file = appending(&path)?;
         let written = file.metadata()?.len();
-        Ok(Self(Mutex::new(Inner { file, path, written, limit })))
+        Ok(Self { file, path, written, limit })
     }
-}
 
-fn appending(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-impl Inner {
     fn begin_anew(&mut self) -> io::Result<()> {
         let mut aside = self.path.clone().into_os_string();
         aside.push(".1");
@@ -51,32 +37,24 @@ impl Inner {
     }
 }
 
-/// The file while a line is written.
-#[derive(Debug)]
-pub struct Writing<'a>(MutexGuard<'a, Inner>);
-
-impl<'a> MakeWriter<'a> for LogFile {
-    type Writer = Writing<'a>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        Writing(self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+fn appending(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
-impl Write for Writing<'_> {
+impl Write for LogFile {
+    /// `line` is a whole line, as tracing-subscriber writes them.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let inner = &mut *self.0;
-        let after = inner.written.saturating_add(line.len() as u64);
-        if inner.written > 0 && inner.limit.is_some_and(|limit| after > limit) {
-            inner.begin_anew()?;
+        let after = self.written.saturating_add(line.len() as u64);
+        if self.written > 0 && self.limit.is_some_and(|limit| after > limit) {
+            self.begin_anew()?;
         }
-        let wrote = inner.file.write(line)?;
-        inner.written = inner.written.saturating_add(wrote as u64);
+        let wrote = self.file.write(line)?;
+        self.written = self.written.saturating_add(wrote as u64);
         Ok(wrote)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.file.flush()
+        self.file.flush()
     }
 }
 
@@ -89,9 +67,9 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tunnel-logfile-{}", std::process::id()));
         let aside = PathBuf::from(format!("{}.1", path.display()));
         std::fs::write(&path, "before\n").unwrap();
-        let log = LogFile::open(path.clone(), Some(14)).unwrap();
+        let mut log = LogFile::open(path.clone(), Some(14)).unwrap();
         for line in ["one___\n", "two___\n", "a line that is longer than the limit\n"] {
-            log.make_writer().write_all(line.as_bytes()).unwrap();
+            log.write_all(line.as_bytes()).unwrap();
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a line that is longer than the limit\n");
         assert_eq!(std::fs::read_to_string(&aside).unwrap(), "two___\n");

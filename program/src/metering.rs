@@ -21,44 +21,22 @@ pub use traffic::{Traffic, TrafficTexts, Waits};
 /// dials, 30 s.
 pub const DIAL_BUCKETS: &[f64] = &[0.0005, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
 
-/// The type of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts by size.
-    Histogram,
-}
-
-impl Kind {
-    /// The name in Prometheus' text format.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// A metric that was made.
+/// The description of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Described {
-    /// Its whole name.
+    /// The whole name.
     pub name: String,
-    /// Its type.
-    pub kind: Kind,
-    /// Its help text.
+    /// The type in Prometheus' text format.
+    pub kind: &'static str,
+    /// The help text.
     pub help: &'static str,
-    /// Names of its labels.
+    /// Names of the labels.
     pub labels: Vec<&'static str>,
-    /// Upper bounds of a histogram, without the infinite one.
+    /// Upper bounds of a histogram's buckets, without the infinite one.
     pub buckets: Vec<f64>,
 }
 
-/// Makes metrics whose names begin alike, registers them and remembers them.
+/// Makes metrics whose names have one prefix, registers them and lists them.
 #[derive(Debug)]
 pub struct Maker<'a> {
     registry: &'a Registry,
@@ -67,7 +45,7 @@ pub struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
-    /// A maker of metrics named `prefix_…`.
+    /// A maker of metrics named `PREFIX_NAME`.
     pub const fn new(registry: &'a Registry, prefix: &'static str) -> Self {
         Self { registry, prefix, made: Vec::new() }
     }
@@ -82,7 +60,7 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// When a metric of this name exists.
     pub fn gauge(&mut self, name: &str, help: &'static str) -> Result<IntGauge> {
-        let opts = self.describe(Kind::Gauge, name, help, &[], &[]);
+        let opts = self.describe("gauge", name, help, &[], &[]);
         self.register(IntGauge::with_opts(opts))
     }
 
@@ -96,7 +74,7 @@ impl<'a> Maker<'a> {
         help: &'static str,
         read: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<()> {
-        let name = self.describe(Kind::Gauge, name, help, &[], &[]).name;
+        let name = self.describe("gauge", name, help, &[], &[]).name;
         self.register(PullingGauge::new(name, help, Box::new(move || read() as f64))).map(drop)
     }
 
@@ -105,7 +83,7 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// As [`Maker::gauge`].
     pub fn gauges(&mut self, name: &str, help: &'static str, labels: &[&'static str]) -> Result<IntGaugeVec> {
-        let opts = self.describe(Kind::Gauge, name, help, labels, &[]);
+        let opts = self.describe("gauge", name, help, labels, &[]);
         self.register(IntGaugeVec::new(opts, labels))
     }
 
@@ -114,7 +92,7 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// As [`Maker::gauge`].
     pub fn counter(&mut self, name: &str, help: &'static str) -> Result<IntCounter> {
-        let opts = self.describe(Kind::Counter, name, help, &[], &[]);
+        let opts = self.describe("counter", name, help, &[], &[]);
         self.register(IntCounter::with_opts(opts))
     }
 
@@ -128,7 +106,7 @@ impl<'a> Maker<'a> {
         help: &'static str,
         labels: &[&'static str],
     ) -> Result<IntCounterVec> {
-        let opts = self.describe(Kind::Counter, name, help, labels, &[]);
+        let opts = self.describe("counter", name, help, labels, &[]);
         self.register(IntCounterVec::new(opts, labels))
     }
 
@@ -137,7 +115,7 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// As [`Maker::gauge`].
     pub fn histogram(&mut self, name: &str, help: &'static str, buckets: &[f64]) -> Result<Histogram> {
-        let opts = self.describe(Kind::Histogram, name, help, &[], buckets);
+        let opts = self.describe("histogram", name, help, &[], buckets);
         self.register(Histogram::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec())))
     }
 
@@ -152,13 +130,13 @@ impl<'a> Maker<'a> {
         labels: &[&'static str],
         buckets: &[f64],
     ) -> Result<HistogramVec> {
-        let opts = self.describe(Kind::Histogram, name, help, labels, buckets);
+        let opts = self.describe("histogram", name, help, labels, buckets);
         self.register(HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels))
     }
 
     fn describe(
         &mut self,
-        kind: Kind,
+        kind: &'static str,
         name: &str,
         help: &'static str,
         labels: &[&'static str],
@@ -177,7 +155,7 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Requests to the Kubernetes API, by status and reason.
+/// Counts and latencies of requests to the Kubernetes API.
 #[derive(Debug)]
 pub struct RequestMetrics {
     answers: IntCounterVec,
@@ -190,8 +168,8 @@ impl RequestMetrics {
         Self { answers, seconds }
     }
 
-    /// A request is over. Status and reason are 200 and "" on success; the status is 0
-    /// without an answer.
+    /// Counts a request that is over. Status and reason are 200 and "" on success; the
+    /// status is 0 without an answer.
     pub fn answered(&self, status: u16, reason: &str, took: Duration) {
         let status = status.to_string();
         self.answers.with_label_values(&[status.as_str(), reason]).inc();
@@ -201,12 +179,12 @@ impl RequestMetrics {
     }
 }
 
-/// Holds a gauge one up until dropped.
+/// Counts one in a gauge until it is dropped.
 #[derive(Debug)]
 pub struct GaugeGuard(IntGauge);
 
 impl GaugeGuard {
-    /// One up.
+    /// Adds one to `gauge`.
     pub fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
@@ -219,7 +197,7 @@ impl Drop for GaugeGuard {
     }
 }
 
-/// Holds our gauge, and Konnectivity's if there is one, one up until dropped.
+/// Counts one in our gauge, and in Konnectivity's if there is one, until it is dropped.
 #[derive(Debug)]
 pub struct TwinGuard {
     _ours: GaugeGuard,
@@ -227,7 +205,7 @@ pub struct TwinGuard {
 }
 
 impl TwinGuard {
-    /// Each of them one up.
+    /// Adds one to each gauge.
     pub fn new(ours: IntGauge, theirs: Option<IntGauge>) -> Self {
         Self { _ours: GaugeGuard::new(ours), _theirs: theirs.map(GaugeGuard::new) }
     }

@@ -1,8 +1,9 @@
-//! The process of a program: logs, limits, signals, panics.
+//! The process of a program: logging, file limit, allocator, panics, signals.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use anyhow::{Context as _, anyhow};
 use prometheus::{IntCounter, PullingGauge, Registry};
@@ -37,12 +38,12 @@ pub fn main<C: clap::Parser, E: Display>(name: &str, run: impl FnOnce(C) -> Resu
     }
 }
 
-/// The client library of the Kubernetes API logs every failed request as an
-/// error. The caller of a request logs its failure at the level that fits.
+/// The client library of the Kubernetes API logs every failed request as an error;
+/// the callers of requests log failures themselves, at the level that fits.
 const TOO_LOUD: &str = "kube_client=off";
 
-/// Starts logging as the flags say. `level` applies where the flags set none; it
-/// may be a filter such as `info,access=off`.
+/// Starts logging as the flags say. `level`, a level or a filter such as
+/// `info,access=off`, applies where the flags set none.
 ///
 /// # Errors
 /// When the filter is malformed, the log file cannot be written, or logging was
@@ -55,7 +56,7 @@ pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<()> {
         Sink::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         Sink::File { path, limit, stderr } => {
             let flag = format!("--log-file={}", path.display());
-            let file = LogFile::open(path, limit).context(flag)?;
+            let file = Mutex::new(LogFile::open(path, limit).context(flag)?);
             (BoxMakeWriter::new(file.and(io::stderr.with_max_level(stderr.level()))), false)
         }
     };
@@ -74,7 +75,7 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Half of the freed memory that the allocator may keep, in bytes. Less, and the
+/// Half of the freed memory that the allocator may keep, in bytes. With less, the
 /// buffers of bulk transfers do not fit; more only adds to an idle process.
 const KEPT: usize = 8 << 20;
 

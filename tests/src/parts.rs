@@ -154,7 +154,7 @@ impl Server {
         let config = tunnel_server::config::Config::try_from(cli);
         let mut config = config.map_err(|error| format!("{error:#}"))?;
         if let Some((bind, _)) = &mut config.tcp {
-            bind.1 = 0;
+            bind.port = 0;
         }
         config.patience = spec.patience.unwrap_or(config.patience);
         let app = tunnel_server::app::App::bind(config).map_err(|error| format!("{error:#}"))?;

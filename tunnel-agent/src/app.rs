@@ -9,7 +9,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::{error, info};
 use tunnel::drain::Drain;
-use tunnel::listen::bind_tcp;
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::process;
 
@@ -44,10 +43,8 @@ impl App {
         let metrics = Metrics::register(&registry)?;
         metrics.limit_stalled(config.stalled_memory);
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let (ip, port) = config.health;
-        let health = bind_tcp(ip, port).with_context(|| format!("health listener on port {port}"))?;
-        let (ip, port) = config.admin;
-        let admin = bind_tcp(ip, port).with_context(|| format!("admin listener on port {port}"))?;
+        let health = config.health.listen("health listener")?;
+        let admin = config.admin.listen("admin listener")?;
         Ok(Self {
             config: Arc::new(config),
             registry,

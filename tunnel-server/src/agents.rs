@@ -1,14 +1,13 @@
-//! The registry: which agents have a tunnel to this server.
+//! The registry of the agents that have a tunnel to this server.
 //!
-//! Two tunnels of one agent id never mix: the newest gets new dials, the older
-//! one finishes its streams and is used again only if the newer goes first. A
-//! registration is removed only by its own guard. A suspect tunnel, of whose agent
-//! nothing is heard, is for new dials as good as gone; its streams live on.
+//! Of two tunnels of one agent id the newest gets new dials; the older one finishes its streams,
+//! and gets dials again only if the newer ends first. A registration is removed only by its own
+//! guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
 
 mod authenticator;
 mod session;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -23,28 +22,29 @@ use tunnel_proto::target::Host;
 
 use crate::route::View;
 
-pub use authenticator::{Authenticator, Rejected};
-pub use session::{Sessions, accept_quic, accept_tcp};
+pub(crate) use authenticator::Authenticator;
+pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
 
-/// Agents that left and are still remembered, so that an error can say when.
+/// Agents that left and are remembered, so that the error of a dial says when. With fewer, errors
+/// say less after the restart of a large cluster; each costs about 200 bytes.
 const DEPARTED: usize = 1024;
 
-/// One tunnel of an agent, and all that routing, dials and pages know of it.
+/// One tunnel of an agent.
 #[derive(Debug)]
 pub struct AgentTunnel {
-    /// The agent's id. Several tunnels may have the same.
-    pub id: String,
+    /// The agent's id. Several tunnels may have the same one.
+    pub(crate) id: String,
     /// The targets that the agent serves.
-    pub identifiers: Identifiers,
+    pub(crate) identifiers: Identifiers,
     /// `None` in tests of routing.
     connected: Option<Connected>,
     streams: Arc<Streams>,
     draining: AtomicBool,
-    /// When the agent was last heard of, while it is suspect.
+    /// The time of the agent's last sign of life, while it is suspect.
     suspect: watch::Sender<Option<Instant>>,
-    /// The tunnel is over, and its session has not taken notice yet.
+    /// Set once a dial has found the tunnel over, before its session has.
     lost: AtomicBool,
-    /// Why the tunnel is over, once its session knows.
+    /// The reason of the tunnel's end, once its session knows it.
     why_ended: OnceLock<String>,
 }
 
@@ -55,19 +55,12 @@ struct Connected {
 }
 
 impl AgentTunnel {
-    /// A tunnel that stands; `streams` counts its streams.
-    pub fn new(
-        id: String,
-        identifiers: Identifiers,
-        tunnel: Tunnel,
-        peer: Peer,
-        streams: Arc<Streams>,
-    ) -> Self {
+    /// An established tunnel. `streams` counts its streams.
+    fn new(id: String, identifiers: Identifiers, tunnel: Tunnel, peer: Peer, streams: Arc<Streams>) -> Self {
         Self { connected: Some(Connected { tunnel, peer }), streams, ..Self::detached(id, identifiers) }
     }
 
-    /// An agent without a tunnel: routing can pick it, a dial of it fails. For tests and
-    /// guards of routing.
+    /// An agent without a tunnel, for tests and guards of routing. A dial of it fails.
     pub fn detached(id: impl Into<String>, identifiers: Identifiers) -> Self {
         Self {
             id: id.into(),
@@ -81,60 +74,57 @@ impl AgentTunnel {
         }
     }
 
-    /// Its tunnel.
-    pub fn tunnel(&self) -> Option<&Tunnel> {
+    pub(crate) fn tunnel(&self) -> Option<&Tunnel> {
         self.connected.as_ref().map(|connected| &connected.tunnel)
     }
 
-    /// Whether the agent reads nothing, so that others are dialled first.
-    pub fn is_stuck(&self) -> bool {
+    /// As [`Tunnel::is_stuck`].
+    pub(crate) fn is_stuck(&self) -> bool {
         self.tunnel().is_some_and(Tunnel::is_stuck)
     }
 
-    /// Open streams, those being dialled included.
-    pub fn streams(&self) -> usize {
+    /// The number of open streams, those being dialled included.
+    pub(crate) fn streams(&self) -> usize {
         self.streams.open()
     }
 
     /// Counts a stream for as long as the guard lives.
-    pub fn count_stream(&self) -> StreamGuard {
+    pub(crate) fn count_stream(&self) -> StreamGuard {
         self.streams.count()
     }
 
-    /// Whether the agent asked for no more work.
-    pub fn is_draining(&self) -> bool {
+    /// Whether the agent has asked for no new work.
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// The agent asked for no more work.
-    pub fn set_draining(&self) {
+    pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Why the tunnel is over, once that is known.
-    pub fn why_ended(&self) -> Option<&str> {
+    /// The reason of the tunnel's end, once it is known.
+    pub(crate) fn why_ended(&self) -> Option<&str> {
         self.why_ended.get().map(String::as_str)
     }
 
-    /// Notes why the tunnel is over. Call it before the tunnel is closed, so that a dial
-    /// that loses its stream can name the reason.
+    /// Sets the reason of the tunnel's end, if there is none. Called before the tunnel is closed,
+    /// so that a dial that loses its stream can name the reason.
     fn set_ended(&self, why: &str) {
-        // The first reason is the true one.
         let _ = self.why_ended.set(why.to_owned());
     }
 
-    /// When the agent was last heard of, while it is suspect and gets no new dials.
-    pub fn silent_since(&self) -> Option<Instant> {
+    /// The time of the agent's last sign of life, while it is suspect.
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
         *self.suspect.borrow()
     }
 
-    /// The agent is suspect and was last heard of then; `None`: it is back.
-    pub fn set_suspect(&self, since: Option<Instant>) {
+    /// Makes the agent suspect since its last sign of life; `None` ends that.
+    fn set_suspect(&self, since: Option<Instant>) {
         self.suspect.send_replace(since);
     }
 
     /// Waits until the agent is suspect. Cancel safe.
-    pub async fn suspected(&self) {
+    pub(crate) async fn suspected(&self) {
         // Never fails: the sender is in `self`.
         let _ = self.suspect.subscribe().wait_for(Option::is_some).await;
     }
@@ -143,18 +133,8 @@ impl AgentTunnel {
         !self.lost.load(Ordering::Relaxed) && self.silent_since().is_none()
     }
 
-    /// Asks the agent's process whether it lives, because another one has its id.
-    fn doubt(&self) {
-        if let Some(connected) = &self.connected {
-            connected.peer.doubt();
-        }
-    }
-
-    /// Asks the agent to prefer other servers.
-    fn announce_drain(&self) {
-        if let Some(connected) = &self.connected {
-            connected.peer.drain("the server is draining");
-        }
+    fn peer(&self) -> Option<&Peer> {
+        self.connected.as_ref().map(|connected| &connected.peer)
     }
 }
 
@@ -168,8 +148,8 @@ pub struct Registry {
 struct Inner {
     state: Mutex<State>,
     view: ArcSwap<View>,
-    /// The registrations changed after the view was made. Making it lazily
-    /// keeps a storm of a thousand agents from making it a thousand times.
+    /// Set when registrations have changed since the view was made. The next use makes it
+    /// anew, so a storm of a thousand agents does not make it a thousand times.
     stale: AtomicBool,
     next: AtomicU64,
 }
@@ -181,7 +161,7 @@ struct State {
     departed: VecDeque<Departed>,
 }
 
-/// An agent that left: its words only, because its tunnel holds memory.
+/// An agent that left, without its tunnel, which holds memory.
 #[derive(Debug)]
 struct Departed {
     at: Instant,
@@ -195,7 +175,9 @@ impl Registry {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         for (_, older) in state.tunnels.iter().filter(|(_, older)| older.id == agent.id) {
-            older.doubt();
+            if let Some(peer) = older.peer() {
+                peer.doubt();
+            }
         }
         state.tunnels.push((number, agent));
         drop(state);
@@ -203,14 +185,14 @@ impl Registry {
         Registration { registry: self.clone(), number }
     }
 
-    /// A dial found the agent's tunnel over: it is not to be picked again, and
-    /// an older tunnel of the agent, if there is one, is.
-    pub fn lost(&self, agent: &AgentTunnel) {
+    /// Keeps dials from a tunnel that a dial has found over. An older tunnel of the agent gets
+    /// them instead.
+    pub(crate) fn lost(&self, agent: &AgentTunnel) {
         agent.lost.store(true, Ordering::Relaxed);
         self.inner.stale.store(true, Ordering::Release);
     }
 
-    /// The agents as they are now.
+    /// The usable agents, indexed for routing.
     pub fn view(&self) -> Arc<View> {
         if self.inner.stale.load(Ordering::Acquire) {
             let state = self.lock();
@@ -221,13 +203,13 @@ impl Registry {
     }
 
     /// All tunnels, older ones of an agent included.
-    pub fn tunnels(&self) -> Vec<Arc<AgentTunnel>> {
+    pub(crate) fn tunnels(&self) -> Vec<Arc<AgentTunnel>> {
         self.lock().tunnels.iter().map(|(_, agent)| Arc::clone(agent)).collect()
     }
 
-    /// The agent that last served a host and when it was last seen, if one did:
-    /// one that is suspect, or else one that left.
-    pub fn departed(&self, host: &Host) -> Option<(String, Instant)> {
+    /// The id of the agent that last served a host, and the time of its last sign of life: of a
+    /// suspect agent, or else of one that left.
+    pub(crate) fn departed(&self, host: &Host) -> Option<(String, Instant)> {
         let state = self.lock();
         let suspects = state
             .tunnels
@@ -238,8 +220,8 @@ impl Registry {
         Some((id.clone(), at))
     }
 
-    /// The agent that left last, whatever it served, and when.
-    pub fn last_departed(&self) -> Option<(String, Instant)> {
+    /// The id of the agent that left last, and the time.
+    pub(crate) fn last_departed(&self) -> Option<(String, Instant)> {
         self.lock().departed.back().map(|agent| (agent.id.clone(), agent.at))
     }
 
@@ -248,10 +230,10 @@ impl Registry {
     }
 }
 
-/// Per agent id, of the tunnels that can be used, the one that registered last
-/// and does not drain; if all drain, the last.
+/// The usable tunnels, one per agent id: the last registered that does not drain, or else the
+/// last registered.
 fn newest(tunnels: &[(u64, Arc<AgentTunnel>)]) -> impl Iterator<Item = Arc<AgentTunnel>> {
-    let mut best: std::collections::HashMap<&str, &Arc<AgentTunnel>> = std::collections::HashMap::new();
+    let mut best = HashMap::<&str, &Arc<AgentTunnel>>::new();
     for (_, agent) in tunnels.iter().filter(|(_, agent)| agent.is_usable()) {
         let slot = best.entry(&agent.id).or_insert(agent);
         if !agent.is_draining() || slot.is_draining() {
@@ -265,7 +247,7 @@ fn newest(tunnels: &[(u64, Arc<AgentTunnel>)]) -> impl Iterator<Item = Arc<Agent
         .map(|(_, agent)| Arc::clone(agent))
 }
 
-/// An agent's presence; dropping it removes exactly this tunnel.
+/// The presence of one tunnel in the registry, until it is dropped.
 #[derive(Debug)]
 pub struct Registration {
     registry: Registry,
@@ -273,9 +255,8 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The agent began to drain, became suspect or came back: another tunnel of it
-    /// may be better now.
-    pub fn changed(&self) {
+    /// Makes routing look at the tunnel again: its agent drains, became suspect or came back.
+    fn changed(&self) {
         self.registry.inner.stale.store(true, Ordering::Release);
     }
 }

@@ -1,4 +1,4 @@
-//! The server as a whole: bind everything, then run, then drain.
+//! The life of a server: bind, run, drain.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,12 +11,13 @@ use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
 use tunnel::drain::Drain;
-use tunnel::listen::{UnixSocket, bind_both, bind_tcp, bind_unix};
+use tunnel::listen::{UnixSocket, bind_both, bind_unix};
 use tunnel::transport::quic;
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::args::Bind;
 use tunnel_program::process;
 
-use crate::agents::{Authenticator, Registry, Sessions, accept_quic, accept_tcp};
+use crate::agents::{Authenticator, Limits, Registry, Sessions, accept_quic, accept_tcp};
 use crate::cluster;
 use crate::config::Config;
 use crate::dial::Dialer;
@@ -24,7 +25,8 @@ use crate::frontend::Frontend;
 use crate::metrics::{Backends, Metrics};
 use crate::route::Router;
 
-/// How long agents may take to close their tunnels once all streams are done.
+/// Time for agents to close their tunnels after the last stream. Less cuts agents on slow networks
+/// off from last bytes; more delays the end of the program where an agent hangs.
 const TUNNELS_CLOSE: Duration = Duration::from_secs(2);
 
 /// A server whose listeners are bound.
@@ -43,19 +45,19 @@ pub struct App {
     drain: Drain,
 }
 
-/// Where a bound server listens.
+/// The addresses of a server's listeners.
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
-    /// TCP frontend.
+    /// Of the frontend on TCP, if there is one.
     pub frontend: Option<SocketAddr>,
-    /// Agents, TCP and UDP.
+    /// Of agents, on TCP and UDP.
     pub agents: SocketAddr,
-    /// Health.
+    /// Of the health pages.
     pub health: SocketAddr,
 }
 
 impl App {
-    /// Binds all listeners; needs a runtime.
+    /// Binds all listeners. Needs a tokio runtime.
     ///
     /// # Errors
     /// When an address is not available.
@@ -63,24 +65,16 @@ impl App {
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         metrics.limit_stalled(config.stalled_memory);
-        let unix = match &config.unix {
-            Some((path, replace)) => {
-                Some(bind_unix(path, *replace).with_context(|| format!("--uds-name={}", path.display()))?)
-            }
-            None => None,
-        };
-        let on_port = |what: &str, port: u16| format!("{what} on port {port}");
-        let tcp = match &config.tcp {
-            Some(((ip, port), _)) => Some(bind_tcp(*ip, *port).with_context(|| on_port("frontend", *port))?),
-            None => None,
-        };
-        let (ip, port) = config.agents;
+        let unix = config.unix.as_ref().map(|(path, replace)| {
+            bind_unix(path, *replace).with_context(|| format!("--uds-name={}", path.display()))
+        });
+        let unix = unix.transpose()?;
+        let tcp = config.tcp.as_ref().map(|(bind, _)| bind.listen("frontend")).transpose()?;
+        let Bind { ip, port } = config.agents;
         let (agents_tcp, agents_udp) =
-            bind_both(ip, port).with_context(|| on_port("listener of agents", port))?;
-        let (ip, port) = config.health;
-        let health = bind_tcp(ip, port).with_context(|| on_port("health listener", port))?;
-        let (ip, port) = config.admin;
-        let admin = bind_tcp(ip, port).with_context(|| on_port("admin listener", port))?;
+            bind_both(ip, port).with_context(|| format!("listener of agents on port {port}"))?;
+        let health = config.health.listen("health listener")?;
+        let admin = config.admin.listen("admin listener")?;
         let (registry, drain) = (Registry::default(), Drain::new());
         Backends::register(&metering, registry.clone(), &config.strategies)?;
         metering.register(Box::new(ProcessCollector::for_self()))?;
@@ -99,20 +93,20 @@ impl App {
         })
     }
 
-    /// Where the metrics are.
+    /// The registry of this server's metrics.
     pub fn metering(&self) -> &Metering {
         &self.metering
     }
 
-    /// The drain that ends this server.
+    /// The drain of this server's tasks.
     pub fn drain(&self) -> &Drain {
         &self.drain
     }
 
-    /// Where the server listens.
+    /// The addresses of the listeners.
     ///
     /// # Errors
-    /// When a socket does not say.
+    /// When the kernel does not know a socket's address.
     pub fn addresses(&self) -> io::Result<Addresses> {
         Ok(Addresses {
             frontend: self.tcp.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -130,12 +124,12 @@ impl App {
         self.run(async move { process::wait_for_signal(&drain).await }).await
     }
 
-    /// Runs until `stop`, then drains: no new clients, the connections of old
-    /// ones may end, then the tunnels go.
+    /// Runs until `stop`, then drains: accepts no clients, lets connections end within the grace
+    /// period, and closes the tunnels. Not cancel safe.
     ///
     /// # Errors
-    /// When `stop` fails, a listener cannot be used, or the Kubernetes API is
-    /// needed and there are no credentials for it.
+    /// When `stop` fails, a listener cannot be used, or credentials for the Kubernetes API are
+    /// needed and missing.
     pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
@@ -148,7 +142,7 @@ impl App {
         let drained = drain.run(grace).await;
         info!(cut = drained.cut, "drained");
         if drained.cut == 0 {
-            // Without streams, agents close their tunnels: after the last bytes.
+            // Agents close their tunnels, because those may still carry last bytes.
             let all_closed = async {
                 while !sessions.registry.tunnels().is_empty() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -192,15 +186,16 @@ impl App {
             });
         }
 
-        let sessions = Sessions::new(
-            registry.clone(),
-            &config.server_id,
-            config.server_count,
+        let sessions = Sessions {
+            registry: registry.clone(),
+            server_id: config.server_id.into(),
+            server_count: config.server_count,
             authenticator,
-            config.patience,
-            metrics.clone(),
-            drain.clone(),
-        );
+            patience: config.patience,
+            metrics: metrics.clone(),
+            drain: drain.clone(),
+            limits: Limits::default(),
+        };
         let tls = Arc::clone(&config.agent_tls);
         let listener = quic::Listener::new(self.agents_udp, tls, &config.reset_secret, config.datagrams)
             .context("agents on UDP")?;
@@ -219,18 +214,14 @@ impl App {
     }
 }
 
-/// Ready when the first strategy can find an agent, as with Konnectivity.
+/// Ready while the first strategy has an agent, as with Konnectivity.
 fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readiness {
     let (registry, router, drain) = (registry.clone(), Arc::clone(router), drain.clone());
     Arc::new(move || {
-        let view = registry.view();
-        let usable = router.strategies().first().is_some_and(|&first| view.size(first) > 0);
-        let failure = if drain.has_started() {
-            Some("draining".to_owned())
-        } else if !usable {
-            Some("no connection to any proxy agent".to_owned())
-        } else {
-            None
+        let failure = match router.strategies().first() {
+            _ if drain.has_started() => Some("draining".to_owned()),
+            Some(&first) if registry.view().size(first) > 0 => None,
+            Some(_) | None => Some("no connection to any proxy agent".to_owned()),
         };
         vec![Check { name: "agent-connected", failure, note: None }]
     })

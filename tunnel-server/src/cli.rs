@@ -21,161 +21,154 @@ use crate::route::Strategies;
 pub struct Cli {
     /// Unix socket for the kube-apiserver.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
-    pub uds_name: PathBuf,
+    pub(crate) uds_name: PathBuf,
 
     /// Take over a socket file that exists.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "true",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub delete_existing_uds_file: bool,
+    pub(crate) delete_existing_uds_file: bool,
 
     /// TCP port for the kube-apiserver, with mutual TLS; 0 is none. Without the
     /// flag: 8090, or none if --uds-name is given.
     #[arg(long, value_name = "PORT")]
-    pub server_port: Option<u16>,
+    pub(crate) server_port: Option<u16>,
 
     /// Address of --server-port; all addresses if empty.
     #[arg(long, value_name = "ADDRESS", default_value = "")]
-    pub server_bind_address: String,
+    pub(crate) server_bind_address: String,
 
     /// Certificate of the TCP frontend.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub server_cert: PathBuf,
+    pub(crate) server_cert: PathBuf,
 
     /// Private key of --server-cert.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub server_key: PathBuf,
+    pub(crate) server_key: PathBuf,
 
     /// CA certificates of the TCP frontend's clients.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub server_ca_cert: PathBuf,
+    pub(crate) server_ca_cert: PathBuf,
 
-    /// Certificate that agents see.
+    /// Certificate of the agents' port.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub cluster_cert: PathBuf,
+    pub(crate) cluster_cert: PathBuf,
 
     /// Private key of --cluster-cert.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub cluster_key: PathBuf,
+    pub(crate) cluster_key: PathBuf,
 
     /// CA certificates of agents.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub cluster_ca_cert: PathBuf,
+    pub(crate) cluster_ca_cert: PathBuf,
 
     /// Port for agents, TCP and UDP.
     #[arg(long, value_name = "PORT", default_value_t = 8091)]
-    pub agent_port: u16,
+    pub(crate) agent_port: u16,
 
     /// Address of --agent-port; all addresses if empty.
     #[arg(long, value_name = "ADDRESS", default_value = "")]
-    pub agent_bind_address: String,
+    pub(crate) agent_bind_address: String,
 
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8095)]
-    pub admin_port: u16,
+    pub(crate) admin_port: u16,
 
     /// Address of the admin listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub admin_bind_address: String,
+    pub(crate) admin_bind_address: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8092)]
-    pub health_port: u16,
+    pub(crate) health_port: u16,
 
     /// Address of the health listener; all addresses if empty.
     #[arg(long, value_name = "ADDRESS", default_value = "")]
-    pub health_bind_address: String,
+    pub(crate) health_bind_address: String,
 
     /// Serve only one protocol on the frontends; both if not given.
     #[arg(long, value_enum)]
-    pub mode: Option<Mode>,
+    pub(crate) mode: Option<Mode>,
 
     /// Name of this server; a random one if empty.
     #[arg(long, value_name = "ID", env = "PROXY_SERVER_ID", default_value = "")]
-    pub server_id: String,
+    pub(crate) server_id: String,
 
-    /// How many servers there are. Agents keep a tunnel to so many.
+    /// Number of servers. Agents keep a tunnel to each of so many.
     #[arg(long, value_name = "N", default_value_t = 1)]
-    pub server_count: u32,
+    pub(crate) server_count: u32,
 
-    /// How to find the agent for a target: default, destHost, destCIDR and
-    /// defaultRoute, separated by commas, asked in this order.
+    /// Strategies that find the agent of a target: default, destHost, destCIDR and
+    /// defaultRoute, separated by commas, tried in this order.
     #[arg(long, value_name = "LIST", default_value = "default")]
-    pub proxy_strategies: Strategies,
+    pub(crate) proxy_strategies: Strategies,
 
     /// Limit of one dial, all agents tried included.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "30s")]
-    pub backend_dial_timeout: Duration,
+    pub(crate) backend_dial_timeout: Duration,
 
-    /// How long connections may go on after SIGTERM.
+    /// Time that connections may go on after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
-    pub graceful_shutdown_timeout: Duration,
+    pub(crate) graceful_shutdown_timeout: Duration,
 
-    /// Threads that carry traffic; 0 chooses: half the cores.
+    /// Threads that carry traffic; 0 is half the cores.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub worker_threads: usize,
 
-    /// Authentication of agents by token.
     #[command(flatten)]
-    pub tokens: TokenArgs,
+    pub(crate) tokens: TokenArgs,
 
-    /// How the kube-apiserver is reached.
     #[command(flatten)]
-    pub kube: KubeArgs,
+    pub(crate) kube: KubeArgs,
 
-    /// Publishing of this server.
     #[command(flatten)]
-    pub leases: LeaseArgs,
+    pub(crate) leases: LeaseArgs,
 
-    /// Protocols of the listeners.
     #[command(flatten)]
-    pub wire: WireArgs,
+    pub(crate) wire: WireArgs,
 
-    /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// Flags about agents that present a service account's token.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication of agents by token")]
-pub struct TokenArgs {
+pub(crate) struct TokenArgs {
     /// Namespace of the agents' service account. Together with
     /// --agent-service-account and --authentication-audience: agents must
     /// present a token of it.
     #[arg(long, value_name = "NAME", default_value = "")]
-    pub agent_namespace: String,
+    pub(crate) agent_namespace: String,
 
     /// The agents' service account.
     #[arg(long, value_name = "NAME", default_value = "")]
-    pub agent_service_account: String,
+    pub(crate) agent_service_account: String,
 
     /// Audience of the agents' tokens.
     #[arg(long, value_name = "NAME", default_value = "")]
-    pub authentication_audience: String,
+    pub(crate) authentication_audience: String,
 
-    /// Take everybody who reaches the agents' port for an agent. Whoever is
-    /// taken for one gets the control plane's traffic.
+    /// Admit every client of the agents' port as an agent. Agents get the control
+    /// plane's traffic.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub insecure_allow_anonymous_agents: bool,
+    pub(crate) insecure_allow_anonymous_agents: bool,
 }
 
-/// Flags about the server's own use of the Kubernetes API.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Access to the Kubernetes API")]
-pub struct KubeArgs {
+pub(crate) struct KubeArgs {
     /// Kubeconfig for reviewing tokens and publishing leases; the pod's service
     /// account if empty.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
 
     /// Requests per second to the kube-apiserver; 0 is 5.
     #[arg(long, value_name = "N", default_value_t = 0.0)]
-    pub kubeconfig_qps: f32,
+    pub(crate) kubeconfig_qps: f32,
 
     /// Requests to the kube-apiserver that may come at once; 0 is 10.
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub kubeconfig_burst: u32,
+    pub(crate) kubeconfig_burst: u32,
 
     /// No effect: requests are JSON.
     #[arg(
@@ -187,57 +180,52 @@ pub struct KubeArgs {
     kube_api_content_type: String,
 }
 
-/// Flags about Leases, by which agents count servers.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Leases")]
-pub struct LeaseArgs {
-    /// Keep a Lease for this server, and delete those of servers that are gone.
+pub(crate) struct LeaseArgs {
+    /// Keep a Lease for this server, and delete expired ones of other servers.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub enable_lease_controller: bool,
+    pub(crate) enable_lease_controller: bool,
 
     /// Namespace of the Leases.
     #[arg(long, value_name = "NAME", default_value = "kube-system")]
-    pub lease_namespace: String,
+    pub(crate) lease_namespace: String,
 
     /// Labels of the Leases: key=value, several separated by commas.
     #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server")]
-    pub lease_label: String,
+    pub(crate) lease_label: String,
 }
 
-/// Flags about how the listeners speak.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Protocols and profiling")]
-pub struct WireArgs {
-    /// Suites of TLS 1.2, by Go's names; all if none. Those of TLS 1.3 are
-    /// always offered.
+pub(crate) struct WireArgs {
+    /// Cipher suites of TLS 1.2, by Go's names; all if empty. Those of TLS 1.3
+    /// are always offered.
     #[arg(long, value_name = "LIST", default_value = "[]")]
-    pub cipher_suites: Vec<List>,
+    pub(crate) cipher_suites: Vec<List>,
 
     /// Bytes that may wait in this process for receivers which take nothing; beyond
-    /// that those connections are closed that have stood still for the longest. 0 is
-    /// no limit.
+    /// them the longest stalled connections are closed. 0 is no limit.
     #[arg(long, value_name = "BYTES", default_value_t = 512 << 20)]
-    pub max_stalled_memory: u64,
+    pub(crate) max_stalled_memory: u64,
 
     /// Lowest version of TLS: VersionTLS12 (also if empty) or VersionTLS13.
     #[arg(long, value_name = "VERSION", default_value = "")]
-    pub tls_min_version: MinVersion,
+    pub(crate) tls_min_version: MinVersion,
 
-    /// No effect: agents that are gone are noticed within 15 seconds.
+    /// No effect: a silent agent is noticed within 15 seconds.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     keepalive_time: Duration,
 
-    /// No effect: a socket says that its client is gone, and on TCP the kernel
-    /// asks.
+    /// No effect: sockets report clients that leave, on TCP with keep-alive.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     frontend_keepalive_time: Duration,
 
-    /// Flags that mean the same in both programs.
     #[command(flatten)]
-    pub shared: SharedArgs,
+    pub(crate) shared: SharedArgs,
 
-    /// No effect: what waits for a slow peer is bounded in bytes, not packets.
+    /// No effect: the queue of a slow peer is bounded in bytes, not packets.
     #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "10", hide_short_help = true)]
     xfr_channel_size: u32,
 
@@ -249,7 +237,7 @@ pub struct WireArgs {
 
 /// Protocols of the frontends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Konnectivity's gRPC service only.
     Grpc,
     /// HTTP CONNECT only.

@@ -1,21 +1,20 @@
-//! What the server wants of the Kubernetes API: that it reviews tokens, and
-//! that it keeps a Lease which says that this server is there.
+//! The server's use of the Kubernetes API: reviews of agents' tokens, and a Lease that makes
+//! agents count this server.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tunnel::drain::Drain;
-use tunnel_kube::leases::{LeaseEvent, Publication, publish};
+use tunnel_kube::TokenReviewer;
+use tunnel_kube::leases::{LeaseEvent, publish};
 use tunnel_kube::review::ReviewEvent;
-use tunnel_kube::{Access, Cluster, Expected, TokenReviewer};
 
 use crate::agents::Authenticator;
 use crate::config::Config;
 use crate::metrics::Metrics;
 
-/// Begins what the configuration asks of the API, and returns who is taken for
-/// an agent. The Lease is deleted when the drain begins. Whoever asks nothing of
-/// the API needs none.
+/// Publishes the Lease, if configured, until the drain begins, and makes the authenticator of
+/// agents. Without tokens and Leases no API is needed.
 ///
 /// # Errors
 /// When the credentials for the API are missing or not usable.
@@ -23,38 +22,18 @@ pub(crate) async fn join(config: &Config, metrics: &Metrics, drain: &Drain) -> a
     if config.tokens.is_none() && config.leases.is_none() {
         return Ok(Authenticator::Tls);
     }
-    let access =
-        Access { kubeconfig: config.kube.kubeconfig.clone(), qps: config.kube.qps, burst: config.kube.burst };
-    let cluster = access.connect().await.context(
+    let cluster = config.kube.connect().await.context(
         "reviews of agents' tokens and Leases need the Kubernetes API (--kubeconfig, or a pod's service account)",
     )?;
-    publish_lease(config, &cluster, metrics, drain);
-    Ok(authenticator(config, &cluster, metrics))
-}
-
-fn authenticator(config: &Config, cluster: &Cluster, metrics: &Metrics) -> Authenticator {
-    let Some(tokens) = &config.tokens else { return Authenticator::Tls };
-    let expected = Expected {
-        audience: tokens.audience.clone(),
-        namespace: tokens.namespace.clone(),
-        service_account: tokens.service_account.clone(),
-    };
+    if let Some(publication) = config.leases.clone() {
+        let (metrics, cluster, until) = (metrics.clone(), cluster.clone(), drain.clone());
+        let observe = Arc::new(move |event: LeaseEvent| metrics.lease_event(&event));
+        drain.spawn("lease", async move {
+            publish(cluster, publication, observe, until.started()).await;
+        });
+    }
+    let Some(expected) = config.tokens.clone() else { return Ok(Authenticator::Tls) };
     let metrics = metrics.clone();
     let observe = Arc::new(move |event: ReviewEvent| metrics.token_reviewed(&event));
-    Authenticator::Tokens(TokenReviewer::new(cluster, expected, observe))
-}
-
-fn publish_lease(config: &Config, cluster: &Cluster, metrics: &Metrics, drain: &Drain) {
-    let Some(leases) = &config.leases else { return };
-    let publication = Publication {
-        server_id: config.server_id.clone(),
-        namespace: leases.namespace.clone(),
-        labels: leases.labels.clone(),
-    };
-    let metrics = metrics.clone();
-    let observe = Arc::new(move |event: LeaseEvent| metrics.lease_event(&event));
-    let (cluster, until) = (cluster.clone(), drain.clone());
-    drain.spawn("lease", async move {
-        publish(cluster, publication, observe, until.started()).await;
-    });
+    Ok(Authenticator::Tokens(TokenReviewer::new(&cluster, expected, observe)))
 }

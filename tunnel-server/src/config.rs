@@ -1,5 +1,5 @@
-//! Flags made into values. What would leave a door open is refused here, with
-//! the flags that close it.
+//! Flags made into values. A combination that would let strangers in is refused, and the
+//! error names the flags that keep them out.
 
 mod auth;
 #[cfg(test)]
@@ -16,89 +16,58 @@ use tracing::warn;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 use tunnel::transport::quic::Datagrams;
-use tunnel_program::args::{Bind, List, bind, existing, given};
+use tunnel_kube::leases::Publication;
+use tunnel_kube::{Access, Expected};
+use tunnel_program::args::{Bind, List, bind, existing, given, labels};
 
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
 use crate::route::Strategy;
 
-pub use auth::TokenAuth;
-
-/// Port of the TCP frontend when neither it nor a Unix socket is asked for.
+/// Port of the TCP frontend without `--server-port` and `--uds-name`.
 const DEFAULT_SERVER_PORT: u16 = 8090;
 
-/// Limit of a dial when `--backend-dial-timeout=0`, which means "no limit" in
-/// Konnectivity; here every wait has one.
+/// Limit of a dial with `--backend-dial-timeout=0`, which means "no limit" in
+/// Konnectivity; here every wait has a limit.
 const LONGEST_DIAL: Duration = Duration::from_secs(30);
 
-/// What Kubernetes' own client library takes 0 for.
-const DEFAULT_QPS: f32 = 5.0;
-
-/// The same, for requests at once.
-const DEFAULT_BURST: u32 = 10;
-
-/// Everything a server needs to know.
+/// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Unix socket of the frontend, and whether to take an existing one over.
-    pub unix: Option<(PathBuf, bool)>,
+    /// Unix socket of the frontend, and whether to take over an existing one.
+    pub(crate) unix: Option<(PathBuf, bool)>,
     /// TCP frontend.
     pub tcp: Option<(Bind, Arc<rustls::ServerConfig>)>,
-    /// Only this protocol on the frontends.
-    pub mode: Option<Mode>,
+    /// The only protocol of the frontends; both if `None`.
+    pub(crate) mode: Option<Mode>,
     /// Listener of agents, TCP and UDP.
-    pub agents: Bind,
-    /// How agents are authenticated by certificate, if they are.
-    pub agent_tls: Arc<rustls::ServerConfig>,
-    /// How agents are authenticated by token, if they are.
-    pub tokens: Option<TokenAuth>,
-    /// Lets a restarted server say on QUIC that its predecessor's tunnels are gone.
-    pub reset_secret: Secret,
-    /// Admin listener.
-    pub admin: Bind,
-    /// Health listener.
-    pub health: Bind,
+    pub(crate) agents: Bind,
+    /// TLS of the listener of agents; asks for certificates if those authenticate agents.
+    pub(crate) agent_tls: Arc<rustls::ServerConfig>,
+    /// The tokens that authenticate agents, if tokens do.
+    pub(crate) tokens: Option<Expected>,
+    /// Key of QUIC's stateless resets, by which a restarted server ends its predecessor's tunnels.
+    pub(crate) reset_secret: Secret,
+    pub(crate) admin: Bind,
+    pub(crate) health: Bind,
     /// Whether `/debug/pprof/` answers on the admin listener.
-    pub profiling: bool,
-    /// This server's name.
-    pub server_id: String,
-    /// How many servers there are, told to agents.
-    pub server_count: u32,
-    /// Access to the kube-apiserver, for tokens and leases.
-    pub kube: KubeAccess,
-    /// The Lease that says that this server is there, if one is kept.
-    pub leases: Option<LeasePublishing>,
+    pub(crate) profiling: bool,
+    pub(crate) server_id: String,
+    /// Number of servers, told to agents.
+    pub(crate) server_count: u32,
+    /// Access to the Kubernetes API, for reviews of tokens and Leases.
+    pub(crate) kube: Access,
+    /// The Lease of this server, if it keeps one.
+    pub(crate) leases: Option<Publication>,
     /// The largest datagrams that are tried on QUIC.
-    pub datagrams: Datagrams,
-    /// Bytes that connections which stand still may keep together; 0 is no limit.
-    pub stalled_memory: u64,
-    /// How long silent agents are waited for; no flag says otherwise.
+    pub(crate) datagrams: Datagrams,
+    /// Bytes that all stalled connections may keep together; 0 is no limit.
+    pub(crate) stalled_memory: u64,
+    /// Limits of an agent's silence. No flag sets them.
     pub patience: Patience,
-    /// Routing.
-    pub strategies: Vec<Strategy>,
-    /// Limit of a dial.
-    pub dial_limit: Duration,
+    pub(crate) strategies: Vec<Strategy>,
+    pub(crate) dial_limit: Duration,
     /// Limit of a drain.
-    pub grace: Duration,
-}
-
-/// How to reach the kube-apiserver.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KubeAccess {
-    /// The kubeconfig; the pod's service account if there is none.
-    pub kubeconfig: Option<PathBuf>,
-    /// Requests per second.
-    pub qps: f32,
-    /// Requests that may come at once.
-    pub burst: u32,
-}
-
-/// The Lease that a server keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeasePublishing {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its labels, at least one.
-    pub labels: Vec<(String, String)>,
+    pub(crate) grace: Duration,
 }
 
 impl TryFrom<Cli> for Config {
@@ -112,6 +81,10 @@ impl TryFrom<Cli> for Config {
         let tcp = if port == 0 { no_tcp_frontend(&args)? } else { Some(tcp_frontend(&args, port, &offer)?) };
         ensure!(unix.is_some() || tcp.is_some(), "no frontend: give --uds-name, --server-port, or both");
         let agents = auth::of_agents(&args, &offer)?;
+        let server_id = match args.server_id {
+            id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
+            id => id,
+        };
         Ok(Self {
             agent_tls: agents.tls,
             reset_secret: agents.reset_secret,
@@ -123,17 +96,14 @@ impl TryFrom<Cli> for Config {
             unix,
             tcp,
             mode: args.mode,
-            server_id: match args.server_id {
-                id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
-                id => id,
-            },
             server_count: args.server_count,
-            kube: kube_access(&args.kube)?,
-            leases: lease_publishing(args.leases)?,
+            kube: access(&args.kube)?,
+            leases: publication(args.leases, &server_id)?,
+            server_id,
             datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),
-            strategies: args.proxy_strategies.into(),
+            strategies: args.proxy_strategies.0,
             dial_limit: match args.backend_dial_timeout {
                 Duration::ZERO => LONGEST_DIAL,
                 limit => limit,
@@ -143,7 +113,7 @@ impl TryFrom<Cli> for Config {
     }
 }
 
-/// What both TLS listeners offer.
+/// TLS versions and cipher suites of both listeners.
 fn offer(args: &WireArgs) -> anyhow::Result<Offer> {
     let suites = Suites::parse(List::flatten(args.cipher_suites.clone())).context("--cipher-suites")?;
     if !suites.absent().is_empty() {
@@ -155,8 +125,7 @@ fn offer(args: &WireArgs) -> anyhow::Result<Offer> {
     Ok(Offer { min_version: args.tls_min_version, suites })
 }
 
-/// Certificates without a frontend that shows them are a mistake: somebody
-/// expects a port that is not there.
+/// Refuses certificates of a frontend that does not exist: the operator expects a port.
 fn no_tcp_frontend<T>(args: &Cli) -> anyhow::Result<Option<T>> {
     let useless = [
         ("--server-cert", &args.server_cert),
@@ -172,8 +141,7 @@ fn no_tcp_frontend<T>(args: &Cli) -> anyhow::Result<Option<T>> {
     Ok(None)
 }
 
-/// Whoever may open the TCP frontend may reach every node, so there is none
-/// without client certificates.
+/// Refuses a TCP frontend without client certificates: its clients reach every node.
 fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, Arc<rustls::ServerConfig>)> {
     ensure!(
         given(&args.server_ca_cert).is_some(),
@@ -191,21 +159,21 @@ fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, A
     Ok((bind("--server-bind-address", &args.server_bind_address, port)?, tls))
 }
 
-fn kube_access(args: &KubeArgs) -> anyhow::Result<KubeAccess> {
-    let kubeconfig = existing("--kubeconfig", &args.kubeconfig)?;
-    Ok(KubeAccess {
-        kubeconfig,
-        qps: if args.kubeconfig_qps > 0.0 { args.kubeconfig_qps } else { DEFAULT_QPS },
-        burst: if args.kubeconfig_burst > 0 { args.kubeconfig_burst } else { DEFAULT_BURST },
+fn access(args: &KubeArgs) -> anyhow::Result<Access> {
+    Ok(Access {
+        kubeconfig: existing("--kubeconfig", &args.kubeconfig)?,
+        // Unlike with `Access`, a negative rate is not "no limit" here.
+        qps: args.kubeconfig_qps.max(0.0),
+        burst: args.kubeconfig_burst,
     })
 }
 
-/// Labels are read, and refused, also where nothing is published, as in Konnectivity.
-fn lease_publishing(args: LeaseArgs) -> anyhow::Result<Option<LeasePublishing>> {
-    let labels = tunnel_program::args::labels(&args.lease_label).context("--lease-label")?;
+/// Refuses bad labels also where no Lease is kept, as Konnectivity does.
+fn publication(args: LeaseArgs, server_id: &str) -> anyhow::Result<Option<Publication>> {
+    let labels = labels(&args.lease_label).map_err(anyhow::Error::msg).context("--lease-label")?;
     if !args.enable_lease_controller {
         return Ok(None);
     }
     ensure!(!args.lease_namespace.is_empty(), "--enable-lease-controller needs --lease-namespace");
-    Ok(Some(LeasePublishing { namespace: args.lease_namespace, labels }))
+    Ok(Some(Publication { server_id: server_id.to_owned(), namespace: args.lease_namespace, labels }))
 }

@@ -1,7 +1,6 @@
 //! A dial from the server's side: pick an agent, open a stream, ask, wait.
 //!
-//! All that can go wrong is decided here, once, as a [`DialError`]; frontends
-//! only say it in their protocol.
+//! Every failure becomes a [`DialError`] here; frontends translate it into their protocol.
 
 pub mod error;
 
@@ -18,41 +17,32 @@ use tunnel_proto::target::Target;
 
 use crate::agents::{AgentTunnel, Registry};
 use crate::metrics::{DialTimes, GaugeGuard, Metrics};
-use crate::route::Router;
+use crate::route::{Router, View};
 use error::DialError;
 
-/// How long a dial waits for an agent that reads nothing where another could be
-/// asked. Longer than a lost packet takes to be sent again.
+/// Time that an agent may leave a dial unread where another agent could take it. Shorter, and a
+/// retransmission moves dials; longer, and clients wait for an agent that is stuck.
 const UNTAKEN: Duration = Duration::from_secs(2);
 
 /// A connection that an agent has made.
 #[derive(Debug)]
-pub struct Dialed {
-    /// Its bytes.
-    pub stream: CountedStream,
-    /// The agent that made it.
-    pub agent: Arc<AgentTunnel>,
+pub(crate) struct Dialed {
+    pub(crate) stream: CountedStream,
+    pub(crate) agent: Arc<AgentTunnel>,
+    times: DialTimes,
 }
 
 /// A stream that counts as open while it lives. Every idle connection keeps one.
 #[derive(Debug)]
-pub struct CountedStream {
-    /// The stream.
-    pub stream: Stream,
+pub(crate) struct CountedStream {
+    pub(crate) stream: Stream,
     _count: StreamGuard,
     _streams: GaugeGuard,
 }
 
-/// A stream whose agent has connected.
-struct Answered {
-    stream: Stream,
-    opened: Instant,
-    streams: GaugeGuard,
-}
-
 /// Makes dials. Clones are the same dialer.
 #[derive(Debug, Clone)]
-pub struct Dialer {
+pub(crate) struct Dialer {
     registry: Registry,
     router: Arc<Router>,
     metrics: Metrics,
@@ -62,58 +52,47 @@ pub struct Dialer {
 
 impl Dialer {
     /// A dialer whose dials take at most `limit`.
-    pub fn new(registry: Registry, router: Arc<Router>, metrics: Metrics, limit: Duration) -> Self {
+    pub(crate) fn new(registry: Registry, router: Arc<Router>, metrics: Metrics, limit: Duration) -> Self {
         Self { registry, router, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
     }
 
-    /// A number for a new connection, never 0, unique in this process.
-    pub fn next_id(&self) -> u64 {
+    /// The number of a new connection: never 0, and unique in this process.
+    pub(crate) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Asks an agent to connect to `target`; if that fails before anything
-    /// reached the target, asks one other. Cancel safe: dropping it cancels the
-    /// dial at the agent.
+    /// Asks an agent to connect to `target`, and one other agent if the first fails before
+    /// anything reached the target. Cancel safe: a drop cancels the dial at the agent.
     ///
     /// # Errors
-    /// With what the person at `kubectl` should know.
-    pub async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
+    /// With the text for the user of `kubectl`.
+    pub(crate) async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
         let _pending = self.metrics.pending_dial();
-        let began = Instant::now();
-        let result = self.dial_within(id, target, began + self.limit).await;
-        match result {
-            Ok((dialed, times)) => {
-                self.metrics
-                    .dialed(dialed.stream.stream.link(), &DialTimes { total: began.elapsed(), ..times });
-                Ok(dialed)
-            }
-            Err(error) => {
-                self.metrics.dial_failed(&error);
-                Err(error)
-            }
+        let now = Instant::now();
+        let asking =
+            Asking { id, target, started: now, began: now, deadline: now + self.limit, untaken: None };
+        let result = self.ask_up_to_two(asking).await;
+        match &result {
+            Ok(dialed) => self.metrics.dialed(dialed.stream.stream.link(), &dialed.times),
+            Err(error) => self.metrics.dial_failed(error),
         }
+        result
     }
 
-    async fn dial_within(
-        &self,
-        id: u64,
-        target: &Target,
-        deadline: Instant,
-    ) -> Result<(Dialed, DialTimes), DialError> {
-        let mut asking = Asking { id, target, began: Instant::now(), deadline, untaken: None };
-        let first = self.pick(target, None)?;
-        asking.untaken = self.untaken(&first, target);
-        let error = match self.ask(Arc::clone(&first), &asking).await {
+    async fn ask_up_to_two(&self, mut asking: Asking<'_>) -> Result<Dialed, DialError> {
+        let first = self.pick(asking.target, None)?;
+        asking.untaken = self.untaken(&first, asking.target);
+        let error = match self.ask(&first, &asking).await {
             Err(error) if error.is_worth_another_agent() => error,
             result => return result,
         };
         let second_try = Asking { began: Instant::now(), untaken: None, ..asking };
-        let Ok(second) = self.pick(target, Some(&first)) else { return Err(error) };
+        let Ok(second) = self.pick(asking.target, Some(&first)) else { return Err(error) };
         self.metrics.dial_retried(&error);
-        self.ask(second, &second_try).await
+        self.ask(&second, &second_try).await
     }
 
-    /// How long an agent may leave a dial unread, where another agent could take it.
+    /// The limit of [`Asking::untaken`], if another agent could take the dial.
     fn untaken(&self, agent: &Arc<AgentTunnel>, target: &Target) -> Option<Duration> {
         let shares = agent.tunnel().is_some_and(Tunnel::shares_a_stream);
         let others = || self.router.pick(&self.registry.view(), target, Some(agent)).is_some();
@@ -122,97 +101,85 @@ impl Dialer {
 
     fn pick(&self, target: &Target, not: Option<&Arc<AgentTunnel>>) -> Result<Arc<AgentTunnel>, DialError> {
         let view = self.registry.view();
-        self.router.pick(&view, target, not).ok_or_else(|| {
-            if view.agents().is_empty() { self.no_agent(target) } else { self.none_serves(target) }
-        })
+        self.router.pick(&view, target, not).ok_or_else(|| self.nobody(&view, target))
     }
 
-    fn no_agent(&self, target: &Target) -> DialError {
-        match self.hint(target) {
-            hint if hint.is_empty() => {
+    fn nobody(&self, view: &View, target: &Target) -> DialError {
+        let hint = self.registry.departed(target.host()).map_or_else(String::new, last_seen);
+        let host = target.host().to_string();
+        match (view.agents().is_empty(), hint.is_empty()) {
+            (false, _) => DialError::NoneServes { host, hint },
+            (true, false) => DialError::NoneServes { host, hint: format!("{hint}; No agent available") },
+            (true, true) => {
                 DialError::NoAgent { hint: self.registry.last_departed().map_or_else(String::new, last_seen) }
             }
-            hint => DialError::NoneServes {
-                host: target.host().to_string(),
-                hint: format!("{hint}; No agent available"),
-            },
         }
     }
 
-    fn none_serves(&self, target: &Target) -> DialError {
-        DialError::NoneServes { host: target.host().to_string(), hint: self.hint(target) }
-    }
-
-    fn hint(&self, target: &Target) -> String {
-        self.registry.departed(target.host()).map_or_else(String::new, last_seen)
-    }
-
-    async fn ask(
-        &self,
-        agent: Arc<AgentTunnel>,
-        asking: &Asking<'_>,
-    ) -> Result<(Dialed, DialTimes), DialError> {
-        let count = agent.count_stream();
-        // Boxed: it is large, and the connection's task, which it is part of, lives on.
-        let mut exchange = Box::pin(self.exchange(&agent, asking));
-        let asked = timeout_at(asking.deadline, async {
+    async fn ask(&self, agent: &Arc<AgentTunnel>, asking: &Asking<'_>) -> Result<Dialed, DialError> {
+        // Boxed, because it is large and part of the connection's task, which lives on.
+        let exchange = Box::pin(self.exchange(agent, asking));
+        let asked = async {
             tokio::select! {
                 biased;
-                answered = &mut exchange => answered,
-                // Whether the dial has reached a silent agent cannot be known. It is
-                // cancelled there as soon as the agent hears of that.
-                () = agent.suspected() => Err(asking.lost(&agent, "no sign of life".to_owned())),
+                dialed = exchange => dialed,
+                // The dial may have reached the silent agent, which cancels it once it
+                // hears of that.
+                () = agent.suspected() => Err(asking.lost(agent, "no sign of life".to_owned())),
             }
-        });
-        let asked = asked.await;
-        drop(exchange);
-        let answered = asked.unwrap_or_else(|_| {
+        };
+        timeout_at(asking.deadline, asked).await.unwrap_or_else(|_| {
             Err(DialError::Timeout {
                 agent: agent.id.clone(),
                 target: asking.target.to_string(),
                 seconds: self.limit.as_secs(),
             })
-        })?;
-        let Answered { stream, opened, streams } = answered;
-        let times = DialTimes {
-            open: opened - asking.began,
-            answer: opened.elapsed(),
-            total: asking.began.elapsed(),
-        };
-        Ok((Dialed { stream: CountedStream { stream, _count: count, _streams: streams }, agent }, times))
+        })
     }
 
-    async fn exchange(&self, agent: &AgentTunnel, asking: &Asking<'_>) -> Result<Answered, DialError> {
+    async fn exchange(&self, agent: &Arc<AgentTunnel>, asking: &Asking<'_>) -> Result<Dialed, DialError> {
+        let count = agent.count_stream();
         let tunnel = agent.tunnel().ok_or_else(|| asking.lost(agent, "no tunnel".to_owned()))?;
         let timeout = asking.deadline.saturating_duration_since(Instant::now());
         let dial = Dial { target: asking.target.clone(), timeout, connection_id: asking.id };
         let mut open = None;
         let opened = || open = Some((Instant::now(), self.metrics.stream(tunnel.link())));
         let dialled = tunnel.dial(&dial, asking.untaken, opened).await;
-        let agent_id = || agent.id.clone();
-        match (dialled, open) {
-            (Ok(stream), Some((opened, streams))) => Ok(Answered { stream, opened, streams }),
-            // Never: a stream is open before it is answered.
-            (Ok(_), None) => Err(asking.lost(agent, "no stream".to_owned())),
-            (Err(DialFailure::Refused(refusal)), _) => Err(DialError::Refused { agent: agent_id(), refusal }),
-            (Err(DialFailure::BadAnswer(why)), _) => Err(DialError::BadAnswer { agent: agent_id(), why }),
-            (Err(DialFailure::Busy), _) => Err(DialError::AgentBusy { agent: agent_id() }),
-            (Err(DialFailure::Broken(why)), _) => Err(asking.lost(agent, why)),
-            (Err(error @ DialFailure::Lost(_)), _) => {
-                self.registry.lost(agent);
-                Err(asking.lost(agent, error.to_string()))
+        let failure = match (dialled, open) {
+            (Ok(stream), Some((opened, streams))) => {
+                let (open, answer) = (opened - asking.began, opened.elapsed());
+                let times = DialTimes { open, answer, total: asking.started.elapsed() };
+                let stream = CountedStream { stream, _count: count, _streams: streams };
+                return Ok(Dialed { stream, agent: Arc::clone(agent), times });
             }
-        }
+            // Never: a stream is open before it is answered.
+            (Ok(_), None) => DialFailure::Broken("no stream".to_owned()),
+            (Err(failure), _) => failure,
+        };
+        Err(match failure {
+            DialFailure::Refused(refusal) => DialError::Refused { agent: agent.id.clone(), refusal },
+            DialFailure::BadAnswer(why) => DialError::BadAnswer { agent: agent.id.clone(), why },
+            DialFailure::Busy => DialError::AgentBusy { agent: agent.id.clone() },
+            DialFailure::Broken(why) => asking.lost(agent, why),
+            DialFailure::Lost(_) => {
+                self.registry.lost(agent);
+                asking.lost(agent, failure.to_string())
+            }
+        })
     }
 }
 
 /// One try of a dial.
+#[derive(Clone, Copy)]
 struct Asking<'a> {
     id: u64,
     target: &'a Target,
+    /// The begin of the dial.
+    started: Instant,
+    /// The begin of this try.
     began: Instant,
     deadline: Instant,
-    /// How long an agent may leave the dial unread.
+    /// Time that the agent may leave the dial unread.
     untaken: Option<Duration>,
 }
 

@@ -1,8 +1,7 @@
 //! Listeners for clients, which are kube-apiservers.
 //!
-//! One listener serves both protocols: the first bytes of a connection are
-//! either HTTP/2's preface (gRPC) or an HTTP/1 request (CONNECT). Each
-//! connection has a task of its own and reads nothing beyond its limits.
+//! Each listener serves both protocols: the first bytes of a connection are HTTP/2's preface
+//! (gRPC) or an HTTP/1 request (CONNECT). Each connection has a task and limits of its own.
 
 mod authority;
 mod carried;
@@ -23,29 +22,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, warn};
+use tracing::debug;
 use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
-use tunnel::listen::{ACCEPT_PAUSE, UnixSocket, tune};
+use tunnel::listen::{UnixSocket, tune};
 use tunnel::socket::Socket;
 
 use self::carried::Carried;
+use crate::accept::accept;
 use crate::cli::Mode;
 use crate::dial::{CountedStream, Dialer};
 use crate::metrics::Metrics;
 
-/// Time for everything before the dial: TLS, the request head.
+/// Limit of everything before the dial: TLS, the request head. Less cuts clients on slow networks;
+/// more keeps connections of strangers.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// While the dial is on its way, a target's first bytes wait for the client's,
-/// or this long: kube-apiservers fail on bytes that come with the answer.
+/// Longest time for which a target's first bytes wait for the client's. With less,
+/// kube-apiservers fail on bytes that come together with the answer; more delays targets that
+/// speak first.
 const HOLD: Duration = Duration::from_millis(50);
 
-/// How long an agent, which may be held up by its target, can take to accept
-/// the last bytes of a client that has left.
+/// Time for an agent to accept the last bytes of a client that has left. Less loses bytes for
+/// slow targets; more keeps streams to dead ones.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 
-/// What a client may send ahead while its dial is under way.
+/// Most bytes that a client may send during its dial: a request to an idle connection fits. More
+/// is memory for clients that only dial.
 const EARLY_BYTES: usize = 64 * 1024;
 
 /// Client connections at once. Each costs two files here and one at an agent.
@@ -54,74 +57,59 @@ const MAX_CLIENTS: usize = 100_000;
 /// The first bytes of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What it takes to serve clients.
+/// Serves clients.
 #[derive(Debug)]
-pub struct Frontend {
-    /// Makes the dials.
-    pub dialer: Dialer,
-    /// Metrics.
-    pub metrics: Metrics,
-    /// The drain that ends it all.
-    pub drain: Drain,
-    /// Only this protocol.
-    pub mode: Option<Mode>,
+pub(crate) struct Frontend {
+    dialer: Dialer,
+    metrics: Metrics,
+    drain: Drain,
+    /// The only protocol; both if `None`.
+    mode: Option<Mode>,
     clients: Arc<Semaphore>,
 }
 
 impl Frontend {
-    /// A frontend; listeners come with the `accept` functions.
-    pub fn new(dialer: Dialer, metrics: Metrics, drain: Drain, mode: Option<Mode>) -> Arc<Self> {
+    /// A frontend without listeners.
+    pub(crate) fn new(dialer: Dialer, metrics: Metrics, drain: Drain, mode: Option<Mode>) -> Arc<Self> {
         Arc::new(Self { dialer, metrics, drain, mode, clients: Arc::new(Semaphore::new(MAX_CLIENTS)) })
     }
 
     /// Accepts clients on a Unix socket until the drain starts.
-    pub async fn accept_unix(self: Arc<Self>, socket: UnixSocket) {
+    pub(crate) async fn accept_unix(self: Arc<Self>, socket: UnixSocket) {
         loop {
-            let accepted = tokio::select! {
+            let (stream, _) = tokio::select! {
                 biased;
                 () = self.drain.started() => return,
-                accepted = socket.listener.accept() => accepted,
+                accepted = accept(&self.metrics, "unix", |cx| socket.listener.poll_accept(cx)) => accepted,
             };
-            match accepted {
-                Ok((stream, _)) => self.spawn("unix", async move { Ok(stream.into()) }),
-                Err(error) => self.accept_failed("unix", &error).await,
-            }
+            self.spawn("unix", async move { Ok(stream.into()) });
         }
     }
 
     /// Accepts clients on TCP with TLS until the drain starts.
-    pub async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
+    pub(crate) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
         let acceptor = TlsAcceptor::from(tls);
         loop {
-            let accepted = tokio::select! {
+            let (tcp, _) = tokio::select! {
                 biased;
                 () = self.drain.started() => return,
-                accepted = listener.accept() => accepted,
+                accepted = accept(&self.metrics, "tcp", |cx| listener.poll_accept(cx)) => accepted,
             };
-            match accepted {
-                Ok((tcp, _)) => self.spawn("tcp", handshake(acceptor.clone(), tcp)),
-                Err(error) => self.accept_failed("tcp", &error).await,
-            }
+            self.spawn("tcp", handshake(acceptor.clone(), tcp));
         }
     }
 
-    async fn accept_failed(&self, listener: &str, error: &io::Error) {
-        self.metrics.accept_failed(listener);
-        warn!(%error, listener, "cannot accept a client");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
-    }
-
-    /// Serves a client in a task of its own, if there is room for it.
+    /// Serves a client in a task of its own, unless there are too many.
     fn spawn(
         self: &Arc<Self>,
         listener: &'static str,
         socket: impl Future<Output = io::Result<Socket>> + Send + 'static,
     ) {
         let Ok(permit) = Arc::clone(&self.clients).try_acquire_owned() else {
-            self.bad_client("too_many_clients", listener, "the limit of client connections is reached");
-            return;
+            let why = "the limit of client connections is reached";
+            return self.bad_client("too_many_clients", listener, why);
         };
-        // Boxed one by one, so that a stage costs nothing once it is over.
+        // Each stage is boxed, so that it costs nothing once it is over.
         let beginning = Box::pin(Arc::clone(self).begin(listener, socket));
         let frontend = Arc::clone(self);
         self.drain.spawn_connection("client", async move {
@@ -136,8 +124,7 @@ impl Frontend {
         });
     }
 
-    /// Everything up to the relay of a CONNECT client, or the first call of
-    /// a gRPC client.
+    /// Brings a CONNECT client to its relay, and a gRPC client to its first call.
     async fn begin(
         self: Arc<Self>,
         listener: &'static str,
@@ -183,20 +170,21 @@ impl Frontend {
         }
     }
 
-    /// A client that did not get as far as a dial. Its own fault, so no warning.
+    /// Counts and logs a client that did not get as far as a dial: the client's fault, so no
+    /// warning.
     fn bad_client(&self, reason: &str, listener: &str, why: &str) {
         self.metrics.bad_client(reason);
         debug!(reason, listener, why, "client dropped");
     }
 }
 
-/// What became of a client's beginning.
+/// The result of a client's beginning.
 enum Begun {
-    /// It was told why, or is gone.
+    /// The client was refused, or has left.
     Nothing,
     /// A CONNECT client has its connection.
     Connected(Box<Carried<Socket>>),
-    /// A gRPC client, which may take until then to make its first call.
+    /// A gRPC client has until the deadline for its first call.
     Calls(Box<Socket>, Instant),
 }
 
@@ -211,7 +199,7 @@ enum Protocol {
     Http2,
 }
 
-/// Reads as far as it takes to tell the protocols apart, and puts it back.
+/// Reads until the protocols can be told apart, and puts the bytes back.
 async fn sniff(socket: &mut Socket) -> io::Result<Protocol> {
     let mut seen = BytesMut::with_capacity(1024);
     let protocol = loop {
@@ -230,11 +218,10 @@ async fn sniff(socket: &mut Socket) -> io::Result<Protocol> {
     Ok(protocol)
 }
 
-/// Runs a dial while watching the client: one that goes away cancels it.
+/// Runs a dial, and cancels it if the client leaves: the result is `None` then.
 ///
-/// What the client sends meanwhile is returned with the result (`Ok(None)` is
-/// the cancelled dial), at most [`EARLY_BYTES`] and one read more; beyond that
-/// the client is no longer read, and no longer watched.
+/// Returns with it the bytes that the client has sent meanwhile, at most [`EARLY_BYTES`] and one
+/// read more; beyond them the client is no longer read, and no longer watched.
 async fn watched<C: Duplex, T>(client: &mut C, dial: impl Future<Output = T>) -> (Option<T>, Bytes) {
     let mut early = Batch::default();
     let mut dial = pin!(dial);
@@ -246,7 +233,7 @@ async fn watched<C: Duplex, T>(client: &mut C, dial: impl Future<Output = T>) ->
         while !deaf && early.len() < EARLY_BYTES {
             match client.poll_recv(cx, &mut early) {
                 Poll::Ready(Ok(Flow::More)) => {}
-                // It has said all it wants to say, and waits for the answer.
+                // The client has sent its whole request and waits for the answer.
                 Poll::Ready(Ok(Flow::End(End::Fin))) if !early.is_empty() => deaf = true,
                 Poll::Ready(Ok(Flow::End(_)) | Err(_)) => return Poll::Ready(None),
                 Poll::Pending => break,
@@ -260,17 +247,16 @@ async fn watched<C: Duplex, T>(client: &mut C, dial: impl Future<Output = T>) ->
     (done, sent.freeze())
 }
 
-/// Stays until the agent has all that a client sent before it left.
+/// Waits until the agent has all bytes of a client that has left.
 async fn settle(mut counted: CountedStream, drain: &Drain) {
     tokio::select! {
         biased;
         () = drain.killed() => {}
-        // One that takes nothing for so long is cut.
         _ = timeout(SETTLE_LIMIT, counted.stream.settle(drain.has_started())) => {}
     }
 }
 
-/// Hands all of `bytes` over within `limit`.
+/// Sends all of `bytes` before the deadline.
 async fn send_all<C: Duplex>(client: &mut C, bytes: Bytes, deadline: Instant) -> Result<(), Broken> {
     let mut batch = Batch::default();
     batch.push(bytes);

@@ -26,8 +26,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     })
 }
 
-/// By default traffic runs on half the cores: the kube-apiserver on the same host
-/// needs the rest, and moving work between threads costs more than a second one brings.
+/// By default half the cores carry traffic: the kube-apiserver on the same host needs the rest,
+/// and moving work between threads costs more than a second thread brings.
 fn runtime(workers: usize) -> anyhow::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = if workers == 0 { (cores / 2).max(1) } else { workers };

@@ -1,7 +1,7 @@
 //! The events of the server that metrics count.
 //!
-//! An event is one method, which tells it to two sets of metrics: ours, and
-//! Konnectivity's for dashboards and alerts that exist. docs/METRICS.md lists both.
+//! Each event is one method, which counts it in two sets of metrics: ours, and Konnectivity's for
+//! existing dashboards and alerts. docs/METRICS.md lists both.
 
 mod backends;
 mod konnectivity;
@@ -22,7 +22,7 @@ use crate::dial::error::{DialError, GivenUp};
 pub use backends::Backends;
 use konnectivity::{Konnectivity, reason, reason_given_up};
 use ours::Ours;
-pub use tunnel_program::metering::{GaugeGuard, TwinGuard};
+pub(crate) use tunnel_program::metering::{GaugeGuard, TwinGuard};
 
 /// The server's metrics; clones are the same metrics.
 #[derive(Debug, Clone)]
@@ -52,23 +52,23 @@ impl ClientKind {
     }
 }
 
-/// How long a dial that connected took.
+/// Durations of a dial that connected.
 #[derive(Debug, Clone, Copy)]
 pub struct DialTimes {
-    /// Choosing an agent and opening a stream to it.
+    /// From the choice of the agent to the open stream.
     pub open: Duration,
-    /// From there to the agent's answer: its own dial, and the way there and back.
+    /// From there to the agent's answer.
     pub answer: Duration,
-    /// All of it, an agent that failed before included.
+    /// The whole dial, with an agent that failed before.
     pub total: Duration,
 }
 
-/// How long a connection lasted.
+/// Durations of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    /// Since the client asked for it.
+    /// Since the client's request.
     pub asked: Duration,
-    /// Since the client was told that it stands.
+    /// Since the answer to the client.
     pub established: Duration,
 }
 
@@ -81,10 +81,10 @@ impl Metrics {
         Ok(Self::described(registry)?.0)
     }
 
-    /// As [`Metrics::register`], with a list of what there is.
+    /// As [`Metrics::register`], with the description of all metrics.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Metrics::register`].
     pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
         let mut ours = Maker::new(registry, "tunnel_server");
         let mut theirs = Maker::new(registry, konnectivity::PREFIX);
@@ -99,28 +99,28 @@ impl Metrics {
         Ok((metrics, [ours.into_made(), theirs.into_made(), Backends::described()].concat()))
     }
 
-    /// Sets the bytes that all stalled connections may keep; there is no limit before.
-    pub fn limit_stalled(&self, bytes: u64) {
+    /// Sets the limit of the bytes of all stalled connections. Without a call there is none.
+    pub(crate) fn limit_stalled(&self, bytes: u64) {
         self.ours.traffic.limit_stalled(bytes);
     }
 
-    /// A connection could not be accepted.
-    pub fn accept_failed(&self, listener: &str) {
+    /// Counts a failed accept.
+    pub(crate) fn accept_failed(&self, listener: &str) {
         self.ours.peers.accept_errors.with_label_values(&[listener]).inc();
     }
 
-    /// A client did not get as far as a dial.
-    pub fn bad_client(&self, reason: &str) {
+    /// Counts a client that did not get as far as a dial.
+    pub(crate) fn bad_client(&self, reason: &str) {
         self.ours.peers.bad_clients.with_label_values(&[reason]).inc();
     }
 
     /// Counts a gRPC client's call, until the guard is dropped.
-    pub fn call(&self) -> GaugeGuard {
+    pub(crate) fn call(&self) -> GaugeGuard {
         GaugeGuard::new(self.theirs.calls_of_clients.clone())
     }
 
     /// Counts a client's connection, its dial included, until the guard is dropped.
-    pub fn connection(&self, kind: ClientKind) -> TwinGuard {
+    pub(crate) fn connection(&self, kind: ClientKind) -> TwinGuard {
         let theirs = match kind {
             ClientKind::Connect => Some(self.theirs.http_connections.clone()),
             // Konnectivity counts calls instead, from their beginning.
@@ -135,30 +135,30 @@ impl Metrics {
     }
 
     /// Counts a stream to an agent, until the guard is dropped.
-    pub fn stream(&self, link: Link) -> GaugeGuard {
+    pub(crate) fn stream(&self, link: Link) -> GaugeGuard {
         self.ours.streams_opened.with_label_values(&[link.label()]).inc();
         GaugeGuard::new(self.ours.streams.with_label_values(&[link.label()]))
     }
 
-    /// A dial failed, and is tried again on another agent.
-    pub fn dial_retried(&self, error: &DialError) {
+    /// Counts a failed dial that is tried again on another agent.
+    pub(crate) fn dial_retried(&self, error: &DialError) {
         self.ours.dials.retries.inc();
         self.dial_failed(error);
     }
 
-    /// A dial failed. Konnectivity's series appears with the first failure.
+    /// Counts a failed dial. Konnectivity's series appears with the first one.
     pub fn dial_failed(&self, error: &DialError) {
         self.theirs.dial_failures.with_label_values(&[reason(error)]).inc();
     }
 
-    /// A dial was given up.
-    pub fn dial_given_up(&self, why: GivenUp) {
+    /// Counts a dial that was given up.
+    pub(crate) fn dial_given_up(&self, why: GivenUp) {
         if let Some(reason) = reason_given_up(why) {
             self.theirs.dial_failures.with_label_values(&[reason]).inc();
         }
     }
 
-    /// An agent has connected to a target.
+    /// Counts and times a dial that connected.
     pub fn dialed(&self, link: Link, times: &DialTimes) {
         let (ours, total) = (&self.ours.dials, times.total.as_secs_f64());
         ours.seconds.with_label_values(&[link.label()]).observe(total);
@@ -168,26 +168,25 @@ impl Metrics {
         self.theirs.dial_duration.observe(total);
     }
 
-    /// A client's dial is over, however it ended.
-    pub fn dial_ended(&self, kind: ClientKind, outcome: &str) {
+    /// Counts a dial that is over, by its outcome.
+    pub(crate) fn dial_ended(&self, kind: ClientKind, outcome: &str) {
         self.ours.dials.ended.with_label_values(&[kind.label(), outcome]).inc();
     }
 
-    /// Counts a connection of which client and target know, until the guard is dropped.
-    pub fn established(&self) -> GaugeGuard {
+    /// Counts an established connection, until the guard is dropped.
+    pub(crate) fn established(&self) -> GaugeGuard {
         GaugeGuard::new(self.theirs.established.clone())
     }
 
-    /// A connection that was established is over. `None` is one that was cut
-    /// because the server stopped.
+    /// Counts an established connection that is over. Without an ending, the server stopped.
     pub fn closed(&self, kind: ClientKind, link: Link, ending: Option<&Ending>, lasted: &Lifetime) {
         let labels = |how, why| [kind.label(), link.label(), how, why];
         self.ours.traffic.closed(ending, lasted.asked, labels);
         self.theirs.connection_duration.observe(lasted.established.as_secs_f64());
     }
 
-    /// The meter that the relays of all such connections share.
-    pub fn meter(&self, kind: ClientKind, link: Link) -> &Meter {
+    /// The meter of all connections of this kind on this link.
+    pub(crate) fn meter(&self, kind: ClientKind, link: Link) -> &Meter {
         self.meters[kind as usize][link as usize].get_or_init(|| {
             let theirs = &self.theirs;
             let up = match kind {
@@ -201,7 +200,7 @@ impl Metrics {
     }
 
     /// Counters of the packets of a gRPC client.
-    pub fn packets_of_client(&self) -> Counters {
+    pub(crate) fn packets_of_client(&self) -> Counters {
         self.theirs.packets_of_clients.clone()
     }
 
@@ -210,34 +209,34 @@ impl Metrics {
         self.theirs.packets_of_agents.clone()
     }
 
-    /// An agent was not admitted.
-    pub fn agent_rejected(&self, link: Link, reason: &str) {
+    /// Counts an agent that was not admitted.
+    pub(crate) fn agent_rejected(&self, link: Link, reason: &str) {
         self.ours.peers.rejected_agents.with_label_values(&[link.label(), reason]).inc();
     }
 
-    /// Counts a tunnel that stands, until the guard is dropped.
-    pub fn tunnel(&self, link: Link) -> TwinGuard {
+    /// Counts a tunnel, until the guard is dropped.
+    pub(crate) fn tunnel(&self, link: Link) -> TwinGuard {
         let theirs = (link == Link::Konnectivity).then(|| self.theirs.calls_of_agents.clone());
         TwinGuard::new(self.ours.peers.tunnels.with_label_values(&[link.label()]), theirs)
     }
 
     /// Counts a tunnel whose agent is silent, until the guard is dropped.
-    pub fn suspect_tunnel(&self, link: Link) -> GaugeGuard {
+    pub(crate) fn suspect_tunnel(&self, link: Link) -> GaugeGuard {
         GaugeGuard::new(self.ours.peers.suspect_tunnels.with_label_values(&[link.label()]))
     }
 
-    /// A tunnel is over.
-    pub fn tunnel_closed(&self, link: Link) {
+    /// Counts a tunnel that is over.
+    pub(crate) fn tunnel_closed(&self, link: Link) {
         self.ours.peers.tunnels_closed.with_label_values(&[link.label()]).inc();
     }
 
-    /// The Kubernetes API was asked about a token.
-    pub fn token_reviewed(&self, review: &ReviewEvent) {
+    /// Counts a review of a token.
+    pub(crate) fn token_reviewed(&self, review: &ReviewEvent) {
         self.ours.peers.token_reviews.with_label_values(&[review.outcome]).inc();
         self.ours.peers.token_review_seconds.observe(review.latency.as_secs_f64());
     }
 
-    /// A request about Leases is over, or has deleted an expired Lease.
+    /// Counts a request about Leases, or an expired Lease that was deleted.
     pub fn lease_event(&self, event: &LeaseEvent) {
         let (requests, Outcome { code, reason, latency }) = match event {
             LeaseEvent::Culled => return self.theirs.leases_culled.inc(),

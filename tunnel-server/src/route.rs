@@ -1,4 +1,4 @@
-//! Which agent gets a dial: strategies in the operator's order, pure functions
+//! The choice of the agent that gets a dial, by strategies in the operator's order. A pure function
 //! of the registered agents and the target.
 
 use std::collections::HashMap;
@@ -11,22 +11,22 @@ use tunnel_proto::target::{Host, Target};
 
 use crate::agents::AgentTunnel;
 
-/// One way to find an agent.
+/// A way to find the agent of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Strategy {
     /// Any agent.
     Default,
-    /// Agents that named themselves as the default route.
+    /// Agents that are a default route.
     DefaultRoute,
-    /// Agents that named a network with the target's address in it.
+    /// Agents with the longest network that contains the target's address.
     DestCidr,
-    /// Agents that named the target's host among their identifiers.
+    /// Agents with the target's host among their identifiers.
     DestHost,
 }
 
 impl Strategy {
     /// The name in flags, metrics and logs.
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Default => "default",
             Self::DefaultRoute => "defaultRoute",
@@ -36,9 +36,9 @@ impl Strategy {
     }
 }
 
-/// Strategies in order, at least one.
+/// The flag's strategies in order, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Strategies(Vec<Strategy>);
+pub(crate) struct Strategies(pub(crate) Vec<Strategy>);
 
 impl FromStr for Strategies {
     type Err = String;
@@ -59,36 +59,28 @@ impl FromStr for Strategies {
     }
 }
 
-impl From<Strategies> for Vec<Strategy> {
-    fn from(strategies: Strategies) -> Self {
-        strategies.0
-    }
-}
-
-/// Agents that are equally right for a target: those that drain stand last.
+/// Agents that are equally right for a target. Those that drain are last.
 #[derive(Debug, Default)]
 struct Group {
     agents: Vec<Arc<AgentTunnel>>,
-    /// How many of them, from the front, do not drain.
+    /// Number of agents at the front that do not drain.
     ready: usize,
 }
 
-/// The agents at one moment, indexed for the strategies. Per agent id only the
-/// newest tunnel is in it.
+/// The usable agents at one moment, one tunnel each, indexed for the strategies.
 #[derive(Debug, Default)]
 pub struct View {
     all: Group,
     default_route: Group,
     by_host: HashMap<Host, Group>,
     by_network: HashMap<Network, Group>,
-    /// The lengths of the networks' prefixes, longest first: looking a target
-    /// up takes as many steps, however many networks there are.
+    /// The lengths of the networks' prefixes, longest first. A look-up takes at most one step
+    /// for each.
     prefixes: Vec<u8>,
 }
 
 impl View {
-    /// Indexes agents.
-    pub fn new(agents: impl Iterator<Item = Arc<AgentTunnel>>) -> Self {
+    pub(crate) fn new(agents: impl Iterator<Item = Arc<AgentTunnel>>) -> Self {
         let mut view = Self::default();
         for agent in agents {
             if agent.identifiers.default_route {
@@ -108,14 +100,12 @@ impl View {
         view
     }
 
-    /// All agents.
-    pub fn agents(&self) -> &[Arc<AgentTunnel>] {
+    pub(crate) fn agents(&self) -> &[Arc<AgentTunnel>] {
         &self.all.agents
     }
 
-    /// How many entries a strategy's table has: agents, or, where agents name
-    /// what they serve, names.
-    pub fn size(&self, strategy: Strategy) -> usize {
+    /// The number of a strategy's entries: hosts, networks, or agents.
+    pub(crate) fn size(&self, strategy: Strategy) -> usize {
         match strategy {
             Strategy::Default => self.all.agents.len(),
             Strategy::DefaultRoute => self.default_route.agents.len(),
@@ -124,9 +114,8 @@ impl View {
         }
     }
 
-    /// The agents that a strategy can use for some target; one may come more
-    /// than once.
-    pub fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<AgentTunnel>> + '_> {
+    /// The agents that a strategy can use for some target, possibly more than once each.
+    pub(crate) fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<AgentTunnel>> + '_> {
         match strategy {
             Strategy::Default => Box::new(self.all.agents.iter()),
             Strategy::DefaultRoute => Box::new(self.default_route.agents.iter()),
@@ -158,8 +147,8 @@ impl View {
 
 impl Group {
     fn add(&mut self, agent: &Arc<AgentTunnel>) {
-        // An agent that names a host twice is there once. What was added last
-        // is the last of all or the last of those that do not drain.
+        // An agent that names a host twice is added once. The agent that was added last is the
+        // last of all or the last that does not drain.
         let last = [self.agents.len().checked_sub(1), self.ready.checked_sub(1)];
         if last.into_iter().flatten().any(|at| Arc::ptr_eq(&self.agents[at], agent)) {
             return;
@@ -172,8 +161,8 @@ impl Group {
         }
     }
 
-    /// One that does not drain, or else one that does; what is stuck comes after
-    /// both, since a dial would only wait there.
+    /// An agent that does not drain, or else one that does; stuck ones come after both, because a
+    /// dial would only wait there.
     fn pick(&self, usable: impl Fn(&Arc<AgentTunnel>) -> bool) -> Option<&Arc<AgentTunnel>> {
         let (ready, draining) = self.agents.split_at(self.ready);
         let takes = |agent: &Arc<AgentTunnel>| usable(agent) && !agent.is_stuck();
@@ -191,20 +180,18 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router that asks the strategies in this order.
+    /// A router that tries the strategies in this order.
     pub const fn new(strategies: Vec<Strategy>) -> Self {
         Self { strategies }
     }
 
-    /// The strategies.
-    pub fn strategies(&self) -> &[Strategy] {
+    pub(crate) fn strategies(&self) -> &[Strategy] {
         &self.strategies
     }
 
-    /// The agent for a target, or `None`. The first strategy that knows a
-    /// usable agent decides, even if all it knows drain: they can reach the
-    /// target, and agents of a later strategy possibly not. Among equals, of
-    /// two taken at random the one with fewer streams; `not` never.
+    /// The agent for a target, never `not`. The first strategy with a usable agent decides, even
+    /// if all its agents drain: those of a later one possibly do not reach the target. Of two
+    /// random equals, the one with fewer streams is picked.
     pub fn pick(
         &self,
         view: &View,
@@ -216,8 +203,7 @@ impl Router {
     }
 }
 
-/// Power of two choices. What is not usable (few agents, in practice) is
-/// stepped over.
+/// Power of two choices. Agents that are not usable, in practice few, are stepped over.
 fn pick_of(
     agents: &[Arc<AgentTunnel>],
     usable: impl Fn(&Arc<AgentTunnel>) -> bool,

@@ -8,9 +8,8 @@ use crate::args::{go_bool, path};
 /// The unit of `--log-file-max-size`.
 const MEGABYTE: u64 = 1024 * 1024;
 
-/// The filter of klog's verbosities from 5. Only this project's crates, whose names
-/// all begin with `tunnel`: Kamaji passes 8 to every agent, and libraries at DEBUG
-/// would flood its log.
+/// The filter of klog's verbosities from 5. It leaves libraries at INFO: Kamaji passes 8 to every
+/// agent, and their DEBUG would flood its log. This project's crates all begin with `tunnel`.
 const DEBUG: &str = "info,tunnel=debug";
 
 /// The filter of klog's verbosities from 10.
@@ -18,7 +17,7 @@ const TRACE: &str = "info,tunnel=trace";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -32,58 +31,58 @@ pub enum LogFormat {
 pub struct LogArgs {
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 
     /// Level of the log, or a filter such as `info,access=off`. Without this flag
     /// --v decides, and without both it is info.
     #[arg(long, value_name = "FILTER")]
-    pub log_level: Option<String>,
+    log_level: Option<String>,
 
     /// Logging as in Konnectivity.
     #[command(flatten)]
-    pub klog: KlogArgs,
+    klog: KlogArgs,
 }
 
 /// klog's flags. Underscores may replace dashes, as with klog.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logging, as Konnectivity's manifests ask for it")]
-pub struct KlogArgs {
+struct KlogArgs {
     /// Verbosity, if --log-level is not given: up to 1, info without the line
     /// per connection; up to 4, info; up to 9, debug; from 10, trace.
     #[arg(short, long, value_name = "LEVEL", allow_negative_numbers = true)]
-    pub v: Option<i32>,
+    v: Option<i32>,
 
     /// Log to standard error only, and ignore the flags about files.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "true",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub logtostderr: bool,
+    logtostderr: bool,
 
     /// Log to this file. Only with --logtostderr=false.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "", alias = "log_file")]
-    pub log_file: PathBuf,
+    log_file: PathBuf,
 
     /// Log to a file in this directory, named after the program. Only with
     /// --logtostderr=false and without --log-file.
     #[arg(long, value_name = "DIR", value_parser = path, default_value = "", alias = "log_dir")]
-    pub log_dir: PathBuf,
+    log_dir: PathBuf,
 
     /// Size in MB at which a log file is moved aside (to FILE.1) and begun
     /// anew; 0 is never.
     #[arg(long, value_name = "MB", default_value_t = 1800, alias = "log_file_max_size")]
-    pub log_file_max_size: u64,
+    log_file_max_size: u64,
 
     /// Log to standard error as well as to a file.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub alsologtostderr: bool,
+    alsologtostderr: bool,
 
     /// Lowest severity of lines that go to standard error as well as to a file.
     #[arg(long, value_name = "SEVERITY", default_value = "2")]
-    pub stderrthreshold: Severity,
+    stderrthreshold: Severity,
 
-    /// The same, with --alsologtostderr.
+    /// As --stderrthreshold, with --alsologtostderr.
     #[arg(long, value_name = "SEVERITY", default_value = "0")]
-    pub alsologtostderrthreshold: Severity,
+    alsologtostderrthreshold: Severity,
 
     /// No effect: --log-level takes a filter by module.
     #[arg(long, value_name = "LIST", default_value = "", hide_short_help = true)]

@@ -7,39 +7,22 @@ const MAX_PART: usize = 63;
 /// Longest prefix of a label's key, a DNS name.
 const MAX_PREFIX: usize = 253;
 
-/// A text that is no list of labels, or no selector.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LabelError {
-    /// There is none.
-    #[error("use key=value, several separated by commas")]
-    Empty,
-    /// Not of the form `key=value`.
-    #[error("{0:?} is not of the form key=value")]
-    NotAPair(String),
-    /// The key is not a label's.
-    #[error("{0:?} is no label key")]
-    Key(String),
-    /// The value is not a label's.
-    #[error("{0:?} is no label value")]
-    Value(String),
-    /// A requirement of a selector that is none.
-    #[error("{0:?} is no requirement: use key=value, key!=value, key in (a,b), key notin (a,b), key or !key")]
-    Requirement(String),
-}
+/// The refusal of a selector's requirement.
+const FORMS: &str =
+    "is no requirement: use key=value, key!=value, key in (a,b), key notin (a,b), key or !key";
 
-/// Reads `key=value,key=value`, at least one pair. Of one key, the last value
-/// counts.
+/// Reads `key=value,key=value`, at least one pair. Of one key, the last value counts.
 ///
 /// # Errors
-/// When it is not of that form, or not what Kubernetes takes for labels.
-pub fn labels(text: &str) -> Result<Vec<(String, String)>, LabelError> {
+/// When Kubernetes would not take the text for labels.
+pub fn labels(text: &str) -> Result<Vec<(String, String)>, String> {
     if text.trim().is_empty() {
-        return Err(LabelError::Empty);
+        return Err("use key=value, several separated by commas".to_owned());
     }
     let mut pairs: Vec<(String, String)> = Vec::new();
     for pair in text.split(',') {
         let Some((key, value)) = pair.split_once('=').filter(|(_, value)| !value.contains('=')) else {
-            return Err(LabelError::NotAPair(pair.to_owned()));
+            return Err(format!("{pair:?} is not of the form key=value"));
         };
         let (key, value) = (checked_key(key)?.to_owned(), checked_value(value)?.to_owned());
         pairs.retain(|(known, _)| *known != key);
@@ -48,19 +31,18 @@ pub fn labels(text: &str) -> Result<Vec<(String, String)>, LabelError> {
     Ok(pairs)
 }
 
-/// Checks a label selector and hands it back as it was. Nothing selects
-/// everything.
+/// Checks a label selector and returns it unchanged. An empty one selects everything.
 ///
 /// # Errors
 /// When Kubernetes would not read it.
-pub fn selector(text: &str) -> Result<String, LabelError> {
+pub fn selector(text: &str) -> Result<String, String> {
     let mut rest = text.trim();
     while !rest.is_empty() {
         let end = requirement_end(rest);
         let (requirement, tail) = rest.split_at(end);
         requirement_is_sound(requirement.trim())?;
         rest = match tail.strip_prefix(',') {
-            Some(next) if next.trim().is_empty() => return Err(LabelError::Requirement(String::new())),
+            Some(next) if next.trim().is_empty() => return Err(format!("\"\" {FORMS}")),
             Some(next) => next.trim_start(),
             None => "",
         };
@@ -68,7 +50,7 @@ pub fn selector(text: &str) -> Result<String, LabelError> {
     Ok(text.to_owned())
 }
 
-/// Where a requirement ends: at a comma that is not within parentheses.
+/// The end of a requirement: the first comma that is not within parentheses.
 fn requirement_end(text: &str) -> usize {
     let mut within = false;
     text.find(|c| {
@@ -82,8 +64,8 @@ fn requirement_end(text: &str) -> usize {
     .unwrap_or(text.len())
 }
 
-fn requirement_is_sound(text: &str) -> Result<(), LabelError> {
-    let bad = || LabelError::Requirement(text.to_owned());
+fn requirement_is_sound(text: &str) -> Result<(), String> {
+    let bad = || format!("{text:?} {FORMS}");
     if let Some(key) = text.strip_prefix('!') {
         return checked_key(key).map(|_| ());
     }
@@ -111,7 +93,7 @@ fn requirement_is_sound(text: &str) -> Result<(), LabelError> {
     checked_key(text).map(|_| ()).map_err(|_| bad())
 }
 
-fn checked_key(text: &str) -> Result<&str, LabelError> {
+fn checked_key(text: &str) -> Result<&str, String> {
     let key = text.trim();
     let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_ok = prefix.is_none_or(|prefix| {
@@ -121,15 +103,15 @@ fn checked_key(text: &str) -> Result<&str, LabelError> {
                     && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             })
     });
-    if prefix_ok && is_part(name) { Ok(key) } else { Err(LabelError::Key(key.to_owned())) }
+    if prefix_ok && is_part(name) { Ok(key) } else { Err(format!("{key:?} is no label key")) }
 }
 
-fn checked_value(text: &str) -> Result<&str, LabelError> {
+fn checked_value(text: &str) -> Result<&str, String> {
     let value = text.trim();
-    if value.is_empty() || is_part(value) { Ok(value) } else { Err(LabelError::Value(value.to_owned())) }
+    if value.is_empty() || is_part(value) { Ok(value) } else { Err(format!("{value:?} is no label value")) }
 }
 
-/// Letters and digits, inside also `-`, `_` and dots.
+/// Whether `text` is letters and digits, and between them also `-`, `_` and dots.
 fn is_part(text: &str) -> bool {
     let ends = |b: &u8| b.is_ascii_alphanumeric();
     let bytes = text.as_bytes();
@@ -154,7 +136,7 @@ mod tests {
             labels("example.com/a=b, c=,a=1,a=2"),
             Ok(vec![pair("example.com/a", "b"), pair("c", ""), pair("a", "2")])
         );
-        assert_eq!(labels(""), Err(LabelError::Empty));
+        assert_eq!(labels(""), Err("use key=value, several separated by commas".to_owned()));
         for bad in ["a", "a=b=c", "a=b,", "=b", "a=b c", "-a=b", "a=b-", "Example.com/a=b", "a/b/c=d", "a=ü"]
         {
             assert!(labels(bad).is_err(), "{bad}");

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use clap::value_parser;
-use tunnel::listen::bind_ip;
+use tokio::net::TcpListener;
+use tunnel::listen::{bind_ip, bind_tcp};
 use tunnel::transport::quic::{Datagrams, LARGEST};
 
 use crate::args::go_bool;
@@ -49,15 +50,32 @@ impl SharedArgs {
     }
 }
 
-/// An address and a port to listen on; no address is every address.
-pub type Bind = (Option<IpAddr>, u16);
+/// The address of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind {
+    /// `None` is every address.
+    pub ip: Option<IpAddr>,
+    /// With 0 the kernel chooses a free port.
+    pub port: u16,
+}
+
+impl Bind {
+    /// Listens on TCP. Needs a tokio runtime. `listener` is its name in the error.
+    ///
+    /// # Errors
+    /// When the address is not available.
+    pub fn listen(self, listener: &str) -> anyhow::Result<TcpListener> {
+        bind_tcp(self.ip, self.port).with_context(|| format!("{listener} on port {}", self.port))
+    }
+}
 
 /// Reads the address that `flag` gives.
 ///
 /// # Errors
-/// As [`bind_ip`].
+/// When the text is neither an IP address nor a known name.
 pub fn bind(flag: &str, address: &str, port: u16) -> anyhow::Result<Bind> {
-    Ok((bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?, port))
+    let ip = bind_ip(address).map_err(anyhow::Error::msg).with_context(|| flag.to_owned())?;
+    Ok(Bind { ip, port })
 }
 
 /// A path, unless it is empty.
@@ -65,7 +83,7 @@ pub fn given(path: &Path) -> Option<PathBuf> {
     (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }
 
-/// A path that `flag` gives, unless it is empty.
+/// The path of an existing file that `flag` gives, unless it is empty.
 ///
 /// # Errors
 /// When there is no such file.

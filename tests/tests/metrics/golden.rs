@@ -43,7 +43,7 @@ fn assert_complete(described: &[Described], families: &[Family]) {
         assert_eq!(made.len(), 1, "{}", family.name);
         let mut labels = made[0].labels.clone();
         labels.sort_unstable();
-        assert_eq!((made[0].kind.label(), made[0].help), (family.kind, family.help), "{}", family.name);
+        assert_eq!((made[0].kind, made[0].help), (family.kind, family.help), "{}", family.name);
         assert_eq!(labels, family.labels, "{}", family.name);
         let bounds: Vec<f64> = family.bounds.iter().copied().map(number).collect();
         assert_eq!(made[0].buckets, bounds, "{}", family.name);

@@ -128,7 +128,7 @@ fn seconds(interval: u64, cap: u64, forever: bool) -> Sync {
 fn kubeadm() {
     let config = config(KUBEADM);
     assert_eq!(config.servers[0].to_string(), "35.225.206.7:8132");
-    assert_eq!((config.admin.1, config.health), (8133, (None, 8134)));
+    assert_eq!((config.admin.port, config.health), (8133, Bind { ip: None, port: 8134 }));
     assert!(config.token_path.unwrap().ends_with("token"));
     assert_eq!(config.sync, seconds(1, 10, false));
     assert_eq!((config.leases, config.count_source), (None, CountSource::Default));
@@ -149,7 +149,7 @@ fn konnectivitys_own_example() {
 fn k0s() {
     let config = config(K0S);
     assert_eq!((config.agent_id.as_str(), config.identifiers.as_str()), ("10.0.0.9", "host=10.0.0.9"));
-    assert_eq!((config.health.1, config.admin.1), (8093, 8094));
+    assert_eq!((config.health.port, config.admin.port), (8093, 8094));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn every_flag_of_konnectivitys_tests() {
     let config = config(EVERY_FLAG);
     assert_eq!(config.servers[0].to_string(), "127.0.0.1:51234");
     assert!(config.alpn.is_empty() && config.token_path.is_none() && !config.profiling);
-    assert!(config.health.0.unwrap().is_loopback());
+    assert!(config.health.ip.unwrap().is_loopback());
     let millis = Duration::from_millis;
     assert_eq!((config.sync.interval, config.sync.cap), (millis(100), millis(1000)));
 }

@@ -1,22 +1,21 @@
-//! Who is taken for an agent, where its certificate is not all there is to it.
+//! Authentication of agents beyond TLS.
 
 use tunnel::transport::konnectivity::BearerError;
 use tunnel_kube::{Reviewed, TokenError, TokenReviewer};
 use tunnel_proto::message::RejectionKind;
 
-/// Finds out whether somebody is an agent. Clones share their reviews.
+/// Checks agents' tokens, if agents need them. Clones share their reviews.
 #[derive(Debug, Clone)]
-pub enum Authenticator {
-    /// TLS has found out: the listener asks for certificates, or the operator
-    /// wants agents that nobody knows.
+pub(crate) enum Authenticator {
+    /// Agents need no token: TLS checks certificates, or the operator allows anonymous agents.
     Tls,
     /// Agents present tokens of a service account.
     Tokens(TokenReviewer),
 }
 
-/// Somebody who is not taken for an agent. The texts are for both logs.
+/// Why an agent is not authenticated. The texts go to both logs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub(crate) enum AuthenticationError {
     /// The metadata of a konnectivity agent carries no token.
     #[error(transparent)]
     Bearer(#[from] BearerError),
@@ -25,22 +24,17 @@ pub enum Rejected {
     Token(#[from] TokenError),
 }
 
-impl Rejected {
-    /// What an agent is told.
-    pub const fn kind(&self) -> RejectionKind {
-        if self.is_temporary() { RejectionKind::Unavailable } else { RejectionKind::Unauthenticated }
-    }
-
-    /// Whether the same agent may be admitted a moment later.
-    pub const fn is_temporary(&self) -> bool {
+impl AuthenticationError {
+    /// The kind of the agent's rejection: `Unavailable` if the same token may admit later.
+    pub(crate) const fn kind(&self) -> RejectionKind {
         match self {
-            Self::Bearer(_) => false,
-            Self::Token(error) => error.is_temporary(),
+            Self::Token(error) if error.is_temporary() => RejectionKind::Unavailable,
+            Self::Bearer(_) | Self::Token(_) => RejectionKind::Unauthenticated,
         }
     }
 
     /// The name in metrics.
-    pub const fn label(&self) -> &'static str {
+    pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::Bearer(BearerError::NoBearer) => "token_no_bearer",
             Self::Bearer(BearerError::Several(_)) => "token_several",
@@ -50,15 +44,15 @@ impl Rejected {
 }
 
 impl Authenticator {
-    /// Whether the presenter of this token is an agent, and the facts that the token proves;
-    /// `None` where agents need no token. Takes nine seconds at most. Cancel safe.
+    /// Reviews an agent's token and returns its holder; `None` where agents need no token. Takes
+    /// nine seconds at most. Cancel safe.
     ///
     /// # Errors
-    /// When it is not an agent, or when that cannot be found out.
-    pub async fn check(
+    /// When the token does not admit, or cannot be reviewed.
+    pub(crate) async fn check(
         &self,
         token: Result<Option<String>, BearerError>,
-    ) -> Result<Option<Reviewed>, Rejected> {
+    ) -> Result<Option<Reviewed>, AuthenticationError> {
         match self {
             Self::Tls => Ok(None),
             Self::Tokens(reviewer) => Ok(Some(reviewer.review(&token?.unwrap_or_default()).await?)),
@@ -72,11 +66,14 @@ mod tests {
 
     #[test]
     fn whoever_may_come_again_is_told_so() {
-        let kind = |error| Rejected::Token(error).kind();
+        let kind = |error| AuthenticationError::Token(error).kind();
         assert_eq!(kind(TokenError::Busy), RejectionKind::Unavailable);
         assert_eq!(kind(TokenError::ReviewFailed("down".to_owned())), RejectionKind::Unavailable);
         assert_eq!(kind(TokenError::Missing), RejectionKind::Unauthenticated);
-        assert_eq!(Rejected::Bearer(BearerError::Several(2)).kind(), RejectionKind::Unauthenticated);
+        assert_eq!(
+            AuthenticationError::Bearer(BearerError::Several(2)).kind(),
+            RejectionKind::Unauthenticated
+        );
     }
 
     #[tokio::test]

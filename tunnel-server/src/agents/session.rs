@@ -1,5 +1,4 @@
-//! Taking agents in: handshake, greeting, registration, and the session until the
-//! tunnel is over. One path for every link.
+//! Agents from the handshake through greeting and registration to the tunnel's end, on every link.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,10 +6,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, error, info, warn};
 use tunnel::drain::Drain;
-use tunnel::listen::{ACCEPT_PAUSE, tune_link};
+use tunnel::listen::tune_link;
 use tunnel::liveness::{Health, Liveness, Party, Patience};
 use tunnel::messages::Messages;
 use tunnel::streams::Streams;
@@ -20,79 +19,67 @@ use tunnel::transport::{
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{Hello, Rejection, RejectionKind, VERSION, Welcome};
 
+use crate::accept::accept;
 use crate::agents::{AgentTunnel, Authenticator, Registry};
 use crate::metrics::Metrics;
 
-/// Limit of a handshake, TLS and link together.
+/// Limit of a handshake, TLS and link together. Less turns away agents on slow networks; more
+/// keeps connections of strangers.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Handshakes at once: enough to use all cores when a thousand agents come back, few enough
-/// that strangers cannot take the memory.
+/// Handshakes at once. Fewer leave cores idle when a thousand agents come back; more let
+/// strangers take the memory.
 const HANDSHAKES: usize = 256;
 
-/// Tunnels at once whose agents are not known yet. Where tokens are all that agents need,
-/// anybody can open one. Each has half a minute at most.
+/// Most agents that are being admitted, for half a minute each. Where agents need only tokens,
+/// anybody can open a tunnel: more take memory, fewer turn away agents that come back together.
 const STRANGERS: usize = 1024;
 
 /// Longest agent id, in bytes: that of a DNS name, as nodes have them.
 const MAX_AGENT_ID: usize = 253;
 
-/// Takes agents in. Clones share their limits.
+/// Admits agents and keeps their tunnels. Clones share their limits.
 #[derive(Debug, Clone)]
-pub struct Sessions {
-    /// Where agents are registered.
-    pub registry: Registry,
-    /// This server's id, told to agents.
-    pub server_id: Arc<str>,
-    /// How many servers agents should be connected to, told to agents.
-    pub server_count: u32,
-    /// Who is taken for an agent.
-    pub authenticator: Authenticator,
-    /// How long silent agents are waited for.
-    pub patience: Patience,
-    /// Metrics.
-    pub metrics: Metrics,
-    /// The drain that ends it all.
-    pub drain: Drain,
+pub(crate) struct Sessions {
+    pub(crate) registry: Registry,
+    /// Told to agents.
+    pub(crate) server_id: Arc<str>,
+    /// Number of servers, told to agents; 0 is unknown.
+    pub(crate) server_count: u32,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) patience: Patience,
+    pub(crate) metrics: Metrics,
+    pub(crate) drain: Drain,
+    pub(crate) limits: Limits,
+}
+
+/// Permits of [`HANDSHAKES`] and [`STRANGERS`].
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
     handshakes: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        let permits = |most| Arc::new(Semaphore::new(most));
+        Self { handshakes: permits(HANDSHAKES), strangers: permits(STRANGERS) }
+    }
+}
+
 impl Sessions {
-    /// Sessions for a server of this id, which is one of so many (0 when that
-    /// is not known).
-    pub fn new(
-        registry: Registry,
-        server_id: &str,
-        server_count: u32,
-        authenticator: Authenticator,
-        patience: Patience,
-        metrics: Metrics,
-        drain: Drain,
-    ) -> Self {
-        Self {
-            registry,
-            server_id: server_id.into(),
-            server_count,
-            authenticator,
-            patience,
-            metrics,
-            drain,
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
-        }
-    }
-
-    /// Tells all agents that this server is on its way out.
-    pub fn announce_drain(&self) {
+    /// Asks all agents to prefer other servers.
+    pub(crate) fn announce_drain(&self) {
         for agent in self.registry.tunnels() {
-            agent.announce_drain();
+            if let Some(peer) = agent.peer() {
+                peer.drain("the server is draining");
+            }
         }
     }
 
-    /// One tunnel, from the end of its handshake to its own.
+    /// Serves one tunnel from the end of its handshake to the tunnel's own end.
     async fn serve(self, mut arrived: Arrived) {
-        let Ok(stranger) = Arc::clone(&self.strangers).try_acquire_owned() else {
+        let Ok(stranger) = Arc::clone(&self.limits.strangers).try_acquire_owned() else {
             return self.turn_away(arrived, "crowded", "too many agents are being admitted");
         };
         // Boxed: a review is large, and the task lives as long as the tunnel.
@@ -104,43 +91,35 @@ impl Sessions {
         drop(stranger);
         match admitted {
             Ok(applicant) => Box::pin(self.welcome(arrived, applicant)).await,
-            Err(NotAdmitted::NoHello(why)) => self.turn_away(arrived, "no_hello", &why),
-            Err(NotAdmitted::Rejected { kind, reason, text }) => {
-                self.reject(arrived, kind, reason, text).await
-            }
+            Err(Denial::NoHello(why)) => self.turn_away(arrived, "no_hello", &why),
+            Err(Denial::Rejected { kind, reason, text }) => self.reject(arrived, kind, reason, text).await,
         }
     }
 
-    /// Checks what an agent says of itself, and then its token, which costs more.
-    async fn admit(&self, arrived: &mut Arrived) -> Result<Applicant, NotAdmitted> {
+    /// Checks an agent's introduction, and then its token, which costs more.
+    async fn admit(&self, arrived: &mut Arrived) -> Result<Applicant, Denial> {
         let Introduction { hello, token } =
             arrived.introduction().await.map_err(|why| match arrived.link() {
                 // A konnectivity agent's metadata is its hello.
                 Link::Konnectivity => rejected(RejectionKind::Identity, why),
-                Link::H2 | Link::Quic => NotAdmitted::NoHello(why),
+                Link::H2 | Link::Quic => Denial::NoHello(why),
             })?;
-        // First of all: behind a load balancer it is frequent, and the check costs nothing.
+        // First, because behind a load balancer duplicates are frequent, and the check is cheap.
         if hello.version == VERSION && hello.connected_servers.iter().any(|id| **id == *self.server_id) {
             let text = "the agent holds a tunnel to this server".to_owned();
-            return Err(NotAdmitted::Rejected { kind: RejectionKind::Duplicate, reason: "duplicate", text });
+            return Err(Denial::Rejected { kind: RejectionKind::Duplicate, reason: "duplicate", text });
         }
         if self.drain.has_started() {
             return Err(rejected(RejectionKind::Draining, "the server is draining".to_owned()));
         }
         let applicant = introduced(hello)?;
-        match self.authenticator.check(token).await {
-            Ok(Some(holder)) => debug!(
-                agent = applicant.id,
-                account = holder.username,
-                node = holder.node_name,
-                pod = holder.pod_name,
-                "token accepted"
-            ),
-            Ok(None) => {}
-            Err(error) => {
-                let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
-                return Err(NotAdmitted::Rejected { kind, reason, text });
-            }
+        let holder = self.authenticator.check(token).await.map_err(|error| {
+            let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
+            Denial::Rejected { kind, reason, text }
+        })?;
+        if let Some(holder) = holder {
+            let (account, node, pod) = (holder.username, holder.node_name, holder.pod_name);
+            debug!(agent = applicant.id, account, node, pod, "token accepted");
         }
         Ok(applicant)
     }
@@ -157,7 +136,7 @@ impl Sessions {
         let mut server_id = String::new();
         if kind == RejectionKind::Duplicate {
             debug!(%from, link, "the agent has a tunnel already");
-            // A duplicate knows the id already; nobody else is told which server rejects.
+            // Only a duplicate, which knows the id already, is told which server rejects.
             server_id = self.server_id.to_string();
         } else {
             warn!(%from, link, why = text, "agent rejected");
@@ -194,7 +173,7 @@ impl Sessions {
         let (link, streams) = (tunnel.link().label(), Arc::<Streams>::default());
         let (mut liveness, peer) =
             Liveness::new(tunnel.clone(), control, Party::Server, self.patience, Arc::clone(&streams));
-        // Not before: a dial sent to a tunnel that the agent does not want fails.
+        // Registered not before: dials fail on a tunnel that the agent does not want.
         if let Err(error) = liveness.begun().await {
             self.metrics.agent_rejected(tunnel.link(), "left");
             info!(from = %tunnel.remote(), link, why = %error, "agent dropped");
@@ -244,7 +223,7 @@ impl Sessions {
         handshake: impl Future<Output = Result<T, HandshakeError>>,
     ) -> Result<T, HandshakeError> {
         let limited = async {
-            let _permit = self.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
+            let _permit = self.limits.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
             handshake.await
         };
         timeout(HANDSHAKE_LIMIT, limited).await.unwrap_or(Err(HandshakeError::Timeout))
@@ -264,30 +243,27 @@ struct Applicant {
 }
 
 /// Why an agent is not admitted.
-enum NotAdmitted {
-    /// It did not introduce itself, and is not told why.
+enum Denial {
+    /// The agent did not introduce itself. It is not told why.
     NoHello(String),
-    /// It is told why.
+    /// The agent is told `text`; `reason` is the name in metrics.
     Rejected { kind: RejectionKind, reason: &'static str, text: String },
 }
 
-const fn rejected(kind: RejectionKind, text: String) -> NotAdmitted {
-    NotAdmitted::Rejected { kind, reason: "rejected", text }
+const fn rejected(kind: RejectionKind, text: String) -> Denial {
+    Denial::Rejected { kind, reason: "rejected", text }
 }
 
-/// Whether an id is fit for logs and metrics.
-fn is_agent_id(id: &str) -> bool {
-    (1..=MAX_AGENT_ID).contains(&id.len()) && id.chars().all(|c| c.is_ascii_graphic())
-}
-
-/// Checks what an agent says of itself.
-fn introduced(hello: Hello) -> Result<Applicant, NotAdmitted> {
+/// Checks an agent's introduction.
+fn introduced(hello: Hello) -> Result<Applicant, Denial> {
     if hello.version != VERSION {
         let text =
             format!("this server speaks version {VERSION} of the protocol, the agent {}", hello.version);
         return Err(rejected(RejectionKind::Version, text));
     }
-    if !is_agent_id(&hello.agent_id) {
+    // Ids are printed in logs.
+    let length = hello.agent_id.len();
+    if !(1..=MAX_AGENT_ID).contains(&length) || !hello.agent_id.bytes().all(|b| b.is_ascii_graphic()) {
         let text = format!("an agent id is 1 to {MAX_AGENT_ID} printable characters without spaces");
         return Err(rejected(RejectionKind::Identity, text));
     }
@@ -297,35 +273,25 @@ fn introduced(hello: Hello) -> Result<Applicant, NotAdmitted> {
     Ok(Applicant { id: hello.agent_id, identifiers, software })
 }
 
-/// Takes agents in on TCP until the drain ends the listener.
-pub async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
+/// Admits agents on TCP until the drain is killed.
+pub(crate) async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
     // Konnectivity's agents know only this protocol; ours prefer their own.
     let mut tls = rustls::ServerConfig::clone(&tls);
     tls.alpn_protocols.push(b"h2".to_vec());
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let drain = sessions.drain.clone();
     loop {
-        let accepted = tokio::select! {
+        let (tcp, from) = tokio::select! {
             biased;
             () = drain.killed() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&sessions.metrics, "agents", |cx| listener.poll_accept(cx)) => accepted,
         };
-        match accepted {
-            Ok((tcp, from)) => {
-                tune_link(&tcp);
-                let handshake = handshake_tcp(sessions.clone(), acceptor.accept(tcp), from);
-                drain.spawn("agent on tcp", handshake);
-            }
-            Err(error) => {
-                sessions.metrics.accept_failed("agents");
-                warn!(%error, "cannot accept an agent");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        tune_link(&tcp);
+        drain.spawn("agent on tcp", handshake_tcp(sessions.clone(), acceptor.accept(tcp), from));
     }
 }
 
-/// Finds out which link an agent on TCP speaks, and takes in its tunnels.
+/// Does the handshake of an agent on TCP, and serves its tunnels.
 async fn handshake_tcp(
     sessions: Sessions,
     tls: tokio_rustls::Accept<tokio::net::TcpStream>,
@@ -347,8 +313,8 @@ async fn handshake_tcp(
     }
 }
 
-/// Takes agents in on UDP until the drain ends the endpoint.
-pub async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
+/// Admits agents on UDP until the drain is killed.
+pub(crate) async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
     let drain = sessions.drain.clone();
     loop {
         let incoming = tokio::select! {

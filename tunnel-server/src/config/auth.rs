@@ -1,37 +1,26 @@
-//! Who is taken for an agent.
+//! Authentication of agents: by certificate, by token, or by both.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
 use tunnel::tls::{self, Identity, Offer, Secret};
-
-use crate::cli::{Cli, TokenArgs};
+use tunnel_kube::Expected;
 use tunnel_program::args::given;
 
-/// Whose tokens make an agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenAuth {
-    /// Namespace of the service account.
-    pub namespace: String,
-    /// Name of the service account.
-    pub service_account: String,
-    /// Audience that tokens have to be for.
-    pub audience: String,
-}
+use crate::cli::{Cli, TokenArgs};
 
-/// What the flags say about agents.
+/// The part of the configuration that is about agents.
 pub(super) struct OfAgents {
     pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) reset_secret: Secret,
-    pub(super) tokens: Option<TokenAuth>,
+    pub(super) tokens: Option<Expected>,
 }
 
-/// Whoever is taken for an agent gets the control plane's traffic, so there is
-/// no listener without a way to authenticate agents, unless that is asked for
-/// in as many words. With a CA *and* tokens, agents need both.
+/// Refuses a listener without authentication, because agents get the control plane's traffic,
+/// unless a flag asks for it by name. With a CA *and* tokens, agents need both.
 pub(super) fn of_agents(args: &Cli, offer: &Offer) -> anyhow::Result<OfAgents> {
-    let tokens = token_auth(&args.tokens)?;
+    let tokens = expected(&args.tokens)?;
     let authorities = given(&args.cluster_ca_cert);
     match (authorities.is_some() || tokens.is_some(), args.tokens.insecure_allow_anonymous_agents) {
         (true, false) => {}
@@ -63,7 +52,7 @@ pub(super) fn of_agents(args: &Cli, offer: &Offer) -> anyhow::Result<OfAgents> {
     })
 }
 
-fn token_auth(args: &TokenArgs) -> anyhow::Result<Option<TokenAuth>> {
+fn expected(args: &TokenArgs) -> anyhow::Result<Option<Expected>> {
     let flags = [
         ("--agent-namespace", &args.agent_namespace),
         ("--agent-service-account", &args.agent_service_account),
@@ -79,7 +68,7 @@ fn token_auth(args: &TokenArgs) -> anyhow::Result<Option<TokenAuth>> {
              --authentication-audience: {flag} is missing"
         );
     }
-    Ok(Some(TokenAuth {
+    Ok(Some(Expected {
         namespace: args.agent_namespace.clone(),
         service_account: args.agent_service_account.clone(),
         audience: args.authentication_audience.clone(),

@@ -1,6 +1,5 @@
-//! Command lines of servers as they are found in the wild. Each has to become a
-//! configuration that means the same. The files they name are made for the
-//! test; nothing else is changed.
+//! Command lines of servers as manifests have them. Each has to become a configuration that
+//! means the same. Only the files they name are replaced.
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use tunnel_program::args::Sink;
 use super::*;
 use crate::cli::Cli;
 
-/// Flags whose files have to be there, and what is in them.
+/// Flags that name files, and the files that replace them.
 const FILES: [(&str, &str); 7] = [
     ("--server-cert", "cert"),
     ("--server-key", "key"),
@@ -138,7 +137,7 @@ fn words(line: &str, dir: &Path) -> Vec<String> {
     words
 }
 
-/// What a command line means, or why it is refused.
+/// The configuration and the log of a command line, or its refusal.
 fn read(line: &str) -> Result<(Config, Sink), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     files(dir.path());
@@ -161,7 +160,7 @@ fn config(line: &str) -> Config {
     read(line).unwrap_or_else(|error| panic!("{line}: {error}")).0
 }
 
-/// What all those have in common that follow kubernetes.io.
+/// Asserts the settings that all command lines after kubernetes.io's have in common.
 fn is_the_usual(config: &Config) {
     let tokens = config.tokens.as_ref().unwrap();
     assert_eq!(tokens.namespace, "kube-system");
@@ -177,10 +176,10 @@ fn kubeadm() {
     is_the_usual(&config);
     let socket = PathBuf::from("/etc/kubernetes/konnectivity-server/konnectivity-server.socket");
     assert_eq!(config.unix, Some((socket, true)));
-    assert_eq!((config.agents.1, config.admin.1, config.health.1), (8132, 8133, 8134));
+    assert_eq!((config.agents.port, config.admin.port, config.health.port), (8132, 8133, 8134));
     assert_eq!((config.mode, config.server_count), (Some(Mode::Grpc), 1));
     assert_eq!(config.strategies, [Strategy::Default]);
-    assert_eq!((config.kube.qps, config.kube.burst), (5.0, 10));
+    assert_eq!(config.kube.rate(), Some((5.0, 10)));
     assert_eq!(config.leases, None);
 }
 
@@ -206,9 +205,9 @@ fn konnectivitys_own_examples() {
 #[test]
 fn gce() {
     let config = config(GCE);
-    assert_eq!((config.tcp.map(|(bind, _)| bind), config.unix), (Some((None, 8131)), None));
+    assert_eq!((config.tcp.map(|(bind, _)| bind), config.unix), (Some(Bind { ip: None, port: 8131 }), None));
+    assert_eq!(config.kube.rate(), Some((75.0, 150)));
     assert_eq!((config.tokens, config.kube.kubeconfig), (None, None));
-    assert_eq!((config.kube.qps, config.kube.burst), (75.0, 150));
     assert_eq!(config.strategies, [Strategy::DestHost, Strategy::Default]);
 }
 
@@ -216,7 +215,7 @@ fn gce() {
 fn k0s() {
     let config = config(K0S);
     is_the_usual(&config);
-    assert!(config.health.0.unwrap().is_loopback() && config.health.1 == 8092);
+    assert!(config.health.ip.unwrap().is_loopback() && config.health.port == 8092);
     assert_eq!((config.server_count, config.grace), (3, Duration::from_nanos(1)));
     assert_eq!(config.strategies, [Strategy::DestHost, Strategy::DefaultRoute, Strategy::Default]);
     assert_eq!(config.server_id, "5f2c77d1c0d34b5e8d1e2f5a9c6b7a80");
@@ -227,13 +226,13 @@ fn k0s() {
 fn kamaji() {
     let config = config(KAMAJI);
     is_the_usual(&config);
-    assert_eq!((config.server_count, config.agents.1), (2, 8132));
+    assert_eq!((config.server_count, config.agents.port), (2, 8132));
 }
 
 #[test]
 fn hypershift() {
-    // The one manifest that is not taken as it is: agents were not asked who
-    // they are. It says which flags do that, and with them all is well.
+    // The only manifest that is refused: it does not authenticate agents. The refusal names
+    // the flags that do.
     let refusal = read(HYPERSHIFT_OPEN).unwrap_err();
     for flag in ["--cluster-ca-cert", "--agent-service-account", "--insecure-allow-anonymous-agents"] {
         assert!(refusal.contains(flag), "{refusal}");
@@ -242,9 +241,9 @@ fn hypershift() {
     let config = config(&format!("{HYPERSHIFT_OPEN} {closed}"));
     assert_eq!(
         (config.tcp.map(|(bind, _)| bind), config.mode),
-        (Some((None, 8090)), Some(Mode::HttpConnect))
+        (Some(Bind { ip: None, port: 8090 }), Some(Mode::HttpConnect))
     );
-    assert_eq!((config.health.1, config.admin.1, config.server_count), (2041, 8093, 3));
+    assert_eq!((config.health.port, config.admin.port, config.server_count), (2041, 8093, 3));
     assert_eq!(config.strategies, [Strategy::DestHost, Strategy::DefaultRoute]);
     let open = read(&format!("{HYPERSHIFT_OPEN} --insecure-allow-anonymous-agents")).unwrap().0;
     assert!(open.tokens.is_none());
@@ -268,7 +267,7 @@ fn every_flag_with_its_default() {
     assert_eq!((given.strategies, given.kube), (default.strategies, default.kube));
     assert_eq!(given.server_count, default.server_count);
     assert_eq!((given.leases, given.tokens, given.profiling), (None, None, false));
-    // 0 is "no limit" there; here every wait has one.
+    // 0 is "no limit" in Konnectivity; here every wait has a limit.
     assert_eq!(given.dial_limit, LONGEST_DIAL);
     assert_eq!((given.grace, default.grace), (Duration::ZERO, Duration::from_secs(20)));
 }

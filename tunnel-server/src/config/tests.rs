@@ -3,8 +3,8 @@ use clap::Parser as _;
 use super::*;
 use crate::cli::Cli;
 
-/// What a command line is refused with, by the parser or after it. `{}` in a
-/// flag is a directory with certificates.
+/// The refusal of a command line, by the parser or after it; empty if there is none. `{}` in
+/// a flag is a directory with certificates.
 fn refused(flags: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     manifests::files(dir.path());
@@ -17,7 +17,7 @@ fn refused(flags: &[&str]) -> String {
     }
 }
 
-/// The same, of a command line that is sound without the flags.
+/// As [`refused`], of a command line that is sound without `flags`.
 fn refused_with(flags: &[&str]) -> String {
     let sound =
         ["--uds-name=/x", "--cluster-cert={}/cert", "--cluster-key={}/key", "--cluster-ca-cert={}/cert"];
@@ -139,7 +139,7 @@ fn go_style_values_parse() {
     .unwrap();
     assert!(cli.delete_existing_uds_file);
     assert_eq!(cli.mode, Some(Mode::HttpConnect));
-    assert_eq!(Vec::from(cli.proxy_strategies).len(), 3);
+    assert_eq!(cli.proxy_strategies.0.len(), 3);
     assert_eq!(cli.graceful_shutdown_timeout, Duration::from_secs(90));
     let cli = Cli::try_parse_from(["tunnel-server", "--delete-existing-uds-file=false"]).unwrap();
     assert!(!cli.delete_existing_uds_file);

@@ -1,72 +1,36 @@
-//! Why dials come to nothing.
+//! Reasons why dials fail or are given up.
 
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
-/// Why a client does not get its connection.
+/// Why a client does not get its connection. `agent` is the id of the agent that was asked last.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
-    /// No agent is connected at all. Runbooks search for this text.
+    /// No agent is connected. Runbooks search for this text. `hint` names the last agent.
     #[error("No agent available{hint}")]
-    NoAgent {
-        /// Which agent was the last and when, if there was one.
-        hint: String,
-    },
-    /// Agents are connected, but none for this target.
+    NoAgent { hint: String },
+    /// Agents are connected, but none for this host. `hint` names the last one that was.
     #[error("no agent serves {host}{hint}")]
-    NoneServes {
-        /// The target's host.
-        host: String,
-        /// When one last did, if one did.
-        hint: String,
-    },
-    /// The tunnel broke before the answer came.
+    NoneServes { host: String, hint: String },
+    /// The tunnel or the stream broke before the answer came.
     #[error("agent {agent} was lost while dialling {target}: {why}")]
-    AgentLost {
-        /// The agent's id.
-        agent: String,
-        /// What was dialled.
-        target: String,
-        /// What happened to the tunnel.
-        why: String,
-    },
+    AgentLost { agent: String, target: String, why: String },
     /// The agent is at its limit of streams, or reads nothing.
     #[error("agent {agent} takes no more dials")]
-    AgentBusy {
-        /// The agent's id.
-        agent: String,
-    },
-    /// The agent answered "no". The text is Go's for the same failure, without
-    /// the agent's name, which is in the log.
+    AgentBusy { agent: String },
+    /// The agent refused. The text is Go's for the same failure, without the agent's name,
+    /// which is in the log.
     #[error("{refusal}")]
-    Refused {
-        /// The agent's id.
-        agent: String,
-        /// Its answer.
-        refusal: Refusal,
-    },
-    /// The agent did not answer.
+    Refused { agent: String, refusal: Refusal },
+    /// The agent did not answer within the limit of a dial.
     #[error("agent {agent} did not answer the dial of {target} within {seconds}s: timeout")]
-    Timeout {
-        /// The agent's id.
-        agent: String,
-        /// What was dialled.
-        target: String,
-        /// The limit.
-        seconds: u64,
-    },
-    /// The agent's answer made no sense.
+    Timeout { agent: String, target: String, seconds: u64 },
+    /// The agent's answer is malformed.
     #[error("agent {agent} answered the dial with nonsense: {why}")]
-    BadAnswer {
-        /// The agent's id.
-        agent: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    BadAnswer { agent: String, why: String },
 }
 
 impl DialError {
-    /// The agent that was asked last, if one was.
-    pub fn agent(&self) -> Option<&str> {
+    pub(crate) fn agent(&self) -> Option<&str> {
         match self {
             Self::NoAgent { .. } | Self::NoneServes { .. } => None,
             Self::AgentLost { agent, .. }
@@ -78,7 +42,7 @@ impl DialError {
     }
 
     /// The name in metrics and logs.
-    pub const fn label(&self) -> &'static str {
+    pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::NoAgent { .. } | Self::NoneServes { .. } => "no_agent",
             Self::AgentLost { .. } => "agent_lost",
@@ -89,7 +53,7 @@ impl DialError {
         }
     }
 
-    /// Whether another agent may be asked: nothing reached the target.
+    /// Whether another agent may be asked, because nothing reached the target.
     pub(super) const fn is_worth_another_agent(&self) -> bool {
         match self {
             Self::AgentLost { .. } | Self::AgentBusy { .. } => true,
@@ -104,24 +68,24 @@ impl DialError {
     }
 }
 
-/// Why a dial came to nothing although no agent failed it.
+/// Why a dial was given up without the failure of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GivenUp {
+pub(crate) enum GivenUp {
     /// The client's request names no target.
     BadRequest,
     /// The client left, or cancelled the dial.
     Cancelled,
-    /// This server stops.
+    /// The server was killed.
     Killed,
-    /// The client broke the protocol before it had the answer.
+    /// The client broke the protocol before the answer.
     Nonsense,
-    /// The client left before the answer.
+    /// The dial succeeded, but the client had left.
     Unanswered,
 }
 
 impl GivenUp {
     /// The name in metrics and logs.
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::BadRequest | Self::Nonsense => "bad_request",
             Self::Cancelled => "cancelled",

@@ -1,11 +1,7 @@
 //! The layer under HTTP/2 that makes grpc-go's requests acceptable.
 //!
-//! It is an `AsyncRead` that passes a client's bytes through
-//! [`tunnel_proto::authority::Rewriter`]. Inside data frames nothing has to be
-//! looked at, and bytes go straight to the reader's buffer.
-//!
-//! It also closes as HTTP/2 connections have to be closed by whoever goes first:
-//! not before the client has read to the end.
+//! Reads pass through [`tunnel_proto::authority::Rewriter`]; payload of data frames goes straight
+//! to the reader's buffer. A shutdown waits until the client has read to the end.
 
 use std::io;
 use std::pin::Pin;
@@ -17,13 +13,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use tunnel_proto::authority::Rewriter;
 
-/// Most bytes looked at in one go: frame heads and HEADERS are small, and a
-/// large data frame is passed through behind its head.
+/// Most bytes that are rewritten at once. Frame heads and HEADERS are small, and the payload of
+/// data frames is passed through; more only costs stack.
 const LOOK: usize = 4 * 1024;
 
-/// How long a client may take to close after us. One that still reads what came
-/// before sends window updates; to a socket that is gone they are errors, and
-/// it would give up with bytes unread.
+/// Time for a client to close after us. With less, the window updates of a client that still
+/// reads meet a closed socket, and the client gives up with bytes unread; more keeps sockets of
+/// clients that do not close.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A client's byte stream with acceptable `:authority` fields.
@@ -33,7 +29,7 @@ pub(super) struct Acceptable<IO> {
     rewriter: Rewriter,
     /// Rewritten bytes that the reader has not taken yet.
     ready: BytesMut,
-    /// Set once we have closed: until when the client is waited for.
+    /// The end of the wait for the client's close; set once we have closed.
     lingers: Option<Pin<Box<Sleep>>>,
 }
 
@@ -145,7 +141,7 @@ mod tests {
         server.write_all(b"last words").await.unwrap();
         let early = timeout(LINGER / 2, server.shutdown()).await;
         assert!(early.is_err(), "the client has not read yet");
-        // What it says meanwhile is no error.
+        // Bytes that the client sends meanwhile are no error.
         client.write_all(&[0; 512]).await.unwrap();
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.unwrap();

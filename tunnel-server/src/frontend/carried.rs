@@ -1,8 +1,7 @@
-//! A connection of which client and target know, for as long as it lasts.
+//! An established connection, until it ends.
 //!
-//! Most of a server's connections are in this state and idle, so what one costs
-//! is what is in here: everything that came before, the dial above all, has been
-//! dropped by then, and what may come after is boxed.
+//! Most connections of a server are in this state and idle, so the fields of [`Carried`] are their
+//! cost. The state of earlier stages, above all the dial's, is dropped, and later ones are boxed.
 
 use std::sync::Arc;
 
@@ -21,15 +20,14 @@ pub(super) struct Carried<C> {
 }
 
 impl<C: Duplex> Carried<C> {
-    /// The client was told that it is connected.
+    /// The connection of a client that was told of it.
     pub(super) fn new(client: C, dialed: Dialed, mut record: Record) -> Box<Self> {
         record.established();
-        // The record has the agent.
         Box::new(Self { client, counted: dialed.stream, record })
     }
 
-    /// Relays until both directions are over or the drain kills, and then stays
-    /// until the agent has all that the client sent.
+    /// Relays until both directions have ended or the drain is killed, and then waits until the
+    /// agent has all bytes of the client.
     pub(super) async fn run(mut self: Box<Self>) {
         let Self { client, counted, record } = &mut *self;
         let Record { server, kind, moved, .. } = record;

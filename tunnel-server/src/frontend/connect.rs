@@ -17,11 +17,11 @@ use super::{Frontend, HEAD_LIMIT, send_all, watched};
 use crate::dial::error::{DialError, GivenUp};
 use crate::metrics::ClientKind;
 
-/// After a refusal, the client's remaining bytes are read for this long, so
-/// that closing does not destroy the answer.
+/// Time for which a refused client's bytes are read. With less, the close resets the connection
+/// before the client has read the answer; more keeps sockets of clients that do not close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The one place that turns a failed dial into a status.
+/// The status of a failed dial.
 const fn status(error: &DialError) -> Status {
     match error {
         DialError::NoAgent { .. } | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
@@ -41,8 +41,8 @@ const fn status(error: &DialError) -> Status {
     }
 }
 
-/// Brings one connection, of which at least one byte can be read, to where it
-/// is relayed; `None` when it does not come to that.
+/// Brings a client, of which at least one byte has come, to its relay. Returns `None` when there
+/// is none; the client has been told why, unless it left.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
@@ -66,8 +66,9 @@ pub(super) async fn serve(
             return None;
         }
         Err(_) => {
-            frontend.bad_client("slow_request", listener, "the request head did not end in time");
-            refuse(socket, Status::REQUEST_TIMEOUT, "the request head did not end in time").await;
+            let why = "the request head did not end in time";
+            frontend.bad_client("slow_request", listener, why);
+            refuse(socket, Status::REQUEST_TIMEOUT, why).await;
             return None;
         }
     };
@@ -140,11 +141,11 @@ async fn refuse(mut socket: Socket, status: Status, reason: &str) {
         while socket.read(&mut rest).await? > 0 {}
         io::Result::Ok(())
     };
-    // One that does not has had its time.
+    // The answer is sent even if the client does not close in time.
     let _ = timeout(LINGER, told).await;
 }
 
-/// For `--mode=grpc`.
+/// Refuses a request because of `--mode=grpc`.
 pub(super) async fn refuse_mode(socket: Socket) {
     refuse(socket, Status::BAD_REQUEST, "this listener serves only grpc (--mode=grpc)").await;
 }

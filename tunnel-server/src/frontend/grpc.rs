@@ -1,9 +1,8 @@
 //! The gRPC frontend: Konnectivity's `ProxyService`, on raw HTTP/2.
 //!
-//! Kube-apiservers open one HTTP/2 connection with one `Proxy` call per dial;
-//! newer clients open many calls on one connection. The dial of a call makes the
-//! call the connection: its HTTP/2 flow-control window is the back-pressure. A
-//! second dial on a call is refused for itself.
+//! Kube-apiservers open an HTTP/2 connection with one `Proxy` call per dial; newer clients make
+//! many calls on one connection. Each call carries one connection, and its flow-control window is
+//! the back-pressure. A second dial on a call is refused, and the first goes on.
 
 mod call;
 mod client;
@@ -24,33 +23,36 @@ use tunnel_proto::packet::PROXY_PATH;
 use super::Frontend;
 use super::authority::Acceptable;
 
-/// Unread bytes that one call may hold here. Clients are near and their data
-/// goes straight on, so this need not be larger than a few writes.
+/// Flow-control window of a call: most unread bytes. Less delays writes of clients, which are on
+/// the same network; more is memory for stalled calls.
 const CALL_WINDOW: u32 = 1 << 20;
 
-/// Larger than any number of stalled calls can use up.
+/// Flow-control window of a connection: HTTP/2's largest, so that stalled calls cannot use it up.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Bytes of one call that wait for the socket.
+/// Most bytes of a call that wait for the socket. Less costs more wake-ups; more is memory for
+/// clients that do not read.
 const SEND_BUFFER: usize = 256 * 1024;
 
-/// Frames that clients may send.
+/// Longest frame of a client. Less costs more frames; more lets one call delay the others.
 const FRAME: u32 = 64 * 1024;
 
-/// Calls of one client connection at once; the reusable client opens one per dial.
+/// Calls of one client connection at once, one per dial. Fewer would refuse dials.
 const CALLS: u32 = 1 << 16;
 
-/// Calls that a client cancelled in a burst.
+/// Calls that a client may cancel in a burst. With fewer, kube-apiservers that give up many dials
+/// lose their connection; more lets strangers make work.
 const RESETS: usize = 1024;
 
-/// Unread bytes of frames under 256 bytes cost more of this than their length;
-/// keystrokes to a stalled target must not end the other calls.
+/// h2's budget for unread small frames, which are charged more than their length. With less,
+/// keystrokes to a stalled target end all calls of the connection; more is memory.
 const SMALL_FRAME_BUDGET: usize = 16 << 20;
 
-/// How long a client that has no call may take to start one.
+/// Time for a client without calls to make one. Less ends connections that clients keep for their
+/// next dial; more keeps dead ones.
 const IDLE_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
-/// What calls of gRPC end with.
+/// Status codes of gRPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Code {
     Ok = 0,
@@ -58,7 +60,7 @@ enum Code {
     Unimplemented = 12,
 }
 
-/// Serves one HTTP/2 connection, of which the preface can be read.
+/// Serves one HTTP/2 connection. Its preface has been put back.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
@@ -77,7 +79,7 @@ pub(super) async fn serve(
         .max_pending_accept_reset_streams(RESETS)
         .data_frame_budget(SMALL_FRAME_BUDGET)
         .handshake::<_, Bytes>(io);
-    // Boxed, so that a connection has no room for its handshake all its life.
+    // Boxed, so that the handshake costs nothing once it is over.
     let mut connection = match Box::pin(timeout_at(deadline, handshake)).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return frontend.bad_client("no_request", listener, &error.to_string()),
@@ -85,7 +87,7 @@ pub(super) async fn serve(
     };
     let (mut draining, mut calls) = (false, 0_u64);
     loop {
-        // A connection on which nothing was called yet is waited for like a head.
+        // The first call is part of the beginning.
         let limit = if calls == 0 { deadline } else { Instant::now() + IDLE_LIMIT };
         let next = tokio::select! {
             biased;
@@ -115,13 +117,12 @@ pub(super) async fn serve(
             Err(_) => connection.graceful_shutdown(),
         }
     }
-    // Killed: the calls have said so to their clients; let it out.
+    // Sends the last packets of calls that the kill has ended.
     connection.graceful_shutdown();
     let _ = timeout(Duration::from_millis(500), std::future::poll_fn(|cx| connection.poll_closed(cx))).await;
 }
 
-/// Whether a connection ended because of what the client sent, and not because
-/// it went away.
+/// Whether the client broke the protocol, rather than left.
 fn broke_http2(error: &h2::Error) -> bool {
     let rewriter = |error: &std::io::Error| error.kind() == std::io::ErrorKind::InvalidData;
     error.is_library() || error.get_io().is_some_and(rewriter)
@@ -134,22 +135,19 @@ fn start(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let refused = check(&request);
-    if let Some((status, code, text)) = refused {
+    let mut response = Response::new(());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some((status, code, text)) = check(&request) {
         frontend.bad_client("bad_request", listener, text);
-        let mut response = Response::new(());
         *response.status_mut() = status;
         if let Some(code) = code {
             response.headers_mut().extend(trailers(code, text));
         }
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        // The client went away in the meantime: then nobody misses the answer.
+        // Fails only when the client has left.
         let _ = respond.send_response(response, true);
         return;
     }
-    let mut response = Response::new(());
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    // Clients wait for the head before anything else.
+    // Sent at once, because clients wait for the head before anything else.
     let Ok(send) = respond.send_response(response, false) else { return };
     // Boxed, so that it costs nothing once the connection is relayed.
     let call = Box::pin(call::serve(Arc::clone(frontend), listener, send, request.into_body()));
@@ -160,15 +158,12 @@ fn start(
     });
 }
 
-/// Only one method is served.
+/// The refusal of any request but a call of `Proxy`.
 fn check(request: &Request<RecvStream>) -> Option<(StatusCode, Option<Code>, &'static str)> {
     let content = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     if request.method() != Method::POST {
-        return Some((
-            StatusCode::METHOD_NOT_ALLOWED,
-            None,
-            "this frontend serves gRPC and HTTP/1.1 CONNECT",
-        ));
+        let text = "this frontend serves gRPC and HTTP/1.1 CONNECT";
+        return Some((StatusCode::METHOD_NOT_ALLOWED, None, text));
     }
     if !content.starts_with(b"application/grpc") {
         return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, None, "not a gRPC request"));
@@ -179,7 +174,7 @@ fn check(request: &Request<RecvStream>) -> Option<(StatusCode, Option<Code>, &'s
     None
 }
 
-/// What ends a call. `text` is plain ASCII.
+/// The trailers of a call. `text` is plain ASCII.
 fn trailers(code: Code, text: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from(code as u16));

@@ -1,5 +1,6 @@
-//! One record per client connection: the log line, the counters, the gauge.
+//! One record per client connection: its log line, counters and gauge.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +19,8 @@ use crate::metrics::{ClientKind, GaugeGuard, Lifetime, TwinGuard};
 #[derive(Debug)]
 enum Asked {
     Nobody,
-    /// It could not connect, or was lost.
+    /// The id of an agent that failed.
     Failed(Box<str>),
-    /// It has connected.
     Connected(Arc<AgentTunnel>),
 }
 
@@ -34,8 +34,7 @@ impl Asked {
     }
 }
 
-/// A time after a connection was asked for: of at most an hour, in a quarter of the room
-/// that a `Duration` takes.
+/// A time since the client's request, at most 71 minutes, in a quarter of a `Duration`'s size.
 #[derive(Debug, Clone, Copy)]
 struct Microseconds(u32);
 
@@ -49,35 +48,19 @@ impl Microseconds {
     }
 }
 
-/// What ended a dial or a connection. Boxed in a [`Record`], because most of those
-/// there are have not come to it.
+/// The end of a dial or a connection.
 #[derive(Debug)]
-enum Over {
+enum Conclusion {
+    /// The error of a dial.
     Failed(String),
     Ended(Ending),
 }
 
-impl Over {
-    fn ending(&self) -> Option<&Ending> {
-        match self {
-            Self::Failed(_) => None,
-            Self::Ended(ending) => Some(ending),
-        }
-    }
-
-    fn error(&self) -> Option<String> {
-        match self {
-            Self::Failed(error) => Some(error.clone()),
-            Self::Ended(ending) => ending.broken().map(ToString::to_string),
-        }
-    }
-}
-
-/// What is known of one connection. Dropping it counts and logs, also when the
-/// connection's task was cancelled.
+/// The facts about one connection. Dropped, it counts and logs them, also when the connection's
+/// task was cancelled.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// The connection's number, in the agent's log too.
+    /// The connection's number, also in the agent's log.
     pub(super) id: u64,
     /// Bytes relayed so far.
     pub(super) moved: Moved,
@@ -87,18 +70,19 @@ pub(super) struct Record {
     agent: Asked,
     link: Option<Link>,
     started: Instant,
-    /// How long the dial took.
+    /// The duration of the dial.
     dial: Option<Microseconds>,
-    /// When the client was told that it is connected.
+    /// The time of the answer to the client.
     established: Option<(Microseconds, GaugeGuard)>,
     outcome: &'static str,
-    over: Option<Box<Over>>,
+    /// Boxed, because idle connections have none.
+    conclusion: Option<Box<Conclusion>>,
     pub(super) server: Arc<Frontend>,
     _connection: TwinGuard,
 }
 
 impl Record {
-    /// A connection that a client asked for.
+    /// The record of a connection that a client has requested.
     pub(super) fn new(
         server: &Arc<Frontend>,
         kind: ClientKind,
@@ -118,20 +102,20 @@ impl Record {
             dial: None,
             established: None,
             outcome: GivenUp::Cancelled.label(),
-            over: None,
+            conclusion: None,
             server: Arc::clone(server),
             _connection: server.metrics.connection(kind),
         }
     }
 
-    /// An agent has connected; the client does not know it yet.
+    /// Notes that an agent has connected.
     pub(super) fn dialed(&mut self, dialed: &Dialed) {
         self.agent = Asked::Connected(Arc::clone(&dialed.agent));
         self.link = Some(dialed.stream.stream.link());
         self.dial = Some(Microseconds::since(self.started));
     }
 
-    /// The client was told that it is connected.
+    /// Notes that the client was told of its connection.
     pub(super) fn established(&mut self) {
         self.outcome = "connected";
         let now = Microseconds::since(self.started);
@@ -141,17 +125,17 @@ impl Record {
     pub(super) fn failed(&mut self, error: &DialError) {
         self.outcome = error.label();
         self.agent = error.agent().map_or(Asked::Nobody, |agent| Asked::Failed(agent.into()));
-        self.over = Some(Box::new(Over::Failed(error.to_string())));
+        self.conclusion = Some(Box::new(Conclusion::Failed(error.to_string())));
     }
 
-    /// The connection came to nothing before it was established.
+    /// Notes that there will be no connection, without an agent's failure.
     pub(super) fn given_up(&mut self, why: GivenUp) {
         self.outcome = why.label();
         self.server.metrics.dial_given_up(why);
     }
 
     pub(super) fn ended(&mut self, ending: Ending) {
-        self.over = Some(Box::new(Over::Ended(ending)));
+        self.conclusion = Some(Box::new(Conclusion::Ended(ending)));
     }
 }
 
@@ -161,7 +145,11 @@ impl Drop for Record {
         metrics.dial_ended(self.kind, self.outcome);
         let lasted = self.started.elapsed();
         let mut ended = self.outcome;
-        let ending = self.over.as_deref().and_then(Over::ending);
+        let (ending, error): (_, Option<&dyn Display>) = match self.conclusion.as_deref() {
+            None => (None, None),
+            Some(Conclusion::Failed(error)) => (None, Some(error)),
+            Some(Conclusion::Ended(ending)) => (Some(ending), ending.broken().map(|why| why as _)),
+        };
         if let (Some((since, _)), Some(link)) = (&self.established, self.link) {
             let lasted = Lifetime { asked: lasted, established: lasted.saturating_sub(since.time()) };
             metrics.closed(self.kind, link, ending, &lasted);
@@ -180,7 +168,7 @@ impl Drop for Record {
             bytes_down = self.moved.down,
             duration_ms = lasted.as_millis(),
             ended,
-            error = self.over.as_deref().and_then(Over::error),
+            error = error.map(ToString::to_string),
         );
     }
 }

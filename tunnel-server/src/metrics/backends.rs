@@ -1,4 +1,4 @@
-//! How many agents there are, counted when somebody asks.
+//! Konnectivity's gauges of agents.
 
 use std::collections::HashSet;
 
@@ -11,8 +11,8 @@ use super::konnectivity::PREFIX;
 use crate::agents;
 use crate::route::Strategy;
 
-/// Konnectivity's gauges of agents. Read from the registry at each scrape, so
-/// that dials and registrations need not keep them, and so that they are true.
+/// Gauges that are read from the registry of agents at each scrape, so that dials and
+/// registrations need not keep them.
 #[derive(Debug)]
 pub struct Backends {
     agents: agents::Registry,
@@ -22,7 +22,7 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Registers gauges of these agents for these strategies.
+    /// Registers the gauges, one for each of `strategies`.
     ///
     /// # Errors
     /// When they are registered already.
@@ -31,11 +31,11 @@ impl Backends {
         registry.register(Box::new(Self { agents, strategies: strategies.to_vec(), all, by_strategy }))
     }
 
-    /// What there is to register.
+    /// The description of the gauges.
     pub(super) fn described() -> Vec<Described> {
         let registry = Registry::new();
         let mut maker = Maker::new(&registry, PREFIX);
-        // In a registry of its own, no name is taken.
+        // Cannot fail: in a registry of its own, no name is taken.
         let _ = make(&mut maker);
         maker.into_made()
     }

@@ -1,8 +1,7 @@
-//! The metrics of Konnectivity's server, for dashboards and alerts that exist.
+//! The metrics of Konnectivity's server, for existing dashboards and alerts.
 //!
-//! Names, types, labels, buckets and help texts are interface and equal
-//! Konnectivity's to the letter, its slips included. docs/METRICS.md says what is
-//! counted here under these names.
+//! Names, types, labels, buckets and help texts are interface and equal Konnectivity's to the
+//! letter, its slips included. docs/METRICS.md has the meanings.
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Result};
 use tunnel::packets::Counters;
@@ -16,11 +15,13 @@ const LATENCY: &[f64] = &[0.000_001, 0.000_01, 0.000_1, 0.005, 0.025, 0.1, 0.5, 
 const LIFE: &[f64] =
     &[1.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 86_400.0];
 
-/// Konnectivity's method for clients.
+/// Konnectivity's methods for clients and for agents.
 const PROXY: &str = "Proxy";
-
-/// Konnectivity's method for agents.
 const CONNECT: &str = "Connect";
+
+/// The help text of deletions, which Konnectivity also has for lists.
+const LEASE_CALLS: &str = "Count of lease deletion calls by the garbage collection controller. Labeled by HTTP \
+                           status code and reason.";
 
 /// The reason of a failed dial.
 pub(super) const fn reason(error: &DialError) -> &'static str {
@@ -33,10 +34,10 @@ pub(super) const fn reason(error: &DialError) -> &'static str {
     }
 }
 
-/// The reason of a dial that was given up; `None` where nobody has failed.
+/// The reason of a dial that was given up; `None` if it is no failure.
 pub(super) const fn reason_given_up(why: GivenUp) -> Option<&'static str> {
     match why {
-        // Konnectivity would have asked its agent, which would have refused.
+        // Konnectivity asks its agent, which refuses.
         GivenUp::BadRequest => Some("error_response"),
         GivenUp::Cancelled | GivenUp::Nonsense => Some("frontend_close"),
         GivenUp::Killed => None,
@@ -44,7 +45,7 @@ pub(super) const fn reason_given_up(why: GivenUp) -> Option<&'static str> {
     }
 }
 
-/// The metrics, but for those of [`super::Backends`].
+/// The metrics without those of [`super::Backends`].
 #[derive(Debug)]
 pub(super) struct Konnectivity {
     pub(super) dial_duration: Histogram,
@@ -117,44 +118,31 @@ impl Konnectivity {
                 "culled_leases_count",
                 "Count of expired leases that the lease garbage collection controller has culled.",
             )?,
-            lease_deletes: lease_deletes(make)?,
-            lease_lists: lease_lists(make)?,
+            lease_deletes: lease_requests(
+                make,
+                "delete",
+                LEASE_CALLS,
+                "Latency of lease deletion calls by the garbage collection controller in seconds.",
+            )?,
+            lease_lists: lease_requests(
+                make,
+                "list",
+                LEASE_CALLS,
+                "Latency of lease list calls by the garbage collection controller in seconds.",
+            )?,
         })
     }
 }
 
-fn lease_deletes(make: &mut Maker<'_>) -> Result<RequestMetrics> {
-    let requests = &["http_status_code", "reason"];
+fn lease_requests(
+    make: &mut Maker<'_>,
+    verb: &str,
+    total: &'static str,
+    latency: &'static str,
+) -> Result<RequestMetrics> {
+    let (status, seconds) = ("http_status_code", prometheus::DEFAULT_BUCKETS);
     Ok(RequestMetrics::new(
-        make.counters(
-            "lease_delete_total",
-            "Count of lease delection calls by the garbage collection controller. Labeled by HTTP \
-             status code and reason.",
-            requests,
-        )?,
-        Some(make.histograms(
-            "lease_delete_latency_seconds",
-            "Latency of lease deletion calls by the garbage collection controller in seconds.",
-            &requests[..1],
-            prometheus::DEFAULT_BUCKETS,
-        )?),
-    ))
-}
-
-fn lease_lists(make: &mut Maker<'_>) -> Result<RequestMetrics> {
-    let requests = &["http_status_code", "reason"];
-    Ok(RequestMetrics::new(
-        make.counters(
-            "lease_list_total",
-            "Count of lease deletion calls by the garbage collection controller. Labeled by HTTP \
-             status code and reason.",
-            requests,
-        )?,
-        Some(make.histograms(
-            "lease_list_latency_seconds",
-            "Latency of lease list calls by the garbage collection controller in seconds.",
-            &requests[..1],
-            prometheus::DEFAULT_BUCKETS,
-        )?),
+        make.counters(&format!("lease_{verb}_total"), total, &[status, "reason"])?,
+        Some(make.histograms(&format!("lease_{verb}_latency_seconds"), latency, &[status], seconds)?),
     ))
 }

@@ -1,4 +1,4 @@
-//! One `Proxy` call: the first packet and the dial, up to the relay.
+//! One `Proxy` call from its first packet to its relay.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -29,8 +29,8 @@ struct Request {
     random: i64,
 }
 
-/// Brings one call to the point where its connection is relayed. Returns `None` when
-/// no connection came about; the client has been told why, unless it left.
+/// Brings a call to its relay. Returns `None` when there is none; the client has been told why,
+/// unless it left.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     listener: &'static str,
@@ -78,7 +78,7 @@ impl Dialling<'_> {
     async fn serve(mut self, request: Request) -> Option<Box<Carried<Client>>> {
         let frontend = self.frontend;
         let id = frontend.dialer.next_id();
-        let shown = shown(&request.address);
+        let shown = shown(&request.address, 300);
         let mut record = Record::new(frontend, ClientKind::Grpc, self.listener, id, shown);
         let target = match target_of(&request) {
             Ok(target) => target,
@@ -120,7 +120,7 @@ impl Dialling<'_> {
         }
     }
 
-    /// Dials while watching the client, which may cancel the dial or leave.
+    /// Dials, until the client cancels the dial or leaves.
     async fn dial(
         &mut self,
         id: u64,
@@ -157,15 +157,14 @@ impl Dialling<'_> {
 
     fn refuse(mut self, error: String, random: i64) {
         let answer = Packet::DialResponse { error, connect_id: 0, random };
-        // A client that went away needs no answer. Old clients leak the connection
-        // unless the call is ended here.
+        // Old clients leak the connection unless the call is ended here.
         if self.send.packet(&answer).is_ok() {
             self.send.end(Code::Ok, "");
         }
     }
 
     fn answer(mut self, dialed: Dialed, random: i64, mut record: Record) -> Option<Box<Carried<Client>>> {
-        // Never 0, which clients take for "none", and never negative.
+        // Clients take 0 for "none".
         let connect_id = i64::try_from(record.id).unwrap_or(1);
         let answer = Packet::DialResponse { error: String::new(), connect_id, random };
         if self.send.packet(&answer).is_err() {
@@ -176,14 +175,14 @@ impl Dialling<'_> {
     }
 }
 
-/// The answer to a second dial on a call. No known client makes one; the first
-/// connection goes on.
+/// The answer to a second dial on a call, which no known client makes.
 pub(super) fn second_dial(random: i64) -> Packet {
     let error = "this call carries a connection already; make one call per connection".to_owned();
     Packet::DialResponse { error, connect_id: 0, random }
 }
 
-/// Reads up to the first dial. Closing what was never dialled is answered.
+/// Reads up to the first dial; `None` if the call ends before. A packet of a connection that was
+/// never dialled is answered and ends the call.
 async fn first_dial(packets: &mut Packets, send: &mut Sender) -> Result<Option<Request>, Broken> {
     loop {
         let Some(packet) = poll_fn(|cx| packets.poll_next(cx)).await? else { return Ok(None) };
@@ -202,21 +201,19 @@ async fn first_dial(packets: &mut Packets, send: &mut Sender) -> Result<Option<R
                 return Err(Broken::Protocol("a packet that only agents send".to_owned()));
             }
         };
-        let answer = Packet::CloseResponse { error: error.to_owned(), connect_id };
-        send.packet(&answer)?;
-        // Nothing was dialled, so there is nothing to wait for.
+        send.packet(&Packet::CloseResponse { error: error.to_owned(), connect_id })?;
         return Ok(None);
     }
 }
 
-/// An address as it may be logged.
-fn shown(address: &str) -> String {
-    address.chars().take(300).flat_map(char::escape_default).collect()
+/// At most `most` characters of a client's text, escaped for logs.
+fn shown(text: &str, most: usize) -> String {
+    text.chars().take(most).flat_map(char::escape_default).collect()
 }
 
 fn target_of(request: &Request) -> Result<Target, String> {
     if request.protocol != "tcp" {
-        let shown: String = request.protocol.chars().take(32).flat_map(char::escape_default).collect();
+        let shown = shown(&request.protocol, 32);
         return Err(format!("dial {shown}: unknown network {shown}"));
     }
     request.address.parse().map_err(|error| format!("dial tcp: {error}"))
@@ -226,6 +223,6 @@ fn target_of(request: &Request) -> Result<Target, String> {
 enum Gone {
     /// The client cancelled the dial, or left.
     Left,
-    /// The client sent a packet that has no place before the answer.
+    /// The client broke the protocol.
     Broken(Broken),
 }

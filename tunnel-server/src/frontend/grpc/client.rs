@@ -1,7 +1,7 @@
-//! The client of one call as an end of a relay: packets outside, bytes inside.
+//! The client of one call as an end of a relay: bytes to and from packets.
 //!
-//! gRPC clients know no half-close. A target's end becomes the last packet of
-//! the connection, and the client's request to close ends both directions.
+//! gRPC clients have no half-close: a target's end becomes the last packet of the connection, and a
+//! client's close ends both directions.
 
 use std::fmt::Display;
 use std::task::{Context, Poll, ready};
@@ -18,7 +18,8 @@ use super::Code;
 use super::call::second_dial;
 use super::sender::Sender;
 
-/// Answers to packets that make no sense, per call.
+/// Most answers to packets of other connections, per call. Answers wait in memory for a client that
+/// does not read; no known client needs one.
 const MAX_ANSWERS: u32 = 64;
 
 /// Packets of a call, received under flow control.
@@ -26,9 +27,9 @@ const MAX_ANSWERS: u32 = 64;
 pub(super) struct Packets {
     body: RecvStream,
     deframer: Deframer,
-    /// Bytes received and not yet given back to the client as window.
+    /// Bytes received for which the client has no new window yet.
     owed: usize,
-    /// Payload handed out and not yet consumed.
+    /// Bytes of payload that the relay has not consumed yet.
     unconsumed: usize,
     counters: PacketCounters,
     answers: u32,
@@ -71,8 +72,8 @@ impl Packets {
         self.give_back();
     }
 
-    /// Answers a packet that has no place on this call. Answers do not wait for the
-    /// client's window, so their number is bounded.
+    /// Answers a packet of another connection. Answers do not wait for the client's window, so
+    /// their number is bounded.
     pub(super) fn answer(&mut self, send: &mut Sender, packet: &Packet) -> Result<(), Broken> {
         self.answers += 1;
         if self.answers > MAX_ANSWERS {
@@ -81,8 +82,8 @@ impl Packets {
         send.packet(packet).map_err(|_| Broken::Reset)
     }
 
-    /// Everything but unconsumed payload is window again: packet heads, and the
-    /// beginning of a message that is larger than the window.
+    /// Gives the client window for all bytes but unconsumed payload: also for packet heads, and
+    /// for the begin of a message that is larger than the window.
     fn give_back(&mut self) {
         let n = self.owed.saturating_sub(self.unconsumed);
         if n > 0 {
@@ -106,18 +107,18 @@ impl Packets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// The client asked to close, or was told that the connection is closed.
+    /// One side has closed the connection.
     Closed,
 }
 
-/// A client that has its connection. Dropping it resets the connection.
+/// A client with its connection. A drop resets the connection.
 #[derive(Debug)]
 pub(super) struct Client {
     packets: Packets,
     send: Sender,
     connect_id: i64,
     state: State,
-    /// Why nothing more is received; reported once everything before it is delivered.
+    /// The failure of the receiving direction, reported after the bytes before it.
     failed: Option<Broken>,
 }
 
@@ -126,21 +127,21 @@ impl Client {
         Self { packets, send, connect_id, state: State::Open, failed: None }
     }
 
-    /// The last words of a connection.
+    /// Sends the last packet of the connection, once.
     fn close(&mut self, error: &str) {
         if self.state == State::Closed {
             return;
         }
         self.state = State::Closed;
         let packet = Packet::CloseResponse { error: error.to_owned(), connect_id: self.connect_id };
-        // Queued behind all data whatever the window, and then the call ends;
-        // both fail only when the client was faster.
+        // Queued behind all data, whatever the window. Fails only when the client has ended
+        // the call.
         if self.send.packet(&packet).is_ok() {
             self.send.end(Code::Ok, "");
         }
     }
 
-    /// What a packet means in the middle of a connection.
+    /// Takes a packet of an established connection.
     fn take(&mut self, packet: Packet, batch: &mut Batch) -> Result<(), Broken> {
         match packet {
             Packet::Data { connect_id, data } if connect_id == self.connect_id => {
@@ -152,7 +153,7 @@ impl Client {
                 self.close("");
                 Ok(())
             }
-            // What concerns another connection is refused for itself alone.
+            // Packets of other connections are refused, and this one goes on.
             Packet::Data { connect_id, data } => {
                 self.packets.consumed(data.len());
                 let error = "unrecognized connectID".to_owned();
@@ -163,7 +164,7 @@ impl Client {
                 self.packets.answer(&mut self.send, &Packet::CloseResponse { error, connect_id })
             }
             Packet::DialRequest { random, .. } => self.packets.answer(&mut self.send, &second_dial(random)),
-            // Its dial is long answered; types of the future are skipped.
+            // The dial is answered already; unknown types are skipped.
             Packet::CloseDial { .. } | Packet::Unknown(_) => Ok(()),
             Packet::DialResponse { .. } | Packet::CloseResponse { .. } | Packet::Drain => {
                 Err(Broken::Protocol("a packet that only agents send".to_owned()))
@@ -178,7 +179,7 @@ impl Duplex for Client {
             match self.packets.poll_next(cx) {
                 Poll::Ready(Ok(Some(packet))) => self.failed = self.take(packet, batch).err(),
                 Poll::Ready(Err(error)) => self.failed = Some(error),
-                // Ends and waits come again at the next call.
+                // The next call finds the end or the wait again.
                 Poll::Ready(Ok(None)) | Poll::Pending if !batch.is_empty() => break,
                 Poll::Ready(Ok(None)) => return Poll::Ready(Ok(Flow::End(End::Fin))),
                 Poll::Pending => return Poll::Pending,
@@ -190,7 +191,7 @@ impl Duplex for Client {
         match self.failed.clone() {
             Some(error) => {
                 match &error {
-                    // Nobody is there to be told.
+                    // The client has left.
                     Broken::Reset | Broken::Lost(_) => self.state = State::Closed,
                     Broken::Io(_) | Broken::Overflow { .. } | Broken::Protocol(_) | Broken::Stopped => {
                         self.close(&error.to_string());
@@ -218,8 +219,7 @@ impl Duplex for Client {
             let wanted = batch.len().min(DATA_LEN) + DATA_HEADS;
             let room = ready!(self.send.poll_room(cx, wanted))?;
             if room > 0 {
-                // A window smaller than the heads is overdrawn by them; HTTP/2
-                // then sends the packet in two frames.
+                // Heads overdraw a smaller window: HTTP/2 sends the packet in two frames.
                 let packet = data_packet(self.connect_id, batch, room);
                 self.send.encoded(PacketKind::Data, packet)?;
             }
@@ -256,7 +256,7 @@ impl Duplex for Client {
                 if self.send.has_room(DATA_HEADS) {
                     self.close("the tunnel server is stopping");
                 } else {
-                    // The client reads nothing, so nothing said would arrive.
+                    // The client does not read, so a last packet would not arrive.
                     self.state = State::Closed;
                     self.send.reset();
                 }
@@ -266,7 +266,7 @@ impl Duplex for Client {
 }
 
 impl Drop for Client {
-    /// Old clients wait for ever when a call ends without a close.
+    // Old clients wait for ever when a call ends without a close.
     fn drop(&mut self) {
         self.abort(Abort::Now);
     }

@@ -1,4 +1,4 @@
-//! The direction of a call that leads to the client. Every packet is counted.
+//! The direction of a call to the client. Every packet is counted.
 
 use std::task::{Context, Poll};
 
@@ -12,7 +12,7 @@ use tunnel_proto::packet_kind::PacketKind;
 use super::{Code, trailers};
 use crate::metrics::GaugeGuard;
 
-/// Sends packets, and ends the call. Counts the call while it lives.
+/// Sends packets, and ends the call. The call is counted while it lives.
 #[derive(Debug)]
 pub(super) struct Sender {
     stream: SendStream<Bytes>,
@@ -25,13 +25,12 @@ impl Sender {
         Self { stream, counters, _open: open }
     }
 
-    /// Queues a packet, whatever the client's window. Fails when the client has
-    /// ended the call.
+    /// Queues a packet, whatever the client's window. Fails when the client has ended the call.
     pub(super) fn packet(&mut self, packet: &Packet) -> Result<(), Broken> {
         self.encoded(packet.kind(), packet.encode())
     }
 
-    /// The same for a packet that is encoded already.
+    /// As [`Sender::packet`], for an encoded packet.
     pub(super) fn encoded(&mut self, kind: PacketKind, packet: Bytes) -> Result<(), Broken> {
         self.counters.count(kind);
         self.stream.send_data(packet, false).map_err(|_| {
@@ -40,8 +39,7 @@ impl Sender {
         })
     }
 
-    /// Waits until the client has room for a packet of `wanted` bytes or of
-    /// fewer; how many.
+    /// Waits until the client has window for a packet of `wanted` bytes or fewer, and returns it.
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, Broken>> {
         self.stream.reserve_capacity(wanted);
         match self.stream.capacity() {
@@ -53,7 +51,7 @@ impl Sender {
         }
     }
 
-    /// Whether there is room for `wanted` bytes, or for any, now.
+    /// Whether the client has any window now. Reserves `wanted` bytes of it.
     pub(super) fn has_room(&mut self, wanted: usize) -> bool {
         self.stream.reserve_capacity(wanted);
         self.stream.capacity() > 0
@@ -70,7 +68,7 @@ impl Sender {
         let _ = self.stream.send_trailers(trailers(code, text));
     }
 
-    /// Ends the call at once; what is queued does not arrive.
+    /// Ends the call at once; queued packets are lost.
     pub(super) fn reset(&mut self) {
         self.stream.send_reset(Reason::CANCEL);
     }
