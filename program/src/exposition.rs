@@ -1,7 +1,7 @@
 //! Prometheus' text format, with numbers as Go's programs write them.
 //!
-//! The upper bound of a bucket is a label, and labels are compared as strings:
-//! a dashboard that asks for `le="1e-06"` finds nothing under `le="0.000001"`.
+//! Dashboards compare the upper bounds of buckets as strings: `le="1e-06"` does not find
+//! `le="0.000001"`.
 
 use std::fmt::{self, Write as _};
 

@@ -25,8 +25,8 @@ use crate::route::View;
 pub(crate) use authenticator::Authenticator;
 pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
 
-/// Agents that left and are remembered, so that the error of a dial says when. With fewer, errors
-/// say less after the restart of a large cluster; each costs about 200 bytes.
+/// Agents that left and are remembered for the errors of dials. With fewer, errors say less after
+/// the loss of many agents; more is memory.
 const DEPARTED: usize = 1024;
 
 /// One tunnel of an agent.
@@ -161,6 +161,13 @@ struct State {
     departed: VecDeque<Departed>,
 }
 
+/// An agent's last sign of life.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LastSign {
+    pub(crate) agent: String,
+    pub(crate) at: Instant,
+}
+
 /// An agent that left, without its tunnel, which holds memory.
 #[derive(Debug)]
 struct Departed {
@@ -207,9 +214,9 @@ impl Registry {
         self.lock().tunnels.iter().map(|(_, agent)| Arc::clone(agent)).collect()
     }
 
-    /// The id of the agent that last served a host, and the time of its last sign of life: of a
-    /// suspect agent, or else of one that left.
-    pub(crate) fn departed(&self, host: &Host) -> Option<(String, Instant)> {
+    /// The last sign of life of an agent that served a host: of a suspect agent, or else of one
+    /// that left.
+    pub(crate) fn departed(&self, host: &Host) -> Option<LastSign> {
         let state = self.lock();
         let suspects = state
             .tunnels
@@ -217,12 +224,12 @@ impl Registry {
             .filter_map(|(_, agent)| Some((agent.silent_since()?, &agent.id, &agent.identifiers.hosts)));
         let departed = state.departed.iter().map(|agent| (agent.at, &agent.id, &agent.hosts));
         let (at, id, _) = departed.chain(suspects).rev().find(|(_, _, hosts)| hosts.contains(host))?;
-        Some((id.clone(), at))
+        Some(LastSign { agent: id.clone(), at })
     }
 
-    /// The id of the agent that left last, and the time.
-    pub(crate) fn last_departed(&self) -> Option<(String, Instant)> {
-        self.lock().departed.back().map(|agent| (agent.id.clone(), agent.at))
+    /// The last sign of life of the agent that left last.
+    pub(crate) fn last_departed(&self) -> Option<LastSign> {
+        self.lock().departed.back().map(|agent| LastSign { agent: agent.id.clone(), at: agent.at })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -358,7 +365,10 @@ mod tests {
         assert!(registry.departed(&Host::Name("node".into())).is_none());
         let since = Instant::now();
         silent.set_suspect(Some(since));
-        assert_eq!(registry.departed(&Host::Name("node".into())), Some(("a".to_owned(), since)));
+        assert_eq!(
+            registry.departed(&Host::Name("node".into())),
+            Some(LastSign { agent: "a".to_owned(), at: since })
+        );
     }
 
     #[tokio::test]
@@ -366,9 +376,9 @@ mod tests {
         let registry = Registry::default();
         let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
         drop(registry.register(Arc::new(AgentTunnel::detached("a", ids))));
-        assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().0, "a");
+        assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().agent, "a");
         assert!(registry.departed(&Host::Name("other".into())).is_none());
-        assert_eq!(registry.last_departed().unwrap().0, "a");
+        assert_eq!(registry.last_departed().unwrap().agent, "a");
         for _ in 0..2 * DEPARTED {
             drop(registry.register(agent("b")));
         }

@@ -15,13 +15,13 @@ use tunnel::transport::{DialFailure, Tunnel};
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
-use crate::agents::{AgentTunnel, Registry};
+use crate::agents::{AgentTunnel, LastSign, Registry};
 use crate::metrics::{DialTimes, GaugeGuard, Metrics};
 use crate::route::{Router, View};
 use error::DialError;
 
-/// Time that an agent may leave a dial unread where another agent could take it. Shorter, and a
-/// retransmission moves dials; longer, and clients wait for an agent that is stuck.
+/// Time that an agent may leave a dial unread where another agent could take it. With less, the
+/// retransmission of a lost packet moves dials; with more, clients wait for stuck agents.
 const UNTAKEN: Duration = Duration::from_secs(2);
 
 /// A connection that an agent has made.
@@ -191,6 +191,6 @@ impl Asking<'_> {
     }
 }
 
-fn last_seen((agent, at): (String, Instant)) -> String {
+fn last_seen(LastSign { agent, at }: LastSign) -> String {
     format!(": agent {agent} last seen {}s ago", at.elapsed().as_secs())
 }

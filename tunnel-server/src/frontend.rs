@@ -47,8 +47,8 @@ const HOLD: Duration = Duration::from_millis(50);
 /// slow targets; more keeps streams to dead ones.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Most bytes that a client may send during its dial: a request to an idle connection fits. More
-/// is memory for clients that only dial.
+/// Most bytes that a client may send during its dial. With less, clients that send ahead are not
+/// watched, so their leaving does not cancel the dial; more is memory for strangers.
 const EARLY_BYTES: usize = 64 * 1024;
 
 /// Client connections at once. Each costs two files here and one at an agent.

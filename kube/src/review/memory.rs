@@ -28,23 +28,24 @@ impl Key {
     }
 }
 
-/// Verdicts, each with its end.
+/// Good and bad verdicts.
 #[derive(Default)]
 pub(crate) struct Memory {
-    good: HashMap<Key, (Reviewed, Instant)>,
-    bad: HashMap<Key, (TokenError, Instant)>,
+    good: HashMap<Key, Kept<Reviewed>>,
+    bad: HashMap<Key, Kept<TokenError>>,
+}
+
+struct Kept<T> {
+    verdict: T,
+    until: Instant,
 }
 
 impl Memory {
     /// The verdict on a token, if it is known.
     pub(crate) fn recall(&self, key: Key, now: Instant) -> Option<Result<Reviewed, TokenError>> {
-        if let Some((reviewed, until)) = self.good.get(&key)
-            && *until > now
-        {
-            return Some(Ok(reviewed.clone()));
-        }
-        let (error, until) = self.bad.get(&key)?;
-        (*until > now).then(|| Err(error.clone()))
+        let good = self.good.get(&key).filter(|kept| kept.until > now);
+        let bad = || self.bad.get(&key).filter(|kept| kept.until > now);
+        good.map(|kept| Ok(kept.verdict.clone())).or_else(|| Some(Err(bad()?.verdict.clone())))
     }
 
     /// Keeps a verdict for as long as it `lasts`.
@@ -58,19 +59,20 @@ impl Memory {
         if lasts.is_zero() {
             return;
         }
+        let until = now + lasts;
         match verdict {
-            Ok(reviewed) => insert(&mut self.good, GOOD, key, (reviewed.clone(), now + lasts), now),
-            Err(error) => insert(&mut self.bad, BAD, key, (error.clone(), now + lasts), now),
+            Ok(verdict) => insert(&mut self.good, GOOD, key, Kept { verdict: verdict.clone(), until }, now),
+            Err(verdict) => insert(&mut self.bad, BAD, key, Kept { verdict: verdict.clone(), until }, now),
         }
     }
 }
 
-fn insert<T>(known: &mut HashMap<Key, (T, Instant)>, room: usize, key: Key, new: (T, Instant), now: Instant) {
+fn insert<T>(known: &mut HashMap<Key, Kept<T>>, room: usize, key: Key, new: Kept<T>, now: Instant) {
     if known.len() >= room && !known.contains_key(&key) {
-        known.retain(|_, (_, until)| *until > now);
+        known.retain(|_, kept| kept.until > now);
         // At most once per review, and reviews have a rate.
         if known.len() >= room
-            && let Some(first) = known.iter().min_by_key(|(_, (_, until))| *until).map(|(key, _)| *key)
+            && let Some(first) = known.iter().min_by_key(|(_, kept)| kept.until).map(|(key, _)| *key)
         {
             known.remove(&first);
         }

@@ -11,7 +11,7 @@ use axum::routing::get;
 
 /// The page of contents.
 const CONTENTS: &str = "\
-What can be seen here:
+Pages:
 
 /debug/pprof/cmdline  the command line, its words separated by NUL
 /debug/pprof/tasks    tasks and threads of the runtime
@@ -55,10 +55,10 @@ fn missing(what: &str) -> Response {
     match what {
         "allocs" | "block" | "goroutine" | "heap" | "mutex" | "profile" | "symbol" | "threadcreate"
         | "trace" => {
-            let text = format!("this program has no {what:?} to show; /debug/pprof/ says what there is\n");
+            let text = format!("this program has no profile {what:?}; /debug/pprof/ lists its pages\n");
             (StatusCode::NOT_IMPLEMENTED, text).into_response()
         }
-        _ => (StatusCode::NOT_FOUND, "unknown profile; /debug/pprof/ says what there is\n").into_response(),
+        _ => (StatusCode::NOT_FOUND, "unknown profile; /debug/pprof/ lists the pages\n").into_response(),
     }
 }
 

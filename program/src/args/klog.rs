@@ -15,7 +15,7 @@ const DEBUG: &str = "info,tunnel=debug";
 /// The filter of klog's verbosities from 10.
 const TRACE: &str = "info,tunnel=trace";
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {
     /// For people.
@@ -25,11 +25,11 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Flags for logging, the same in both programs.
+/// Flags for logging.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
@@ -160,12 +160,12 @@ impl Severity {
     }
 }
 
-/// Where log lines go.
+/// The destination of log lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sink {
-    /// To standard error.
+    /// Standard error.
     Stderr,
-    /// To a file, and from a severity on to standard error as well.
+    /// A file, and from a severity on standard error as well.
     File {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! Metrics of relayed connections, which both programs have.
+//! Metrics of relayed connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,13 +62,13 @@ impl Traffic {
         })
     }
 
-    /// Sets the bytes that all stalled connections may keep; there is no limit before.
+    /// Sets the limit of the bytes of all stalled connections. Without a call there is none.
     pub fn limit_stalled(&self, bytes: u64) {
         self.budget.set_limit(bytes);
     }
 
-    /// A connection of this kind is over. `None` is one that was cut because the program
-    /// stopped. `labels` completes the labels by `how` and `why`.
+    /// Counts a connection that is over. Without an ending, the program stopped. `labels` adds
+    /// the labels of its kind to `how` and `why`.
     pub fn closed<const N: usize>(
         &self,
         ending: Option<&Ending>,
@@ -80,7 +80,7 @@ impl Traffic {
         self.seconds.observe(lasted.as_secs_f64());
     }
 
-    /// A meter of connections of this kind. It looks its series up, so it is to be kept.
+    /// A meter of connections of this kind, to be kept, because making it looks up series.
     pub fn meter(&self, labels: &[&str], up: Waits, down: Waits) -> Meter {
         let lane = |direction, waits| {
             let labels = [labels, &[direction]].concat();
@@ -100,8 +100,8 @@ impl Traffic {
 pub struct Waits {
     /// Waits under way.
     waiting: Option<IntGauge>,
-    /// Seconds of each wait, once it is over. Writes that are taken at once are not in
-    /// it: reading the clock for each would cost more than many of them do.
+    /// Seconds of each wait, without writes that are taken at once: reading the clock costs
+    /// more than many of them.
     seconds: Option<Histogram>,
 }
 

@@ -37,15 +37,15 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// Longest frame of a client. Less costs more frames; more lets one call delay the others.
 const FRAME: u32 = 64 * 1024;
 
-/// Calls of one client connection at once, one per dial. Fewer would refuse dials.
+/// Calls of one client connection at once, one per dial. With fewer, dials of a busy client fail.
 const CALLS: u32 = 1 << 16;
 
 /// Calls that a client may cancel in a burst. With fewer, kube-apiservers that give up many dials
 /// lose their connection; more lets strangers make work.
 const RESETS: usize = 1024;
 
-/// h2's budget for unread small frames, which are charged more than their length. With less,
-/// keystrokes to a stalled target end all calls of the connection; more is memory.
+/// h2's budget for unread frames under 256 bytes, which it charges more than their length. With
+/// less, keystrokes to a stalled target end all calls of the connection; more is memory.
 const SMALL_FRAME_BUDGET: usize = 16 << 20;
 
 /// Time for a client without calls to make one. Less ends connections that clients keep for their

@@ -19,10 +19,6 @@ const LIFE: &[f64] =
 const PROXY: &str = "Proxy";
 const CONNECT: &str = "Connect";
 
-/// The help text of deletions, which Konnectivity also has for lists.
-const LEASE_CALLS: &str = "Count of lease deletion calls by the garbage collection controller. Labeled by HTTP \
-                           status code and reason.";
-
 /// The reason of a failed dial.
 pub(super) const fn reason(error: &DialError) -> &'static str {
     match error {
@@ -121,13 +117,15 @@ impl Konnectivity {
             lease_deletes: lease_requests(
                 make,
                 "delete",
-                LEASE_CALLS,
+                "Count of lease delection calls by the garbage collection controller. Labeled by HTTP \
+                 status code and reason.",
                 "Latency of lease deletion calls by the garbage collection controller in seconds.",
             )?,
             lease_lists: lease_requests(
                 make,
                 "list",
-                LEASE_CALLS,
+                "Count of lease deletion calls by the garbage collection controller. Labeled by HTTP \
+                 status code and reason.",
                 "Latency of lease list calls by the garbage collection controller in seconds.",
             )?,
         })
