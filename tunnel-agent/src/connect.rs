@@ -1,4 +1,4 @@
-//! Establishing a tunnel on one way: choose a link, race, greet.
+//! Establishing a tunnel on one endpoint: choose a link, race, greet.
 
 mod links;
 mod token;
@@ -14,8 +14,8 @@ use tunnel_proto::message::{Hello, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
+use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
-use crate::way::Way;
 
 use links::Links;
 use token::{TokenError, read_token};
@@ -65,18 +65,18 @@ pub(crate) struct Connector {
     metrics: Metrics,
     links: Links,
     /// Where QUIC lost the race, and when.
-    quic_lost: Mutex<HashMap<Way, Instant>>,
+    quic_lost: Mutex<HashMap<Endpoint, Instant>>,
 }
 
 impl Connector {
-    /// `endpoint` is a UDP socket for all attempts, if they are to share one.
+    /// `dialer` is a UDP socket for all attempts, if they are to share one.
     pub(crate) fn new(
         config: Arc<Config>,
         metrics: Metrics,
         drain: Drain,
-        endpoint: Option<quic::Dialer>,
+        dialer: Option<quic::Dialer>,
     ) -> Self {
-        let links = Links::new(&config, drain, endpoint, metrics.packets());
+        let links = Links::new(&config, drain, dialer, metrics.packets());
         Self { config, metrics, links, quic_lost: Mutex::default() }
     }
 
@@ -87,7 +87,7 @@ impl Connector {
     /// When no link works, or the server does not admit us.
     pub(crate) async fn connect(
         &self,
-        way: &Way,
+        endpoint: &Endpoint,
         choice: Choice,
         held: &Held,
     ) -> Result<Greeted, ConnectError> {
@@ -99,20 +99,20 @@ impl Connector {
             None => String::new(),
         };
         // Boxed: handshakes are large, and only a few run at a time.
-        let proxied = self.config.proxies.to(&way.name, way.addr.port()).is_some();
+        let proxied = self.config.proxies.to(&endpoint.name, endpoint.addr.port()).is_some();
         let opened = match (choice, self.config.transport) {
             // Whoever names a proxy wants no other way to be taken.
             (Choice::Quic, _) if proxied => {
                 Err(HandshakeError::Config("quic does not go through a proxy".to_owned()))
             }
-            (Choice::Any, Transport::Auto) if proxied => Box::pin(self.attempt(way, Link::H2)).await,
+            (Choice::Any, Transport::Auto) if proxied => Box::pin(self.attempt(endpoint, Link::H2)).await,
             (Choice::Quic, _) | (Choice::Any, Transport::Quic) => {
-                Box::pin(self.attempt(way, Link::Quic)).await
+                Box::pin(self.attempt(endpoint, Link::Quic)).await
             }
             (Choice::Any, Transport::H2 | Transport::Konnectivity) => {
-                Box::pin(self.attempt(way, Link::H2)).await
+                Box::pin(self.attempt(endpoint, Link::H2)).await
             }
-            (Choice::Any, Transport::Auto) => Box::pin(self.race(way)).await,
+            (Choice::Any, Transport::Auto) => Box::pin(self.race(endpoint)).await,
         }?;
         let link = opened.link();
         let hello = Hello {
@@ -130,15 +130,15 @@ impl Connector {
         Ok(greeted?)
     }
 
-    async fn race(&self, way: &Way) -> Result<Opened, HandshakeError> {
+    async fn race(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
         let (first, second) =
-            if self.quic_lost_lately(way) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
-        let mut ahead = Box::pin(self.attempt(way, first));
+            if self.quic_lost_lately(endpoint) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
+        let mut ahead = Box::pin(self.attempt(endpoint, first));
         let early = tokio::select! {
             result = &mut ahead => Some(result),
             () = sleep(HEAD_START) => None,
         };
-        let mut behind = Box::pin(self.attempt(way, second));
+        let mut behind = Box::pin(self.attempt(endpoint, second));
         let (won, result) = match early {
             Some(Ok(opened)) => (first, Ok(opened)),
             Some(Err(error)) => (second, both(last(second, behind).await, first, error)),
@@ -155,33 +155,35 @@ impl Connector {
             },
         };
         if result.is_ok() {
-            self.remember(way, won);
+            self.remember(endpoint, won);
         }
         result
     }
 
-    fn quic_lost_lately(&self, way: &Way) -> bool {
+    fn quic_lost_lately(&self, endpoint: &Endpoint) -> bool {
         let lost = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.get(way).is_some_and(|at| at.elapsed() < MEMORY)
+        lost.get(endpoint).is_some_and(|at| at.elapsed() < MEMORY)
     }
 
-    fn remember(&self, way: &Way, won: Link) {
+    fn remember(&self, endpoint: &Endpoint, won: Link) {
         let mut memory = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
         memory.retain(|_, at| at.elapsed() < MEMORY);
         match won {
-            Link::Quic => drop(memory.remove(way)),
+            Link::Quic => drop(memory.remove(endpoint)),
             // A later win of h2 does not prolong the memory: QUIC gets its chance.
-            Link::H2 | Link::Konnectivity => drop(memory.entry(way.clone()).or_insert_with(Instant::now)),
+            Link::H2 | Link::Konnectivity => {
+                drop(memory.entry(endpoint.clone()).or_insert_with(Instant::now))
+            }
         }
     }
 
     /// One attempt on one link, below the greeting.
-    async fn attempt(&self, way: &Way, link: Link) -> Result<Opened, HandshakeError> {
+    async fn attempt(&self, endpoint: &Endpoint, link: Link) -> Result<Opened, HandshakeError> {
         let opening = async {
             match link {
                 // Which of the two it is, the server says.
-                Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(way)).await,
-                Link::Quic => Box::pin(self.links.quic(way)).await,
+                Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(endpoint)).await,
+                Link::Quic => Box::pin(self.links.quic(endpoint)).await,
             }
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));

@@ -26,10 +26,10 @@ use tunnel::transport::{Greeted, GreetingError, quic};
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::connect::{ConnectError, Connector};
+use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 use crate::serve::{Answer, Serving};
 use crate::session::{Session, SessionEvent};
-use crate::way::Way;
 
 pub(crate) use standing::Servers;
 pub use tasks::Lookup;
@@ -51,17 +51,14 @@ pub struct Means {
     /// A UDP socket that it shares with others for all its tunnels on QUIC;
     /// without one, each attempt has its own. Behind a load balancer that goes
     /// by ports, agents that share one all reach the same server.
-    pub endpoint: Option<quic::Dialer>,
+    pub dialer: Option<quic::Dialer>,
     /// Answers dials; without it the agent connects to targets.
     pub answer: Option<Answer>,
 }
 
 impl std::fmt::Debug for Means {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Means")
-            .field("endpoint", &self.endpoint)
-            .field("answer", &self.answer.is_some())
-            .finish()
+        f.debug_struct("Means").field("dialer", &self.dialer).field("answer", &self.answer.is_some()).finish()
     }
 }
 
@@ -95,8 +92,8 @@ impl Fleet {
         let (reports, inbox) = mpsc::channel(REPORTS);
         let (standing, servers) = Standing::new(metrics);
         let sessions = TaskTracker::new();
-        let Means { endpoint, answer } = sources.means;
-        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), endpoint);
+        let Means { dialer, answer } = sources.means;
+        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), dialer);
         let tasks = Tasks {
             connector: Arc::new(connector),
             lookup: past_proxies(sources.lookup.unwrap_or_else(system_lookup), config.proxies.clone()),
@@ -172,7 +169,7 @@ impl Keeper {
             for action in self.plan.due(Instant::now()) {
                 match action {
                     Action::Resolve(server) => self.tasks.resolve(server),
-                    Action::Dial(way, purpose) => self.tasks.dial(way, purpose),
+                    Action::Dial(endpoint, purpose) => self.tasks.dial(endpoint, purpose),
                 }
             }
             self.publish();
@@ -203,25 +200,25 @@ impl Keeper {
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
             }
-            Report::Attempted(way, purpose, Some(Ok(greeted))) => {
-                self.connected(&way, &purpose, *greeted, now)
+            Report::Attempted(endpoint, purpose, Some(Ok(greeted))) => {
+                self.connected(&endpoint, &purpose, *greeted, now)
             }
             Report::Attempted(
-                way,
+                endpoint,
                 purpose,
                 Some(Err(ConnectError::Greeting(GreetingError::Duplicate(id)))),
             ) => {
-                self.duplicate(&way, &purpose, &id, now);
+                self.duplicate(&endpoint, &purpose, &id, now);
             }
-            Report::Attempted(way, purpose, Some(Err(error))) => {
+            Report::Attempted(endpoint, purpose, Some(Err(error))) => {
                 if let Purpose::Upgrade(_) = purpose {
-                    debug!(server = %way, %error, "no better tunnel yet");
+                    debug!(server = %endpoint, %error, "no better tunnel yet");
                 } else {
-                    warn!(server = %way, %error, "cannot connect");
+                    warn!(server = %endpoint, %error, "cannot connect");
                 }
-                self.plan.failed(&way, &purpose, now);
+                self.plan.failed(&endpoint, &purpose, now);
             }
-            Report::Attempted(way, purpose, None) => self.plan.failed(&way, &purpose, now),
+            Report::Attempted(endpoint, purpose, None) => self.plan.failed(&endpoint, &purpose, now),
             Report::Session(event) => self.session(event, now),
         }
     }
@@ -251,7 +248,7 @@ impl Keeper {
         }
     }
 
-    fn connected(&mut self, way: &Way, purpose: &Purpose, greeted: Greeted, now: Instant) {
+    fn connected(&mut self, endpoint: &Endpoint, purpose: &Purpose, greeted: Greeted, now: Instant) {
         if self.plan.is_stopped() {
             return greeted.tunnel.close("the agent is draining");
         }
@@ -261,13 +258,13 @@ impl Keeper {
             server_count: greeted.welcome.server_count,
         };
         let id = news.server_id.as_str();
-        let Verdict::Keep { serial, replaces } = self.plan.connected(way, purpose, &news, now) else {
+        let Verdict::Keep { serial, replaces } = self.plan.connected(endpoint, purpose, &news, now) else {
             // Two attempts at a time led to one server. It has not registered
             // this tunnel, because it has not heard a heartbeat on it.
-            info!(server = %way, id, "there is a tunnel to this server already");
+            info!(server = %endpoint, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
-        info!(server = %way, id, link = news.link.label(), software = greeted.welcome.software, "connected");
+        info!(server = %endpoint, id, link = news.link.label(), software = greeted.welcome.software, "connected");
         let serving = Arc::new(Serving {
             answer: self.answer.clone(),
             metrics: self.metrics.clone(),
@@ -277,16 +274,16 @@ impl Keeper {
         let session = Session::start(greeted, serial, self.patience, &self.tracker, serving, reports);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
-            info!(server = %way, id, "in place of an older tunnel");
+            info!(server = %endpoint, id, "in place of an older tunnel");
             old.retire();
         }
     }
 
-    fn duplicate(&mut self, way: &Way, purpose: &Purpose, id: &str, now: Instant) {
-        if self.plan.duplicate(way, purpose, id, now) {
-            info!(server = %way, id, "this is a server to which there is a tunnel already");
+    fn duplicate(&mut self, endpoint: &Endpoint, purpose: &Purpose, id: &str, now: Instant) {
+        if self.plan.duplicate(endpoint, purpose, id, now) {
+            info!(server = %endpoint, id, "this is a server to which there is a tunnel already");
         } else {
-            debug!(server = %way, id, "a server to which there is a tunnel already");
+            debug!(server = %endpoint, id, "a server to which there is a tunnel already");
         }
     }
 }

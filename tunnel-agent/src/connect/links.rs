@@ -17,8 +17,8 @@ use tunnel::transport::{HandshakeError, Opened, Tunnel, open_on_tcp};
 use super::ATTEMPT_LIMIT;
 use crate::cli::Transport;
 use crate::config::Config;
+use crate::endpoint::Endpoint;
 use crate::proxy::Proxies;
-use crate::way::Way;
 
 /// The name of gRPC in TLS, which is what a Konnectivity server speaks.
 const ALPN_GRPC: &[u8] = b"h2";
@@ -34,7 +34,7 @@ pub(super) struct Links {
     proxies: Proxies,
     drain: Drain,
     /// Shared by all attempts, if there is one.
-    endpoint: Option<quic::Dialer>,
+    dialer: Option<quic::Dialer>,
     datagrams: Datagrams,
     /// Of konnectivity packets.
     counters: Counters,
@@ -44,7 +44,7 @@ impl Links {
     pub(super) fn new(
         config: &Config,
         drain: Drain,
-        endpoint: Option<quic::Dialer>,
+        dialer: Option<quic::Dialer>,
         counters: Counters,
     ) -> Self {
         let with_alpn = |alpn: Vec<Vec<u8>>| {
@@ -57,7 +57,7 @@ impl Links {
             tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
             proxies: config.proxies.clone(),
             drain,
-            endpoint,
+            dialer,
             datagrams: config.datagrams,
             counters,
         }
@@ -66,39 +66,40 @@ impl Links {
     /// Each attempt has a UDP port of its own, which lives as long as its tunnel:
     /// load balancers tell clients apart by it, and would lead one port to one
     /// server for ever.
-    pub(super) async fn quic(&self, way: &Way) -> Result<Opened, HandshakeError> {
-        let local: SocketAddr = if way.addr.is_ipv4() {
+    pub(super) async fn quic(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
+        let local: SocketAddr = if endpoint.addr.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
         } else {
             (Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let endpoint = match &self.endpoint {
+        let dialer = match &self.dialer {
             Some(shared) => shared.clone(),
             None => quic::Dialer::new(local, self.datagrams)
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
-        let (tunnel, control) = endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
+        let (tunnel, control) =
+            dialer.connect(endpoint.addr, &endpoint.name, Arc::clone(&self.quic_tls)).await?;
         Ok(Opened::new(Tunnel::Quic(tunnel), control))
     }
 
     /// TCP and TLS, and then the protocol that the server has chosen.
-    pub(super) async fn tcp(&self, way: &Way) -> Result<Opened, HandshakeError> {
+    pub(super) async fn tcp(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
         let lost = |error: std::io::Error| HandshakeError::Lost(error.to_string());
-        let tcp = match self.proxies.to(&way.name, way.addr.port()) {
+        let tcp = match self.proxies.to(&endpoint.name, endpoint.addr.port()) {
             Some(proxy) => proxy
-                .connect(&way.name, way.addr.port(), Instant::now() + ATTEMPT_LIMIT)
+                .connect(&endpoint.name, endpoint.addr.port(), Instant::now() + ATTEMPT_LIMIT)
                 .await
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
-            None => TcpStream::connect(way.addr).await.map_err(lost)?,
+            None => TcpStream::connect(endpoint.addr).await.map_err(lost)?,
         };
         tune_link(&tcp);
-        let name = ServerName::try_from(way.name.to_string())
+        let name = ServerName::try_from(endpoint.name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
         let tls = TlsConnector::from(Arc::clone(&self.tcp_tls))
             .connect(name, tcp)
             .await
             .map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        Box::pin(open_on_tcp(tls, way.addr, &way.name, self.counters.clone(), &self.drain)).await
+        Box::pin(open_on_tcp(tls, endpoint.addr, &endpoint.name, self.counters.clone(), &self.drain)).await
     }
 }
 

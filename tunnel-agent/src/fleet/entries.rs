@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::pace::Pace;
 use crate::config::ServerAddr;
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
 /// A name is resolved again this often, give or take a fifth. The resolver of
 /// the system does not say for how long an answer holds.
@@ -52,9 +52,9 @@ impl Entry {
         }
     }
 
-    /// Whether a way belongs to this entry.
-    pub(super) fn has(&self, way: &Way) -> bool {
-        self.name == way.name && self.addrs.contains(&way.addr)
+    /// Whether an endpoint belongs to this entry.
+    pub(super) fn has(&self, endpoint: &Endpoint) -> bool {
+        self.name == endpoint.name && self.addrs.contains(&endpoint.addr)
     }
 
     /// Whether no address of it is known.
@@ -62,9 +62,9 @@ impl Entry {
         self.addrs.is_empty()
     }
 
-    /// The ways of this entry.
-    pub(super) fn ways(&self) -> impl Iterator<Item = Way> {
-        self.addrs.iter().map(|addr| Way { addr: *addr, name: Arc::clone(&self.name) })
+    /// The endpoints of this entry.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.addrs.iter().map(|addr| Endpoint { addr: *addr, name: Arc::clone(&self.name) })
     }
 
     fn due(&self) -> Option<Instant> {
@@ -141,9 +141,9 @@ impl Entries {
         }
     }
 
-    /// A way does not lead anywhere: its name may have moved.
-    pub(super) fn doubt(&mut self, way: &Way) {
-        for entry in self.0.iter_mut().filter(|entry| entry.has(way)) {
+    /// A endpoint does not lead anywhere: its name may have moved.
+    pub(super) fn doubt(&mut self, endpoint: &Endpoint) {
+        for entry in self.0.iter_mut().filter(|entry| entry.has(endpoint)) {
             if let Some(lookup) = &mut entry.lookup
                 && let Some(began) = lookup.began
             {

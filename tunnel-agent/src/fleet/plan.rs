@@ -1,13 +1,13 @@
 //! What to dial next, and when: the decisions of the fleet, without sockets,
 //! timers or tasks. Events go in, [`Action`]s come out, time is an argument.
 //!
-//! There are three reasons to dial a way (an address and a name):
+//! There are three reasons to dial an endpoint (an address and a name):
 //!
 //! * **need**: it holds no tunnel. One that failed backs off; one that led to a
-//!   server to which another way holds a tunnel is looked at only rarely;
+//!   server to which another endpoint holds a tunnel is looked at only rarely;
 //! * **search**: fewer servers are held than there are said to be, and a load
 //!   balancer may lead somewhere else the next time. One attempt at a time, on
-//!   all ways in turn;
+//!   all endpoints in turn;
 //! * **upgrade**: a tunnel had to fall back to h2, and QUIC may work by now.
 //!
 //! Whatever the reason, an attempt that finds another server is welcome, and one
@@ -24,17 +24,17 @@ use super::demand::Demand;
 use super::entries::Entries;
 use super::pace::Pace;
 use crate::config::ServerAddr;
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
+mod endpoints;
 mod numbers;
 mod search;
 #[cfg(test)]
 mod tests;
 mod upgrade;
-mod ways;
 
+use endpoints::{Endpoints, Standing};
 use search::Search;
-use ways::{Standing, Ways};
 
 /// Attempts at once. Each is a handshake or two, and lasts ten seconds where
 /// nobody answers.
@@ -53,7 +53,7 @@ const SPREAD_ALREADY: f64 = 0.1;
 /// Gives numbers from 0 up to 1.
 pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
 
-/// Why a way is dialled.
+/// Why an endpoint is dialled.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     /// It holds no tunnel.
@@ -70,7 +70,7 @@ pub(super) enum Action {
     /// Resolve a name; [`Plan::resolved`] follows.
     Resolve(ServerAddr),
     /// Dial; [`Plan::connected`], [`Plan::duplicate`] or [`Plan::failed`] follows.
-    Dial(Way, Purpose),
+    Dial(Endpoint, Purpose),
 }
 
 /// What a server said when it took us.
@@ -106,7 +106,7 @@ pub(super) struct Plan {
     manner: Manner,
     demand: Demand,
     entries: Entries,
-    ways: Ways,
+    endpoints: Endpoints,
     held: BTreeMap<String, Held>,
     /// Tunnels to servers that are silent. They count as lost, unless they come
     /// back before there is another one.
@@ -120,7 +120,7 @@ pub(super) struct Plan {
 /// A tunnel.
 #[derive(Debug)]
 struct Held {
-    way: Way,
+    endpoint: Endpoint,
     serial: u64,
     since: Instant,
     link: Link,
@@ -129,7 +129,7 @@ struct Held {
 }
 
 /// A dial that may be made from a moment on.
-type Candidate = (Instant, Purpose, Way);
+type Candidate = (Instant, Purpose, Endpoint);
 
 impl Plan {
     pub(super) fn new(
@@ -143,7 +143,7 @@ impl Plan {
             manner,
             demand,
             entries: Entries::new(servers, now),
-            ways: Ways::default(),
+            endpoints: Endpoints::default(),
             held: BTreeMap::new(),
             suspects: BTreeMap::new(),
             search: Search::new(now),
@@ -151,12 +151,12 @@ impl Plan {
             stopped: false,
             random,
         };
-        plan.ways.list(&plan.entries, now);
+        plan.endpoints.list(&plan.entries, now);
         plan
     }
 
     /// What is to be done at `now`. Each dial is in flight until its outcome is
-    /// reported, and there is never more than one on a way.
+    /// reported, and there is never more than one on an endpoint.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Action> {
         if self.stopped {
             return Vec::new();
@@ -165,10 +165,10 @@ impl Plan {
         let mut due = self.candidates();
         due.retain(|(at, _, _)| *at <= now);
         due.sort();
-        for (_, purpose, way) in due {
-            if self.ways.in_flight() < AT_ONCE && self.ways.begin(&way, now) {
+        for (_, purpose, endpoint) in due {
+            if self.endpoints.in_flight() < AT_ONCE && self.endpoints.begin(&endpoint, now) {
                 self.search.in_flight |= purpose == Purpose::Search;
-                actions.push(Action::Dial(way, purpose));
+                actions.push(Action::Dial(endpoint, purpose));
             }
         }
         actions
@@ -180,7 +180,7 @@ impl Plan {
             return None;
         }
         let dials = self.candidates().into_iter().map(|(at, _, _)| at);
-        let dial = dials.min().filter(|_| self.ways.in_flight() < AT_ONCE);
+        let dial = dials.min().filter(|_| self.endpoints.in_flight() < AT_ONCE);
         dial.into_iter().chain(self.entries.next_lookup()).min()
     }
 
@@ -203,7 +203,7 @@ impl Plan {
     pub(super) fn resolved(&mut self, server: &ServerAddr, addrs: Option<&[SocketAddr]>, now: Instant) {
         let random = (self.random)();
         self.entries.resolved(server, addrs, self.manner.pace, random, now);
-        self.ways.list(&self.entries, now);
+        self.endpoints.list(&self.entries, now);
     }
 
     /// So many Leases are valid.
@@ -217,15 +217,21 @@ impl Plan {
     }
 
     /// An attempt led to a server that took us.
-    pub(super) fn connected(&mut self, way: &Way, purpose: &Purpose, news: &News, now: Instant) -> Verdict {
+    pub(super) fn connected(
+        &mut self,
+        endpoint: &Endpoint,
+        purpose: &Purpose,
+        news: &News,
+        now: Instant,
+    ) -> Verdict {
         let held = self.held.get(&news.server_id).map(|held| held.serial);
         let upgrades = *purpose == Purpose::Upgrade(news.server_id.clone()) && news.link == Link::Quic;
         if held.is_some() && !upgrades {
-            self.duplicate(way, purpose, &news.server_id, now);
+            self.duplicate(endpoint, purpose, &news.server_id, now);
             return Verdict::Duplicate;
         }
         let replaces = held.or(self.suspects.remove(&news.server_id).map(|suspect| suspect.serial));
-        self.settle(way, purpose);
+        self.settle(endpoint, purpose);
         if let Purpose::Upgrade(id) = purpose {
             // A load balancer led to another server.
             self.postpone_upgrade(id, now);
@@ -234,25 +240,38 @@ impl Plan {
         self.serial += 1;
         let upgrade = self.next_upgrade(news.link, now);
         let (serial, id) = (self.serial, news.server_id.clone());
-        let held = Held { way: way.clone(), serial, since: now, link: news.link, draining: false, upgrade };
+        let held = Held {
+            endpoint: endpoint.clone(),
+            serial,
+            since: now,
+            link: news.link,
+            draining: false,
+            upgrade,
+        };
         if let Some(old) = self.held.insert(id, held) {
-            self.ways.lost(&old.way);
+            self.endpoints.lost(&old.endpoint);
         }
-        self.ways.gained(way, &news.server_id);
-        self.ways.list(&self.entries, now);
+        self.endpoints.gained(endpoint, &news.server_id);
+        self.endpoints.list(&self.entries, now);
         self.search_again(now);
         self.search.fruitless = 0;
         Verdict::Keep { serial, replaces }
     }
 
-    /// An attempt led to a server to which there is a tunnel. True if this way
+    /// An attempt led to a server to which there is a tunnel. True if this endpoint
     /// has led nowhere before.
-    pub(super) fn duplicate(&mut self, way: &Way, purpose: &Purpose, server_id: &str, now: Instant) -> bool {
-        self.settle(way, purpose);
+    pub(super) fn duplicate(
+        &mut self,
+        endpoint: &Endpoint,
+        purpose: &Purpose,
+        server_id: &str,
+        now: Instant,
+    ) -> bool {
+        self.settle(endpoint, purpose);
         let random = (self.random)();
         let held = self.held.contains_key(server_id);
-        let new = self.ways.leads(way).is_none();
-        self.ways.looked(way, server_id, |looks| {
+        let new = self.endpoints.leads(endpoint).is_none();
+        self.endpoints.looked(endpoint, server_id, |looks| {
             now + if held { self.manner.pace.rare(looks, random) } else { self.manner.pace.steady(random) }
         });
         match purpose {
@@ -261,26 +280,26 @@ impl Plan {
                 self.search_again(now);
                 self.search.fruitless = self.search.fruitless.saturating_add(1);
                 // A name may be the load balancer.
-                self.entries.doubt(way);
+                self.entries.doubt(endpoint);
             }
             Purpose::Upgrade(id) => self.postpone_upgrade(id, now),
         }
-        self.ways.list(&self.entries, now);
+        self.endpoints.list(&self.entries, now);
         new
     }
 
     /// An attempt failed, or led to a server that did not take us.
-    pub(super) fn failed(&mut self, way: &Way, purpose: &Purpose, now: Instant) {
-        self.settle(way, purpose);
+    pub(super) fn failed(&mut self, endpoint: &Endpoint, purpose: &Purpose, now: Instant) {
+        self.settle(endpoint, purpose);
         let random = (self.random)();
         match purpose {
             Purpose::Need => {
-                self.entries.doubt(way);
+                self.entries.doubt(endpoint);
                 let pace = self.manner.pace;
-                if self.standing(way) == Standing::Missing {
-                    self.ways.failed(way, |failures| now + pace.backoff(failures, random));
+                if self.standing(endpoint) == Standing::Missing {
+                    self.endpoints.failed(endpoint, |failures| now + pace.backoff(failures, random));
                 } else {
-                    self.ways.unchanged(way, |looks| now + pace.rare(looks, random));
+                    self.endpoints.unchanged(endpoint, |looks| now + pace.rare(looks, random));
                 }
             }
             Purpose::Search => {
@@ -290,7 +309,7 @@ impl Plan {
             }
             Purpose::Upgrade(id) => self.postpone_upgrade(id, now),
         }
-        self.ways.list(&self.entries, now);
+        self.endpoints.list(&self.entries, now);
     }
 
     /// A server said that it is on its way out: another one is wanted for it,
@@ -319,8 +338,8 @@ impl Plan {
             return false;
         }
         let Some(held) = self.suspects.remove(server_id) else { return false };
-        self.ways.list(&self.entries, now);
-        self.ways.gained(&held.way, server_id);
+        self.endpoints.list(&self.entries, now);
+        self.endpoints.gained(&held.endpoint, server_id);
         self.held.insert(server_id.to_owned(), held);
         self.search_again(now);
         true
@@ -344,21 +363,21 @@ impl Plan {
         }
         let held = self.held.remove(server_id)?;
         let lasted = now.saturating_duration_since(held.since) >= LASTED;
-        self.entries.doubt(&held.way);
-        self.ways.lost(&held.way);
+        self.entries.doubt(&held.endpoint);
+        self.endpoints.lost(&held.endpoint);
         let (pace, random) = (self.manner.pace, &mut self.random);
         // Nobody is told of a death on QUIC: each agent finds out with its next word.
         let part = if held.link == Link::Quic && !held.draining { SPREAD_ALREADY } else { 1.0 };
         let next = |failures| now + pace.backoff(failures, random()).mul_f64(part);
-        self.ways.unheld(server_id, &held.way, lasted, next);
-        self.ways.list(&self.entries, now);
+        self.endpoints.unheld(server_id, &held.endpoint, lasted, next);
+        self.endpoints.list(&self.entries, now);
         self.hurry(now);
         Some(held)
     }
 
     /// The bookkeeping of every outcome.
-    fn settle(&mut self, way: &Way, purpose: &Purpose) {
-        self.ways.end(way);
+    fn settle(&mut self, endpoint: &Endpoint, purpose: &Purpose) {
+        self.endpoints.end(endpoint);
         if *purpose == Purpose::Search {
             self.search.in_flight = false;
         }
@@ -367,10 +386,10 @@ impl Plan {
     /// All dials that are not in flight, with the time from which they are due.
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        for (way, next) in self.ways.idle() {
-            match self.standing(way) {
+        for (endpoint, next) in self.endpoints.idle() {
+            match self.standing(endpoint) {
                 Standing::Missing | Standing::Doubtful | Standing::Alias => {
-                    candidates.push((next, Purpose::Need, way.clone()));
+                    candidates.push((next, Purpose::Need, endpoint.clone()));
                 }
                 Standing::Holds | Standing::Gone => {}
             }
@@ -378,20 +397,20 @@ impl Plan {
         for (id, held) in &self.held {
             if let Some(at) = held.upgrade
                 && !held.draining
-                && self.ways.is_idle(&held.way)
+                && self.endpoints.is_idle(&held.endpoint)
             {
-                candidates.push((at, Purpose::Upgrade(id.clone()), held.way.clone()));
+                candidates.push((at, Purpose::Upgrade(id.clone()), held.endpoint.clone()));
             }
         }
         if let Some(at) = self.next_search()
-            && let Some(way) = self.searchable()
+            && let Some(endpoint) = self.searchable()
         {
-            candidates.push((at, Purpose::Search, way));
+            candidates.push((at, Purpose::Search, endpoint));
         }
         candidates
     }
 
-    fn standing(&self, way: &Way) -> Standing {
-        self.ways.standing(way, &self.entries, |id| self.held.contains_key(id))
+    fn standing(&self, endpoint: &Endpoint) -> Standing {
+        self.endpoints.standing(endpoint, &self.entries, |id| self.held.contains_key(id))
     }
 }

@@ -7,8 +7,8 @@ use tunnel::transport::Greeted;
 use super::plan::Purpose;
 use crate::config::ServerAddr;
 use crate::connect::ConnectError;
+use crate::endpoint::Endpoint;
 use crate::session::SessionEvent;
-use crate::way::Way;
 
 /// One report.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) enum Report {
     /// A name was resolved, or why not.
     Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
     /// An attempt is over; `None` if its task vanished.
-    Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
+    Attempted(Endpoint, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
     /// Something became of a session.
     Session(SessionEvent),
 }

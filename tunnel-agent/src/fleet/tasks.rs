@@ -17,7 +17,7 @@ use crate::config::ServerAddr;
 use crate::connect::{Choice, Connector, Held};
 use crate::proxy::Proxies;
 
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
 /// How long a resolver may take.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub(super) fn system_lookup() -> Lookup {
 }
 
 /// Leaves the names of servers behind a proxy to the proxy: where there is one,
-/// names may well mean nothing here. Such a name is one way, without an address.
+/// names may well mean nothing here. Such a name is one endpoint, without an address.
 pub(super) fn past_proxies(lookup: Lookup, proxies: Proxies) -> Lookup {
     Arc::new(move |host, port| match proxies.to(&host, port) {
         Some(_) => Box::pin(async move { Ok(vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]) }),
@@ -73,9 +73,9 @@ impl Tasks {
         });
     }
 
-    /// Dials a way.
-    pub(super) fn dial(&self, way: Way, purpose: Purpose) {
-        let mut attempt = Attempt { way, purpose, reports: self.reports.clone(), reported: false };
+    /// Dials an endpoint.
+    pub(super) fn dial(&self, endpoint: Endpoint, purpose: Purpose) {
+        let mut attempt = Attempt { endpoint, purpose, reports: self.reports.clone(), reported: false };
         let (connector, servers, drain) =
             (Arc::clone(&self.connector), self.servers.clone(), self.drain.clone());
         self.drain.spawn("attempt", async move {
@@ -91,19 +91,22 @@ impl Tasks {
             let result = tokio::select! {
                 biased;
                 () = drain.started() => return,
-                result = connector.connect(&attempt.way, choice, &connected) => result,
+                result = connector.connect(&attempt.endpoint, choice, &connected) => result,
             };
             attempt.reported = true;
-            let report =
-                Report::Attempted(attempt.way.clone(), attempt.purpose.clone(), Some(result.map(Box::new)));
+            let report = Report::Attempted(
+                attempt.endpoint.clone(),
+                attempt.purpose.clone(),
+                Some(result.map(Box::new)),
+            );
             let _ = attempt.reports.send(report).await;
         });
     }
 }
 
-/// An attempt under way. Should its task panic, the way is free again.
+/// An attempt under way. Should its task panic, the endpoint is free again.
 struct Attempt {
-    way: Way,
+    endpoint: Endpoint,
     purpose: Purpose,
     reports: mpsc::Sender<Report>,
     reported: bool,
@@ -112,7 +115,8 @@ struct Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.reported {
-            let _ = self.reports.try_send(Report::Attempted(self.way.clone(), self.purpose.clone(), None));
+            let _ =
+                self.reports.try_send(Report::Attempted(self.endpoint.clone(), self.purpose.clone(), None));
         }
     }
 }

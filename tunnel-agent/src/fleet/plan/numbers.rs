@@ -9,16 +9,16 @@ impl Plan {
     /// as the addresses lead to, whichever is more.
     pub(in crate::fleet) fn numbers(&self) -> (usize, usize) {
         let unresolved = self.entries.iter().filter(|entry| entry.is_unresolved());
-        let expected = self.expected_behind_ways() + unresolved.count();
+        let expected = self.expected_behind_endpoints() + unresolved.count();
         (self.held.len(), expected.max(self.demand.count()))
     }
 
     /// Servers that the known addresses lead to, as far as one knows.
-    fn expected_behind_ways(&self) -> usize {
+    fn expected_behind_endpoints(&self) -> usize {
         let mut servers = BTreeSet::new();
         let mut unknown = 0;
-        for way in self.ways.iter() {
-            match (self.standing(way), self.ways.leads(way)) {
+        for endpoint in self.endpoints.iter() {
+            match (self.standing(endpoint), self.endpoints.leads(endpoint)) {
                 (Standing::Gone | Standing::Doubtful, _) => {}
                 (Standing::Holds | Standing::Alias | Standing::Missing, Some(id)) => {
                     servers.insert(id);

@@ -1,9 +1,9 @@
-//! The search for servers behind a load balancer: when, and on which way.
+//! The search for servers behind a load balancer: when, and on which endpoint.
 
 use tokio::time::Instant;
 
 use super::{MOST_HELD, Plan, Standing};
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
 /// Searches that lead to servers already held slow down when there were this
 /// many in a row per server wanted: behind a load balancer that picks at random
@@ -46,10 +46,11 @@ impl Plan {
         self.search.fruitless = 0;
     }
 
-    /// The way to search on: one that leads to a server, tried longest ago.
-    pub(super) fn searchable(&self) -> Option<Way> {
-        let leads = |way: &&Way| matches!(self.standing(way), Standing::Holds | Standing::Alias);
-        self.ways.by_last_try().find(leads).cloned()
+    /// The endpoint to search on: one that leads to a server, tried longest ago.
+    pub(super) fn searchable(&self) -> Option<Endpoint> {
+        let leads =
+            |endpoint: &&Endpoint| matches!(self.standing(endpoint), Standing::Holds | Standing::Alias);
+        self.endpoints.by_last_try().find(leads).cloned()
     }
 
     /// From when on to search; `None` when all servers are held.
@@ -75,6 +76,6 @@ impl Plan {
     }
 
     fn missing(&self) -> usize {
-        self.ways.iter().filter(|way| self.standing(way) == Standing::Missing).count()
+        self.endpoints.iter().filter(|endpoint| self.standing(endpoint) == Standing::Missing).count()
     }
 }

@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use tunnel::transport::Link;
 
-use super::{AT_ONCE, Action, Demand, Manner, News, Plan, Purpose, Verdict, Way};
+use super::{AT_ONCE, Action, Demand, Endpoint, Manner, News, Plan, Purpose, Verdict};
 use crate::config::{CountSource, ServerAddr};
 use crate::fleet::pace::Pace;
 
@@ -47,7 +47,7 @@ struct Dialled {
 
 #[derive(Debug, Clone)]
 enum Pending {
-    Dial(Way, Purpose),
+    Dial(Endpoint, Purpose),
     Lookup(ServerAddr),
 }
 
@@ -137,9 +137,9 @@ impl World {
         for action in self.plan.due(self.now) {
             let (delay, pending) = match action {
                 Action::Resolve(server) => (QUICK, Pending::Lookup(server)),
-                Action::Dial(way, purpose) => {
-                    let answers = !matches!(self.behind.get(&way.addr), Some(Behind::Silent));
-                    (if answers { QUICK } else { NEVER }, Pending::Dial(way, purpose))
+                Action::Dial(endpoint, purpose) => {
+                    let answers = !matches!(self.behind.get(&endpoint.addr), Some(Behind::Silent));
+                    (if answers { QUICK } else { NEVER }, Pending::Dial(endpoint, purpose))
                 }
             };
             self.pending.push((self.now + delay, pending));
@@ -148,8 +148,8 @@ impl World {
         assert!(self.plan.wake().is_none_or(|at| at > self.now), "a plan that wakes has something to do");
         let mut dialling = BTreeSet::new();
         for (_, pending) in &self.pending {
-            if let Pending::Dial(way, _) = pending {
-                assert!(dialling.insert(way.clone()), "two attempts at {way}");
+            if let Pending::Dial(endpoint, _) = pending {
+                assert!(dialling.insert(endpoint.clone()), "two attempts at {endpoint}");
             }
         }
         assert!(dialling.len() <= AT_ONCE);
@@ -166,13 +166,13 @@ impl World {
                     let addrs = self.names.get(&server.host).cloned();
                     self.plan.resolved(&server, addrs.as_deref(), now);
                 }
-                Pending::Dial(way, purpose) => self.dialled(way, purpose),
+                Pending::Dial(endpoint, purpose) => self.dialled(endpoint, purpose),
             }
         }
     }
 
-    fn dialled(&mut self, way: Way, purpose: Purpose) {
-        let found = match self.behind.get(&way.addr) {
+    fn dialled(&mut self, endpoint: Endpoint, purpose: Purpose) {
+        let found = match self.behind.get(&endpoint.addr) {
             Some(Behind::Servers(servers)) => {
                 Some(servers[self.random.random_range(0..servers.len())].to_owned())
             }
@@ -180,15 +180,15 @@ impl World {
         };
         self.dialled.push(Dialled {
             at: self.now,
-            addr: way.addr,
+            addr: endpoint.addr,
             purpose: purpose.clone(),
             found: found.clone(),
         });
-        let Some(id) = found else { return self.plan.failed(&way, &purpose, self.now) };
+        let Some(id) = found else { return self.plan.failed(&endpoint, &purpose, self.now) };
         let known = self.plan.held().any(|held| held == id) && purpose != Purpose::Upgrade(id.clone());
         // Half of the servers notice a duplicate themselves, the others leave it to us.
         if known && self.random.random() {
-            self.plan.duplicate(&way, &purpose, &id, self.now);
+            self.plan.duplicate(&endpoint, &purpose, &id, self.now);
             return;
         }
         let news = News {
@@ -196,7 +196,7 @@ impl World {
             link: if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link },
             server_count: self.count.unwrap_or(0),
         };
-        match self.plan.connected(&way, &purpose, &news, self.now) {
+        match self.plan.connected(&endpoint, &purpose, &news, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),
             Verdict::Keep { serial, replaces } => {
                 assert!(!known, "{id} is held already");
