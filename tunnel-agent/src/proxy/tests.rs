@@ -200,7 +200,7 @@ async fn a_proxy_that_hangs_or_leaves_or_is_not_there() {
     // The one that timed out stands in the queue before it.
     let (first, second) = (async { drop(listener.accept().await.unwrap()) }, leave);
     let ((), (), result) = tokio::join!(first, second, proxy.connect("server.example", 8091, soon()));
-    assert!(matches!(result, Err(ProxyError::Lost { .. })), "{result:?}");
+    assert!(matches!(result, Err(ProxyError::Failed { .. })), "{result:?}");
 
     drop(listener);
     let error = proxy.connect("server.example", 8091, soon()).await.unwrap_err();

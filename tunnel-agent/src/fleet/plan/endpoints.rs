@@ -1,6 +1,6 @@
-//! What is known of each endpoint, and what follows from it.
+//! The state of each endpoint, and its status in the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use tokio::time::Instant;
@@ -8,38 +8,39 @@ use tokio::time::Instant;
 use crate::endpoint::Endpoint;
 use crate::fleet::entries::{Entries, Entry};
 
-/// Endpoints at once, whatever names resolve to.
+/// Most endpoints, whatever names resolve to: each idle one costs a dial now and then.
 const MOST_ENDPOINTS: usize = 256;
 
-/// What is to be expected of an endpoint.
+/// What the plan expects of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Status {
     /// It last led to a server to which another endpoint holds a tunnel.
     Alias,
-    /// It never led anywhere, and belongs to the other address family of a name whose
-    /// first family works: most likely another address of the same servers.
+    /// It never led to a server, and belongs to the other address family of a name whose first
+    /// family does: most likely another address of the same servers.
     Doubtful,
-    /// No entry has it any more; a tunnel on it goes on.
+    /// No entry lists it any more; its tunnels go on.
     Gone,
     /// It holds a tunnel.
     Holds,
-    /// It should hold one.
+    /// It should hold a tunnel.
     Missing,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Whether an entry lists it.
     listed: bool,
     in_flight: bool,
-    /// A load balancer leads to several servers.
+    /// Number of tunnels; a load balancer leads to several servers.
     tunnels: usize,
-    /// The server to which it led the last time.
+    /// The server to which it led last.
     leads: Option<String>,
-    /// When it is dialled for need.
+    /// The time of the next dial for need.
     next: Instant,
     tried: Option<Instant>,
     failures: u32,
-    /// Looks in a row that found nothing new.
+    /// Attempts in a row that changed nothing.
     looks: u32,
 }
 
@@ -51,8 +52,8 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Takes over what the entries have: new endpoints are dialled at once, others
-    /// end with their tunnels.
+    /// Takes over the entries' endpoints: new ones are dialled at once, others end with their
+    /// tunnels.
     pub(super) fn list(&mut self, entries: &Entries, now: Instant) {
         for state in self.endpoints.values_mut() {
             state.listed = false;
@@ -67,7 +68,7 @@ impl Endpoints {
         self.endpoints.retain(|_, state| state.listed || state.in_flight || state.tunnels > 0);
     }
 
-    /// Begins an attempt, unless there is one.
+    /// Begins an attempt. False if there is one already.
     pub(super) fn begin(&mut self, endpoint: &Endpoint, now: Instant) -> bool {
         let Some(state) = self.endpoints.get_mut(endpoint).filter(|state| !state.in_flight) else {
             return false;
@@ -86,12 +87,12 @@ impl Endpoints {
         }
     }
 
-    /// Attempts under way.
+    /// Number of attempts in flight.
     pub(super) const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// It holds one tunnel more, to this server.
+    /// An endpoint holds one more tunnel.
     pub(super) fn gained(&mut self, endpoint: &Endpoint, server_id: &str) {
         if let Some(state) = self.endpoints.get_mut(endpoint) {
             state.tunnels += 1;
@@ -100,15 +101,15 @@ impl Endpoints {
         }
     }
 
-    /// It holds one tunnel less.
+    /// An endpoint holds one tunnel less.
     pub(super) fn lost(&mut self, endpoint: &Endpoint) {
         if let Some(state) = self.endpoints.get_mut(endpoint) {
             state.tunnels = state.tunnels.saturating_sub(1);
         }
     }
 
-    /// Nobody holds a tunnel to this server any more, the last one of which was
-    /// on `last`: all endpoints to it are needed.
+    /// A server has no tunnel any more, the last one of which was on `last`: all endpoints to it
+    /// are needed.
     pub(super) fn unheld(
         &mut self,
         server_id: &str,
@@ -125,7 +126,7 @@ impl Endpoints {
         }
     }
 
-    /// It led to a server to which there is a tunnel.
+    /// An attempt led to a server to which there is a tunnel.
     pub(super) fn looked(&mut self, endpoint: &Endpoint, server_id: &str, next: impl FnOnce(u32) -> Instant) {
         let Some(state) = self.endpoints.get_mut(endpoint) else { return };
         state.leads = Some(server_id.to_owned());
@@ -133,31 +134,30 @@ impl Endpoints {
         self.unchanged(endpoint, next);
     }
 
-    /// It led nowhere, and should have.
+    /// An attempt at a missing endpoint failed.
     pub(super) fn failed(&mut self, endpoint: &Endpoint, next: impl FnOnce(u32) -> Instant) {
         let Some(state) = self.endpoints.get_mut(endpoint) else { return };
         state.failures = state.failures.saturating_add(1);
         state.next = next(state.failures);
     }
 
-    /// It led nowhere, as was to be expected.
+    /// An attempt changed nothing, as expected.
     pub(super) fn unchanged(&mut self, endpoint: &Endpoint, next: impl FnOnce(u32) -> Instant) {
         let Some(state) = self.endpoints.get_mut(endpoint) else { return };
         state.next = next(state.looks);
         state.looks = state.looks.saturating_add(1);
     }
 
-    /// The server to which it led the last time.
+    /// The server to which an endpoint led last.
     pub(super) fn leads(&self, endpoint: &Endpoint) -> Option<&str> {
         self.endpoints.get(endpoint)?.leads.as_deref()
     }
 
-    /// All of them.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.keys()
     }
 
-    /// Those without an attempt under way, and when they are dialled for need.
+    /// Endpoints without an attempt in flight, with the times of their next dial for need.
     pub(super) fn idle(&self) -> impl Iterator<Item = (&Endpoint, Instant)> {
         self.endpoints
             .iter()
@@ -165,37 +165,51 @@ impl Endpoints {
             .map(|(endpoint, state)| (endpoint, state.next))
     }
 
-    /// Whether it may be dialled for another reason than need.
+    /// Whether an endpoint may be dialled for another reason than need.
     pub(super) fn is_idle(&self, endpoint: &Endpoint) -> bool {
         self.endpoints.get(endpoint).is_some_and(|state| state.listed && !state.in_flight)
     }
 
-    /// Those that may be dialled, tried longest ago first.
+    /// Endpoints without an attempt in flight, the one tried longest ago first.
     pub(super) fn by_last_try(&self) -> impl Iterator<Item = &Endpoint> {
         let mut endpoints: Vec<_> = self.endpoints.iter().filter(|(_, state)| !state.in_flight).collect();
         endpoints.sort_by_key(|(_, state)| state.tried);
         endpoints.into_iter().map(|(endpoint, _)| endpoint)
     }
 
-    /// See [`Standing`].
-    pub(super) fn standing(
+    pub(super) fn status(
         &self,
         endpoint: &Endpoint,
         entries: &Entries,
         held: impl Fn(&str) -> bool,
-    ) -> Standing {
+    ) -> Status {
         let Some(state) = self.endpoints.get(endpoint).filter(|state| state.listed) else {
-            return Standing::Gone;
+            return Status::Gone;
         };
         if state.tunnels > 0 {
-            return Standing::Holds;
+            return Status::Holds;
         }
         match &state.leads {
-            Some(id) if held(id) => Standing::Alias,
-            Some(_) => Standing::Missing,
-            None if self.is_doubtful(endpoint, entries) => Standing::Doubtful,
-            None => Standing::Missing,
+            Some(id) if held(id) => Status::Alias,
+            Some(_) => Status::Missing,
+            None if self.is_doubtful(endpoint, entries) => Status::Doubtful,
+            None => Status::Missing,
         }
+    }
+
+    /// Number of servers that the entries should lead to. An endpoint or a name that never led to
+    /// a server counts as one.
+    pub(super) fn expected(&self, entries: &Entries, held: impl Fn(&str) -> bool) -> usize {
+        let mut unknown = entries.iter().filter(|entry| entry.is_unresolved()).count();
+        let mut servers = BTreeSet::new();
+        for (endpoint, state) in &self.endpoints {
+            match (self.status(endpoint, entries, &held), &state.leads) {
+                (Status::Gone | Status::Doubtful, _) => {}
+                (Status::Holds | Status::Alias | Status::Missing, Some(id)) => drop(servers.insert(id)),
+                (Status::Holds | Status::Alias | Status::Missing, None) => unknown += 1,
+            }
+        }
+        servers.len() + unknown
     }
 
     fn is_doubtful(&self, endpoint: &Endpoint, entries: &Entries) -> bool {

@@ -13,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use tunnel::transport::Link;
 
-use super::{AT_ONCE, Action, Demand, Endpoint, Manner, News, Plan, Purpose, Verdict};
+use super::{AT_ONCE, Action, Attempt, Demand, Manner, Plan, Purpose, Verdict, Welcome};
 use crate::config::{CountSource, ServerAddr};
 use crate::fleet::pace::Pace;
 
@@ -47,7 +47,7 @@ struct Dialled {
 
 #[derive(Debug, Clone)]
 enum Pending {
-    Dial(Endpoint, Purpose),
+    Dial(Attempt),
     Lookup(ServerAddr),
 }
 
@@ -137,9 +137,9 @@ impl World {
         for action in self.plan.due(self.now) {
             let (delay, pending) = match action {
                 Action::Resolve(server) => (QUICK, Pending::Lookup(server)),
-                Action::Dial(endpoint, purpose) => {
-                    let answers = !matches!(self.behind.get(&endpoint.addr), Some(Behind::Silent));
-                    (if answers { QUICK } else { NEVER }, Pending::Dial(endpoint, purpose))
+                Action::Dial(attempt) => {
+                    let answers = !matches!(self.behind.get(&attempt.endpoint.addr), Some(Behind::Silent));
+                    (if answers { QUICK } else { NEVER }, Pending::Dial(attempt))
                 }
             };
             self.pending.push((self.now + delay, pending));
@@ -148,7 +148,7 @@ impl World {
         assert!(self.plan.wake().is_none_or(|at| at > self.now), "a plan that wakes has something to do");
         let mut dialling = BTreeSet::new();
         for (_, pending) in &self.pending {
-            if let Pending::Dial(endpoint, _) = pending {
+            if let Pending::Dial(Attempt { endpoint, .. }) = pending {
                 assert!(dialling.insert(endpoint.clone()), "two attempts at {endpoint}");
             }
         }
@@ -166,12 +166,13 @@ impl World {
                     let addrs = self.names.get(&server.host).cloned();
                     self.plan.resolved(&server, addrs.as_deref(), now);
                 }
-                Pending::Dial(endpoint, purpose) => self.dialled(endpoint, purpose),
+                Pending::Dial(attempt) => self.dialled(&attempt),
             }
         }
     }
 
-    fn dialled(&mut self, endpoint: Endpoint, purpose: Purpose) {
+    fn dialled(&mut self, attempt: &Attempt) {
+        let Attempt { purpose, endpoint } = attempt;
         let found = match self.behind.get(&endpoint.addr) {
             Some(Behind::Servers(servers)) => {
                 Some(servers[self.random.random_range(0..servers.len())].to_owned())
@@ -184,25 +185,23 @@ impl World {
             purpose: purpose.clone(),
             found: found.clone(),
         });
-        let Some(id) = found else { return self.plan.failed(&endpoint, &purpose, self.now) };
-        let known = self.plan.held().any(|held| held == id) && purpose != Purpose::Upgrade(id.clone());
+        let Some(id) = found else { return self.plan.failed(attempt, self.now) };
+        let known = self.plan.held().any(|held| held == id) && *purpose != Purpose::Upgrade(id.clone());
         // Half of the servers notice a duplicate themselves, the others leave it to us.
         if known && self.random.random() {
-            self.plan.duplicate(&endpoint, &purpose, &id, self.now);
+            self.plan.duplicate(attempt, &id, self.now);
             return;
         }
-        let news = News {
-            server_id: id.clone(),
-            link: if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link },
-            server_count: self.count.unwrap_or(0),
-        };
-        match self.plan.connected(&endpoint, &purpose, &news, self.now) {
+        let welcome =
+            Welcome { server_id: id.clone(), server_count: self.count.unwrap_or(0), ..Welcome::default() };
+        let link = if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link };
+        match self.plan.connected(attempt, &welcome, link, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),
             Verdict::Keep { serial, replaces } => {
                 assert!(!known, "{id} is held already");
                 let suspects = self.suspects.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial);
                 let mut old: Vec<u64> = suspects.collect();
-                if purpose == Purpose::Upgrade(id.clone()) {
+                if *purpose == Purpose::Upgrade(id.clone()) {
                     old.extend(self.tunnels.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial));
                 }
                 assert_eq!(old, replaces.into_iter().collect::<Vec<_>>());

@@ -429,7 +429,7 @@ fn a_plan_that_was_stopped_begins_nothing_and_still_counts() {
     let mut world = World::new(&["10.0.0.1", "servers"], 24);
     world.put(1, one("a"));
     world.pass(s(1));
-    world.plan.stop();
+    world.plan.stopped = true;
     world.lose("a");
     assert_eq!(world.count_dials(s(3600)), 0);
     assert_eq!((world.plan.wake(), world.numbers()), (None, (0, 2)));
