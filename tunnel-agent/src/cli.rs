@@ -20,74 +20,74 @@ use crate::config::CountSource;
 pub struct Cli {
     /// File with the CA certificates of tunnel servers.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub ca_cert: PathBuf,
+    pub(crate) ca_cert: PathBuf,
 
     /// File with this agent's client certificate.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub agent_cert: PathBuf,
+    pub(crate) agent_cert: PathBuf,
 
     /// File with the private key of --agent-cert.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub agent_key: PathBuf,
+    pub(crate) agent_key: PathBuf,
 
     /// File with a service account token that authenticates this agent to servers,
     /// read again for every tunnel.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub service_account_token_path: PathBuf,
+    pub(crate) service_account_token_path: PathBuf,
 
     /// Tunnel servers: host names or addresses, separated by commas, each with an
     /// optional :port. The agent keeps a tunnel to every address of every name.
     #[arg(long, value_name = "HOSTS", default_value = "127.0.0.1")]
-    pub proxy_server_host: String,
+    pub(crate) proxy_server_host: String,
 
     /// TCP and UDP port of tunnel servers.
     #[arg(long, value_name = "PORT", default_value_t = 8091)]
-    pub proxy_server_port: u16,
+    pub(crate) proxy_server_port: u16,
 
     /// Link to the servers.
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
-    pub transport: Transport,
+    pub(crate) transport: Transport,
 
     /// Bytes that all stalled connections together may hold; beyond it the longest
     /// stalled are closed. 0 is no limit.
     #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
-    pub max_stalled_memory: u64,
+    pub(crate) max_stalled_memory: u64,
 
     /// ALPN names to offer in front of our own, for load balancers that route by them.
     #[arg(long, value_name = "LIST", default_value = "[]")]
-    pub alpn_proto: Vec<List>,
+    pub(crate) alpn_proto: Vec<List>,
 
     /// Id of this agent; a random one if empty.
     #[arg(long, value_name = "ID", env = "PROXY_AGENT_ID", default_value = "")]
-    pub agent_id: String,
+    pub(crate) agent_id: String,
 
     /// Targets that this agent serves, as a URL query: host=, ipv4=, ipv6=, cidr=
     /// (each repeatable) and default-route=true.
     #[arg(long, value_name = "QUERY", default_value = "")]
-    pub agent_identifiers: String,
+    pub(crate) agent_identifiers: String,
 
     /// Address of the health listener; all addresses if empty.
     #[arg(long, value_name = "ADDRESS", default_value = "")]
-    pub health_server_host: String,
+    pub(crate) health_server_host: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8093)]
-    pub health_server_port: u16,
+    pub(crate) health_server_port: u16,
 
     /// Address of the admin listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub admin_bind_address: String,
+    pub(crate) admin_bind_address: String,
 
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
-    pub admin_server_port: u16,
+    pub(crate) admin_server_port: u16,
 
     /// Time limit of connections after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
-    pub graceful_shutdown_timeout: Duration,
+    pub(crate) graceful_shutdown_timeout: Duration,
 
     #[command(flatten)]
-    pub shared: SharedArgs,
+    pub(crate) shared: SharedArgs,
 
     /// No effect: buffers are bounded in bytes, not packets.
     #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "150", hide_short_help = true)]
@@ -99,10 +99,10 @@ pub struct Cli {
     warn_on_channel_limit: bool,
 
     #[command(flatten)]
-    pub sync: SyncArgs,
+    pub(crate) sync: SyncArgs,
 
     #[command(flatten)]
-    pub count: CountArgs,
+    pub(crate) count: CountArgs,
 
     #[command(flatten)]
     pub log: LogArgs,
@@ -111,15 +111,15 @@ pub struct Cli {
 /// Flags for finding servers and keeping tunnels to them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Keeping tunnels")]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// Time between searches for missing servers, and the first bound of the random
     /// back-off before a server is dialled again.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
-    pub sync_interval: Duration,
+    pub(crate) sync_interval: Duration,
 
     /// Largest bound of the back-off, which grows with every failure.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "10s")]
-    pub sync_interval_cap: Duration,
+    pub(crate) sync_interval_cap: Duration,
 
     /// No effect: the end of a tunnel is noticed at once.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
@@ -128,7 +128,7 @@ pub struct SyncArgs {
     /// Search for servers also while no server is missing.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub sync_forever: bool,
+    pub(crate) sync_forever: bool,
 
     /// No effect: a silent server is noticed within 15 seconds, Konnectivity's within
     /// a minute.
@@ -139,29 +139,29 @@ pub struct SyncArgs {
 /// Flags for counting servers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Counting servers")]
-pub struct CountArgs {
+pub(crate) struct CountArgs {
     /// Count servers also by their Leases.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub count_server_leases: bool,
+    pub(crate) count_server_leases: bool,
 
     /// Namespace of the Leases.
     #[arg(long, value_name = "NAME", default_value = "kube-system")]
-    pub lease_namespace: String,
+    pub(crate) lease_namespace: String,
 
     /// Label selector of the servers' Leases. Also --lease-label.
     #[arg(long, value_name = "SELECTOR", value_parser = tunnel_program::args::selector, alias = "lease-label",
           default_value = "k8s-app=konnectivity-server")]
-    pub lease_label_selector: String,
+    pub(crate) lease_label_selector: String,
 
     /// Count that holds: `default`, the Leases' if they are counted, otherwise the
     /// servers' own; `max`, the larger one.
     #[arg(long, value_name = "SOURCE", default_value = "default")]
-    pub server_count_source: CountSource,
+    pub(crate) server_count_source: CountSource,
 
     /// Kubeconfig for counting Leases; the pod's service account if empty.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
 
     /// No effect: requests are JSON.
     #[arg(

@@ -1,5 +1,4 @@
-//! The plan in small worlds of servers, load balancers and names, in which
-//! time is a number.
+//! The plan in simulated worlds of servers, load balancers and names.
 
 mod properties;
 mod rules;
@@ -20,11 +19,11 @@ use crate::fleet::pace::Pace;
 const INTERVAL: Duration = Duration::from_secs(1);
 const CAP: Duration = Duration::from_secs(10);
 
-/// How long an attempt takes where somebody answers, and where nobody does.
+/// Durations of an attempt with an answer and without.
 const QUICK: Duration = Duration::from_millis(20);
 const NEVER: Duration = Duration::from_secs(10);
 
-/// What an address leads to.
+/// The peer behind an address.
 #[derive(Debug, Clone)]
 enum Behind {
     /// A load balancer that picks at random; with one server, that server.
@@ -41,7 +40,7 @@ struct Dialled {
     at: Instant,
     addr: SocketAddr,
     purpose: Purpose,
-    /// What it found: a server, or nobody.
+    /// The server it found.
     found: Option<String>,
 }
 
@@ -57,14 +56,14 @@ struct World {
     now: Instant,
     random: StdRng,
     behind: BTreeMap<SocketAddr, Behind>,
-    /// What names resolve to; those absent do not.
+    /// The addresses of names; others do not resolve.
     names: BTreeMap<String, Vec<SocketAddr>>,
-    /// What every server says of the number of servers.
+    /// The count that every server tells.
     count: Option<u32>,
     link: Link,
     pending: Vec<(Instant, Pending)>,
     tunnels: BTreeMap<u64, String>,
-    /// Tunnels to servers that are silent.
+    /// Tunnels to silent servers.
     suspects: BTreeMap<u64, String>,
     dialled: Vec<Dialled>,
     lookups: usize,
@@ -82,7 +81,7 @@ fn one(server: &'static str) -> Behind {
     Behind::Servers(vec![server])
 }
 
-/// How most agents behave.
+/// The settings of most agents.
 fn manner() -> Manner {
     Manner { pace: Pace::new(INTERVAL, CAP), forever: false, upgrades: false }
 }
@@ -113,7 +112,7 @@ impl World {
         }
     }
 
-    /// What is behind address 10.0.0.n.
+    /// Sets the peer behind 10.0.0.n.
     fn put(&mut self, n: u8, behind: Behind) {
         self.behind.insert(addr(n), behind);
     }
@@ -187,7 +186,7 @@ impl World {
         });
         let Some(id) = found else { return self.plan.failed(attempt, self.now) };
         let known = self.plan.held().any(|held| held == id) && *purpose != Purpose::Upgrade(id.clone());
-        // Half of the servers notice a duplicate themselves, the others leave it to us.
+        // Half of the servers notice a duplicate; the plan notices the others.
         if known && self.random.random() {
             self.plan.duplicate(attempt, &id, self.now);
             return;
@@ -210,7 +209,7 @@ impl World {
         }
     }
 
-    /// A server dies: its tunnels end. What is behind the addresses stays.
+    /// A server dies: its tunnels end. The peers behind addresses stay.
     fn lose(&mut self, id: &str) {
         let (lost, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
         self.tunnels = left;
@@ -221,7 +220,7 @@ impl World {
         }
     }
 
-    /// Nothing is heard of a server any more. What is behind the addresses stays.
+    /// A server falls silent. The peers behind addresses stay.
     fn silence(&mut self, id: &str) {
         let (silent, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
         self.tunnels = left;
@@ -232,7 +231,7 @@ impl World {
         self.suspects.extend(silent);
     }
 
-    /// Those of which nothing was heard are heard of again.
+    /// All silent servers are heard of again.
     fn hear(&mut self) {
         for (serial, id) in std::mem::take(&mut self.suspects) {
             assert!(self.plan.back(&id, serial, self.now));
@@ -240,14 +239,14 @@ impl World {
         }
     }
 
-    /// Those of which nothing was heard are given up.
+    /// All silent servers are given up.
     fn give_up(&mut self) {
         for (serial, id) in std::mem::take(&mut self.suspects) {
             assert!(self.plan.ended(&id, serial, self.now));
         }
     }
 
-    /// A server says that it drains.
+    /// A server announces its drain.
     fn drain(&mut self, id: &str) {
         for (serial, of) in &self.tunnels {
             if of == id {
@@ -268,7 +267,7 @@ impl World {
         self.plan.numbers()
     }
 
-    /// Dials from now on.
+    /// Number of dials in the next `time`.
     fn count_dials(&mut self, time: Duration) -> usize {
         self.dialled.clear();
         self.pass(time);
