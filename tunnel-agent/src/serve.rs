@@ -18,8 +18,8 @@ use tunnel_proto::target::Target;
 use crate::dial::connect;
 use crate::metrics::{GaugeGuard, Metrics};
 
-/// Time limit of a target's answer, below the server's own limit. It is Konnectivity's:
-/// shorter, and slow targets fail that work there; longer, and dead targets hold dials.
+/// Longest time for a target to accept, whatever the server allows. It is Konnectivity's: shorter,
+/// and slow targets fail that work there; longer, and dead targets hold dials.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Time for the server to acknowledge the last bytes of a connection in a drain. Shorter,
@@ -39,7 +39,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Everything before the relay. `None` is a dial that is over: refused, cancelled, or
+    /// Serves a dial up to the relay. `None` is a dial that is over: refused, cancelled, or
     /// answered in place of a target.
     pub(crate) async fn connect(self: Arc<Self>, asked: IncomingDial) -> Option<Box<Connected>> {
         let metrics = &self.metrics;

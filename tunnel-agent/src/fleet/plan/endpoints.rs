@@ -11,7 +11,7 @@ use crate::fleet::entries::{Entries, Entry};
 /// Most endpoints, whatever names resolve to: each idle one costs a dial now and then.
 const MOST_ENDPOINTS: usize = 256;
 
-/// What the plan expects of an endpoint.
+/// The plan's expectation of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     /// It last led to a server to which another endpoint holds a tunnel.
