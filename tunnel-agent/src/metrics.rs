@@ -81,7 +81,7 @@ impl Metrics {
     }
 
     /// A tunnel is over; `broken` if it was lost, or ended by the server.
-    pub(crate) fn tunnel_ended(&self, link: Link, broken: bool) {
+    pub fn tunnel_ended(&self, link: Link, broken: bool) {
         self.ours.tunnels_closed.with_label_values(&[link.label()]).inc();
         if broken {
             // The receiver notices the end of a tunnel, also after a failed send.
@@ -108,7 +108,7 @@ impl Metrics {
     }
 
     /// A dial failed.
-    pub(crate) fn dial_failed(&self, why: RefusalKind) {
+    pub fn dial_failed(&self, why: RefusalKind) {
         self.dial_ended(why.label());
         // No series before the first failure, as in Konnectivity.
         let reason = if why == RefusalKind::Timeout { "timeout" } else { "unknown" };
@@ -127,7 +127,7 @@ impl Metrics {
     }
 
     /// Counters of packets on konnectivity links.
-    pub(crate) fn packets(&self) -> Counters {
+    pub fn packets(&self) -> Counters {
         self.theirs.packets.clone()
     }
 
