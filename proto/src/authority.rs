@@ -170,7 +170,7 @@ impl Rewriter {
         })
     }
 
-    /// How many of the client's next bytes may be given to the server without
+    /// Number of the client's next bytes that may be given to the server without
     /// `push`, behind everything that `push` has appended: the rest of a frame
     /// that passes unread. With 0, the next bytes have to go through `push`.
     pub const fn passthrough(&self) -> usize {

@@ -37,7 +37,7 @@ pub(crate) struct Field<'a> {
     pub(crate) sensitive: bool,
 }
 
-/// How the reader indexes a literal field (RFC 7541 section 6.2).
+/// The indexing of a literal field by its reader (RFC 7541 section 6.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Indexing {
     Incremental,

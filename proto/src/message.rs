@@ -113,7 +113,7 @@ pub fn decode_control(message: Bytes) -> Result<Option<Control>, MessageError> {
 pub struct Dial {
     /// The target to connect to.
     pub target: Target,
-    /// How long the agent may take.
+    /// The agent's time limit for the dial.
     pub timeout: Duration,
     /// The server's number for the connection, for both logs.
     pub connection_id: u64,

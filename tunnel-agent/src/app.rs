@@ -1,4 +1,4 @@
-//! The agent as a whole: bind everything, then run, then drain.
+//! The agent as a whole: bind the listeners, run, drain.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,11 +18,7 @@ use crate::metrics::Metrics;
 
 pub use crate::fleet::Lookup;
 
-/// How long tunnels may take to close once nothing is left on them.
-const TUNNELS_CLOSE: std::time::Duration = std::time::Duration::from_secs(2);
-
 /// An agent whose listeners are bound.
-#[derive(Debug)]
 pub struct App {
     config: Arc<Config>,
     registry: Registry,
@@ -34,10 +30,10 @@ pub struct App {
 }
 
 impl App {
-    /// Binds all listeners; needs a runtime.
+    /// Binds the listeners; needs a runtime.
     ///
     /// # Errors
-    /// When an address is not available.
+    /// When an address cannot be bound, with the listener and its port.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry)?;
@@ -56,54 +52,53 @@ impl App {
         })
     }
 
-    /// Counts servers also by Leases: how many are valid, or `None` while that
-    /// is not known.
+    /// Sets the number of valid Leases of servers, `None` while it is unknown, in place of
+    /// asking the Kubernetes API.
     #[must_use]
     pub fn counting_leases(mut self, count: watch::Receiver<Option<u32>>) -> Self {
         self.sources.leases = Some(count);
         self
     }
 
-    /// Resolves the servers' names in another way than the system does.
+    /// Resolves the servers' names with `lookup`, in place of the system's resolver.
     #[must_use]
     pub fn resolving_with(mut self, lookup: Lookup) -> Self {
         self.sources.lookup = Some(lookup);
         self
     }
 
-    /// Where the metrics are.
+    /// The registry of the agent's metrics.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// The drain that ends this agent.
+    /// The drain that ends the agent.
     pub fn drain(&self) -> &Drain {
         &self.drain
     }
 
-    /// Where the health listener is.
+    /// The address of the health listener.
     ///
     /// # Errors
-    /// When the socket does not say.
+    /// As [`TcpListener::local_addr`].
     pub fn health_addr(&self) -> std::io::Result<SocketAddr> {
         self.health.local_addr()
     }
 
-    /// Runs until a signal, then drains.
+    /// [`App::run`] until SIGTERM or SIGINT.
     ///
     /// # Errors
-    /// When signals cannot be received.
+    /// As [`App::run`], and when signals cannot be received.
     pub async fn run_until_signal(self) -> anyhow::Result<()> {
         let drain = self.drain.clone();
         self.run(async move { process::wait_for_signal(&drain).await }).await
     }
 
-    /// Runs until `stop`, then drains: asks the servers for no more work, lets
-    /// connections end, closes the tunnels.
+    /// Runs until `stop`, then drains: asks the servers for no more work, lets connections
+    /// end within the grace period, and closes the tunnels.
     ///
     /// # Errors
-    /// When `stop` fails, or Leases are to be counted and there are no
-    /// credentials for the Kubernetes API.
+    /// When `stop` fails, or Leases are counted without credentials for the Kubernetes API.
     pub async fn run(mut self, stop: impl Future<Output = std::io::Result<()>>) -> anyhow::Result<()> {
         info!(
             agent_id = self.config.agent_id,
@@ -130,25 +125,20 @@ impl App {
             });
         }
         let stopped = stop.await.context("signals");
-        let drained = self.drain.run(self.config.grace).await;
-        // Without connections the tunnels close by themselves, after the last
-        // bytes and after dials that were still on their way.
-        if drained.cut == 0 {
-            let _ = tokio::time::timeout(TUNNELS_CLOSE, fleet.all_ended()).await;
-        }
-        info!(cut = drained.cut, "drained");
+        let cut = fleet.drain(&self.drain, self.config.grace).await;
+        info!(cut, "drained");
         self.drain.finish().await;
         stopped
     }
 }
 
 fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
-    let (servers, drain) = (fleet.servers(), drain.clone());
+    let (servers, drain) = (fleet.servers.clone(), drain.clone());
     Arc::new(move || {
         let servers = servers.borrow();
         let failure = if drain.has_started() {
             Some("draining".to_owned())
-        } else if servers.connected == 0 {
+        } else if servers.connected.is_empty() {
             Some("no servers connected".to_owned())
         } else {
             None

@@ -1,4 +1,4 @@
-//! Flags. Names and defaults are Konnectivity's where they mean the same.
+//! The flags. A flag of Konnectivity keeps its name and default.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,82 +18,78 @@ use crate::config::CountSource;
     args_override_self = true
 )]
 pub struct Cli {
-    /// CA certificates that tunnel servers are checked against.
+    /// File with the CA certificates of tunnel servers.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub ca_cert: PathBuf,
+    pub(crate) ca_cert: PathBuf,
 
-    /// Client certificate of this agent, for servers that ask for one.
+    /// File with this agent's client certificate.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub agent_cert: PathBuf,
+    pub(crate) agent_cert: PathBuf,
 
-    /// Private key of --agent-cert.
+    /// File with the private key of --agent-cert.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub agent_key: PathBuf,
+    pub(crate) agent_key: PathBuf,
 
-    /// File with the token that proves to servers who this agent is. It is read
-    /// anew for every tunnel.
+    /// File with a service account token that authenticates this agent to servers,
+    /// read again for every tunnel.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub service_account_token_path: PathBuf,
+    pub(crate) service_account_token_path: PathBuf,
 
-    /// Tunnel servers: host names or addresses, separated by commas, each
-    /// with an optional :port. The agent keeps a tunnel to every one of them,
-    /// and to every address of a name.
+    /// Tunnel servers: host names or addresses, separated by commas, each with an
+    /// optional :port. The agent keeps a tunnel to every address of every name.
     #[arg(long, value_name = "HOSTS", default_value = "127.0.0.1")]
-    pub proxy_server_host: String,
+    pub(crate) proxy_server_host: String,
 
-    /// Port of tunnel servers, TCP and UDP alike.
+    /// TCP and UDP port of tunnel servers.
     #[arg(long, value_name = "PORT", default_value_t = 8091)]
-    pub proxy_server_port: u16,
+    pub(crate) proxy_server_port: u16,
 
-    /// Link to the servers. `auto` races QUIC and HTTP/2, QUIC a little ahead.
+    /// Link to the servers.
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
-    pub transport: Transport,
+    pub(crate) transport: Transport,
 
-    /// Bytes that may wait in this process for receivers which take nothing; beyond
-    /// that those connections are closed that have stood still for the longest. 0 is
-    /// no limit.
+    /// Bytes that all stalled connections together may hold; beyond it the longest
+    /// stalled are closed. 0 is no limit.
     #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
-    pub max_stalled_memory: u64,
+    pub(crate) max_stalled_memory: u64,
 
-    /// More names to offer in TLS (ALPN) in front of our own, for load balancers
-    /// that tell connections apart by them.
+    /// ALPN names to offer in front of our own, for load balancers that route by them.
     #[arg(long, value_name = "LIST", default_value = "[]")]
-    pub alpn_proto: Vec<List>,
+    pub(crate) alpn_proto: Vec<List>,
 
-    /// Name of this agent; a random one if empty.
+    /// Id of this agent; a random one if empty.
     #[arg(long, value_name = "ID", env = "PROXY_AGENT_ID", default_value = "")]
-    pub agent_id: String,
+    pub(crate) agent_id: String,
 
-    /// What this agent serves, as a URL query: host=, ipv4=, ipv6=, cidr=
+    /// Targets that this agent serves, as a URL query: host=, ipv4=, ipv6=, cidr=
     /// (each repeatable) and default-route=true.
     #[arg(long, value_name = "QUERY", default_value = "")]
-    pub agent_identifiers: String,
+    pub(crate) agent_identifiers: String,
 
     /// Address of the health listener; all addresses if empty.
     #[arg(long, value_name = "ADDRESS", default_value = "")]
-    pub health_server_host: String,
+    pub(crate) health_server_host: String,
 
     /// Port of the health listener (/healthz /livez /readyz /metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8093)]
-    pub health_server_port: u16,
+    pub(crate) health_server_port: u16,
 
     /// Address of the admin listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub admin_bind_address: String,
+    pub(crate) admin_bind_address: String,
 
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
-    pub admin_server_port: u16,
+    pub(crate) admin_server_port: u16,
 
-    /// How long connections may go on after SIGTERM.
+    /// Time limit of connections after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
-    pub graceful_shutdown_timeout: Duration,
+    pub(crate) graceful_shutdown_timeout: Duration,
 
-    /// Flags that mean the same in both programs.
     #[command(flatten)]
-    pub shared: SharedArgs,
+    pub(crate) shared: SharedArgs,
 
-    /// No effect: what waits for a slow peer is bounded in bytes, not packets.
+    /// No effect: buffers are bounded in bytes, not packets.
     #[arg(long, value_name = "N", value_parser = at_least_one, default_value = "150", hide_short_help = true)]
     xfr_channel_size: u32,
 
@@ -102,74 +98,70 @@ pub struct Cli {
           default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
     warn_on_channel_limit: bool,
 
-    /// Which tunnels to keep, and when to try again.
     #[command(flatten)]
-    pub sync: SyncArgs,
+    pub(crate) sync: SyncArgs,
 
-    /// How servers are counted.
     #[command(flatten)]
-    pub count: CountArgs,
+    pub(crate) count: CountArgs,
 
-    /// Logging.
     #[command(flatten)]
     pub log: LogArgs,
 }
 
-/// Flags about finding servers and keeping tunnels to them.
+/// Flags for finding servers and keeping tunnels to them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Keeping tunnels")]
-pub struct SyncArgs {
-    /// How often servers that are missing are looked for, and the first bound
-    /// of the random wait before a server is dialled again.
+pub(crate) struct SyncArgs {
+    /// Time between searches for missing servers, and the first bound of the random
+    /// back-off before a server is dialled again.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
-    pub sync_interval: Duration,
+    pub(crate) sync_interval: Duration,
 
-    /// Largest bound of that wait; the bound grows with every failure.
+    /// Largest bound of the back-off, which grows with every failure.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "10s")]
-    pub sync_interval_cap: Duration,
+    pub(crate) sync_interval_cap: Duration,
 
-    /// No effect: tunnels that end are noticed at once.
+    /// No effect: the end of a tunnel is noticed at once.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1s")]
     probe_interval: Duration,
 
-    /// Go on looking for servers when there is a tunnel to as many as there
-    /// should be.
+    /// Search for servers also while no server is missing.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub sync_forever: bool,
+    pub(crate) sync_forever: bool,
 
-    /// No effect: servers that are gone are noticed within 15 seconds,
-    /// Konnectivity's within a minute.
+    /// No effect: a silent server is noticed within 15 seconds, Konnectivity's within
+    /// a minute.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]
     keepalive_time: Duration,
 }
 
-/// Flags about the number of servers.
+/// Flags for counting servers.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Counting servers")]
-pub struct CountArgs {
-    /// Count servers by their Leases, besides by what they say.
+pub(crate) struct CountArgs {
+    /// Count servers also by their Leases.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    pub count_server_leases: bool,
+    pub(crate) count_server_leases: bool,
 
     /// Namespace of the Leases.
     #[arg(long, value_name = "NAME", default_value = "kube-system")]
-    pub lease_namespace: String,
+    pub(crate) lease_namespace: String,
 
-    /// Which Leases are servers', as a label selector. Also --lease-label.
+    /// Label selector of the servers' Leases. Also --lease-label.
     #[arg(long, value_name = "SELECTOR", value_parser = tunnel_program::args::selector, alias = "lease-label",
           default_value = "k8s-app=konnectivity-server")]
-    pub lease_label_selector: String,
+    pub(crate) lease_label_selector: String,
 
-    /// Which count holds: `default`, that of the Leases if they are counted;
-    /// `max`, the larger one.
+    /// Count that holds: `default`, the Leases' if they are counted, otherwise the
+    /// servers' own; `max`, the larger one.
     #[arg(long, value_name = "SOURCE", default_value = "default")]
-    pub server_count_source: CountSource,
+    pub(crate) server_count_source: CountSource,
 
     /// Kubeconfig for counting Leases; the pod's service account if empty.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
-    pub kubeconfig: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
 
     /// No effect: requests are JSON.
     #[arg(

@@ -1,4 +1,4 @@
-//! Flags made into values: after this nothing is a string that should not be.
+//! The configuration, made of the flags. Nothing behind it parses a flag's text.
 
 #[cfg(test)]
 mod manifests;
@@ -19,26 +19,29 @@ use tunnel_program::args::{Bind, List, bind, existing, given};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::cli::{Cli, CountArgs, SyncArgs, Transport};
+use crate::endpoint::host_and_port;
 use crate::proxy::Proxies;
 
-/// Everything an agent needs to know.
+pub use crate::endpoint::ServerAddr;
+
+/// The configuration of an agent.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Servers to keep a tunnel to.
+    /// Servers to keep a tunnel to, each once.
     pub servers: Vec<ServerAddr>,
-    /// How to authenticate to them, and they to us.
+    /// The agent's certificate, if it has one, and the CAs of servers.
     pub tls: Arc<rustls::ClientConfig>,
-    /// More ALPN names, to be offered in front of our own.
+    /// ALPN names to offer in front of our own.
     pub alpn: Vec<String>,
-    /// File with the token that is presented to servers; read for every tunnel.
+    /// File with the token for servers, read again for every tunnel.
     pub token_path: Option<PathBuf>,
-    /// The proxy on the way to servers, if there is one; for TCP only.
+    /// Proxies between the agent and servers, for TCP only.
     pub proxies: Proxies,
-    /// Which links to try.
+    /// Links to try.
     pub transport: Transport,
-    /// This agent's name.
+    /// The agent's id.
     pub agent_id: String,
-    /// What it serves, in the form that goes over the wire.
+    /// The agent's identifiers, in the form of the wire.
     pub identifiers: String,
     /// Health listener.
     pub health: Bind,
@@ -46,30 +49,30 @@ pub struct Config {
     pub admin: Bind,
     /// Whether `/debug/pprof/` answers on the admin listener.
     pub profiling: bool,
-    /// When to look for servers, and when again.
+    /// When servers are dialled.
     pub sync: Sync,
-    /// The largest datagrams that are tried on QUIC.
+    /// Largest datagrams to try on QUIC.
     pub datagrams: Datagrams,
-    /// Bytes that connections which stand still may keep together; 0 is no limit.
+    /// Bytes that all stalled connections together may hold; 0 is no limit.
     pub stalled_memory: u64,
-    /// How long silent servers are waited for; no flag says otherwise.
+    /// Time limits for silent servers. No flag changes them.
     pub patience: Patience,
-    /// The Leases that servers are counted by, if they are.
+    /// The Leases that servers are counted by; none if only servers tell the count.
     pub leases: Option<LeaseCount>,
     /// Which count of servers holds.
     pub count_source: CountSource,
-    /// Limit of a drain.
+    /// Time limit of a drain.
     pub grace: Duration,
 }
 
-/// When to look for servers.
+/// When servers are dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sync {
-    /// How often, and the first bound of the wait after a failure.
+    /// Time between searches, and the first bound of the back-off.
     pub interval: Duration,
-    /// The largest bound of that wait, never less than `interval`.
+    /// Largest bound of the back-off, at least `interval`.
     pub cap: Duration,
-    /// Also when there is a tunnel to as many servers as there should be.
+    /// Search also while there is a tunnel to as many servers as there should be.
     pub forever: bool,
 }
 
@@ -78,16 +81,16 @@ pub struct Sync {
 pub struct LeaseCount {
     /// Their namespace.
     pub namespace: String,
-    /// Their label selector, as Kubernetes reads it.
+    /// Their label selector, in Kubernetes' syntax.
     pub selector: String,
-    /// How to reach the kube-apiserver; the pod's service account if `None`.
+    /// Credentials for the kube-apiserver; the pod's service account if `None`.
     pub kubeconfig: Option<PathBuf>,
 }
 
 /// Which count of servers holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CountSource {
-    /// That of the Leases if they are counted, otherwise what servers say.
+    /// The Leases' if they are counted, otherwise the servers' own.
     #[default]
     Default,
     /// The larger one.
@@ -106,25 +109,6 @@ impl FromStr for CountSource {
     }
 }
 
-/// Where a server is, as the operator wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ServerAddr {
-    /// Name or address; also what the server's certificate must be for.
-    pub host: String,
-    /// TCP and UDP port.
-    pub port: u16,
-}
-
-impl std::fmt::Display for ServerAddr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 impl TryFrom<Cli> for Config {
     type Error = anyhow::Error;
 
@@ -139,7 +123,7 @@ impl TryFrom<Cli> for Config {
             tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert).context("--ca-cert")?)?,
             alpn: alpn(cli.alpn_proto)?,
             token_path,
-            proxies: Proxies::from_env()?,
+            proxies: Proxies::from_variables(|name| std::env::var(name).ok())?,
             transport: cli.transport,
             agent_id: match cli.agent_id {
                 id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
@@ -160,12 +144,10 @@ impl TryFrom<Cli> for Config {
     }
 }
 
-/// The client certificate, which an agent with a token can do without.
+/// The client certificate, which an agent with a token does not need.
 fn identity(cli: &Cli, has_token: bool) -> anyhow::Result<Option<Identity>> {
     match (given(&cli.agent_cert), given(&cli.agent_key)) {
-        (Some(cert), Some(key)) => {
-            Ok(Some(Identity::load(&cert, &key).context("--agent-cert, --agent-key")?))
-        }
+        (Some(cert), Some(key)) => Identity::load(&cert, &key).context("--agent-cert, --agent-key").map(Some),
         (Some(_), None) => bail!("--agent-cert needs --agent-key"),
         (None, Some(_)) => bail!("--agent-key needs --agent-cert"),
         (None, None) if has_token => Ok(None),
@@ -184,7 +166,7 @@ fn check_identifiers(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Extra names for TLS. One has to fit into a byte's worth of length.
+/// Extra ALPN names. TLS has one byte for the length of each (RFC 7301 section 3.1).
 fn alpn(lists: Vec<List>) -> anyhow::Result<Vec<String>> {
     let names = List::flatten(lists);
     if let Some(long) = names.iter().find(|name| name.len() > usize::from(u8::MAX)) {
@@ -214,16 +196,9 @@ fn lease_count(args: CountArgs) -> anyhow::Result<Option<LeaseCount>> {
 fn servers(list: &str, default_port: u16) -> anyhow::Result<Vec<ServerAddr>> {
     let mut servers = Vec::new();
     for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (host, port) = match entry.rsplit_once(':') {
-            _ if entry.ends_with(']') => (entry, default_port),
-            // A bare IPv6 address has more colons and no brackets.
-            Some((host, _)) if host.contains(':') && !host.ends_with(']') => (entry, default_port),
-            Some((host, port)) => {
-                (host, port.parse().with_context(|| format!("--proxy-server-host: port of {entry:?}"))?)
-            }
-            None => (entry, default_port),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (host, port) = host_and_port(entry);
+        let port = port.map_or(Ok(default_port), str::parse);
+        let port = port.with_context(|| format!("--proxy-server-host: port of {entry:?}"))?;
         ensure!(!host.is_empty(), "--proxy-server-host: {entry:?} is no host");
         ensure!(port != 0, "--proxy-server-port must be greater than 0, also within --proxy-server-host");
         let server = ServerAddr { host: host.to_owned(), port };
@@ -231,8 +206,6 @@ fn servers(list: &str, default_port: u16) -> anyhow::Result<Vec<ServerAddr>> {
             servers.push(server);
         }
     }
-    if servers.is_empty() {
-        bail!("--proxy-server-host names no server");
-    }
+    ensure!(!servers.is_empty(), "--proxy-server-host names no server");
     Ok(servers)
 }

@@ -1,4 +1,4 @@
-//! Establishing a tunnel on one way: choose a link, race, greet.
+//! Establishing a tunnel to an endpoint: choose a link, race QUIC and h2, greet.
 
 mod links;
 mod token;
@@ -7,32 +7,32 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tunnel::drain::Drain;
+use tunnel::tls::ALPN;
 use tunnel::transport::{Greeted, GreetingError, HandshakeError, Link, Opened, quic};
 use tunnel_proto::message::{Hello, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
+use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
-use crate::way::Way;
 
-use links::Links;
-use token::{TokenError, read_token};
-
-/// Head start of the preferred link: longer than a handshake takes where it
-/// works, too short to be noticed where it does not.
+/// Head start of the preferred link. Shorter than a handshake, and both links are
+/// established each time; longer, and people wait for the tunnel where UDP is blocked.
 const HEAD_START: Duration = Duration::from_millis(300);
 
-/// Limit of one attempt on one link.
+/// Time limit of one attempt on one link. Shorter, and slow networks get no tunnel;
+/// longer, and dead addresses hold the few attempts that run at once.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 
-/// What QUIC still gets once TCP has failed. A host that refuses TCP has no server
-/// at the moment, and nothing refuses UDP: without this, an agent would listen
-/// into the silence for the whole limit while the server comes back.
+/// Time that QUIC has left once TCP has failed. A host without a server refuses TCP, but
+/// nothing refuses UDP: longer, and an agent waits for an answer while the server comes
+/// back; shorter, and a handshake that lost a packet fails.
 const AFTER_TCP: Duration = Duration::from_secs(2);
 
-/// For how long it is remembered that QUIC lost.
+/// Time for which h2 is preferred after it won. Shorter, and agents without UDP lose the
+/// head start again and again; longer, and agents stay on h2 after a passing failure.
 const MEMORY: Duration = Duration::from_secs(600);
 
 /// Why there is no new tunnel.
@@ -42,77 +42,78 @@ pub(crate) enum ConnectError {
     Greeting(#[from] GreetingError),
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    #[error(transparent)]
-    Token(#[from] TokenError),
+    #[error("{0}")]
+    Token(String),
 }
-
-/// What is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// What the flags allow.
-    Any,
-    /// QUIC alone, to replace a tunnel on h2.
-    Quic,
-}
-
-/// Ids of the servers to which there are tunnels, as they are when Hello is said.
-pub(crate) type Held = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// Dials servers.
 #[derive(Debug)]
 pub(crate) struct Connector {
     config: Arc<Config>,
     metrics: Metrics,
-    links: Links,
-    /// Where QUIC lost the race, and when.
-    quic_lost: Mutex<HashMap<Way, Instant>>,
+    drain: Drain,
+    /// A UDP socket for all attempts; each has its own if `None`.
+    dialer: Option<quic::Dialer>,
+    quic_tls: Arc<rustls::ClientConfig>,
+    tcp_tls: Arc<rustls::ClientConfig>,
+    /// Endpoints on which QUIC lost the race, and when.
+    quic_lost: Mutex<HashMap<Endpoint, Instant>>,
 }
 
 impl Connector {
-    /// `endpoint` is a UDP socket for all attempts, if they are to share one.
     pub(crate) fn new(
         config: Arc<Config>,
         metrics: Metrics,
         drain: Drain,
-        endpoint: Option<quic::Dialer>,
+        dialer: Option<quic::Dialer>,
     ) -> Self {
-        let links = Links::new(&config, drain, endpoint, metrics.packets());
-        Self { config, metrics, links, quic_lost: Mutex::default() }
+        let with_alpn = |alpn: Vec<Vec<u8>>| {
+            let mut tls = (*config.tls).clone();
+            tls.alpn_protocols = alpn;
+            Arc::new(tls)
+        };
+        let quic_tls = with_alpn(vec![ALPN.to_vec()]);
+        let tcp_tls = with_alpn(links::tcp_alpn(&config.alpn, config.transport));
+        Self { config, metrics, drain, dialer, quic_tls, tcp_tls, quic_lost: Mutex::default() }
     }
 
-    /// Establishes a tunnel and introduces us. Cancel safe: dropping it gives
-    /// the attempt up.
+    /// Whether a server is reached through a proxy. The proxy resolves its name, which may
+    /// be unknown on this host.
+    pub(crate) fn is_proxied(&self, host: &str, port: u16) -> bool {
+        self.config.proxies.to(host, port).is_some()
+    }
+
+    /// Establishes a tunnel on QUIC if it is an upgrade, otherwise on the links of the
+    /// configuration. `held` returns the ids of the servers for Hello. Cancel safe: a
+    /// dropped call gives the attempt up.
     ///
     /// # Errors
-    /// When no link works, or the server does not admit us.
+    /// When the token cannot be read, no link works, or the server does not admit the agent.
     pub(crate) async fn connect(
         &self,
-        way: &Way,
-        choice: Choice,
-        held: &Held,
+        endpoint: &Endpoint,
+        is_upgrade: bool,
+        held: impl Fn() -> Vec<String>,
     ) -> Result<Greeted, ConnectError> {
         let token = match &self.config.token_path {
-            // Before a server is bothered.
-            Some(path) => {
-                read_token(path).inspect_err(|_| self.metrics.tunnel_attempted(None, "no_token"))?
-            }
+            Some(path) => token::read(path).map_err(|error| {
+                self.metrics.tunnel_attempted(None, "no_token");
+                ConnectError::Token(error)
+            })?,
             None => String::new(),
         };
-        // Boxed: handshakes are large, and only a few run at a time.
-        let proxied = self.config.proxies.to(&way.name, way.addr.port()).is_some();
-        let opened = match (choice, self.config.transport) {
-            // Whoever names a proxy wants no other way to be taken.
-            (Choice::Quic, _) if proxied => {
+        let opened = match (is_upgrade, self.config.transport) {
+            // Operators who name a proxy want no connection past it.
+            (true, _) if self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
                 Err(HandshakeError::Config("quic does not go through a proxy".to_owned()))
             }
-            (Choice::Any, Transport::Auto) if proxied => Box::pin(self.attempt(way, Link::H2)).await,
-            (Choice::Quic, _) | (Choice::Any, Transport::Quic) => {
-                Box::pin(self.attempt(way, Link::Quic)).await
+            (false, Transport::Auto) if !self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
+                Box::pin(self.race(endpoint)).await
             }
-            (Choice::Any, Transport::H2 | Transport::Konnectivity) => {
-                Box::pin(self.attempt(way, Link::H2)).await
+            (true, _) | (false, Transport::Quic) => self.attempt(endpoint, Link::Quic).await,
+            (false, Transport::Auto | Transport::H2 | Transport::Konnectivity) => {
+                self.attempt(endpoint, Link::H2).await
             }
-            (Choice::Any, Transport::Auto) => Box::pin(self.race(way)).await,
         }?;
         let link = opened.link();
         let hello = Hello {
@@ -130,90 +131,76 @@ impl Connector {
         Ok(greeted?)
     }
 
-    async fn race(&self, way: &Way) -> Result<Opened, HandshakeError> {
+    async fn race(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
         let (first, second) =
-            if self.quic_lost_lately(way) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
-        let mut ahead = Box::pin(self.attempt(way, first));
-        let early = tokio::select! {
-            result = &mut ahead => Some(result),
-            () = sleep(HEAD_START) => None,
-        };
-        let mut behind = Box::pin(self.attempt(way, second));
-        let (won, result) = match early {
-            Some(Ok(opened)) => (first, Ok(opened)),
-            Some(Err(error)) => (second, both(last(second, behind).await, first, error)),
-            None => tokio::select! {
+            if self.quic_lost_lately(endpoint) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
+        let mut ahead = Box::pin(self.attempt(endpoint, first));
+        let early = timeout(HEAD_START, &mut ahead).await;
+        let mut behind = Box::pin(self.attempt(endpoint, second));
+        let (link, result, other_link, other) = match early {
+            Ok(result) => (first, result, second, behind),
+            Err(_) => tokio::select! {
                 biased;
-                result = &mut ahead => match result {
-                    Ok(opened) => (first, Ok(opened)),
-                    Err(error) => (second, both(last(second, behind).await, first, error)),
-                },
-                result = &mut behind => match result {
-                    Ok(opened) => (second, Ok(opened)),
-                    Err(error) => (first, both(last(first, ahead).await, second, error)),
-                },
+                result = &mut ahead => (first, result, second, behind),
+                result = &mut behind => (second, result, first, ahead),
             },
         };
+        let (won, result) = match (result, other_link) {
+            (Ok(opened), _) => (link, Ok(opened)),
+            (Err(error), Link::Quic) => {
+                let last = timeout(AFTER_TCP, other).await.unwrap_or(Err(HandshakeError::Timeout));
+                (other_link, last.map_err(|last| both(last, link, &error)))
+            }
+            (Err(error), Link::H2 | Link::Konnectivity) => {
+                (other_link, other.await.map_err(|last| both(last, link, &error)))
+            }
+        };
         if result.is_ok() {
-            self.remember(way, won);
+            self.remember(endpoint, won);
         }
         result
     }
 
-    fn quic_lost_lately(&self, way: &Way) -> bool {
+    fn quic_lost_lately(&self, endpoint: &Endpoint) -> bool {
         let lost = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.get(way).is_some_and(|at| at.elapsed() < MEMORY)
+        lost.get(endpoint).is_some_and(|at| at.elapsed() < MEMORY)
     }
 
-    fn remember(&self, way: &Way, won: Link) {
+    fn remember(&self, endpoint: &Endpoint, won: Link) {
         let mut memory = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
         memory.retain(|_, at| at.elapsed() < MEMORY);
         match won {
-            Link::Quic => drop(memory.remove(way)),
-            // A later win of h2 does not prolong the memory: QUIC gets its chance.
-            Link::H2 | Link::Konnectivity => drop(memory.entry(way.clone()).or_insert_with(Instant::now)),
+            Link::Quic => drop(memory.remove(endpoint)),
+            // The first win of h2 counts, so that QUIC is preferred again in the end.
+            Link::H2 | Link::Konnectivity => {
+                memory.entry(endpoint.clone()).or_insert_with(Instant::now);
+            }
         }
     }
 
-    /// One attempt on one link, below the greeting.
-    async fn attempt(&self, way: &Way, link: Link) -> Result<Opened, HandshakeError> {
+    /// One attempt on one link, without the greeting.
+    async fn attempt(&self, endpoint: &Endpoint, link: Link) -> Result<Opened, HandshakeError> {
         let opening = async {
+            // Boxed, because handshakes are large and few run at a time.
             match link {
-                // Which of the two it is, the server says.
-                Link::H2 | Link::Konnectivity => Box::pin(self.links.tcp(way)).await,
-                Link::Quic => Box::pin(self.links.quic(way)).await,
+                // The server chooses between the two.
+                Link::H2 | Link::Konnectivity => Box::pin(self.tcp(endpoint)).await,
+                Link::Quic => Box::pin(self.quic(endpoint)).await,
             }
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));
-        if let Err(error) = &result {
-            self.metrics.tunnel_attempted(Some(link), error.label());
-        }
-        result
+        result.inspect_err(|error| self.metrics.tunnel_attempted(Some(link), error.label()))
     }
 }
 
-/// The link that is left when the other has failed.
-async fn last(
-    link: Link,
-    attempt: impl Future<Output = Result<Opened, HandshakeError>>,
-) -> Result<Opened, HandshakeError> {
-    match link {
-        Link::Quic => timeout(AFTER_TCP, attempt).await.unwrap_or(Err(HandshakeError::Timeout)),
-        Link::H2 | Link::Konnectivity => attempt.await,
-    }
-}
-
-/// When both links fail, people need both reasons.
-fn both(
-    result: Result<Opened, HandshakeError>,
-    other: Link,
-    error: HandshakeError,
-) -> Result<Opened, HandshakeError> {
-    result.map_err(|own| match own {
-        HandshakeError::Tls(text) => HandshakeError::Tls(format!("{text}; {}: {error}", other.label())),
-        own @ (HandshakeError::Config(_)
+/// The error of the last link, with the error of the other one in its text.
+fn both(last: HandshakeError, other: Link, error: &HandshakeError) -> HandshakeError {
+    let text = format!("{last}; {}: {error}", other.label());
+    match last {
+        HandshakeError::Tls(last) => HandshakeError::Tls(format!("{last}; {}: {error}", other.label())),
+        HandshakeError::Config(_)
         | HandshakeError::Rejected(_)
         | HandshakeError::Lost(_)
-        | HandshakeError::Timeout) => HandshakeError::Lost(format!("{own}; {}: {error}", other.label())),
-    })
+        | HandshakeError::Timeout => HandshakeError::Lost(text),
+    }
 }

@@ -1,5 +1,5 @@
-//! Connecting to a target, with errors in the shape that Go's dialler gives
-//! them: operators search their logs, and other programs match, for those.
+//! Connecting to a target. Errors have the shape of Go's dialler, because runbooks and
+//! other programs match it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,32 +11,47 @@ use tunnel::listen::tune;
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::{Host, Target};
 
-/// Least time that one of several addresses gets.
+/// Least time for each of several addresses of a target. With less, one lost SYN, which
+/// the kernel repeats after a second, fails an address that works; with more, a dead
+/// first address uses up the limit of the dial.
 const LEAST: Duration = Duration::from_secs(2);
 
-/// Connects to `target`, trying its addresses in the resolver's order, within
-/// `limit` altogether. Cancel safe: dropping it gives the attempt up.
+/// Connects to `target` within `limit`, trying its addresses in the resolver's order.
+/// Cancel safe: a dropped call gives the attempt up.
 ///
 /// # Errors
-/// With a refusal that names what failed.
+/// The refusal of the address tried last, or of the resolver.
 pub(crate) async fn connect(target: &Target, limit: Duration) -> Result<(TcpStream, SocketAddr), Refusal> {
     let deadline = Instant::now() + limit;
     let addrs = resolve(target, deadline).await?;
+    let connected = connect_any(&addrs, deadline, LEAST).await;
+    connected.inspect(|(stream, _)| tune(stream)).map_err(|last| match last {
+        Some((addr, error)) => refusal(addr, &error),
+        None => lookup_failed(target.host(), RefusalKind::Dns, "no such host"),
+    })
+}
+
+/// Connects to the first of `addrs` that accepts. Each gets an equal share of the time
+/// until `deadline`, and at least `least` of it. Cancel safe.
+///
+/// # Errors
+/// The address tried last with its error; `None` if `addrs` is empty.
+pub(crate) async fn connect_any(
+    addrs: &[SocketAddr],
+    deadline: Instant,
+    least: Duration,
+) -> Result<(TcpStream, SocketAddr), Option<(SocketAddr, io::Error)>> {
     let mut last = None;
     for (tried, addr) in addrs.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let others = u32::try_from(addrs.len() - tried).unwrap_or(u32::MAX);
-        let share = (left / others).max(LEAST).min(left);
-        match timeout(share, TcpStream::connect(addr)).await {
-            Ok(Ok(stream)) => {
-                tune(&stream);
-                return Ok((stream, *addr));
-            }
-            Ok(Err(error)) => last = Some(refusal(*addr, &error)),
-            Err(_) => last = Some(timed_out(*addr)),
+        match timeout((left / others).max(least).min(left), TcpStream::connect(addr)).await {
+            Ok(Ok(stream)) => return Ok((stream, *addr)),
+            Ok(Err(error)) => last = Some((*addr, error)),
+            Err(_) => last = Some((*addr, io::ErrorKind::TimedOut.into())),
         }
     }
-    Err(last.unwrap_or_else(|| no_such_host(target)))
+    Err(last)
 }
 
 async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
@@ -44,58 +59,41 @@ async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, 
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, target.port())]),
         Host::Name(name) => name,
     };
-    let error = match timeout_at(deadline, lookup_host((name.as_str(), target.port()))).await {
-        Ok(Ok(addrs)) => {
-            let addrs: Vec<SocketAddr> = addrs.collect();
-            return if addrs.is_empty() { Err(no_such_host(target)) } else { Ok(addrs) };
+    let (kind, why) = match timeout_at(deadline, lookup_host((name.as_str(), target.port()))).await {
+        Ok(Ok(addrs)) => return Ok(addrs.collect()),
+        // The codes of getaddrinfo do not survive the standard library.
+        Ok(Err(error)) if error.to_string().contains("Temporary failure") => {
+            (RefusalKind::Dns, "server misbehaving")
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => {
-            let text = format!("dial tcp: lookup {name}: i/o timeout");
-            return Err(Refusal { kind: RefusalKind::Timeout, text });
-        }
+        Ok(Err(_)) => (RefusalKind::Dns, "no such host"),
+        Err(_) => (RefusalKind::Timeout, "i/o timeout"),
     };
-    // getaddrinfo has no codes that survive the standard library.
-    if error.contains("Temporary failure") {
-        let text = format!("dial tcp: lookup {name}: server misbehaving");
-        return Err(Refusal { kind: RefusalKind::Dns, text });
-    }
-    Err(no_such_host(target))
+    Err(lookup_failed(target.host(), kind, why))
 }
 
-fn no_such_host(target: &Target) -> Refusal {
-    Refusal { kind: RefusalKind::Dns, text: format!("dial tcp: lookup {}: no such host", target.host()) }
-}
-
-fn timed_out(addr: SocketAddr) -> Refusal {
-    Refusal { kind: RefusalKind::Timeout, text: format!("dial tcp {addr}: i/o timeout") }
+fn lookup_failed(host: &Host, kind: RefusalKind, why: &str) -> Refusal {
+    Refusal { kind, text: format!("dial tcp: lookup {host}: {why}") }
 }
 
 fn refusal(addr: SocketAddr, error: &io::Error) -> Refusal {
     use io::ErrorKind as Kind;
-    const TEXTS: [(Kind, RefusalKind, &str); 5] = [
-        (Kind::ConnectionRefused, RefusalKind::Refused, "connection refused"),
-        (Kind::ConnectionReset, RefusalKind::Refused, "connection reset by peer"),
-        (Kind::HostUnreachable, RefusalKind::Unreachable, "no route to host"),
-        (Kind::NetworkUnreachable, RefusalKind::Unreachable, "network is unreachable"),
-        (Kind::PermissionDenied, RefusalKind::Unreachable, "permission denied"),
+    const TEXTS: [(Kind, RefusalKind, &str); 6] = [
+        (Kind::ConnectionRefused, RefusalKind::Refused, "connect: connection refused"),
+        (Kind::ConnectionReset, RefusalKind::Refused, "connect: connection reset by peer"),
+        (Kind::HostUnreachable, RefusalKind::Unreachable, "connect: no route to host"),
+        (Kind::NetworkUnreachable, RefusalKind::Unreachable, "connect: network is unreachable"),
+        (Kind::PermissionDenied, RefusalKind::Unreachable, "connect: permission denied"),
+        (Kind::TimedOut, RefusalKind::Timeout, "i/o timeout"),
     ];
-    if error.kind() == Kind::TimedOut {
-        return timed_out(addr);
-    }
-    if is_out_of_files(error) {
-        let text = format!("dial tcp {addr}: socket: too many open files");
-        return Refusal { kind: RefusalKind::Busy, text };
-    }
-    match TEXTS.iter().find(|(kind, ..)| *kind == error.kind()) {
-        Some((_, kind, what)) => Refusal { kind: *kind, text: format!("dial tcp {addr}: connect: {what}") },
-        None => Refusal { kind: RefusalKind::Failed, text: format!("dial tcp {addr}: connect: {error}") },
-    }
-}
-
-/// EMFILE and ENFILE, which have no kind.
-fn is_out_of_files(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(23 | 24))
+    let (kind, why) = match TEXTS.iter().find(|(kind, ..)| *kind == error.kind()) {
+        Some((_, kind, why)) => (*kind, (*why).to_owned()),
+        // EMFILE and ENFILE, which have no kind of their own.
+        None if matches!(error.raw_os_error(), Some(23 | 24)) => {
+            (RefusalKind::Busy, "socket: too many open files".to_owned())
+        }
+        None => (RefusalKind::Failed, format!("connect: {error}")),
+    };
+    Refusal { kind, text: format!("dial tcp {addr}: {why}") }
 }
 
 #[cfg(test)]

@@ -1,71 +1,57 @@
-//! An agent inside another program, without listeners of its own: for programs
-//! that are thousands of agents at once, and for whatever wants to answer dials
-//! itself.
-//!
-//! It keeps its tunnels as the agent's own program does, with the same waits.
+//! An agent without listeners inside another program, such as one that runs thousands of
+//! agents or answers dials itself. It keeps its tunnels as the `tunnel-agent` program does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tunnel::drain::Drain;
 
 use crate::config::Config;
-use crate::fleet::{Fleet, Servers, Sources};
+use crate::fleet::{Fleet, Sources};
 use crate::metrics::Metrics;
 
 pub use crate::fleet::Means;
 pub use crate::serve::Answer;
 
-/// How long tunnels may take to close once nothing is left on them.
-const TUNNELS_CLOSE: Duration = Duration::from_secs(2);
-
-/// An agent that runs until it leaves, or is dropped.
+/// A running agent. Dropping it cuts its connections and tunnels.
 #[derive(Debug)]
 pub struct Embedded {
     fleet: Fleet,
-    servers: watch::Receiver<Servers>,
     drain: Drain,
 }
 
 impl Embedded {
-    /// Begins to keep tunnels; needs a runtime. Agents may share metrics, whose
-    /// counters then count for all of them.
+    /// Starts to keep tunnels; needs a runtime. Agents with the same metrics are counted
+    /// together.
     pub fn start(config: &Arc<Config>, metrics: &Metrics, means: Means) -> Self {
         let drain = Drain::new();
         let fleet = Fleet::start(config, metrics, &drain, Sources { means, ..Sources::default() });
-        Self { servers: fleet.servers(), fleet, drain }
+        Self { fleet, drain }
     }
 
-    /// To how many servers there is a tunnel.
+    /// The number of servers to which there is a tunnel.
     pub fn connected(&self) -> usize {
-        self.servers.borrow().connected
+        self.fleet.servers.borrow().connected.len()
     }
 
-    /// Waits until the servers to which there are tunnels, or those wanted, have
-    /// changed, and says to how many there are. Cancel safe.
+    /// Waits for a change of the servers connected or wanted, and returns the number of
+    /// those connected. Waits for ever once the agent has ended. Cancel safe.
     pub async fn changed(&mut self) -> usize {
-        if self.servers.changed().await.is_err() {
-            // The agent is over; nothing changes any more.
+        if self.fleet.servers.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        self.servers.borrow_and_update().connected
+        self.fleet.servers.borrow_and_update().connected.len()
     }
 
-    /// Leaves as a program does that is told to end: asks the servers for no more
-    /// work, lets connections end within `grace`, closes the tunnels. Cancel
-    /// safe: dropping it cuts what is left.
+    /// Drains: asks the servers for no more work, lets connections end within `grace`, and
+    /// closes the tunnels. Cancel safe: a dropped call cuts the rest.
     pub async fn leave(self, grace: Duration) {
-        let drained = self.drain.run(grace).await;
-        if drained.cut == 0 {
-            let _ = tokio::time::timeout(TUNNELS_CLOSE, self.fleet.all_ended()).await;
-        }
+        self.fleet.drain(&self.drain, grace).await;
         self.drain.finish().await;
     }
 }
 
 impl Drop for Embedded {
-    /// Cuts everything at once.
     fn drop(&mut self) {
         self.drain.kill();
     }

@@ -1,22 +1,24 @@
-//! Tunnels to all servers, kept up for ever.
+//! Tunnels to all servers, kept up until the agent drains.
 //!
-//! One task owns the [`Plan`], which decides, and the sessions. Attempts,
-//! lookups and watches of sessions are tasks of their own that report to it.
+//! One task owns the [`Plan`], which decides, and carries its decisions out. Attempts,
+//! lookups and sessions are tasks of their own that report to it.
 
 mod demand;
 mod entries;
 mod pace;
 mod plan;
 mod report;
-mod standing;
+mod session;
 mod tasks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
@@ -28,170 +30,150 @@ use crate::config::Config;
 use crate::connect::{ConnectError, Connector};
 use crate::metrics::Metrics;
 use crate::serve::{Answer, Serving};
-use crate::session::{Session, SessionEvent};
-use crate::way::Way;
 
-pub(crate) use standing::Servers;
 pub use tasks::Lookup;
 
 use demand::Demand;
 use pace::Pace;
-use plan::{Action, Manner, News, Plan, Purpose, Verdict};
-use report::Report;
-use standing::Standing;
-use tasks::{Tasks, past_proxies, system_lookup};
+use plan::{Action, Attempt, Manner, Plan, Purpose, Verdict};
+use report::{Report, Servers};
+use tasks::Tasks;
 
-/// Reports that wait for the fleet's task: more than there are attempts,
-/// lookups and sessions, so that none waits long.
+/// Reports that wait for the fleet's task. More than there are attempts, lookups and
+/// sessions: with fewer, the report of an aborted task is lost.
 const REPORTS: usize = 1024;
+
+/// Time for tunnels to close once nothing is left on them. Shorter, and slow networks lose the
+/// last bytes; longer, and a silent server delays the exit.
+const TUNNELS_CLOSE: Duration = Duration::from_secs(2);
 
 /// Parts that only an embedded agent takes from its host program.
 #[derive(Clone, Default)]
 pub struct Means {
-    /// A UDP socket that it shares with others for all its tunnels on QUIC;
-    /// without one, each attempt has its own. Behind a load balancer that goes
-    /// by ports, agents that share one all reach the same server.
-    pub endpoint: Option<quic::Dialer>,
-    /// Answers dials; without it the agent connects to targets.
+    /// A UDP socket for all tunnels on QUIC; each attempt has its own if `None`. Load balancers
+    /// that hash ports lead all agents with one socket to one server.
+    pub dialer: Option<quic::Dialer>,
+    /// Answers dials; the agent connects to targets if `None`.
     pub answer: Option<Answer>,
 }
 
-impl std::fmt::Debug for Means {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Means")
-            .field("endpoint", &self.endpoint)
-            .field("answer", &self.answer.is_some())
-            .finish()
-    }
-}
-
-/// What a fleet takes from outside.
+/// Parts that a fleet takes from its program.
 #[derive(Default)]
 pub(crate) struct Sources {
-    /// How many Leases of servers are valid; `None` while that is not known.
+    /// The number of valid Leases of servers, `None` while it is unknown.
     pub(crate) leases: Option<watch::Receiver<Option<u32>>>,
-    /// How names are resolved; by the system if absent.
+    /// The resolver; the system's if `None`.
     pub(crate) lookup: Option<Lookup>,
-    /// Parts of an embedded agent.
     pub(crate) means: Means,
 }
 
-impl std::fmt::Debug for Sources {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sources").field("leases", &self.leases).finish_non_exhaustive()
-    }
-}
-
-/// The fleet, seen from outside. Clones are the same fleet.
-#[derive(Debug, Clone)]
+/// The fleet, seen from outside.
+#[derive(Debug)]
 pub(crate) struct Fleet {
-    servers: watch::Receiver<Servers>,
+    pub(crate) servers: watch::Receiver<Servers>,
     sessions: TaskTracker,
 }
 
 impl Fleet {
-    /// Begins to keep tunnels to all servers, until the drain starts.
+    /// Starts to keep tunnels to all servers, until the drain starts.
     pub(crate) fn start(config: &Arc<Config>, metrics: &Metrics, drain: &Drain, sources: Sources) -> Self {
         let (reports, inbox) = mpsc::channel(REPORTS);
-        let (standing, servers) = Standing::new(metrics);
+        let (servers, seen) = watch::channel(Servers::default());
         let sessions = TaskTracker::new();
-        let Means { endpoint, answer } = sources.means;
-        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), endpoint);
-        let tasks = Tasks {
-            connector: Arc::new(connector),
-            lookup: past_proxies(sources.lookup.unwrap_or_else(system_lookup), config.proxies.clone()),
-            servers: servers.clone(),
-            reports,
-            drain: drain.clone(),
-        };
+        let Means { dialer, answer } = sources.means;
+        let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), dialer);
         let mut keeper = Keeper {
-            plan: plan_of(config),
-            standing,
-            tasks,
+            plan: plan(config),
+            servers,
+            tasks: Tasks {
+                connector: Arc::new(connector),
+                lookup: sources.lookup,
+                servers: seen.clone(),
+                reports,
+                drain: drain.clone(),
+            },
             running: HashMap::new(),
-            tracker: sessions.clone(),
-            answer,
+            sessions: sessions.clone(),
             patience: config.patience,
-            metrics: metrics.clone(),
-            drain: drain.clone(),
+            serving: Arc::new(Serving { answer, metrics: metrics.clone(), drain: drain.clone() }),
         };
-        let mut leases = sources.leases;
-        if let Some(counter) = &mut leases {
-            keeper.plan.leased(*counter.borrow_and_update(), Instant::now());
-        }
+        let mut leases = sources.leases.unwrap_or_else(|| watch::channel(None).1);
+        keeper.plan.leased(*leases.borrow_and_update(), Instant::now());
         keeper.publish();
         drain.spawn("fleet", keeper.keep(inbox, leases));
-        Self { servers, sessions }
+        Self { servers: seen, sessions }
     }
 
-    /// Servers connected and wanted, now and when that changes.
-    pub(crate) fn servers(&self) -> watch::Receiver<Servers> {
-        self.servers.clone()
-    }
-
-    /// Waits until all tunnels are over, which they are by themselves once the
-    /// drain began and their last streams ended. Cancel safe.
-    pub(crate) async fn all_ended(&self) {
-        self.sessions.close();
-        self.sessions.wait().await;
+    /// Drains: asks the servers for no more work, lets connections end within `grace`, and
+    /// waits for the tunnels to close. Returns the number of connections cut. Cancel safe.
+    pub(crate) async fn drain(&self, drain: &Drain, grace: Duration) -> usize {
+        let cut = drain.run(grace).await.cut;
+        if cut == 0 {
+            // Tunnels close by themselves, after their last bytes and after dials in flight.
+            self.sessions.close();
+            let _ = timeout(TUNNELS_CLOSE, self.sessions.wait()).await;
+        }
+        cut
     }
 }
 
-fn plan_of(config: &Config) -> Plan {
+fn plan(config: &Config) -> Plan {
     let manner = Manner {
         pace: Pace::new(config.sync.interval, config.sync.cap),
         forever: config.sync.forever,
         upgrades: config.transport == Transport::Auto,
     };
-    let demand = Demand::new(config.count_source);
     let random = Box::new(|| rand::rng().random());
-    Plan::new(&config.servers, demand, manner, random, Instant::now())
+    Plan::new(&config.servers, Demand::new(config.count_source), manner, random, Instant::now())
 }
 
-/// The task that owns it all.
+/// The fleet's task.
 struct Keeper {
     plan: Plan,
-    standing: Standing,
+    servers: watch::Sender<Servers>,
     tasks: Tasks,
-    /// Sessions by serial number, retired ones included.
-    running: HashMap<u64, Session>,
-    tracker: TaskTracker,
-    answer: Option<Answer>,
+    /// Sessions by serial number, with the token that retires each.
+    running: HashMap<u64, CancellationToken>,
+    sessions: TaskTracker,
     patience: Patience,
-    metrics: Metrics,
-    drain: Drain,
+    serving: Arc<Serving>,
 }
 
 impl Keeper {
-    async fn keep(
-        mut self,
-        mut inbox: mpsc::Receiver<Report>,
-        mut leases: Option<watch::Receiver<Option<u32>>>,
-    ) {
+    async fn keep(mut self, mut inbox: mpsc::Receiver<Report>, mut leases: watch::Receiver<Option<u32>>) {
         loop {
             for action in self.plan.due(Instant::now()) {
                 match action {
                     Action::Resolve(server) => self.tasks.resolve(server),
-                    Action::Dial(way, purpose) => self.tasks.dial(way, purpose),
+                    Action::Dial(attempt) => self.tasks.dial(attempt),
                 }
             }
             self.publish();
             let wake = self.plan.wake();
             tokio::select! {
                 biased;
-                () = self.drain.killed() => return,
-                () = self.drain.started(), if !self.plan.is_stopped() => self.plan.stop(),
-                // Never closed: the tasks' own end of it is in `self`.
+                () = self.serving.drain.killed() => return,
+                () = self.serving.drain.started(), if !self.plan.stopped => self.plan.stopped = true,
+                // Never closed, since `self.tasks` holds a sender.
                 Some(report) = inbox.recv() => self.take(report),
-                count = changed(&mut leases) => self.plan.leased(count, Instant::now()),
-                () = until(wake) => {}
+                // Closed while nobody counts Leases; the last count stays.
+                Ok(()) = leases.changed() => self.plan.leased(*leases.borrow_and_update(), Instant::now()),
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
     }
 
     fn publish(&mut self) {
         let (connected, wanted) = self.plan.numbers();
-        self.standing.publish(connected, wanted, self.plan.held());
+        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted };
+        self.servers.send_if_modified(|servers| {
+            let modified = *servers != now;
+            if modified {
+                self.serving.metrics.set_servers(connected, wanted);
+                *servers = now;
+            }
+            modified
+        });
     }
 
     fn take(&mut self, report: Report) {
@@ -203,109 +185,72 @@ impl Keeper {
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
             }
-            Report::Attempted(way, purpose, Some(Ok(greeted))) => {
-                self.connected(&way, &purpose, *greeted, now)
-            }
-            Report::Attempted(
-                way,
-                purpose,
-                Some(Err(ConnectError::Greeting(GreetingError::Duplicate(id)))),
-            ) => {
-                self.duplicate(&way, &purpose, &id, now);
-            }
-            Report::Attempted(way, purpose, Some(Err(error))) => {
-                if let Purpose::Upgrade(_) = purpose {
-                    debug!(server = %way, %error, "no better tunnel yet");
+            Report::Attempted(attempt, Some(Ok(greeted))) => self.connected(&attempt, *greeted, now),
+            Report::Attempted(attempt, Some(Err(ConnectError::Greeting(GreetingError::Duplicate(id))))) => {
+                let server = &attempt.endpoint;
+                if self.plan.duplicate(&attempt, &id, now) {
+                    info!(%server, id, "this is a server to which there is a tunnel already");
                 } else {
-                    warn!(server = %way, %error, "cannot connect");
+                    debug!(%server, id, "a server to which there is a tunnel already");
                 }
-                self.plan.failed(&way, &purpose, now);
             }
-            Report::Attempted(way, purpose, None) => self.plan.failed(&way, &purpose, now),
-            Report::Session(event) => self.session(event, now),
+            Report::Attempted(attempt, error) => {
+                let server = &attempt.endpoint;
+                match (&attempt.purpose, error.and_then(Result::err)) {
+                    (_, None) => {}
+                    (Purpose::Upgrade(_), Some(error)) => debug!(%server, %error, "no better tunnel yet"),
+                    (_, Some(error)) => warn!(%server, %error, "cannot connect"),
+                }
+                self.plan.failed(&attempt, now);
+            }
+            Report::Session { serial, server_id, health } => self.session(serial, &server_id, health, now),
         }
     }
 
-    fn session(&mut self, SessionEvent { serial, server_id: id, health }: SessionEvent, now: Instant) {
+    fn session(&mut self, serial: u64, id: &str, health: Health, now: Instant) {
         match health {
             Health::Draining(_) => {
                 info!(id, "the server is draining");
-                self.plan.draining(&id, serial, now);
+                self.plan.draining(id, serial, now);
             }
             Health::Suspect => {
-                if self.plan.suspect(&id, serial, now) {
+                if self.plan.suspect(id, serial, now) {
                     warn!(id, "the server is silent: looking for another tunnel to it");
                 }
             }
             Health::Back => {
-                if self.plan.back(&id, serial, now) {
+                if self.plan.back(id, serial, now) {
                     info!(id, "the server is heard of again");
                 }
             }
             Health::Dead(why) => {
                 self.running.remove(&serial);
-                if self.plan.ended(&id, serial, now) {
+                if self.plan.ended(id, serial, now) {
                     warn!(id, why, "disconnected");
                 }
             }
         }
     }
 
-    fn connected(&mut self, way: &Way, purpose: &Purpose, greeted: Greeted, now: Instant) {
-        if self.plan.is_stopped() {
+    fn connected(&mut self, attempt: &Attempt, greeted: Greeted, now: Instant) {
+        if self.plan.stopped {
             return greeted.tunnel.close("the agent is draining");
         }
-        let news = News {
-            server_id: greeted.welcome.server_id.clone(),
-            link: greeted.tunnel.link(),
-            server_count: greeted.welcome.server_count,
-        };
-        let id = news.server_id.as_str();
-        let Verdict::Keep { serial, replaces } = self.plan.connected(way, purpose, &news, now) else {
+        let (server, link, welcome) = (&attempt.endpoint, greeted.tunnel.link(), &greeted.welcome);
+        let id = welcome.server_id.clone();
+        let Verdict::Keep { serial, replaces } = self.plan.connected(attempt, welcome, link, now) else {
             // Two attempts at a time led to one server. It has not registered
             // this tunnel, because it has not heard a heartbeat on it.
-            info!(server = %way, id, "there is a tunnel to this server already");
+            info!(%server, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
-        info!(server = %way, id, link = news.link.label(), software = greeted.welcome.software, "connected");
-        let serving = Arc::new(Serving {
-            answer: self.answer.clone(),
-            metrics: self.metrics.clone(),
-            drain: self.drain.clone(),
-        });
-        let reports = self.tasks.reports.clone();
-        let session = Session::start(greeted, serial, self.patience, &self.tracker, serving, reports);
+        info!(%server, id, link = link.label(), software = welcome.software, "connected");
+        let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
+        let session = session::start(greeted, serial, self.patience, &self.sessions, serving, reports);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
-            info!(server = %way, id, "in place of an older tunnel");
-            old.retire();
+            info!(%server, id, "in place of an older tunnel");
+            old.cancel();
         }
-    }
-
-    fn duplicate(&mut self, way: &Way, purpose: &Purpose, id: &str, now: Instant) {
-        if self.plan.duplicate(way, purpose, id, now) {
-            info!(server = %way, id, "this is a server to which there is a tunnel already");
-        } else {
-            debug!(server = %way, id, "a server to which there is a tunnel already");
-        }
-    }
-}
-
-/// The next number of Leases. Cancel safe.
-async fn changed(leases: &mut Option<watch::Receiver<Option<u32>>>) -> Option<u32> {
-    if let Some(counter) = leases {
-        if counter.changed().await.is_ok() {
-            return *counter.borrow_and_update();
-        }
-        // Nobody counts any more; the last count stays.
-        *leases = None;
-    }
-    std::future::pending().await
-}
-
-async fn until(wake: Option<Instant>) {
-    match wake {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

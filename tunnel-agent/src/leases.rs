@@ -1,4 +1,4 @@
-//! Counting tunnel servers by the Leases that they keep in the cluster.
+//! Counting servers by their Leases in the cluster.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use tunnel_kube::leases::{Counting, LeaseEvent, count};
 use crate::config::LeaseCount;
 use crate::metrics::Metrics;
 
-/// Begins to count, until the drain starts.
+/// Starts to count, until the drain starts. Cancel safe.
 ///
 /// # Errors
-/// When the credentials for the Kubernetes API are missing or not usable.
+/// When there are no usable credentials for the Kubernetes API.
 pub(crate) async fn follow(
     leases: &LeaseCount,
     metrics: &Metrics,

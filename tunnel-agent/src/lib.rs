@@ -1,9 +1,8 @@
 //! The tunnel agent.
 //!
-//! It keeps a tunnel to every server there is ([`fleet`], [`connect`]), listens
-//! on each ([`session`]), and for every stream that a server opens it dials a
-//! target and relays ([`serve`], [`dial`]). [`proxy`] is the way out of networks
-//! that have no other. [`embedded`] is an agent inside another program.
+//! [`fleet`] keeps a tunnel to every server, [`connect`] establishes one, and [`serve`] and
+//! [`dial`] connect each stream of a tunnel to its target. [`proxy`] reaches servers through
+//! HTTP proxies. [`embedded`] is an agent inside another program.
 
 pub mod app;
 pub mod cli;
@@ -11,10 +10,9 @@ pub mod config;
 mod connect;
 mod dial;
 pub mod embedded;
+mod endpoint;
 mod fleet;
 mod leases;
 pub mod metrics;
 pub mod proxy;
 mod serve;
-mod session;
-mod way;

@@ -16,8 +16,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     process::init_logging(&cli.log, "info")?;
     process::raise_file_limit();
     let config = Config::try_from(cli)?;
-    // One thread: an agent has one tunnel per server, and moving work between
-    // threads costs more than a second thread brings.
+    // One thread: an agent has few tunnels, and hops between threads cost more than a second
+    // one brings.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let app = App::bind(config).context("cannot start")?;

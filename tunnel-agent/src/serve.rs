@@ -13,81 +13,43 @@ use tunnel::socket::Socket;
 use tunnel::stream::Stream;
 use tunnel::transport::IncomingDial;
 use tunnel_proto::message::Dial;
-use tunnel_proto::refusal::Refusal;
 use tunnel_proto::target::Target;
 
 use crate::dial::connect;
 use crate::metrics::{GaugeGuard, Metrics};
 
-/// The most that a target gets to answer, whatever the server allows: it is
-/// near, and Konnectivity's agents wait as long.
+/// Longest time for a target to accept, whatever the server allows. It is Konnectivity's: shorter,
+/// and slow targets fail that work there; longer, and dead targets hold dials.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a drain waits for the server to have the last bytes.
+/// Time for the server to acknowledge the last bytes of a connection in a drain. Shorter,
+/// and slow networks lose them; longer, and a silent server delays the exit.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Answers dials in place of targets. It gets the stream once the server knows that the
-/// dial succeeded, and is dropped when the agent is killed.
+/// Answers dials in place of targets. It gets the stream of a dial that has succeeded, and is
+/// dropped when the agent is killed.
 pub type Answer = Arc<dyn Fn(Target, Stream) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
-/// What it takes to serve connections; all of an agent's share it.
+/// The parts that all connections of an agent share.
 pub(crate) struct Serving {
-    /// Answers dials in place of targets, if given.
+    /// Answers dials; the agent connects to targets if `None`.
     pub(crate) answer: Option<Answer>,
     pub(crate) metrics: Metrics,
     pub(crate) drain: Drain,
 }
 
 impl Serving {
-    /// Everything before the relay. `None` when there is nothing to relay; the
-    /// server has been told why, unless it is the one that left.
+    /// Serves a dial up to the relay. `None` is a dial that is over: refused, cancelled, or
+    /// answered in place of a target.
     pub(crate) async fn connect(self: Arc<Self>, asked: IncomingDial) -> Option<Box<Connected>> {
-        let counted = self.metrics.connection();
+        let metrics = &self.metrics;
+        let counted = metrics.connection();
+        let (dial, mut asked) = self.read_dial(asked).await?;
         if let Some(answer) = &self.answer {
-            self.answer_dial(asked, answer).await;
+            self.answer_dial(dial, asked, answer).await;
             return None;
         }
-        let (dial, established, stream, socket) = self.dial(asked).await?;
-        Some(Box::new(Connected {
-            connection_id: dial.connection_id,
-            target: dial.target,
-            stream,
-            socket,
-            started: Instant::now(),
-            serving: self,
-            counted: (counted, established),
-        }))
-    }
-
-    /// Leaves the connection to whoever answers in place of the target.
-    async fn answer_dial(&self, mut asked: IncomingDial, answer: &Answer) {
-        let Some(dial) = self.read_dial(&mut asked).await else { return };
-        match dial {
-            Ok(dial) => {
-                let _counted = self.metrics.dialed(Duration::ZERO);
-                let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, dial.target.port()));
-                let Some(stream) = asked.connected(address).await else { return };
-                tokio::select! {
-                    biased;
-                    () = self.drain.killed() => {}
-                    () = answer(dial.target, stream) => {}
-                }
-            }
-            Err(refusal) => asked.refuse(refusal).await,
-        }
-    }
-
-    async fn dial(&self, mut asked: IncomingDial) -> Option<(Dial, GaugeGuard, Stream, Socket)> {
-        let metrics = &self.metrics;
-        let dial = match self.read_dial(&mut asked).await? {
-            Ok(dial) => dial,
-            Err(refusal) => {
-                asked.refuse(refusal).await;
-                return None;
-            }
-        };
         let started = Instant::now();
-        let limit = dial.timeout.min(DIAL_LIMIT);
         let connected = tokio::select! {
             biased;
             () = self.drain.killed() => return None,
@@ -96,13 +58,20 @@ impl Serving {
                 debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
                 return None;
             }
-            connected = connect(&dial.target, limit) => connected,
+            connected = connect(&dial.target, dial.timeout.min(DIAL_LIMIT)) => connected,
         };
         match connected {
             Ok((tcp, addr)) => {
-                let counted = metrics.dialed(started.elapsed());
-                let stream = asked.connected(addr).await?;
-                Some((dial, counted, stream, tcp.into()))
+                let counted = (counted, metrics.dialed(started.elapsed()));
+                Some(Box::new(Connected {
+                    connection_id: dial.connection_id,
+                    target: dial.target,
+                    stream: asked.connected(addr).await?,
+                    socket: tcp.into(),
+                    started: Instant::now(),
+                    serving: self,
+                    counted,
+                }))
             }
             Err(refusal) => {
                 metrics.dial_failed(refusal.kind);
@@ -113,20 +82,33 @@ impl Serving {
         }
     }
 
-    /// What is to be dialled, counted where it is nothing.
-    async fn read_dial(&self, asked: &mut IncomingDial) -> Option<Result<Dial, Refusal>> {
-        let dial = asked.dial().await;
-        match &dial {
-            Some(Ok(_)) => {}
-            Some(Err(refusal)) => self.metrics.dial_failed(refusal.kind),
+    /// Reads the dial, and refuses a malformed one.
+    async fn read_dial(&self, mut asked: IncomingDial) -> Option<(Dial, IncomingDial)> {
+        match asked.dial().await {
+            Some(Ok(dial)) => return Some((dial, asked)),
+            Some(Err(refusal)) => {
+                self.metrics.dial_failed(refusal.kind);
+                asked.refuse(refusal).await;
+            }
             None => self.metrics.dial_ended("no_header"),
         }
-        dial
+        None
+    }
+
+    async fn answer_dial(&self, dial: Dial, asked: IncomingDial, answer: &Answer) {
+        let _counted = self.metrics.dialed(Duration::ZERO);
+        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, dial.target.port()));
+        let Some(stream) = asked.connected(address).await else { return };
+        tokio::select! {
+            biased;
+            () = self.drain.killed() => {}
+            () = answer(dial.target, stream) => {}
+        }
     }
 }
 
-/// A target that has answered, and that the server knows of. Most of an agent's
-/// connections are in this state and idle, so what one costs is what is in here.
+/// A connection whose target and server know of each other. Most connections are in this
+/// state and idle, so its size is the cost of a connection.
 pub(crate) struct Connected {
     connection_id: u64,
     target: Target,
@@ -138,7 +120,7 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    /// Relays to the connection's end, or until the drain kills.
+    /// Relays until the connection ends or the agent is killed.
     pub(crate) async fn relay(mut self: Box<Self>) {
         let mut moved = Moved::default();
         let Self { stream, socket, serving, .. } = &mut *self;
@@ -171,7 +153,6 @@ impl Connected {
     async fn leave(self: Box<Self>) {
         let Self { mut stream, socket, serving, counted: (_counted, established), .. } = *self;
         drop((socket, established));
-        // One that does not take the last bytes in time does not get them.
         let _ = timeout(SETTLE_LIMIT, stream.settle(serving.drain.has_started())).await;
     }
 }

@@ -199,10 +199,10 @@ impl Configs {
         };
         let server = args.server.to_socket_addrs().context("--server")?.next().context("--server")?;
         let answer = (!args.targets).then(echo::answer);
-        let mut means = vec![Means { answer: answer.clone(), endpoint: None }];
+        let mut means = vec![Means { answer: answer.clone(), dialer: None }];
         for socket in 0..sockets {
-            let endpoint = Some(quic::Dialer::new(local(server), base.datagrams)?);
-            means.insert(socket, Means { answer: answer.clone(), endpoint });
+            let dialer = Some(quic::Dialer::new(local(server), base.datagrams)?);
+            means.insert(socket, Means { answer: answer.clone(), dialer });
         }
         Ok(Self { base, id: args.id.clone(), means })
     }

@@ -1,8 +1,5 @@
-//! The rewriter against what grpc-go really sends, against each thing that it
-//! refuses, and against random clients.
-//!
-//! What comes out is read by a decoder that is new for each block: whatever it
-//! understands does not depend on earlier blocks.
+//! The rewriter against the bytes of grpc-go, against each fault that it refuses, and against
+//! random clients. A new decoder reads each rewritten block, so no block depends on earlier ones.
 
 use super::*;
 use crate::hpack::testing::{Choice, Encoder, Literal, hex};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{huffman, put_integer, table};
 
-/// How a literal field is to be sent.
+/// The representation of a literal field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Literal {
     Incremental,
@@ -32,7 +32,7 @@ impl Choice {
         Self { literal: Literal::Without, index_field: false, index_name: false, huffman: false };
 }
 
-/// Keeps its own dynamic table, in the plainest way there is.
+/// Keeps its own dynamic table, written as plainly as possible.
 #[derive(Debug, Clone)]
 pub(crate) struct Encoder {
     /// The newest entry first.

@@ -1,6 +1,5 @@
-//! Command lines of agents as they are found in the wild. Each has to become a
-//! configuration that means the same. The files they name are made for the
-//! test; nothing else is changed.
+//! Command lines of agents in the wild. Each becomes a configuration with the same meaning.
+//! Only the files that they name are replaced.
 
 use std::path::Path;
 
@@ -9,7 +8,7 @@ use clap::Parser as _;
 use super::*;
 use crate::cli::Cli;
 
-/// Flags whose files have to be there, and what is in them.
+/// Flags whose files are read, and the names of the replacements.
 const FILES: [(&str, &str); 5] = [
     ("--ca-cert", "ca.crt"),
     ("--agent-cert", "agent.crt"),
@@ -60,8 +59,7 @@ const KKP: &str = "--logtostderr=true -v=3 --sync-forever=true \
     --service-account-token-path=/var/run/secrets/tokens/konnectivity-agent-token \
     --keepalive-time=1m --xfr-channel-size=150";
 
-/// Every flag with its default, as Konnectivity's tests pass them to an agent
-/// that is not their own.
+/// Every flag with its default, as Konnectivity's tests pass them to an external agent.
 const EVERY_FLAG: &str = "--admin-bind-address=127.0.0.1 --admin-server-port=38094 --agent-cert=c \
     --agent-id=a --agent-identifiers= --agent-key=k --alpn-proto=[] --ca-cert=ca \
     --count-server-leases=false --enable-contention-profiling=false --enable-profiling=false \
@@ -138,7 +136,7 @@ fn kubeadm() {
 fn konnectivitys_own_example() {
     let config = config(KIND);
     assert_eq!(config.sync, seconds(5, 30, true));
-    // It goes to the server as it is, and nobody ever asks for it.
+    // It reaches the server unchanged, and no target matches it.
     assert_eq!(config.identifiers, "ipv4=${HOST_IP}");
     let leases = config.leases.unwrap();
     assert_eq!((leases.namespace.as_str(), leases.kubeconfig), ("kube-system", None));

@@ -13,7 +13,7 @@ fn server_lists() {
     }
 }
 
-/// What a command line is refused with, by the parser or after it.
+/// The error of a command line, from the parser or the configuration.
 fn refused(flags: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();

@@ -1,4 +1,4 @@
-//! One attempt on one link at one address: everything below the greeting.
+//! An attempt on each link, without the greeting.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,112 +7,70 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tunnel::drain::Drain;
 use tunnel::listen::tune_link;
-use tunnel::packets::Counters;
 use tunnel::tls::ALPN;
-use tunnel::transport::quic::{self, Datagrams};
+use tunnel::transport::quic;
 use tunnel::transport::{HandshakeError, Opened, Tunnel, open_on_tcp};
 
-use super::ATTEMPT_LIMIT;
+use super::{ATTEMPT_LIMIT, Connector};
 use crate::cli::Transport;
-use crate::config::Config;
-use crate::proxy::Proxies;
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
-/// The name of gRPC in TLS, which is what a Konnectivity server speaks.
+/// The ALPN name of gRPC, which Konnectivity servers speak.
 const ALPN_GRPC: &[u8] = b"h2";
 
-/// What it takes to establish tunnels.
-#[derive(Debug)]
-pub(super) struct Links {
-    /// On UDP only our own protocol.
-    quic_tls: Arc<rustls::ClientConfig>,
-    /// On TCP the server chooses by ALPN.
-    tcp_tls: Arc<rustls::ClientConfig>,
-    /// Ways out for TCP.
-    proxies: Proxies,
-    drain: Drain,
-    /// Shared by all attempts, if there is one.
-    endpoint: Option<quic::Dialer>,
-    datagrams: Datagrams,
-    /// Of konnectivity packets.
-    counters: Counters,
-}
-
-impl Links {
-    pub(super) fn new(
-        config: &Config,
-        drain: Drain,
-        endpoint: Option<quic::Dialer>,
-        counters: Counters,
-    ) -> Self {
-        let with_alpn = |alpn: Vec<Vec<u8>>| {
-            let mut tls = (*config.tls).clone();
-            tls.alpn_protocols = alpn;
-            Arc::new(tls)
-        };
-        Self {
-            quic_tls: with_alpn(vec![ALPN.to_vec()]),
-            tcp_tls: with_alpn(tcp_alpn(&config.alpn, config.transport)),
-            proxies: config.proxies.clone(),
-            drain,
-            endpoint,
-            datagrams: config.datagrams,
-            counters,
-        }
-    }
-
-    /// Each attempt has a UDP port of its own, which lives as long as its tunnel:
-    /// load balancers tell clients apart by it, and would lead one port to one
-    /// server for ever.
-    pub(super) async fn quic(&self, way: &Way) -> Result<Opened, HandshakeError> {
-        let local: SocketAddr = if way.addr.is_ipv4() {
+impl Connector {
+    /// UDP and QUIC. Without a shared socket, each attempt has its own, which lives as long
+    /// as the tunnel: load balancers that hash ports would lead one port to one server for
+    /// ever.
+    pub(super) async fn quic(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
+        let local: SocketAddr = if endpoint.addr.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
         } else {
             (Ipv6Addr::UNSPECIFIED, 0).into()
         };
-        let endpoint = match &self.endpoint {
+        let dialer = match &self.dialer {
             Some(shared) => shared.clone(),
-            None => quic::Dialer::new(local, self.datagrams)
+            None => quic::Dialer::new(local, self.config.datagrams)
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
-        let (tunnel, control) = endpoint.connect(way.addr, &way.name, Arc::clone(&self.quic_tls)).await?;
+        let tls = Arc::clone(&self.quic_tls);
+        let (tunnel, control) = dialer.connect(endpoint.addr, &endpoint.name, tls).await?;
         Ok(Opened::new(Tunnel::Quic(tunnel), control))
     }
 
-    /// TCP and TLS, and then the protocol that the server has chosen.
-    pub(super) async fn tcp(&self, way: &Way) -> Result<Opened, HandshakeError> {
-        let lost = |error: std::io::Error| HandshakeError::Lost(error.to_string());
-        let tcp = match self.proxies.to(&way.name, way.addr.port()) {
-            Some(proxy) => proxy
-                .connect(&way.name, way.addr.port(), Instant::now() + ATTEMPT_LIMIT)
-                .await
-                .map_err(|error| HandshakeError::Lost(error.to_string()))?,
-            None => TcpStream::connect(way.addr).await.map_err(lost)?,
+    /// TCP, TLS, and the protocol that the server has chosen by ALPN.
+    pub(super) async fn tcp(&self, Endpoint { addr, name }: &Endpoint) -> Result<Opened, HandshakeError> {
+        let tcp = match self.config.proxies.to(name, addr.port()) {
+            Some(proxy) => {
+                let connected = proxy.connect(name, addr.port(), Instant::now() + ATTEMPT_LIMIT).await;
+                connected.map_err(|error| HandshakeError::Lost(error.to_string()))?
+            }
+            None => {
+                let connected = TcpStream::connect(addr).await;
+                connected.map_err(|error| HandshakeError::Lost(error.to_string()))?
+            }
         };
         tune_link(&tcp);
-        let name = ServerName::try_from(way.name.to_string())
+        let server = ServerName::try_from(name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
         let tls = TlsConnector::from(Arc::clone(&self.tcp_tls))
-            .connect(name, tcp)
+            .connect(server, tcp)
             .await
             .map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        Box::pin(open_on_tcp(tls, way.addr, &way.name, self.counters.clone(), &self.drain)).await
+        Box::pin(open_on_tcp(tls, *addr, name, self.metrics.packets(), &self.drain)).await
     }
 }
 
-/// What is offered on TCP, best first: names that the operator wants load
-/// balancers to see, our own, and gRPC's for servers that know no other.
-fn tcp_alpn(extra: &[String], transport: Transport) -> Vec<Vec<u8>> {
-    let mut offered: Vec<Vec<u8>> = extra.iter().map(|name| name.clone().into_bytes()).collect();
+/// The ALPN names to offer on TCP, best first: the operator's for load balancers, our
+/// own, and gRPC's for Konnectivity servers.
+pub(super) fn tcp_alpn(extra: &[String], transport: Transport) -> Vec<Vec<u8>> {
     let own: &[&[u8]] = match transport {
         Transport::Auto => &[ALPN, ALPN_GRPC],
         Transport::H2 | Transport::Quic => &[ALPN],
         Transport::Konnectivity => &[ALPN_GRPC],
     };
-    offered.extend(own.iter().map(|name| name.to_vec()));
-    offered
+    extra.iter().map(String::as_bytes).chain(own.iter().copied()).map(<[u8]>::to_vec).collect()
 }
 
 #[cfg(test)]

@@ -1,30 +1,27 @@
-//! The service account token that an agent presents.
+//! The service account token of the agent.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 
-/// Longest token, in bytes. Those of service accounts have one or two thousand.
+/// Longest token, in bytes. Service accounts' have up to 2,000; a longer one would not
+/// fit the greeting.
 const MAX_TOKEN: u64 = 32 * 1024;
 
-/// A token that cannot be presented.
-#[derive(Debug, thiserror::Error)]
-#[error("token file {path}: {why}")]
-pub(crate) struct TokenError {
-    path: PathBuf,
-    why: String,
-}
-
 /// Reads a token, which a kubelet replaces long before it expires.
-pub(super) fn read_token(path: &Path) -> Result<String, TokenError> {
-    let fail = |why: String| TokenError { path: path.to_owned(), why };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
-    let read = file.take(MAX_TOKEN + 1).read_to_string(&mut text).map_err(|error| fail(error.to_string()))?;
-    if read as u64 > MAX_TOKEN {
-        return Err(fail(format!("longer than {MAX_TOKEN} bytes")));
-    }
-    let token = text.trim_ascii();
-    if token.is_empty() { Err(fail("empty".to_owned())) } else { Ok(token.to_owned()) }
+///
+/// # Errors
+/// When there is no token of at most [`MAX_TOKEN`] in the file; the text names the file.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let read = || {
+        let mut text = String::new();
+        match File::open(path)?.take(MAX_TOKEN + 1).read_to_string(&mut text)? as u64 {
+            ..=MAX_TOKEN if text.trim_ascii().is_empty() => Err(io::Error::other("empty")),
+            ..=MAX_TOKEN => Ok(text.trim_ascii().to_owned()),
+            _ => Err(io::Error::other(format!("longer than {MAX_TOKEN} bytes"))),
+        }
+    };
+    read().map_err(|error| format!("token file {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -38,11 +35,11 @@ mod tests {
         for (text, token) in [("abc.def", Some("abc.def")), ("abc\n", Some("abc")), ("\n", None), ("", None)]
         {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(read_token(&path).ok().as_deref(), token, "{text:?}");
+            assert_eq!(read(&path).ok().as_deref(), token, "{text:?}");
         }
         std::fs::write(&path, "x".repeat(40_000)).unwrap();
-        assert!(read_token(&path).unwrap_err().to_string().contains("longer than"));
-        let missing = read_token(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(read(&path).unwrap_err().contains("longer than"));
+        let missing = read(&dir.path().join("none")).unwrap_err();
         assert!(missing.contains("none") && missing.contains("No such file"), "{missing}");
     }
 }

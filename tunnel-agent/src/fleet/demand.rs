@@ -1,11 +1,12 @@
-//! How many servers there are said to be: by the servers, and by Leases.
+//! The number of servers by two counts: the servers' own, and that of the Leases.
 
 use crate::config::CountSource;
 
-/// Nobody runs more servers beside one control plane, and each is a tunnel.
+/// Highest count that is believed. A control plane has a few servers, and a higher count only
+/// makes agents search.
 const MOST: u32 = 256;
 
-/// What was said so far.
+/// Both counts.
 #[derive(Debug)]
 pub(super) struct Demand {
     source: CountSource,
@@ -18,17 +19,17 @@ impl Demand {
         Self { source, told: None, leased: None }
     }
 
-    /// A server said how many there are; 0 is not an answer.
+    /// A server told its count; 0 is none.
     pub(super) fn tell(&mut self, count: u32) {
         self.told = Some(count).filter(|count| *count > 0).or(self.told);
     }
 
-    /// So many Leases are valid; `None` is "not counted (yet)".
+    /// The number of valid Leases; `None` while it is unknown.
     pub(super) const fn lease(&mut self, count: Option<u32>) {
         self.leased = count;
     }
 
-    /// How many servers to look for, at least one.
+    /// The number of servers to look for, at least one.
     pub(super) fn count(&self) -> usize {
         let count = match (self.source, self.leased) {
             (CountSource::Default, Some(leased)) => leased,

@@ -1,5 +1,4 @@
-//! Where servers may be: what the operator listed and what servers told, and
-//! the addresses behind each.
+//! The servers of the operator's list, and the addresses of each.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -10,34 +9,34 @@ use tokio::time::Instant;
 
 use super::pace::Pace;
 use crate::config::ServerAddr;
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
-/// A name is resolved again this often, give or take a fifth. The resolver of
-/// the system does not say for how long an answer holds.
+/// Time between lookups of a name, give or take a fifth. The system's resolver does not tell how
+/// long an answer holds: shorter, and agents load the DNS; longer, and a new address is found late.
 const RESOLVE: Duration = Duration::from_secs(30);
 
-/// After an attempt failed, a name is resolved again at once, but not sooner
-/// than this after the last time.
+/// Least time between lookups of a name while attempts at it fail. Shorter, and a dead server
+/// loads the DNS; longer, and a name that moved is followed late.
 const RESOLVE_LEAST: Duration = Duration::from_secs(1);
 
-/// Addresses of one name that are dialled.
+/// Most addresses of one name, which bounds the tunnels and dials that DNS can cause.
 const MOST_ADDRESSES: usize = 64;
 
-/// One place where servers may be.
+/// One server of the list.
 #[derive(Debug)]
 pub(super) struct Entry {
     server: ServerAddr,
     name: Arc<str>,
     addrs: BTreeSet<SocketAddr>,
-    /// For names; addresses need none.
+    /// `None` for an address.
     lookup: Option<Lookup>,
 }
 
 #[derive(Debug)]
 struct Lookup {
-    next: Instant,
+    /// `None` while it is in flight.
+    next: Option<Instant>,
     began: Option<Instant>,
-    in_flight: bool,
     failures: u32,
 }
 
@@ -46,76 +45,60 @@ impl Entry {
         let ip: Option<IpAddr> = server.host.parse().ok();
         Self {
             addrs: ip.map(|ip| SocketAddr::new(ip, server.port)).into_iter().collect(),
-            lookup: ip.is_none().then_some(Lookup { next: now, began: None, in_flight: false, failures: 0 }),
+            lookup: ip.is_none().then_some(Lookup { next: Some(now), began: None, failures: 0 }),
             name: server.host.as_str().into(),
             server,
         }
     }
 
-    /// Whether a way belongs to this entry.
-    pub(super) fn has(&self, way: &Way) -> bool {
-        self.name == way.name && self.addrs.contains(&way.addr)
+    /// Whether this entry lists an endpoint.
+    pub(super) fn has(&self, endpoint: &Endpoint) -> bool {
+        self.name == endpoint.name && self.addrs.contains(&endpoint.addr)
     }
 
-    /// Whether no address of it is known.
+    /// Whether no address is known.
     pub(super) fn is_unresolved(&self) -> bool {
         self.addrs.is_empty()
     }
 
-    /// The ways of this entry.
-    pub(super) fn ways(&self) -> impl Iterator<Item = Way> {
-        self.addrs.iter().map(|addr| Way { addr: *addr, name: Arc::clone(&self.name) })
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.lookup.as_ref().filter(|lookup| !lookup.in_flight).map(|lookup| lookup.next)
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.addrs.iter().map(|addr| Endpoint { addr: *addr, name: Arc::clone(&self.name) })
     }
 }
 
-/// All of them.
+/// All entries.
 #[derive(Debug)]
 pub(super) struct Entries(Vec<Entry>);
 
 impl Entries {
-    /// The operator's list, each entry once.
     pub(super) fn new(servers: &[ServerAddr], now: Instant) -> Self {
-        let mut entries: Vec<Entry> = Vec::new();
-        for server in servers {
-            if entries.iter().all(|entry| entry.server != *server) {
-                entries.push(Entry::new(server.clone(), now));
-            }
-        }
-        Self(entries)
+        Self(servers.iter().map(|server| Entry::new(server.clone(), now)).collect())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.0.iter()
     }
 
-    /// Names to be resolved now; each is in flight until [`Self::resolved`].
+    /// Names to resolve now; each is in flight until [`Self::resolved`].
     pub(super) fn lookups(&mut self, now: Instant) -> Vec<ServerAddr> {
-        let mut due: Vec<ServerAddr> = Vec::new();
-        for entry in &self.0 {
-            if entry.due().is_some_and(|next| next <= now) && !due.contains(&entry.server) {
-                due.push(entry.server.clone());
-            }
-        }
-        for entry in self.0.iter_mut().filter(|entry| due.contains(&entry.server)) {
-            if let Some(lookup) = &mut entry.lookup {
-                lookup.in_flight = true;
-                lookup.began = Some(now);
+        let mut due = Vec::new();
+        for Entry { server, lookup, .. } in &mut self.0 {
+            if let Some(lookup) = lookup
+                && lookup.next.is_some_and(|next| next <= now)
+            {
+                (lookup.next, lookup.began) = (None, Some(now));
+                due.push(server.clone());
             }
         }
         due
     }
 
-    /// When the next name is to be resolved.
+    /// The time of the next lookup that is not in flight.
     pub(super) fn next_lookup(&self) -> Option<Instant> {
-        self.0.iter().filter_map(Entry::due).min()
+        self.0.iter().filter_map(|entry| entry.lookup.as_ref()?.next).min()
     }
 
-    /// The answer for a name; `None` when there was none, which changes nothing
-    /// but the time of the next try.
+    /// The outcome of a lookup. A failure, `None`, keeps the addresses.
     pub(super) fn resolved(
         &mut self,
         server: &ServerAddr,
@@ -126,28 +109,26 @@ impl Entries {
     ) {
         for entry in self.0.iter_mut().filter(|entry| entry.server == *server) {
             let Some(lookup) = &mut entry.lookup else { continue };
-            lookup.in_flight = false;
-            match addrs.filter(|addrs| !addrs.is_empty()) {
+            let wait = match addrs.filter(|addrs| !addrs.is_empty()) {
                 Some(addrs) => {
                     lookup.failures = 0;
-                    lookup.next = now + RESOLVE.mul_f64(0.8 + 0.4 * random);
                     entry.addrs = addrs.iter().copied().take(MOST_ADDRESSES).collect();
+                    RESOLVE.mul_f64(0.8 + 0.4 * random)
                 }
                 None => {
                     lookup.failures = lookup.failures.saturating_add(1);
-                    lookup.next = now + pace.backoff(lookup.failures, random);
+                    pace.backoff(lookup.failures, random)
                 }
-            }
+            };
+            lookup.next = Some(now + wait);
         }
     }
 
-    /// A way does not lead anywhere: its name may have moved.
-    pub(super) fn doubt(&mut self, way: &Way) {
-        for entry in self.0.iter_mut().filter(|entry| entry.has(way)) {
-            if let Some(lookup) = &mut entry.lookup
-                && let Some(began) = lookup.began
-            {
-                lookup.next = lookup.next.min(began + RESOLVE_LEAST);
+    /// An endpoint leads nowhere: its name, which may have moved, is resolved again soon.
+    pub(super) fn doubt(&mut self, endpoint: &Endpoint) {
+        for entry in self.0.iter_mut().filter(|entry| entry.has(endpoint)) {
+            if let Some(Lookup { next: Some(next), began: Some(began), .. }) = &mut entry.lookup {
+                *next = (*next).min(*began + RESOLVE_LEAST);
             }
         }
     }

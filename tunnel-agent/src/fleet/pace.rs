@@ -1,25 +1,28 @@
-//! How long to wait, as numbers: no timers, no randomness of its own.
+//! The waits of the plan, as numbers: without timers, and with randomness as an argument.
 //!
-//! Every wait takes a random number from 0 up to 1, so that agents that began
-//! together do not stay together.
+//! Each wait takes a random number from 0 up to 1, so that agents that started together spread.
 
 use std::time::Duration;
 
-/// A wait grows by this much with every failure, as Konnectivity's does.
+/// Factor of the back-off's bound per failure. Konnectivity's.
 const GROWTH: f64 = 1.5;
 
-/// A steady wait is this much shorter or longer, as Konnectivity's is.
+/// Part by which a steady wait is shorter or longer. Konnectivity's.
 const SPREAD: f64 = 0.1;
 
-/// No interval is shorter, whatever the flags say: an attempt is a handshake.
+/// Least interval, whatever the flags say: each attempt is a handshake.
 const LEAST: Duration = Duration::from_millis(10);
 
-/// First wait before an address is looked at again that is known to lead to a
-/// server to which there is a tunnel already.
+/// First wait of an endpoint that led to a server already held, which doubles with each look.
+/// Shorter, and every alias costs handshakes; longer, and a server new on it is found late.
 const RARE: Duration = Duration::from_secs(30);
 
-/// That wait doubles with every look, up to this.
+/// Largest of these waits.
 const RAREST: Duration = Duration::from_secs(600);
+
+/// Time between attempts to move a tunnel from h2 to QUIC. Shorter, and networks without UDP
+/// pay for handshakes in vain; longer, and tunnels stay on h2.
+const UPGRADE: Duration = Duration::from_secs(600);
 
 /// The pace of one agent.
 #[derive(Debug, Clone, Copy)]
@@ -34,26 +37,30 @@ impl Pace {
         Self { interval, cap: cap.max(interval) }
     }
 
-    /// The interval, a little shorter or longer.
+    /// The interval, spread.
     pub(super) fn steady(self, random: f64) -> Duration {
         spread(self.interval, random)
     }
 
-    /// After so many failures in a row (none: a tunnel that was lost). Anything
-    /// between nothing and a bound: a thousand agents that lost one server come
-    /// back at once, but not in one moment.
+    /// The back-off after failures in a row; 0 is a lost tunnel. From nothing to a bound, so that
+    /// a thousand agents that lost one server come back soon, but not at one time.
     pub(super) fn backoff(self, failures: u32, random: f64) -> Duration {
         self.grown(failures.saturating_sub(1)).mul_f64(random)
     }
 
-    /// The interval, grown so often.
+    /// The interval, grown `steps` times and spread.
     pub(super) fn slowed(self, steps: u32, random: f64) -> Duration {
         spread(self.grown(steps), random)
     }
 
-    /// After so many looks at what is known already.
+    /// The wait after `looks` at a server already held.
     pub(super) fn rare(self, looks: u32, random: f64) -> Duration {
         spread(RARE.saturating_mul(1 << looks.min(16)).min(RAREST), random).max(self.steady(random))
+    }
+
+    /// The wait before a tunnel's next upgrade.
+    pub(super) fn upgrade(random: f64) -> Duration {
+        spread(UPGRADE, random)
     }
 
     fn grown(self, steps: u32) -> Duration {

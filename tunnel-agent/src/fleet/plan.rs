@@ -1,17 +1,16 @@
-//! What to dial next, and when: the decisions of the fleet, without sockets,
-//! timers or tasks. Events go in, [`Action`]s come out, time is an argument.
+//! Decides what to dial next, and when, without sockets, timers or tasks. Events go in,
+//! [`Action`]s come out, time is an argument.
 //!
-//! There are three reasons to dial a way (an address and a name):
+//! An endpoint is dialled for one of three reasons:
 //!
-//! * **need**: it holds no tunnel. One that failed backs off; one that led to a
-//!   server to which another way holds a tunnel is looked at only rarely;
-//! * **search**: fewer servers are held than there are said to be, and a load
-//!   balancer may lead somewhere else the next time. One attempt at a time, on
-//!   all ways in turn;
-//! * **upgrade**: a tunnel had to fall back to h2, and QUIC may work by now.
+//! * **need**: it holds no tunnel. After a failure it backs off; one that led to a server to
+//!   which another endpoint holds a tunnel is tried rarely;
+//! * **search**: fewer servers are held than counted, and a load balancer may lead to another
+//!   one the next time. One attempt at a time, on all endpoints in turn;
+//! * **upgrade**: a tunnel is on h2, and QUIC may work by now.
 //!
-//! Whatever the reason, an attempt that finds another server is welcome, and one
-//! that finds a server that is held already costs nothing but itself.
+//! An attempt for any reason may gain any server. One that finds a server already held costs
+//! nothing but itself.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,43 +18,45 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tunnel::transport::Link;
+use tunnel_proto::message::Welcome;
 
 use super::demand::Demand;
 use super::entries::Entries;
 use super::pace::Pace;
 use crate::config::ServerAddr;
-use crate::way::Way;
+use crate::endpoint::Endpoint;
 
-mod numbers;
+mod endpoints;
 mod search;
 #[cfg(test)]
 mod tests;
-mod upgrade;
-mod ways;
 
+use endpoints::{Endpoints, Status};
 use search::Search;
-use ways::{Standing, Ways};
 
-/// Attempts at once. Each is a handshake or two, and lasts ten seconds where
-/// nobody answers.
+/// Most attempts at once. Each is a handshake or two, and lasts ten seconds where nobody
+/// answers: with fewer, dead endpoints delay living ones; with more, an agent with a long
+/// list floods its network.
 const AT_ONCE: usize = 16;
 
-/// Tunnels at once, whatever a load balancer brings.
+/// Most tunnels at once. Far more than a control plane has servers, so it only bounds what a
+/// broken load balancer can cost.
 const MOST_HELD: usize = 256;
 
-/// A tunnel that lasted this long was a success: the next wait is short again.
+/// Age from which a lost tunnel does not count as a failure. Lower, and a server that restarts
+/// again and again is dialled at full pace; higher, and an orderly restart is waited out.
 const LASTED: Duration = Duration::from_secs(10);
 
-/// This part of the wait is enough where the agents of a server do not learn of its
-/// end in one moment.
+/// Part of the back-off after a silent loss on QUIC, which each agent notices at another time,
+/// with its next heartbeat. Lower, and agents crowd; higher, and they wait for nothing.
 const SPREAD_ALREADY: f64 = 0.1;
 
-/// Gives numbers from 0 up to 1.
+/// Returns numbers from 0 up to 1.
 pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
 
-/// Why a way is dialled.
+/// The reason to dial an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Purpose {
+pub(super) enum Purpose {
     /// It holds no tunnel.
     Need,
     /// It may lead to one more server.
@@ -64,40 +65,38 @@ pub(crate) enum Purpose {
     Upgrade(String),
 }
 
-/// What is to be done now.
+/// A dial. Those due at one time are made in this order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attempt {
+    pub(super) purpose: Purpose,
+    pub(super) endpoint: Endpoint,
+}
+
+/// Work for the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     /// Resolve a name; [`Plan::resolved`] follows.
     Resolve(ServerAddr),
     /// Dial; [`Plan::connected`], [`Plan::duplicate`] or [`Plan::failed`] follows.
-    Dial(Way, Purpose),
+    Dial(Attempt),
 }
 
-/// What a server said when it took us.
-#[derive(Debug, Clone)]
-pub(super) struct News {
-    pub(super) server_id: String,
-    pub(super) link: Link,
-    /// How many servers there are; 0 if this one does not say.
-    pub(super) server_count: u32,
-}
-
-/// What becomes of a tunnel that was established.
+/// The decision about a new tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is used, under this number, in place of another one if so said.
+    /// It is used under this number, and replaces the tunnel with the other one.
     Keep { serial: u64, replaces: Option<u64> },
     /// There is one to this server already.
     Duplicate,
 }
 
-/// How an agent behaves.
+/// The settings of an agent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
     pub(super) pace: Pace,
-    /// Search also when all servers are held.
+    /// Search also while no server is missing.
     pub(super) forever: bool,
-    /// Try to move from h2 to QUIC.
+    /// Move tunnels from h2 to QUIC.
     pub(super) upgrades: bool,
 }
 
@@ -106,30 +105,30 @@ pub(super) struct Plan {
     manner: Manner,
     demand: Demand,
     entries: Entries,
-    ways: Ways,
+    endpoints: Endpoints,
+    /// The tunnels by server id.
     held: BTreeMap<String, Held>,
-    /// Tunnels to servers that are silent. They count as lost, unless they come
-    /// back before there is another one.
+    /// Tunnels to silent servers. They count as lost, and are held again if the server is
+    /// heard of before another tunnel replaces them.
     suspects: BTreeMap<String, Held>,
     search: Search,
     serial: u64,
-    stopped: bool,
+    /// Whether no action is due any more.
+    pub(super) stopped: bool,
     random: Random,
 }
 
 /// A tunnel.
 #[derive(Debug)]
 struct Held {
-    way: Way,
+    endpoint: Endpoint,
     serial: u64,
     since: Instant,
     link: Link,
     draining: bool,
+    /// The time of the next upgrade, if it needs one.
     upgrade: Option<Instant>,
 }
-
-/// A dial that may be made from a moment on.
-type Candidate = (Instant, Purpose, Way);
 
 impl Plan {
     pub(super) fn new(
@@ -143,7 +142,7 @@ impl Plan {
             manner,
             demand,
             entries: Entries::new(servers, now),
-            ways: Ways::default(),
+            endpoints: Endpoints::default(),
             held: BTreeMap::new(),
             suspects: BTreeMap::new(),
             search: Search::new(now),
@@ -151,47 +150,37 @@ impl Plan {
             stopped: false,
             random,
         };
-        plan.ways.list(&plan.entries, now);
+        plan.endpoints.list(&plan.entries, now);
         plan
     }
 
-    /// What is to be done at `now`. Each dial is in flight until its outcome is
-    /// reported, and there is never more than one on a way.
+    /// The actions due at `now`. Each dial is in flight until its outcome is reported, with at
+    /// most one per endpoint.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Action> {
         if self.stopped {
             return Vec::new();
         }
         let mut actions: Vec<Action> = self.entries.lookups(now).into_iter().map(Action::Resolve).collect();
         let mut due = self.candidates();
-        due.retain(|(at, _, _)| *at <= now);
+        due.retain(|(at, _)| *at <= now);
         due.sort();
-        for (_, purpose, way) in due {
-            if self.ways.in_flight() < AT_ONCE && self.ways.begin(&way, now) {
-                self.search.in_flight |= purpose == Purpose::Search;
-                actions.push(Action::Dial(way, purpose));
+        for (_, attempt) in due {
+            if self.endpoints.in_flight() < AT_ONCE && self.endpoints.begin(&attempt.endpoint, now) {
+                self.search.in_flight |= attempt.purpose == Purpose::Search;
+                actions.push(Action::Dial(attempt));
             }
         }
         actions
     }
 
-    /// When [`Self::due`] will have something next; `None` is "not before an event".
+    /// The next time at which [`Self::due`] returns something; `None` if an event comes first.
     pub(super) fn wake(&self) -> Option<Instant> {
         if self.stopped {
             return None;
         }
-        let dials = self.candidates().into_iter().map(|(at, _, _)| at);
-        let dial = dials.min().filter(|_| self.ways.in_flight() < AT_ONCE);
+        let dials = self.candidates().into_iter().map(|(at, _)| at);
+        let dial = dials.min().filter(|_| self.endpoints.in_flight() < AT_ONCE);
         dial.into_iter().chain(self.entries.next_lookup()).min()
-    }
-
-    /// No more work is begun.
-    pub(super) const fn stop(&mut self) {
-        self.stopped = true;
-    }
-
-    /// Whether no more work is begun.
-    pub(super) const fn is_stopped(&self) -> bool {
-        self.stopped
     }
 
     /// Ids of the servers held.
@@ -199,88 +188,95 @@ impl Plan {
         self.held.keys().map(String::as_str)
     }
 
-    /// A name was resolved; `None` if it could not be.
+    /// The numbers of servers held and wanted. Wanted are as many as are counted or as the
+    /// endpoints lead to, whichever is more.
+    pub(super) fn numbers(&self) -> (usize, usize) {
+        let expected = self.endpoints.expected(&self.entries, |id| self.held.contains_key(id));
+        (self.held.len(), expected.max(self.demand.count()))
+    }
+
+    /// A name was resolved; `None` if that failed.
     pub(super) fn resolved(&mut self, server: &ServerAddr, addrs: Option<&[SocketAddr]>, now: Instant) {
         let random = (self.random)();
         self.entries.resolved(server, addrs, self.manner.pace, random, now);
-        self.ways.list(&self.entries, now);
+        self.endpoints.list(&self.entries, now);
     }
 
-    /// So many Leases are valid.
+    /// The number of valid Leases changed.
     pub(super) fn leased(&mut self, count: Option<u32>, now: Instant) {
         let before = self.demand.count();
         self.demand.lease(count);
         if self.demand.count() != before {
-            // All agents learn of it in one moment.
+            // Spread, because all agents learn of it at one time.
             self.hurry(now);
         }
     }
 
-    /// An attempt led to a server that took us.
-    pub(super) fn connected(&mut self, way: &Way, purpose: &Purpose, news: &News, now: Instant) -> Verdict {
-        let held = self.held.get(&news.server_id).map(|held| held.serial);
-        let upgrades = *purpose == Purpose::Upgrade(news.server_id.clone()) && news.link == Link::Quic;
+    /// An attempt led to a server that admitted the agent.
+    pub(super) fn connected(
+        &mut self,
+        attempt: &Attempt,
+        welcome: &Welcome,
+        link: Link,
+        now: Instant,
+    ) -> Verdict {
+        let id = &welcome.server_id;
+        let held = self.held.get(id).map(|held| held.serial);
+        let upgrades = attempt.purpose == Purpose::Upgrade(id.clone()) && link == Link::Quic;
         if held.is_some() && !upgrades {
-            self.duplicate(way, purpose, &news.server_id, now);
+            self.duplicate(attempt, id, now);
             return Verdict::Duplicate;
         }
-        let replaces = held.or(self.suspects.remove(&news.server_id).map(|suspect| suspect.serial));
-        self.settle(way, purpose);
-        if let Purpose::Upgrade(id) = purpose {
-            // A load balancer led to another server.
-            self.postpone_upgrade(id, now);
-        }
-        self.demand.tell(news.server_count);
+        let replaces = held.or(self.suspects.remove(id).map(|suspect| suspect.serial));
+        self.settle(attempt, now);
+        self.demand.tell(welcome.server_count);
         self.serial += 1;
-        let upgrade = self.next_upgrade(news.link, now);
-        let (serial, id) = (self.serial, news.server_id.clone());
-        let held = Held { way: way.clone(), serial, since: now, link: news.link, draining: false, upgrade };
-        if let Some(old) = self.held.insert(id, held) {
-            self.ways.lost(&old.way);
+        let upgrade = (self.manner.upgrades && link == Link::H2).then(|| self.next_upgrade(now));
+        let (serial, endpoint) = (self.serial, attempt.endpoint.clone());
+        let held = Held { endpoint, serial, since: now, link, draining: false, upgrade };
+        if let Some(old) = self.held.insert(id.clone(), held) {
+            self.endpoints.lost(&old.endpoint);
         }
-        self.ways.gained(way, &news.server_id);
-        self.ways.list(&self.entries, now);
+        self.endpoints.gained(&attempt.endpoint, id);
+        self.endpoints.list(&self.entries, now);
         self.search_again(now);
         self.search.fruitless = 0;
         Verdict::Keep { serial, replaces }
     }
 
-    /// An attempt led to a server to which there is a tunnel. True if this way
-    /// has led nowhere before.
-    pub(super) fn duplicate(&mut self, way: &Way, purpose: &Purpose, server_id: &str, now: Instant) -> bool {
-        self.settle(way, purpose);
-        let random = (self.random)();
+    /// An attempt led to a server to which there is a tunnel. True if its endpoint led nowhere
+    /// before.
+    pub(super) fn duplicate(&mut self, attempt: &Attempt, server_id: &str, now: Instant) -> bool {
+        let Attempt { purpose, endpoint } = attempt;
+        self.settle(attempt, now);
+        let (random, pace) = ((self.random)(), self.manner.pace);
         let held = self.held.contains_key(server_id);
-        let new = self.ways.leads(way).is_none();
-        self.ways.looked(way, server_id, |looks| {
-            now + if held { self.manner.pace.rare(looks, random) } else { self.manner.pace.steady(random) }
+        let new = self.endpoints.leads(endpoint).is_none();
+        self.endpoints.looked(endpoint, server_id, |looks| {
+            now + if held { pace.rare(looks, random) } else { pace.steady(random) }
         });
-        match purpose {
-            Purpose::Need => {}
-            Purpose::Search => {
-                self.search_again(now);
-                self.search.fruitless = self.search.fruitless.saturating_add(1);
-                // A name may be the load balancer.
-                self.entries.doubt(way);
-            }
-            Purpose::Upgrade(id) => self.postpone_upgrade(id, now),
+        if *purpose == Purpose::Search {
+            self.search_again(now);
+            self.search.fruitless = self.search.fruitless.saturating_add(1);
+            // The name may be the load balancer.
+            self.entries.doubt(endpoint);
         }
-        self.ways.list(&self.entries, now);
+        self.endpoints.list(&self.entries, now);
         new
     }
 
-    /// An attempt failed, or led to a server that did not take us.
-    pub(super) fn failed(&mut self, way: &Way, purpose: &Purpose, now: Instant) {
-        self.settle(way, purpose);
-        let random = (self.random)();
+    /// An attempt failed, or led to a server that did not admit the agent.
+    pub(super) fn failed(&mut self, attempt: &Attempt, now: Instant) {
+        let Attempt { purpose, endpoint } = attempt;
+        self.settle(attempt, now);
+        let (random, pace) = ((self.random)(), self.manner.pace);
         match purpose {
             Purpose::Need => {
-                self.entries.doubt(way);
-                let pace = self.manner.pace;
-                if self.standing(way) == Standing::Missing {
-                    self.ways.failed(way, |failures| now + pace.backoff(failures, random));
+                self.entries.doubt(endpoint);
+                if self.status(endpoint) == Status::Missing {
+                    self.endpoints.failed(endpoint, |failures| now + pace.backoff(failures, random));
                 } else {
-                    self.ways.unchanged(way, |looks| now + pace.rare(looks, random));
+                    self.endpoints.unchanged(endpoint, |looks| now + pace.rare(looks, random));
                 }
             }
             Purpose::Search => {
@@ -288,13 +284,12 @@ impl Plan {
                 self.search_again(now);
                 self.search.failures = failures;
             }
-            Purpose::Upgrade(id) => self.postpone_upgrade(id, now),
+            Purpose::Upgrade(_) => {}
         }
-        self.ways.list(&self.entries, now);
+        self.endpoints.list(&self.entries, now);
     }
 
-    /// A server said that it is on its way out: another one is wanted for it,
-    /// although the tunnel still stands.
+    /// A server drains: another one is wanted for it while its tunnel still stands.
     pub(super) fn draining(&mut self, server_id: &str, serial: u64, now: Instant) {
         if let Some(held) = self.held.get_mut(server_id)
             && held.serial == serial
@@ -304,94 +299,99 @@ impl Plan {
         }
     }
 
-    /// Nothing was heard of a server for too long: it counts as lost. False if
-    /// another tunnel has taken the place of this one.
+    /// A server is silent: its tunnel counts as lost. False if another one has replaced it.
     pub(super) fn suspect(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
         let Some(held) = self.take(server_id, serial, now) else { return false };
         self.suspects.insert(server_id.to_owned(), held);
         true
     }
 
-    /// The server of a suspect tunnel was heard of again. False if another tunnel
-    /// has taken its place.
+    /// The server of a suspect tunnel was heard of again. False if another one has replaced it.
     pub(super) fn back(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
-        if self.suspects.get(server_id).is_none_or(|held| held.serial != serial) {
-            return false;
-        }
-        let Some(held) = self.suspects.remove(server_id) else { return false };
-        self.ways.list(&self.entries, now);
-        self.ways.gained(&held.way, server_id);
+        let Some(held) = take_if(&mut self.suspects, server_id, serial) else { return false };
+        self.endpoints.list(&self.entries, now);
+        self.endpoints.gained(&held.endpoint, server_id);
         self.held.insert(server_id.to_owned(), held);
         self.search_again(now);
         true
     }
 
-    /// A tunnel is over. False if another one has taken its place.
+    /// A tunnel is over. False if another one has replaced it.
     pub(super) fn ended(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
-        if self.suspects.get(server_id).is_some_and(|held| held.serial == serial) {
-            // It counts as lost already.
-            self.suspects.remove(server_id);
-        } else if self.take(server_id, serial, now).is_none() {
-            return false;
-        }
-        true
+        // A suspect counts as lost already.
+        take_if(&mut self.suspects, server_id, serial).is_some()
+            || self.take(server_id, serial, now).is_some()
     }
 
     /// Takes a tunnel out of those held, if it is there.
     fn take(&mut self, server_id: &str, serial: u64, now: Instant) -> Option<Held> {
-        if self.held.get(server_id)?.serial != serial {
-            return None;
-        }
-        let held = self.held.remove(server_id)?;
+        let held = take_if(&mut self.held, server_id, serial)?;
         let lasted = now.saturating_duration_since(held.since) >= LASTED;
-        self.entries.doubt(&held.way);
-        self.ways.lost(&held.way);
+        self.entries.doubt(&held.endpoint);
+        self.endpoints.lost(&held.endpoint);
         let (pace, random) = (self.manner.pace, &mut self.random);
-        // Nobody is told of a death on QUIC: each agent finds out with its next word.
         let part = if held.link == Link::Quic && !held.draining { SPREAD_ALREADY } else { 1.0 };
         let next = |failures| now + pace.backoff(failures, random()).mul_f64(part);
-        self.ways.unheld(server_id, &held.way, lasted, next);
-        self.ways.list(&self.entries, now);
+        self.endpoints.unheld(server_id, &held.endpoint, lasted, next);
+        self.endpoints.list(&self.entries, now);
         self.hurry(now);
         Some(held)
     }
 
     /// The bookkeeping of every outcome.
-    fn settle(&mut self, way: &Way, purpose: &Purpose) {
-        self.ways.end(way);
-        if *purpose == Purpose::Search {
-            self.search.in_flight = false;
+    fn settle(&mut self, attempt: &Attempt, now: Instant) {
+        self.endpoints.end(&attempt.endpoint);
+        match &attempt.purpose {
+            Purpose::Need => {}
+            Purpose::Search => self.search.in_flight = false,
+            Purpose::Upgrade(id) => {
+                let next = self.next_upgrade(now);
+                if let Some(held) = self.held.get_mut(id) {
+                    // Another tunnel, which needs no upgrade, may have replaced it.
+                    held.upgrade = held.upgrade.map(|_| next);
+                }
+            }
         }
     }
 
-    /// All dials that are not in flight, with the time from which they are due.
-    fn candidates(&self) -> Vec<Candidate> {
+    fn next_upgrade(&mut self, now: Instant) -> Instant {
+        now + Pace::upgrade((self.random)())
+    }
+
+    /// All dials that are not in flight, with the times from which they are due.
+    fn candidates(&self) -> Vec<(Instant, Attempt)> {
         let mut candidates = Vec::new();
-        for (way, next) in self.ways.idle() {
-            match self.standing(way) {
-                Standing::Missing | Standing::Doubtful | Standing::Alias => {
-                    candidates.push((next, Purpose::Need, way.clone()));
-                }
-                Standing::Holds | Standing::Gone => {}
+        let mut add = |at: Instant, purpose: Purpose, endpoint: &Endpoint| {
+            candidates.push((at, Attempt { purpose, endpoint: endpoint.clone() }));
+        };
+        for (endpoint, next) in self.endpoints.idle() {
+            match self.status(endpoint) {
+                Status::Missing | Status::Doubtful | Status::Alias => add(next, Purpose::Need, endpoint),
+                Status::Holds | Status::Gone => {}
             }
         }
         for (id, held) in &self.held {
             if let Some(at) = held.upgrade
                 && !held.draining
-                && self.ways.is_idle(&held.way)
+                && self.endpoints.is_idle(&held.endpoint)
             {
-                candidates.push((at, Purpose::Upgrade(id.clone()), held.way.clone()));
+                add(at, Purpose::Upgrade(id.clone()), &held.endpoint);
             }
         }
         if let Some(at) = self.next_search()
-            && let Some(way) = self.searchable()
+            && let Some(endpoint) = self.searchable()
         {
-            candidates.push((at, Purpose::Search, way));
+            add(at, Purpose::Search, endpoint);
         }
         candidates
     }
 
-    fn standing(&self, way: &Way) -> Standing {
-        self.ways.standing(way, &self.entries, |id| self.held.contains_key(id))
+    fn status(&self, endpoint: &Endpoint) -> Status {
+        self.endpoints.status(endpoint, &self.entries, |id| self.held.contains_key(id))
     }
+}
+
+/// Takes the tunnel to a server out of `tunnels`, if it has this number.
+fn take_if(tunnels: &mut BTreeMap<String, Held>, server_id: &str, serial: u64) -> Option<Held> {
+    if tunnels.get(server_id)?.serial == serial { tunnels.remove(server_id) } else { None }
 }

@@ -1,28 +1,38 @@
-//! Reports of attempts, look-ups and sessions to the fleet's task.
+//! Values that the fleet's task exchanges with other tasks.
 
 use std::net::SocketAddr;
 
+use tunnel::liveness::Health;
 use tunnel::transport::Greeted;
 
-use super::plan::Purpose;
+use super::plan::Attempt;
 use crate::config::ServerAddr;
 use crate::connect::ConnectError;
-use crate::session::SessionEvent;
-use crate::way::Way;
 
-/// One report.
+/// A report to the fleet's task.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// A name was resolved, or why not.
+    /// The addresses of a name, or the resolver's error.
     Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
-    /// An attempt is over; `None` if its task vanished.
-    Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
-    /// Something became of a session.
-    Session(SessionEvent),
+    /// The outcome of an attempt; `None` if its task ended without one.
+    Attempted(Attempt, Option<Result<Box<Greeted>, ConnectError>>),
+    /// An event of a session, which [`Health::Dead`] ends.
+    Session { serial: u64, server_id: String, health: Health },
 }
 
-impl From<SessionEvent> for Report {
-    fn from(event: SessionEvent) -> Self {
-        Self::Session(event)
+/// The servers, for metrics, readiness and greetings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Servers {
+    /// Ids of the servers to which there is a tunnel.
+    pub(crate) connected: Vec<String>,
+    /// Number of servers to which there should be one.
+    pub(crate) wanted: usize,
+}
+
+impl std::fmt::Display for Servers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let connected = self.connected.len();
+        // After a scale-down, more are connected than wanted.
+        write!(f, "{connected} of {} servers", self.wanted.max(connected))
     }
 }

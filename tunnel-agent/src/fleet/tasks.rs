@@ -1,4 +1,4 @@
-//! The tasks that work for the fleet, and report.
+//! The tasks that resolve names and dial servers for the fleet, and report to it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,16 +10,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tunnel::drain::Drain;
 
-use super::plan::Purpose;
-use super::report::Report;
-use super::standing::Servers;
+use super::plan::{Attempt, Purpose};
+use super::report::{Report, Servers};
 use crate::config::ServerAddr;
-use crate::connect::{Choice, Connector, Held};
-use crate::proxy::Proxies;
+use crate::connect::Connector;
 
-use crate::way::Way;
-
-/// How long a resolver may take.
+/// Time limit of a resolver. Shorter than the system's default of 5 s for each of its tries,
+/// and one lost packet fails the lookup; longer, and a name that moved is followed late.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Resolves a host name and a port.
@@ -27,35 +24,28 @@ pub type Lookup = Arc<
     dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> + Send + Sync,
 >;
 
-/// The resolver of the system.
-pub(super) fn system_lookup() -> Lookup {
-    Arc::new(|host, port| {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) })
-    })
-}
-
-/// Leaves the names of servers behind a proxy to the proxy: where there is one,
-/// names may well mean nothing here. Such a name is one way, without an address.
-pub(super) fn past_proxies(lookup: Lookup, proxies: Proxies) -> Lookup {
-    Arc::new(move |host, port| match proxies.to(&host, port) {
-        Some(_) => Box::pin(async move { Ok(vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]) }),
-        None => lookup(host, port),
-    })
-}
-
-/// What the tasks need.
+/// The parts that the tasks need.
 pub(super) struct Tasks {
     pub(super) connector: Arc<Connector>,
-    pub(super) lookup: Lookup,
+    /// The resolver; the system's if `None`.
+    pub(super) lookup: Option<Lookup>,
     pub(super) servers: watch::Receiver<Servers>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) drain: Drain,
 }
 
 impl Tasks {
-    /// Resolves a name.
+    /// Resolves a name. A name behind a proxy is one endpoint, without an address.
     pub(super) fn resolve(&self, server: ServerAddr) {
-        let lookup = (self.lookup)(server.host.clone(), server.port);
+        let (host, port) = (server.host.clone(), server.port);
+        let (lookup, is_proxied) = (self.lookup.clone(), self.connector.is_proxied(&host, port));
+        let lookup = async move {
+            match lookup {
+                _ if is_proxied => Ok(vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]),
+                Some(lookup) => lookup(host, port).await,
+                None => Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()),
+            }
+        };
         let (reports, drain) = (self.reports.clone(), self.drain.clone());
         self.drain.spawn("lookup", async move {
             let result = tokio::select! {
@@ -73,46 +63,43 @@ impl Tasks {
         });
     }
 
-    /// Dials a way.
-    pub(super) fn dial(&self, way: Way, purpose: Purpose) {
-        let mut attempt = Attempt { way, purpose, reports: self.reports.clone(), reported: false };
+    /// Makes an attempt.
+    pub(super) fn dial(&self, attempt: Attempt) {
+        let mut unreported = Unreported { attempt: Some(attempt.clone()), reports: self.reports.clone() };
         let (connector, servers, drain) =
             (Arc::clone(&self.connector), self.servers.clone(), self.drain.clone());
         self.drain.spawn("attempt", async move {
-            let (choice, except) = match &attempt.purpose {
-                Purpose::Need | Purpose::Search => (Choice::Any, None),
-                // That tunnel is to be replaced, which is no duplicate.
-                Purpose::Upgrade(id) => (Choice::Quic, Some(id.clone())),
+            // The tunnel of an upgrade is replaced, so it is no duplicate.
+            let replaced = match &attempt.purpose {
+                Purpose::Need | Purpose::Search => None,
+                Purpose::Upgrade(id) => Some(id),
             };
-            let connected: Held = Box::new(move || {
-                let ids = &servers.borrow().ids;
-                ids.iter().filter(|id| Some(*id) != except.as_ref()).cloned().collect()
-            });
+            let held = || {
+                let ids = &servers.borrow().connected;
+                ids.iter().filter(|id| Some(*id) != replaced).cloned().collect()
+            };
             let result = tokio::select! {
                 biased;
                 () = drain.started() => return,
-                result = connector.connect(&attempt.way, choice, &connected) => result,
+                result = connector.connect(&attempt.endpoint, replaced.is_some(), held) => result,
             };
-            attempt.reported = true;
-            let report =
-                Report::Attempted(attempt.way.clone(), attempt.purpose.clone(), Some(result.map(Box::new)));
-            let _ = attempt.reports.send(report).await;
+            unreported.attempt = None;
+            let report = Report::Attempted(attempt, Some(result.map(Box::new)));
+            let _ = unreported.reports.send(report).await;
         });
     }
 }
 
-/// An attempt under way. Should its task panic, the way is free again.
-struct Attempt {
-    way: Way,
-    purpose: Purpose,
+/// An attempt in flight. Its end is reported also when its task panics.
+struct Unreported {
+    attempt: Option<Attempt>,
     reports: mpsc::Sender<Report>,
-    reported: bool,
 }
 
-impl Drop for Attempt {
+impl Drop for Unreported {
     fn drop(&mut self) {
-        if !self.reported {
-            let _ = self.reports.try_send(Report::Attempted(self.way.clone(), self.purpose.clone(), None));
+        if let Some(attempt) = self.attempt.take() {
+            let _ = self.reports.try_send(Report::Attempted(attempt, None));
         }
     }
 }

@@ -1,13 +1,11 @@
-//! The metrics of Konnectivity's agent, for dashboards and alerts that exist.
-//!
-//! Names, types, labels, buckets and help texts are interface and equal
-//! Konnectivity's to the letter, its slips included. docs/METRICS.md says what is
-//! counted here under these names.
+//! The metrics of Konnectivity's agent. Names, types, labels, buckets and help texts are
+//! interface and equal Konnectivity's to the letter, its slips included.
 
 use prometheus::{Histogram, IntCounterVec, IntGauge, Result};
 use tunnel::packets::Counters;
 use tunnel_program::metering::{Maker, PacketMetrics, RequestMetrics};
 
+/// Konnectivity's buckets, in seconds.
 const LATENCY: &[f64] = &[0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 30.0];
 
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Our own metrics. The help texts are the documentation.
+//! Our own metrics, documented by their help texts.
 
 use prometheus::{Histogram, IntCounterVec, IntGauge, Result};
 use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};

@@ -1,32 +1,33 @@
-//! Whom no proxy is asked for: `NO_PROXY`, and this host itself.
+//! Servers that are reached without a proxy: those in `NO_PROXY`, and this host.
 
 use std::net::IpAddr;
 
 use tunnel_proto::network::Network;
 
+use crate::endpoint::host_and_port;
+
 /// The entries of `NO_PROXY`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Exceptions {
-    /// `*`: everybody.
+    /// `*`, for all servers.
     all: bool,
     addresses: Vec<(IpAddr, Option<u16>)>,
     domains: Vec<Domain>,
     networks: Vec<Network>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Domain {
     /// In lower case, with a dot in front.
     suffix: String,
-    /// Also the domain itself, not only names in it.
+    /// Whether the domain itself counts, besides the names in it.
     itself: bool,
     port: Option<u16>,
 }
 
 impl Exceptions {
-    /// Reads what separates commas: addresses and domains, with ports or
-    /// without, networks, and `*`. What is none of these is left out, as Go
-    /// does: a mistake here must not stop an agent.
+    /// Reads addresses and domains, with or without ports, networks, and `*`, separated by
+    /// commas. Other entries are skipped, as in Go: a mistake here does not stop an agent.
     pub(super) fn parse(text: &str) -> Self {
         let mut exceptions = Self::default();
         for entry in text.split(',').map(|entry| entry.trim().to_ascii_lowercase()) {
@@ -42,7 +43,8 @@ impl Exceptions {
         if let Ok(network) = entry.parse() {
             return self.networks.push(network);
         }
-        let Some((host, port)) = host_and_port(entry) else { return };
+        let (host, port) = host_and_port(entry);
+        let Ok(port) = port.map(str::parse).transpose() else { return };
         if let Ok(ip) = host.parse::<IpAddr>() {
             return self.addresses.push((ip.to_canonical(), port));
         }
@@ -55,7 +57,7 @@ impl Exceptions {
         }
     }
 
-    /// Whether a server is to be reached without a proxy.
+    /// Whether a server is reached without a proxy.
     pub(super) fn contain(&self, host: &str, port: u16) -> bool {
         let host = host.trim().to_ascii_lowercase();
         let same_port = |only: Option<u16>| only.is_none_or(|only| only == port);
@@ -74,17 +76,4 @@ impl Exceptions {
             (within || is_it) && same_port(domain.port)
         })
     }
-}
-
-/// Splits `host:port`, `[v6]:port`, and what has no port. `None` when there is
-/// no host, or no port that could match.
-fn host_and_port(entry: &str) -> Option<(&str, Option<u16>)> {
-    let unbracketed =
-        |host: &'_ str| host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some();
-    let (host, port) = match entry.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || unbracketed(host) => (host, Some(port.parse().ok()?)),
-        Some(_) | None => (entry, None),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    (!host.is_empty()).then_some((host, port))
 }

@@ -72,7 +72,7 @@ fn upper_case_variables_come_first_and_empty_ones_are_none() {
 #[test]
 fn exceptions_are_gos() {
     for (no_proxy, host, proxied) in [
-        // This host itself never is.
+        // This host is never proxied.
         ("", "localhost:1", false),
         ("", "127.0.0.1:1", false),
         ("", "127.9.9.9:1", false),
@@ -106,9 +106,9 @@ fn exceptions_are_gos() {
         ("[fd00::1]", "fd00::1:1", false),
         ("[fd00::1]:8091", "fd00::1:8091", false),
         ("[fd00::1]:8091", "fd00::1:1", true),
-        // A name is not looked up to be compared.
+        // Names are not resolved for the comparison.
         ("0.0.0.0/0", "server.example:1", true),
-        // Mistakes are left out.
+        // Malformed entries are skipped.
         (",,:80,.,[]:1,10.0.0.0/99,example:x", "server.example:1", true),
     ] {
         let proxies = proxies(&[("HTTPS_PROXY", "http://proxy:1"), ("NO_PROXY", no_proxy)]).unwrap();
@@ -117,8 +117,8 @@ fn exceptions_are_gos() {
     }
 }
 
-/// A proxy that answers a request with `answer` and then echoes. Returns its
-/// URL without the scheme, and what it was asked.
+/// A proxy that answers a request with `answer` and then echoes. Returns its address and the
+/// request.
 async fn fake_proxy(answer: Vec<u8>, drain: &Drain) -> (String, tokio::sync::oneshot::Receiver<String>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -130,7 +130,7 @@ async fn fake_proxy(answer: Vec<u8>, drain: &Drain) -> (String, tokio::sync::one
             socket.read_buf(&mut request).await.unwrap();
         }
         tell.send(String::from_utf8(request).unwrap()).unwrap();
-        // The client may close before it has all of an answer that is too long.
+        // The client may close before the end of a long answer.
         let _ = socket.write_all(&answer).await;
         let (mut from, mut to) = socket.split();
         let _ = tokio::io::copy(&mut from, &mut to).await;
@@ -191,16 +191,16 @@ async fn what_a_proxy_does_wrong_is_named() {
 async fn a_proxy_that_hangs_or_leaves_or_is_not_there() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let proxy = parsed(&listener.local_addr().unwrap().to_string());
-    // The kernel takes the connection, and nobody ever reads from it.
+    // The kernel accepts the connection, and nobody reads from it.
     let deadline = Instant::now() + Duration::from_millis(50);
     let error = proxy.connect("server.example", 8091, deadline).await.unwrap_err();
     assert!(matches!(error, ProxyError::Timeout { .. }), "{error}");
 
     let leave = async { drop(listener.accept().await.unwrap()) };
-    // The one that timed out stands in the queue before it.
+    // The connection that timed out is accepted first.
     let (first, second) = (async { drop(listener.accept().await.unwrap()) }, leave);
     let ((), (), result) = tokio::join!(first, second, proxy.connect("server.example", 8091, soon()));
-    assert!(matches!(result, Err(ProxyError::Lost { .. })), "{result:?}");
+    assert!(matches!(result, Err(ProxyError::Failed { .. })), "{result:?}");
 
     drop(listener);
     let error = proxy.connect("server.example", 8091, soon()).await.unwrap_err();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::hpack::testing::any_choice;
 
-/// What a random client does next.
+/// The next step of a random client.
 #[derive(Debug, Clone)]
 enum Action {
     Data(usize),
@@ -73,7 +73,7 @@ impl Request {
         }
         let mut rest = block.as_slice();
         let mut parts: Vec<_> = self.cuts.iter().map(|length| take(&mut rest, *length)).collect();
-        // What is left may be more than one frame can carry.
+        // The rest may be more than one frame can carry.
         parts.extend(rest.chunks(16_000));
         if parts.is_empty() {
             parts.push(&[]);
@@ -110,7 +110,7 @@ impl Request {
     }
 }
 
-/// What arrived at the server, with each header block in one piece.
+/// The server's input, with each header block in one piece.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Frame(Frame),

@@ -1,4 +1,4 @@
-//! What is no acceptable HTTP/2 ends with an error that names it.
+//! Unacceptable HTTP/2 ends with an error that names it.
 
 use super::*;
 

@@ -1,26 +1,27 @@
-//! The search for servers behind a load balancer: when, and on which way.
+//! The search for servers behind load balancers: when, and on which endpoint.
 
 use tokio::time::Instant;
 
-use super::{MOST_HELD, Plan, Standing};
-use crate::way::Way;
+use super::{MOST_HELD, Plan, Status};
+use crate::endpoint::Endpoint;
 
-/// Searches that lead to servers already held slow down when there were this
-/// many in a row per server wanted: behind a load balancer that picks at random
-/// the last server is all but sure to be found by then.
+/// Searches in vain per server wanted, after which they slow down. With fewer, the last server
+/// behind a load balancer that picks at random may not be found by then; with more, searches
+/// for a server that is not there cost handshakes.
 const PATIENCE: u32 = 8;
 
-/// The state of the search.
+/// The state of the searches.
 #[derive(Debug)]
 pub(super) struct Search {
     pub(super) in_flight: bool,
-    /// When the wait for the next one began, and how it is spread.
+    /// The time at which the wait for the next one began.
     pub(super) since: Instant,
+    /// The spread of that wait.
     pub(super) random: f64,
-    /// A tunnel was lost: the next one is quick.
+    /// Whether the next one backs off from nothing, in place of the interval.
     pub(super) quick: bool,
     pub(super) failures: u32,
-    /// Searches in a row that found nothing new.
+    /// Searches in a row that found no new server.
     pub(super) fruitless: u32,
 }
 
@@ -31,7 +32,7 @@ impl Search {
 }
 
 impl Plan {
-    /// The wait for the next search begins, after one that reached a server.
+    /// Starts the wait for the next search, as after one that reached a server.
     pub(super) fn search_again(&mut self, now: Instant) {
         self.search.since = now;
         self.search.random = (self.random)();
@@ -39,20 +40,20 @@ impl Plan {
         self.search.failures = 0;
     }
 
-    /// A tunnel was lost: something may have taken its place.
+    /// Searches soon: the servers have changed.
     pub(super) fn hurry(&mut self, now: Instant) {
         self.search_again(now);
         self.search.quick = true;
         self.search.fruitless = 0;
     }
 
-    /// The way to search on: one that leads to a server, tried longest ago.
-    pub(super) fn searchable(&self) -> Option<Way> {
-        let leads = |way: &&Way| matches!(self.standing(way), Standing::Holds | Standing::Alias);
-        self.ways.by_last_try().find(leads).cloned()
+    /// The endpoint to search on: of those that lead to a held server, the one tried longest ago.
+    pub(super) fn searchable(&self) -> Option<&Endpoint> {
+        let leads = |endpoint: &&Endpoint| matches!(self.status(endpoint), Status::Holds | Status::Alias);
+        self.endpoints.by_last_try().find(leads)
     }
 
-    /// From when on to search; `None` when all servers are held.
+    /// The time of the next search; `None` if there is none.
     pub(super) fn next_search(&self) -> Option<Instant> {
         let (wanted, search, pace) = (self.demand.count(), &self.search, self.manner.pace);
         let active = self.held.values().filter(|held| !held.draining).count();
@@ -65,7 +66,7 @@ impl Plan {
         } else if self.manner.forever {
             pace.steady(search.random)
         } else if active + self.missing() >= wanted {
-            // Those missing have an address, which is dialled for itself.
+            // The missing ones have endpoints, which are dialled for need.
             pace.slowed(u32::MAX, search.random)
         } else {
             let patience = PATIENCE.saturating_mul(u32::try_from(wanted).unwrap_or(u32::MAX));
@@ -75,6 +76,6 @@ impl Plan {
     }
 
     fn missing(&self) -> usize {
-        self.ways.iter().filter(|way| self.standing(way) == Standing::Missing).count()
+        self.endpoints.iter().filter(|endpoint| self.status(endpoint) == Status::Missing).count()
     }
 }

@@ -1,5 +1,4 @@
-//! The plan in small worlds of servers, load balancers and names, in which
-//! time is a number.
+//! The plan in simulated worlds of servers, load balancers and names.
 
 mod properties;
 mod rules;
@@ -13,18 +12,18 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use tunnel::transport::Link;
 
-use super::{AT_ONCE, Action, Demand, Manner, News, Plan, Purpose, Verdict, Way};
+use super::{AT_ONCE, Action, Attempt, Demand, Manner, Plan, Purpose, Verdict, Welcome};
 use crate::config::{CountSource, ServerAddr};
 use crate::fleet::pace::Pace;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const CAP: Duration = Duration::from_secs(10);
 
-/// How long an attempt takes where somebody answers, and where nobody does.
+/// Durations of an attempt with an answer and without.
 const QUICK: Duration = Duration::from_millis(20);
 const NEVER: Duration = Duration::from_secs(10);
 
-/// What an address leads to.
+/// The peer behind an address.
 #[derive(Debug, Clone)]
 enum Behind {
     /// A load balancer that picks at random; with one server, that server.
@@ -41,13 +40,13 @@ struct Dialled {
     at: Instant,
     addr: SocketAddr,
     purpose: Purpose,
-    /// What it found: a server, or nobody.
+    /// The server it found.
     found: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 enum Pending {
-    Dial(Way, Purpose),
+    Dial(Attempt),
     Lookup(ServerAddr),
 }
 
@@ -57,14 +56,14 @@ struct World {
     now: Instant,
     random: StdRng,
     behind: BTreeMap<SocketAddr, Behind>,
-    /// What names resolve to; those absent do not.
+    /// The addresses of names; others do not resolve.
     names: BTreeMap<String, Vec<SocketAddr>>,
-    /// What every server says of the number of servers.
+    /// The count that every server tells.
     count: Option<u32>,
     link: Link,
     pending: Vec<(Instant, Pending)>,
     tunnels: BTreeMap<u64, String>,
-    /// Tunnels to servers that are silent.
+    /// Tunnels to silent servers.
     suspects: BTreeMap<u64, String>,
     dialled: Vec<Dialled>,
     lookups: usize,
@@ -82,7 +81,7 @@ fn one(server: &'static str) -> Behind {
     Behind::Servers(vec![server])
 }
 
-/// How most agents behave.
+/// The settings of most agents.
 fn manner() -> Manner {
     Manner { pace: Pace::new(INTERVAL, CAP), forever: false, upgrades: false }
 }
@@ -113,7 +112,7 @@ impl World {
         }
     }
 
-    /// What is behind address 10.0.0.n.
+    /// Sets the peer behind 10.0.0.n.
     fn put(&mut self, n: u8, behind: Behind) {
         self.behind.insert(addr(n), behind);
     }
@@ -137,9 +136,9 @@ impl World {
         for action in self.plan.due(self.now) {
             let (delay, pending) = match action {
                 Action::Resolve(server) => (QUICK, Pending::Lookup(server)),
-                Action::Dial(way, purpose) => {
-                    let answers = !matches!(self.behind.get(&way.addr), Some(Behind::Silent));
-                    (if answers { QUICK } else { NEVER }, Pending::Dial(way, purpose))
+                Action::Dial(attempt) => {
+                    let answers = !matches!(self.behind.get(&attempt.endpoint.addr), Some(Behind::Silent));
+                    (if answers { QUICK } else { NEVER }, Pending::Dial(attempt))
                 }
             };
             self.pending.push((self.now + delay, pending));
@@ -148,8 +147,8 @@ impl World {
         assert!(self.plan.wake().is_none_or(|at| at > self.now), "a plan that wakes has something to do");
         let mut dialling = BTreeSet::new();
         for (_, pending) in &self.pending {
-            if let Pending::Dial(way, _) = pending {
-                assert!(dialling.insert(way.clone()), "two attempts at {way}");
+            if let Pending::Dial(Attempt { endpoint, .. }) = pending {
+                assert!(dialling.insert(endpoint.clone()), "two attempts at {endpoint}");
             }
         }
         assert!(dialling.len() <= AT_ONCE);
@@ -166,13 +165,14 @@ impl World {
                     let addrs = self.names.get(&server.host).cloned();
                     self.plan.resolved(&server, addrs.as_deref(), now);
                 }
-                Pending::Dial(way, purpose) => self.dialled(way, purpose),
+                Pending::Dial(attempt) => self.dialled(&attempt),
             }
         }
     }
 
-    fn dialled(&mut self, way: Way, purpose: Purpose) {
-        let found = match self.behind.get(&way.addr) {
+    fn dialled(&mut self, attempt: &Attempt) {
+        let Attempt { purpose, endpoint } = attempt;
+        let found = match self.behind.get(&endpoint.addr) {
             Some(Behind::Servers(servers)) => {
                 Some(servers[self.random.random_range(0..servers.len())].to_owned())
             }
@@ -180,29 +180,27 @@ impl World {
         };
         self.dialled.push(Dialled {
             at: self.now,
-            addr: way.addr,
+            addr: endpoint.addr,
             purpose: purpose.clone(),
             found: found.clone(),
         });
-        let Some(id) = found else { return self.plan.failed(&way, &purpose, self.now) };
-        let known = self.plan.held().any(|held| held == id) && purpose != Purpose::Upgrade(id.clone());
-        // Half of the servers notice a duplicate themselves, the others leave it to us.
+        let Some(id) = found else { return self.plan.failed(attempt, self.now) };
+        let known = self.plan.held().any(|held| held == id) && *purpose != Purpose::Upgrade(id.clone());
+        // Half of the servers notice a duplicate; the plan notices the others.
         if known && self.random.random() {
-            self.plan.duplicate(&way, &purpose, &id, self.now);
+            self.plan.duplicate(attempt, &id, self.now);
             return;
         }
-        let news = News {
-            server_id: id.clone(),
-            link: if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link },
-            server_count: self.count.unwrap_or(0),
-        };
-        match self.plan.connected(&way, &purpose, &news, self.now) {
+        let welcome =
+            Welcome { server_id: id.clone(), server_count: self.count.unwrap_or(0), ..Welcome::default() };
+        let link = if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link };
+        match self.plan.connected(attempt, &welcome, link, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),
             Verdict::Keep { serial, replaces } => {
                 assert!(!known, "{id} is held already");
                 let suspects = self.suspects.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial);
                 let mut old: Vec<u64> = suspects.collect();
-                if purpose == Purpose::Upgrade(id.clone()) {
+                if *purpose == Purpose::Upgrade(id.clone()) {
                     old.extend(self.tunnels.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial));
                 }
                 assert_eq!(old, replaces.into_iter().collect::<Vec<_>>());
@@ -211,7 +209,7 @@ impl World {
         }
     }
 
-    /// A server dies: its tunnels end. What is behind the addresses stays.
+    /// A server dies: its tunnels end. The peers behind addresses stay.
     fn lose(&mut self, id: &str) {
         let (lost, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
         self.tunnels = left;
@@ -222,7 +220,7 @@ impl World {
         }
     }
 
-    /// Nothing is heard of a server any more. What is behind the addresses stays.
+    /// A server falls silent. The peers behind addresses stay.
     fn silence(&mut self, id: &str) {
         let (silent, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
         self.tunnels = left;
@@ -233,7 +231,7 @@ impl World {
         self.suspects.extend(silent);
     }
 
-    /// Those of which nothing was heard are heard of again.
+    /// All silent servers are heard of again.
     fn hear(&mut self) {
         for (serial, id) in std::mem::take(&mut self.suspects) {
             assert!(self.plan.back(&id, serial, self.now));
@@ -241,14 +239,14 @@ impl World {
         }
     }
 
-    /// Those of which nothing was heard are given up.
+    /// All silent servers are given up.
     fn give_up(&mut self) {
         for (serial, id) in std::mem::take(&mut self.suspects) {
             assert!(self.plan.ended(&id, serial, self.now));
         }
     }
 
-    /// A server says that it drains.
+    /// A server announces its drain.
     fn drain(&mut self, id: &str) {
         for (serial, of) in &self.tunnels {
             if of == id {
@@ -269,7 +267,7 @@ impl World {
         self.plan.numbers()
     }
 
-    /// Dials from now on.
+    /// Number of dials in the next `time`.
     fn count_dials(&mut self, time: Duration) -> usize {
         self.dialled.clear();
         self.pass(time);

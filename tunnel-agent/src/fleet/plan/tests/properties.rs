@@ -1,4 +1,4 @@
-//! What holds in every world, whatever happens in it.
+//! Properties of the plan in random worlds.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// Something that happens.
+/// An event in a world.
 #[derive(Debug, Clone)]
 enum Happens {
     Time(u64),
@@ -75,8 +75,8 @@ fn let_happen(world: &mut World, happens: Happens) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// [`World::act`] and [`World::held`] check what holds at every moment. In
-    /// the end all servers that can be reached are held, and it is quiet.
+    /// [`World::act`] and [`World::held`] check invariants at each step. In the end, all
+    /// reachable servers are held, and dials are rare.
     #[test]
     fn an_agent_settles_after_whatever_happened(
         seed in any::<u64>(),
@@ -92,7 +92,7 @@ proptest! {
             let_happen(&mut world, happens);
         }
 
-        // Everything becomes well, and nobody drains any more.
+        // All servers recover, and none drains.
         world.names = [("name-0", vec![addr(2), addr(3)]), ("name-1", vec![addr(4)])]
             .map(|(name, addrs)| (name.to_owned(), addrs)).into();
         for (n, id) in (1..=3).zip(IDS) {
@@ -118,7 +118,7 @@ proptest! {
         prop_assert!(hour <= quiet, "{} dials in a quiet hour: {:?}", hour, &world.dialled[hour - 20..]);
     }
 
-    /// The number of handshakes that an agent can cost, in the worst of worlds.
+    /// The number of handshakes that one agent can cost.
     #[test]
     fn an_agent_never_dials_faster_than_its_pace(seed in any::<u64>(), worlds in prop::collection::vec(behind(), 6)) {
         let mut world = World::new(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], seed);

@@ -1,4 +1,4 @@
-//! One rule each.
+//! One rule per test.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn a_dead_entry_does_not_delay_the_others_and_is_tried_ever_more_slowly() {
         let dials = world.count_dials(s(600));
         assert!((30..=250).contains(&dials), "{dials} dials in ten minutes at a cap of ten seconds");
         assert!(world.dialled.iter().all(|dial| dial.addr == addr(1)));
-        // And found within the cap once it is there.
+        // Once it is there, it is found within the cap.
         world.put(1, one("a"));
         world.pass(NEVER + CAP + QUICK);
         assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
@@ -178,7 +178,7 @@ fn a_search_goes_at_the_interval_and_slows_down_when_it_is_in_vain() {
     world.pass(s(120));
     let dials = world.count_dials(s(100));
     assert!((9..=12).contains(&dials), "{dials} dials in a hundred seconds");
-    // Whatever changes makes it quick again.
+    // Each change makes the search quick again.
     world.put(1, Behind::Servers(vec!["a", "b"]));
     world.pass(s(100));
     assert_eq!(world.held(), set(&["a", "b"]));
@@ -203,7 +203,7 @@ fn a_search_is_slow_where_those_missing_have_an_address() {
     world.count_dials(s(600));
     let searches = world.dialled.iter().filter(|dial| dial.purpose == Purpose::Search).count();
     assert!((50..=70).contains(&searches), "{searches} searches in ten minutes");
-    // They are there for the case that another address is a load balancer.
+    // They find a load balancer behind another address.
     world.put(1, Behind::Servers(vec!["a", "c"]));
     world.pass(s(300));
     assert_eq!(world.held(), set(&["a", "b", "c"]));
@@ -218,7 +218,7 @@ fn forever_means_at_the_interval_for_ever() {
     let dials = world.count_dials(s(100));
     assert!((90..=110).contains(&dials), "{dials} dials in a hundred seconds");
     assert_eq!(world.held(), set(&["a"]));
-    // More than there are said to be are kept.
+    // More servers than counted are kept.
     world.put(1, Behind::Servers(vec!["a", "b"]));
     world.pass(s(60));
     assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 1)));
@@ -262,7 +262,7 @@ fn leases_are_counted_as_the_flags_say() {
     world.plan.leased(Some(3), world.now);
     world.pass(s(60));
     assert_eq!(world.numbers(), (3, 3));
-    // Fewer do not cut what works.
+    // Fewer do not end tunnels.
     world.plan.leased(Some(2), world.now);
     world.pass(s(60));
     assert_eq!(world.numbers(), (3, 2));
@@ -280,7 +280,7 @@ fn every_address_of_a_name_is_dialled() {
     }
     world.pass(CAP + 3 * QUICK);
     assert_eq!((world.held(), world.numbers()), (set(&["a", "b", "c"]), (3, 3)));
-    // A new one is found at the next look.
+    // A new address is found at the next lookup.
     world.put(4, one("d"));
     world.names.insert("servers".into(), vec![addr(1), addr(2), addr(3), addr(4)]);
     world.pass(s(37));
@@ -301,7 +301,7 @@ fn an_address_that_vanished_keeps_its_tunnel_and_is_not_dialled_again() {
     world.lose("b");
     assert_eq!(world.count_dials(s(600)), 0);
     assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
-    // The resolver failing is no reason to forget what it said.
+    // A failed lookup keeps the addresses.
     world.names.clear();
     world.lose("a");
     world.pass(s(100));
@@ -324,7 +324,7 @@ fn a_name_that_moved_is_followed_as_soon_as_its_old_address_fails() {
 
 #[test]
 fn a_name_is_looked_up_again_while_nobody_is_found_behind_it() {
-    // Its only address fails.
+    // The only address of the name fails.
     let mut world = World::new(&["server"], 25);
     world.names.insert("server".into(), vec![addr(1)]);
     world.put(1, Behind::Refuses);
@@ -333,7 +333,7 @@ fn a_name_is_looked_up_again_while_nobody_is_found_behind_it() {
     world.names.insert("server".into(), vec![addr(2)]);
     world.pass(CAP);
     assert_eq!(world.held(), set(&["b"]));
-    // It is the load balancer: each lookup may lead to another server.
+    // The name is the load balancer: each lookup may lead to another server.
     world.put(3, one("c"));
     world.names.insert("server".into(), vec![addr(3)]);
     world.plan.leased(Some(2), world.now);
@@ -351,7 +351,7 @@ fn the_other_family_of_a_name_is_not_missed() {
     assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
     let dials = world.count_dials(s(3600));
     assert!(dials <= 14, "{dials} dials to what does not answer");
-    // Where it does lead to another server, it is taken.
+    // If it leads to another server, that one is held.
     world.behind.insert(v6, one("b"));
     world.pass(s(700));
     assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
@@ -384,7 +384,7 @@ fn a_tunnel_on_h2_is_moved_to_quic_once_that_works() {
         let moved = world.dialled.iter().any(|dial| dial.purpose == Purpose::Upgrade("a".into()));
         assert_eq!(moved, upgrades);
         assert_eq!(world.held(), set(&["a"]));
-        // Once is enough, and the end of the old tunnel means nothing.
+        // One upgrade is enough, and the end of the old tunnel changes nothing.
         world.plan.ended("a", 1, world.now);
         assert_eq!(world.plan.held().count(), usize::from(upgrades));
         if upgrades {
@@ -406,7 +406,7 @@ fn an_upgrade_that_fails_or_leads_elsewhere_leaves_the_tunnel_alone() {
     world.put(1, one("b"));
     let dials = world.count_dials(s(3600));
     assert_eq!(world.held(), set(&["a", "b"]), "one more is welcome");
-    // That one is on QUIC; the other stays what it was, and is tried as before.
+    // The new tunnel is on QUIC; the old one stays on h2, and is tried as before.
     assert!((5..=7).contains(&dials), "{dials} tries in an hour");
 }
 
@@ -419,7 +419,7 @@ fn no_more_attempts_are_made_at_once_than_there_may_be() {
         world.put(n, Behind::Silent);
     }
     world.put(60, one("z"));
-    // World::act checks the number; the living one has its turn in the end.
+    // World::act checks the number; the living endpoint has its turn in the end.
     world.pass(s(60));
     assert_eq!((world.held(), world.numbers()), (set(&["z"]), (1, 60)));
 }
@@ -429,7 +429,7 @@ fn a_plan_that_was_stopped_begins_nothing_and_still_counts() {
     let mut world = World::new(&["10.0.0.1", "servers"], 24);
     world.put(1, one("a"));
     world.pass(s(1));
-    world.plan.stop();
+    world.plan.stopped = true;
     world.lose("a");
     assert_eq!(world.count_dials(s(3600)), 0);
     assert_eq!((world.plan.wake(), world.numbers()), (None, (0, 2)));
@@ -448,7 +448,7 @@ fn a_silent_server_counts_as_lost_until_it_is_heard_of_again() {
     assert!(world.dialled.iter().all(|dial| dial.addr == addr(1)));
     world.hear();
     assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
-    // One attempt was under way.
+    // One attempt was in flight.
     assert!(world.count_dials(s(3600)) <= 1);
     assert_eq!((world.held(), world.numbers()), (set(&["a", "b"]), (2, 2)));
     world.lose("a");
@@ -467,7 +467,7 @@ fn another_tunnel_to_a_silent_server_takes_its_place() {
     world.pass(s(5));
     assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));
     assert!(world.suspects.is_empty() && !world.tunnels.contains_key(&old));
-    // Whatever becomes of the old one, it is of no interest any more.
+    // Later events of the old tunnel change nothing.
     assert!(!world.plan.back("a", old, world.now));
     assert!(!world.plan.suspect("a", old, world.now));
     assert!(!world.plan.ended("a", old, world.now));
@@ -490,7 +490,7 @@ fn a_silent_server_that_is_given_up_was_lost_before() {
     assert_eq!((world.held(), world.numbers()), (set(&["b"]), (1, 1)));
 }
 
-/// On h2 all agents of a server learn of its death in one moment.
+/// On h2, all agents of a server notice its death at one time.
 #[test]
 fn what_is_lost_on_quic_without_a_word_is_dialled_almost_at_once() {
     let quickly = |link| {

@@ -1,4 +1,4 @@
-//! One tunnel in use: serves its dials, judges the server's life, and ends in order.
+//! A tunnel in use: serves its dials, reports its server's health, and ends in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,97 +7,74 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
-use tunnel::drain::Drain;
 use tunnel::liveness::{Health, Liveness, Party, Patience, Peer};
 use tunnel::streams::Streams;
 use tunnel::transport::{Greeted, Tunnel};
 
+use super::report::Report;
 use crate::serve::Serving;
 
-/// How long a drain notice and the dials that cross it may be on their way: longer than a
-/// round trip between node and control plane takes. Below it, dials that the server sent
-/// before it read the notice fail.
+/// Time for a drain notice to reach the server, and for dials that cross it to arrive. Longer
+/// than a round trip between node and control plane. Shorter, and dials fail that the server
+/// sent before it read the notice; longer, and each drain takes longer.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 
-/// An event of a session.
-#[derive(Debug)]
-pub(crate) struct SessionEvent {
-    /// The session's number.
-    pub(crate) serial: u64,
-    /// The server's id.
-    pub(crate) server_id: String,
-    /// The event. A session that is over reports [`Health::Dead`] last.
-    pub(crate) health: Health,
+/// Starts to serve a tunnel, under a number for its reports. Cancelling the result asks the
+/// server for no more work, and closes the tunnel after its last stream.
+pub(super) fn start(
+    greeted: Greeted,
+    serial: u64,
+    patience: Patience,
+    sessions: &TaskTracker,
+    serving: Arc<Serving>,
+    reports: mpsc::Sender<Report>,
+) -> CancellationToken {
+    let Greeted { tunnel, welcome, control } = greeted;
+    let streams = Arc::<Streams>::default();
+    let (liveness, peer) =
+        Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
+    let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
+    let drain = serving.drain.clone();
+    let session = Session { tunnel, peer, streams, retired: retired.clone(), server_drains, serving };
+    let run = async move {
+        let mut reporter = Reporter { serial, server_id: welcome.server_id, reports, ended: false };
+        let why = session.run(liveness, &reporter).await;
+        reporter.ended = true;
+        reporter.tell(Health::Dead(why)).await;
+    };
+    drain.spawn("session", sessions.track_future(run));
+    retired
 }
 
-/// A tunnel in use.
-#[derive(Debug)]
-pub(crate) struct Session {
-    retired: CancellationToken,
-}
-
-impl Session {
-    /// Begins to serve; events go to `report`.
-    pub(crate) fn start<R: From<SessionEvent> + Send + 'static>(
-        greeted: Greeted,
-        serial: u64,
-        patience: Patience,
-        sessions: &TaskTracker,
-        serving: Arc<Serving>,
-        report: mpsc::Sender<R>,
-    ) -> Self {
-        let Greeted { tunnel, welcome, control } = greeted;
-        let streams = Arc::<Streams>::default();
-        let (liveness, peer) =
-            Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
-        let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
-        let running = Running { tunnel, peer, streams, retired: retired.clone(), server_drains, serving };
-        let drain = running.serving.drain.clone();
-        let server_id = welcome.server_id;
-        let run = async move {
-            // Also when the task panics, or ends before its tunnel has.
-            let mut reporter = Reporter { serial, server_id, report, ended: false };
-            let why = running.run(liveness, &mut reporter).await;
-            reporter.ended = true;
-            reporter.tell(Health::Dead(why)).await;
-        };
-        drain.spawn("session", sessions.track_future(run));
-        Self { retired }
-    }
-
-    /// Asks the server for no more work; the tunnel closes with its last stream.
-    pub(crate) fn retire(&self) {
-        self.retired.cancel();
-    }
-}
-
-struct Reporter<R: From<SessionEvent>> {
+/// Reports the death of a session also when its task panics or is aborted.
+struct Reporter {
     serial: u64,
     server_id: String,
-    report: mpsc::Sender<R>,
+    reports: mpsc::Sender<Report>,
     ended: bool,
 }
 
-impl<R: From<SessionEvent>> Reporter<R> {
-    fn event(&self, health: Health) -> R {
-        SessionEvent { serial: self.serial, server_id: self.server_id.clone(), health }.into()
+impl Reporter {
+    fn report(&self, health: Health) -> Report {
+        Report::Session { serial: self.serial, server_id: self.server_id.clone(), health }
     }
 
     async fn tell(&self, health: Health) {
         // Fails only when the fleet has ended.
-        let _ = self.report.send(self.event(health)).await;
+        let _ = self.reports.send(self.report(health)).await;
     }
 }
 
-impl<R: From<SessionEvent>> Drop for Reporter<R> {
+impl Drop for Reporter {
     fn drop(&mut self) {
         if !self.ended {
-            let _ = self.report.try_send(self.event(Health::Dead("the session was aborted".to_owned())));
+            let dead = Health::Dead("the session was aborted".to_owned());
+            let _ = self.reports.try_send(self.report(dead));
         }
     }
 }
 
-struct Running {
+struct Session {
     tunnel: Tunnel,
     peer: Peer,
     streams: Arc<Streams>,
@@ -106,12 +83,12 @@ struct Running {
     serving: Arc<Serving>,
 }
 
-impl Running {
+impl Session {
     /// Serves until the tunnel is over. Returns the reason.
-    async fn run<R: From<SessionEvent>>(self, mut liveness: Liveness, reporter: &mut Reporter<R>) -> String {
+    async fn run(self, mut liveness: Liveness, reporter: &Reporter) -> String {
         let Serving { metrics, drain, .. } = &*self.serving;
         let mut accepting = std::pin::pin!(self.accept());
-        let mut leaving = std::pin::pin!(self.leave(drain));
+        let mut leaving = std::pin::pin!(self.leave());
         let (why, is_lost) = loop {
             let health = tokio::select! {
                 biased;
@@ -156,9 +133,9 @@ impl Running {
     }
 
     /// Waits until one side wants this tunnel to end and its streams have ended.
-    async fn leave(&self, drain: &Drain) {
+    async fn leave(&self) {
         let reason = tokio::select! {
-            () = drain.started() => Some("the agent is draining"),
+            () = self.serving.drain.started() => Some("the agent is draining"),
             () = self.retired.cancelled() => Some("replaced by another tunnel"),
             // The server knows, and sends no more work.
             () = self.server_drains.cancelled() => None,
@@ -166,7 +143,6 @@ impl Running {
         if let Some(reason) = reason {
             self.peer.drain(reason);
         }
-        // Dials that were on their way when the notice went still come.
         tokio::time::sleep(NOTICE_TRAVELS).await;
         self.streams.none().await;
     }
