@@ -1,0 +1,95 @@
+{{- define "tunnel.staticPod" -}}
+{{- $server := .Values.server }}
+{{- $names := dict "component" "server" "root" . -}}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: tunnel-server
+  namespace: {{ $server.staticPod.namespace }}
+  labels:
+    {{- include "tunnel.labels" $names | nindent 4 }}
+spec:
+  hostNetwork: true
+  dnsPolicy: Default
+  enableServiceLinks: false
+  priorityClassName: {{ $server.priorityClassName }}
+  # Five seconds more than connections may go on, for the end of the tunnels.
+  terminationGracePeriodSeconds: {{ add $server.gracePeriodSeconds 5 }}
+  securityContext:
+    runAsUser: {{ $server.staticPod.runAsUser }}
+    runAsGroup: {{ $server.staticPod.runAsUser }}
+    seccompProfile:
+      type: RuntimeDefault
+  containers:
+    - name: tunnel-server
+      image: {{ include "tunnel.image" $names }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      args:
+        - --uds-name={{ $server.staticPod.socketDirectory }}/server.socket
+        - --cluster-cert={{ $server.staticPod.certificate }}
+        - --cluster-key={{ $server.staticPod.key }}
+        - --kubeconfig={{ $server.staticPod.kubeconfig }}
+        - --server-id=$(NODE_NAME)
+        {{- include "tunnel.serverArgs" . | nindent 8 }}
+        - --health-bind-address={{ $server.staticPod.healthBindAddress }}
+        {{- with $server.extraArgs }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      env:
+        - name: NODE_NAME
+          valueFrom:
+            fieldRef:
+              fieldPath: spec.nodeName
+      ports:
+        - name: health
+          containerPort: {{ $server.healthPort }}
+      # Ready with the first agent. Nothing waits for it: the kube-apiserver has to start without agents.
+      readinessProbe:
+        httpGet:
+          path: /readyz
+          port: health
+          host: {{ $server.staticPod.healthBindAddress }}
+        periodSeconds: 5
+      livenessProbe:
+        httpGet:
+          path: /healthz
+          port: health
+          host: {{ $server.staticPod.healthBindAddress }}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      resources:
+        {{- toYaml $server.resources | nindent 8 }}
+      securityContext:
+        {{- include "tunnel.containerSecurity" . | nindent 8 }}
+      volumeMounts:
+        # Single files: the directory has the keys of the cluster's CAs.
+        - name: certificate
+          mountPath: {{ $server.staticPod.certificate }}
+          readOnly: true
+        - name: key
+          mountPath: {{ $server.staticPod.key }}
+          readOnly: true
+        - name: kubeconfig
+          mountPath: {{ $server.staticPod.kubeconfig }}
+          readOnly: true
+        - name: socket
+          mountPath: {{ $server.staticPod.socketDirectory }}
+  volumes:
+    - name: certificate
+      hostPath:
+        path: {{ $server.staticPod.certificate }}
+        type: File
+    - name: key
+      hostPath:
+        path: {{ $server.staticPod.key }}
+        type: File
+    - name: kubeconfig
+      hostPath:
+        path: {{ $server.staticPod.kubeconfig }}
+        type: File
+    - name: socket
+      hostPath:
+        path: {{ $server.staticPod.socketDirectory }}
+        type: DirectoryOrCreate
+{{- end }}
