@@ -23,7 +23,7 @@ const STALLED: usize = 16;
 const fn pinned(link: Link) -> i64 {
     const BEYOND: i64 = 1 << 20;
     match link {
-        Link::Quic => (3 << 20) + BEYOND,
+        Link::Quic => (4 << 20) + BEYOND,
         Link::H2 | Link::Konnectivity => (1 << 20) + BEYOND,
     }
 }

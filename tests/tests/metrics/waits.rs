@@ -112,7 +112,7 @@ async fn what_is_kept_for_receivers_that_take_nothing_shows_as_long_as_it_is() {
         let flood = Target::floods(node(link)).await;
         let connections = stalled(&cluster.server, &flood).await;
         // On h2 the window is 768 KiB, and WINDOW_UPDATE is sent for halves of it.
-        let each = if link == Link::Quic { 3 << 20 } else { 384 << 10 };
+        let each = if link == Link::Quic { 4 << 20 } else { 384 << 10 };
         wait_for_kept(&cluster.server, 3 * each).await;
         drop((connections, flood));
         cluster.server.wait_until_idle().await;

@@ -8,12 +8,12 @@ use quinn::{IdleTimeout, VarInt};
 
 use super::congestion;
 
-/// Bytes of one stream that may be unread at its receiver. quinn takes the window before
-/// a round-trip time is known, so one value serves all distances. It carries 121 MB/s at a
-/// round trip of 20 ms and 35 at 80 ms. With 1 MiB that is 42 and 12, and the p99 of a round
-/// trip beside a download on one host is a fifth shorter; with 4 MiB it is 155 and 45, and
-/// each stalled reader pins more of the process's budget ([`Budget`](crate::relay::Budget)).
-pub(super) const STREAM_WINDOW: u32 = 3 << 20;
+/// Flow-control window of a stream, in bytes. quinn takes it before a round-trip time is
+/// known, so one value serves all distances. It carries 155 MB/s at a round trip of 20 ms and
+/// 45 at 80 ms; 1 MiB carries 42 and 12. Above, each stalled reader pins more of the process's
+/// [`Budget`](crate::relay::Budget); below, distant tunnels are slower in proportion, but the
+/// p99 of a round trip beside a download on one host is up to a fifth shorter.
+pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 
 /// Bytes of one tunnel that are sent and not yet acknowledged. Less slows distant tunnels;
 /// more is memory that one slow agent can take from a server.
