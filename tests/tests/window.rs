@@ -22,7 +22,7 @@ const STILL: Duration = Duration::from_millis(300);
 const MIB: usize = 1 << 20;
 
 /// The window, in bytes: `STREAM_WINDOW` of the link.
-const WINDOW: usize = 3 * MIB;
+const WINDOW: usize = 4 * MIB;
 
 /// Writes until the window is full. Returns the number of bytes taken.
 async fn taken(stream: &mut Stream) -> usize {
