@@ -95,4 +95,14 @@ def _lease(kubectl):
 
 
 def _end(kubectl):
-    kubectl.ok("delete", "pod", "tunnel-agent", "-n", NAMESPACE, "--timeout=30s", timeout=40)
+    """Connections that the kube-apiserver keeps open last for the whole grace period. Beyond it the kubelet kills."""
+    kubectl.ok("delete", "pod", "tunnel-agent", "-n", NAMESPACE, "--wait=false")
+
+    def ended():
+        found = kubectl.try_("get", "pod", "tunnel-agent", "-n", NAMESPACE, "-o", "json")
+        expect(found.returncode == 0, "the pod was gone before its exit code was seen")
+        [container] = json.loads(found.stdout)["status"]["containerStatuses"]
+        return container["state"].get("terminated")
+
+    code = wait.until("the agent ends", ended, LIMIT, pause=0.2)["exitCode"]
+    expect(code == 0, f"the agent ended with {code}")
