@@ -105,7 +105,8 @@ class Cluster:
         objects.create_service(kubectl, "hook", self.network.webhook_service, objects.HOOK_PORT, addresses["hook"], sliced)
         self.network.translate(self.network.webhook_service, 443, addresses["hook"], objects.HOOK_PORT)
         objects.create_webhook(kubectl, self.pki.cluster.certificate)
-        objects.create_notes(kubectl, self.pki.cluster.certificate)
+        if "conversion" in self.options.only:
+            objects.create_notes(kubectl, self.pki.cluster.certificate)
         objects.create_gone_pod(kubectl, self.network.nobody)
 
     def kubectl(self, frontend):

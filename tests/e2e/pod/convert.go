@@ -20,9 +20,13 @@ type toConvert struct {
 }
 
 type hasConverted struct {
-	UID              string            `json:"uid"`
-	ConvertedObjects []map[string]any  `json:"convertedObjects"`
-	Result           map[string]string `json:"result"`
+	UID              string           `json:"uid"`
+	ConvertedObjects []map[string]any `json:"convertedObjects"`
+	Result           outcome          `json:"result"`
+}
+
+type outcome struct {
+	Status string `json:"status"`
 }
 
 // convert gives objects the version that is asked for and notes in them which one they had.
@@ -38,5 +42,5 @@ func convert(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(conversion{APIVersion: asked.APIVersion, Kind: asked.Kind, Response: &hasConverted{
-		UID: asked.Request.UID, ConvertedObjects: asked.Request.Objects, Result: map[string]string{"status": "Success"}}})
+		UID: asked.Request.UID, ConvertedObjects: asked.Request.Objects, Result: outcome{"Success"}}})
 }

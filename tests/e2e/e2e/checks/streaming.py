@@ -34,7 +34,7 @@ def _log(ctx, command):
 
 
 def _exec(ctx):
-    result = ctx.kubectl.try_("exec", "-v=6", "box", "--", "true")
+    result = ctx.kubectl.try_("exec", "-v=6", "box", "--", "echo")
     expect(result.returncode == 0, f"kubectl exec: {result.stderr.strip()[-1500:]}")
     return result.stderr
 
