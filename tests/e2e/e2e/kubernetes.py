@@ -29,7 +29,7 @@ class Kubernetes:
         return self.minor >= minor
 
 
-def bring_kubectl(chosen):
+def brings_kubectl(chosen):
     """Whether the chosen programs have a kubectl among them."""
     if chosen.kube_bin_dir:
         return _executable(chosen.kube_bin_dir, "kubectl")

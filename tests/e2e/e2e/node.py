@@ -142,7 +142,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
 
 def _since_the_oldest(kubernetes):
-    """Configuration that an older kubelet refuses. containerd is Debian's, which is too old for cgroup v2 drivers' discovery."""
+    """Configuration that older kubelets do not know. The newest refuses cgroup v1 unless told otherwise."""
     fields = {"failCgroupV1": False} if kubernetes.since(31) else {}
     return {**fields, **({"enableSystemLogQuery": True} if kubernetes.since(36) else {})}
 
