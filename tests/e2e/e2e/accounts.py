@@ -35,13 +35,24 @@ def credentials(cluster, user):
     return kubeconfig.write(path, api.url, cluster.pki.cluster.certificate, certificate, key)
 
 
-def request(kubectl, *, audience=AUDIENCE, namespace=NAMESPACE, name=ACCOUNT):
-    """A token from the API server."""
+def request(kubectl, *, audience=AUDIENCE, namespace=NAMESPACE, name=ACCOUNT, pod=None):
+    """A token from the API server, bound to the pod of that name if there is one."""
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
     asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
              "spec": {"audiences": [audience], "expirationSeconds": 600}}
+    if pod:
+        uid = kubectl.ok("get", "pod", pod, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
+        asked["spec"]["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": uid}
     answer = json.loads(kubectl.ok("create", "--raw", path, "-f", "-", stdin=json.dumps(asked)))
     return answer["status"]["token"]
+
+
+def extra(kubectl, token):
+    """What a review of the token says of its holder beyond the name; each is a list."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token, "audiences": [AUDIENCE]}}
+    path = "/apis/authentication.k8s.io/v1/tokenreviews"
+    answer = json.loads(kubectl.ok("create", "--raw", path, "-f", "-", stdin=json.dumps(review)))
+    return answer["status"].get("user", {}).get("extra", {})
 
 
 def create_pod(kubectl, node, image):

@@ -55,8 +55,9 @@ class Cluster:
             shutil.rmtree(self.directory, ignore_errors=True)
         self.run.release()
 
-    def create(self, kube_binaries, tunnel_server):
+    def create(self, kubernetes, tunnel_server):
         """`tunnel_server` makes the server from this cluster; it is started first, so that its socket exists."""
+        self.kubernetes = kubernetes
         self.network = Network(self.run.name)
         self.network.create()
         if not self.options.direct:
@@ -64,23 +65,23 @@ class Cluster:
         cgroups.create(self.run.name)
         self.pki = Pki(os.path.join(self.directory, "pki"), self.network, NODE)
         server = tunnel_server(self)
-        self._start_control_plane(kube_binaries, server)
-        self._start_node(kube_binaries)
+        self._start_control_plane(server)
+        self._start_node()
         return server
 
-    def _start_control_plane(self, kube_binaries, server):
-        self.say(f"starting etcd and {len(self.frontends)} kube-apiserver")
+    def _start_control_plane(self, server):
+        self.say(f"starting etcd and {len(self.frontends)} kube-apiserver {self.kubernetes.version}")
         etcd = controlplane.start_etcd(self.processes, self.directory)
         self.apis = {f: controlplane.ApiServer(f, self.directory, self.network, self.pki) for f in self.frontends}
         for position, (frontend, api) in enumerate(self.apis.items()):
             selector = egress.selector(egress.connection(frontend, server, self.pki))
-            api.start(self.processes, os.path.join(kube_binaries, "kube-apiserver"), etcd, selector)
+            api.start(self.processes, self.kubernetes.program("kube-apiserver"), etcd, selector)
             if position == 0:
-                api.wait_ready()  # The first one writes the bootstrap objects; several at once only get in each other's way.
-        for api in self.apis.values():
-            api.wait_ready()
+                api.wait_ready(self.kubectl(frontend))  # The first one writes the bootstrap objects; several at once only get in each other's way.
+        for frontend, api in self.apis.items():
+            api.wait_ready(self.kubectl(frontend))
 
-    def _start_node(self, kube_binaries):
+    def _start_node(self):
         self.say("starting containerd and kubelet")
         self.node = node = Node(NODE, os.path.join(self.directory, "node"), self.network, self.processes)
         node.start_init()
@@ -91,7 +92,7 @@ class Cluster:
                                       {"etc/webhook.crt": certificate, "etc/webhook.key": key})
         node.ctr("image", "import", archive)
         first = next(iter(self.apis.values()))
-        node.start_kubelet(os.path.join(kube_binaries, "kubelet"), first.url, self.pki, self.run.name)
+        node.start_kubelet(self.kubernetes, first.url, self.pki, self.run.name)
 
     def populate(self):
         """Pods, services and the webhook. None of this needs a tunnel: the kubelet dials out by itself."""
@@ -99,14 +100,17 @@ class Cluster:
         wait.until("the node is registered", lambda: NODE in kubectl.ok("get", "nodes", "-o", "name"), 60, pause=0.5)
         self.say("starting the pods")
         addresses = objects.create_pods(kubectl, NODE)
-        objects.create_service(kubectl, "web", self.network.web_service, objects.WEB_PORT, addresses["web"])
-        objects.create_service(kubectl, "hook", self.network.webhook_service, objects.HOOK_PORT, addresses["hook"])
+        sliced = self.kubernetes.since(21)
+        objects.create_service(kubectl, "web", self.network.web_service, objects.WEB_PORT, addresses["web"], sliced)
+        objects.create_service(kubectl, "hook", self.network.webhook_service, objects.HOOK_PORT, addresses["hook"], sliced)
         self.network.translate(self.network.webhook_service, 443, addresses["hook"], objects.HOOK_PORT)
         objects.create_webhook(kubectl, self.pki.cluster.certificate)
+        if "conversion" in self.options.only:
+            objects.create_notes(kubectl, self.pki.cluster.certificate)
         objects.create_gone_pod(kubectl, self.network.nobody)
 
     def kubectl(self, frontend):
-        return Kubectl(self.apis[frontend].kubeconfig, self.directory, self.processes.environment)
+        return Kubectl(self.kubernetes.kubectl, self.apis[frontend].kubeconfig, self.directory, self.processes.environment)
 
     def random_file(self, megabytes):
         """A file of random bytes, made once."""

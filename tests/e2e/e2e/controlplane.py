@@ -5,7 +5,6 @@ import os
 import urllib.request
 
 from . import kubeconfig, ports, wait
-from .shell import run
 
 
 def start_etcd(processes, directory):
@@ -46,10 +45,10 @@ class ApiServer:
         self.process = processes.start(f"kube-apiserver-{self.frontend}", [
             binary, "--etcd-servers", etcd_url, "--egress-selector-config-file", selector, *self._serving(), *self._trust()])
 
-    def wait_ready(self):
+    def wait_ready(self, kubectl):
         def ready():
             self.process.must_run()
-            return run(["kubectl", "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"], timeout=10).stdout == "ok"
+            return kubectl.raw("/readyz", timeout=10) == "ok"
 
         wait.until(f"kube-apiserver {self.frontend} is ready", ready, 120, pause=0.5)
 

@@ -1,5 +1,6 @@
 """kubectl against one kube-apiserver."""
 
+import copy
 import os
 import subprocess
 
@@ -14,9 +15,15 @@ class TooSlow(CheckFailed):
 class Kubectl:
     """Commands get the run's mark in their environment, so a killed suite leaves none behind."""
 
-    def __init__(self, config, directory, environment):
-        self._prefix = ["kubectl", "--kubeconfig", config, "--cache-dir", os.path.join(directory, "kubectl-cache")]
+    def __init__(self, program, config, directory, environment):
+        self._prefix = [program, "--kubeconfig", config, "--cache-dir", os.path.join(directory, "kubectl-cache")]
         self._environment = {**environment, "HOME": directory}
+
+    def over_spdy(self):
+        """The same, without the WebSockets that kubectl speaks from 1.31 on."""
+        other = copy.copy(self)
+        other._environment = {**self._environment, **{f"KUBECTL_{what}_WEBSOCKETS": "false" for what in ("REMOTE_COMMAND", "PORT_FORWARD")}}
+        return other
 
     def args(self, *arguments):
         return [*self._prefix, *(str(a) for a in arguments)]

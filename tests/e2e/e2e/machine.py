@@ -18,7 +18,6 @@ NEEDS = {
     "ip": "iproute2",
     "iptables": "iptables",
     "openssl": "openssl",
-    "kubectl": "kubernetes-client",
     "go": "golang-go",
     "nsenter": "util-linux",
     "unshare": "util-linux",
@@ -27,12 +26,13 @@ NEEDS = {
 }
 
 
-def prepare(say):
+def prepare(say, with_kubectl):
     """Check the rights, then install what is missing; one sentence when that cannot be done."""
     if os.geteuid() != 0:
         raise Unusable("The suite makes network namespaces and runs a container runtime: run it as root.")
     _add_system_paths()
-    _install(_missing(), say)
+    needs = {**NEEDS, **({"kubectl": "kubernetes-client"} if with_kubectl else {})}
+    _install(needs, say)
     _try_namespaces()
 
 
@@ -42,15 +42,16 @@ def _add_system_paths():
     os.environ["PATH"] = ":".join(path + [d for d in ("/usr/local/sbin", "/usr/sbin", "/sbin") if d not in path])
 
 
-def _missing():
-    return sorted({package for need, package in NEEDS.items() if not _present(need)})
+def _missing(needs):
+    return sorted({package for need, package in needs.items() if not _present(need)})
 
 
 def _present(need):
     return os.path.exists(need) if need.startswith("/") else shutil.which(need) is not None
 
 
-def _install(packages, say):
+def _install(needs, say):
+    packages = _missing(needs)
     if not packages:
         return
     wanted = " ".join(packages)
@@ -63,7 +64,7 @@ def _install(packages, say):
         run(["apt-get", "install", "-y", "--no-install-recommends", *packages], timeout=900, env=environment)
     except CommandFailed as error:
         raise Unusable(f"Install these Debian packages, apt-get could not: {wanted} ({error}).") from error
-    still = _missing()
+    still = _missing(needs)
     if still:
         raise Unusable(f"These packages were installed and yet their programs are missing: {' '.join(still)}.")
 

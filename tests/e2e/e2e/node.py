@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from . import kubeconfig, node_init, wait
+from . import kubeconfig, node_init, objects, wait
 from .shell import run
 
 
@@ -67,16 +67,18 @@ class Node:
     def ctr(self, *arguments):
         return run([*self.enter(), "ctr", "--address", self.socket, "--namespace", "k8s.io", *arguments], timeout=120)
 
-    def start_kubelet(self, binary, api_url, pki, cgroup):
+    def start_kubelet(self, kubernetes, api_url, pki, cgroup):
         config = os.path.join(self.directory, "kubelet.json")
         with open(config, "w", encoding="utf-8") as file:
-            json.dump(self._kubelet_config(pki, cgroup), file, indent=1)
+            json.dump({**self._kubelet_config(pki, cgroup), **_since_the_oldest(kubernetes)}, file, indent=1)
+        with open(self._path(os.path.join("var-log", objects.NODE_LOG)), "w", encoding="ascii") as file:
+            file.write(objects.NODE_LOG_TEXT)
         credentials = kubeconfig.write(
             os.path.join(self.directory, "kubelet.conf"), api_url, pki.cluster.certificate, *pki.kubelet)
         self._start("kubelet", [
-            *self.enter(), binary, "--config", config, "--kubeconfig", credentials,
+            *self.enter(), kubernetes.program("kubelet"), "--config", config, "--kubeconfig", credentials,
             "--root-dir", os.path.join(self.directory, "kubelet"), "--hostname-override", self.name,
-            "--node-ip", self.network.node, "--container-runtime", "remote",
+            "--node-ip", self.network.node, *([] if kubernetes.since(24) else ["--container-runtime", "remote"]),
             "--container-runtime-endpoint", f"unix://{self.socket}", "--v", "1"])
 
     def _start(self, name, args):
@@ -137,6 +139,12 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
     def _path(self, name):
         return os.path.join(self.directory, name)
+
+
+def _since_the_oldest(kubernetes):
+    """Configuration that older kubelets do not know. The newest refuses cgroup v1 unless told otherwise."""
+    fields = {"failCgroupV1": False} if kubernetes.since(31) else {}
+    return {**fields, **({"enableSystemLogQuery": True} if kubernetes.since(36) else {})}
 
 
 def hidden_by_node(directory):

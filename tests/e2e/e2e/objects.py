@@ -8,6 +8,9 @@ from . import image, wait
 NAMESPACE = "/api/v1/namespaces/default"
 WEB_PORT, HOOK_PORT = 8080, 8443
 GONE = "gone"
+NOTES_GROUP = "notes.tunnel.test"
+NODE_LOG = "e2e.log"
+NODE_LOG_TEXT = "".join(f"line {number} of the node\n" for number in range(1, 10001))
 FIRST_LINES = [f"line {number} of the box" for number in range(1, 101)]
 
 
@@ -24,15 +27,31 @@ def create_pods(kubectl, node_name):
     return wait.until("all pods are ready", ready, 120, pause=0.5)
 
 
-def create_service(kubectl, name, cluster_ip, port, pod_ip):
-    """A service and its endpoints, which no controller makes here. The targetRef is needed by the service proxy."""
-    target = {"kind": "Pod", "name": name, "namespace": "default"}
+def create_service(kubectl, name, cluster_ip, port, pod_ip, sliced):
+    """A service and its endpoints, which no controller makes here."""
     service = _object("v1", "Service", name, spec={
         "clusterIP": cluster_ip, "ports": [{"port": 443 if port == HOOK_PORT else 80, "targetPort": port}]})
-    endpoints = _object("v1", "Endpoints", name, subsets=[
-        {"addresses": [{"ip": pod_ip, "targetRef": target}], "ports": [{"port": port}]}])
-    for item in (service, endpoints):
+    for item in (service, (_slice if sliced else _endpoints)(name, port, pod_ip)):
         kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(item))
+
+
+def _slice(name, port, pod_ip):
+    """What the service proxy and the aggregator read today. A port without a name has an empty one."""
+    document = _object("discovery.k8s.io/v1", "EndpointSlice", name, addressType="IPv4", ports=[{"name": "", "port": port}],
+                       endpoints=[{"addresses": [pod_ip], "conditions": {"ready": True}, "targetRef": _target(name)}])
+    document["metadata"]["labels"] = {"kubernetes.io/service-name": name}
+    return document
+
+
+def _endpoints(name, port, pod_ip):
+    """What they read before Kubernetes had slices."""
+    address = {"ip": pod_ip, "targetRef": _target(name)}
+    return _object("v1", "Endpoints", name, subsets=[{"addresses": [address], "ports": [{"port": port}]}])
+
+
+def _target(name):
+    """The service proxy needs it."""
+    return {"kind": "Pod", "name": name, "namespace": "default"}
 
 
 def create_gone_pod(kubectl, pod_ip):
@@ -61,6 +80,25 @@ def create_webhook(kubectl, authority_path):
     }
     document = _object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "hook", webhooks=[hook])
     kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(document))
+
+
+def create_notes(kubectl, authority_path):
+    """A resource with two versions, which the hook pod converts."""
+    text = {"type": "string"}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"text": text, "convertedFrom": text}}}
+    webhook = {"conversionReviewVersions": ["v1"], "clientConfig": {
+        "caBundle": _bundle(authority_path), "service": {"namespace": "default", "name": "hook", "path": "/convert"}}}
+    spec = {
+        "group": NOTES_GROUP, "scope": "Namespaced", "names": {"plural": "notes", "singular": "note", "kind": "Note"},
+        "versions": [{"name": v, "served": True, "storage": v == "v1", "schema": schema} for v in ("v1", "v2")],
+        "conversion": {"strategy": "Webhook", "webhook": webhook},
+    }
+    document = _object("apiextensions.k8s.io/v1", "CustomResourceDefinition", f"notes.{NOTES_GROUP}", spec=spec)
+    kubectl.ok("create", "--validate=false", "-f", "-", stdin=json.dumps(document))
+
+
+def note(name, text):
+    return json.dumps(_object(f"{NOTES_GROUP}/v1", "Note", name, text=text))
 
 
 def config_map(name):

@@ -12,8 +12,11 @@ def parse(arguments, check_names):
         prog="tests/e2e/run", description="Run the tunnel's end-to-end suite on a real cluster on this machine.")
     parser.add_argument("--bin-dir", default=_default_bin_dir(), metavar="DIR",
                         help="where tunnel-server and tunnel-agent are (default: target/release)")
+    parser.add_argument("--kubernetes", choices=("newest", "oldest"), default="newest",
+                        help="the version to build and cache (default: newest)")
     parser.add_argument("--kube-bin-dir", default=os.environ.get("E2E_KUBE_BIN_DIR"), metavar="DIR",
-                        help="ready kube-apiserver and kubelet (default: $E2E_KUBE_BIN_DIR, else built and cached)")
+                        help="ready kube-apiserver, kubelet and, if not the machine's, kubectl of any version "
+                             "(default: $E2E_KUBE_BIN_DIR)")
     parser.add_argument("--frontends", type=_list(FRONTENDS), default=list(FRONTENDS), metavar=",".join(FRONTENDS))
     parser.add_argument("--links", type=_list(LINKS), default=list(LINKS), metavar=",".join(LINKS))
     parser.add_argument("--only", type=_list(check_names), default=list(check_names), metavar="NAME,...",

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from . import kubebuild, leftovers, machine, options
+from . import kubernetes, leftovers, machine, options
 from .checks import catalog
 from .checks import link as link_check
 from .checks.context import Context
@@ -39,14 +39,15 @@ def _run(chosen, report):
     if not chosen.direct:
         TunnelServer.find(chosen.bin_dir)
         TunnelAgent.find(chosen.bin_dir)
-    machine.prepare(report.say)
+    machine.prepare(report.say, with_kubectl=not kubernetes.brings_kubectl(chosen))
     leftovers.clean_abandoned(report.say)
-    kube_binaries = kubebuild.binaries(cache_root(), chosen.kube_bin_dir, report.say)
+    programs = kubernetes.find(chosen, cache_root(), report.say)
+    _leave_out_newer(chosen, programs, report.say)
     _forget_proxies()
     with Cluster(chosen, report.say) as cluster:
         report.log_tails = cluster.log_tails
         try:
-            World(chosen, report, cluster).run(kube_binaries)
+            World(chosen, report, cluster).run(programs)
         except KeyboardInterrupt:
             report.silence()
             raise
@@ -62,8 +63,8 @@ class World:
         self.server = self.agent = self.link = None
         self.contexts = []
 
-    def run(self, kube_binaries):
-        self.cluster.create(kube_binaries, self._make_server)
+    def run(self, programs):
+        self.cluster.create(programs, self._make_server)
         self.cluster.populate()
         for link in ["none"] if self.chosen.direct else self.chosen.links:
             if self._wanted(catalog.PASS):
@@ -146,6 +147,13 @@ class World:
 
     def _wanted(self, names):
         return [name for name in names if name in self.chosen.only]
+
+
+def _leave_out_newer(chosen, programs, say):
+    newer = [name for name in chosen.only if not programs.since(catalog.SINCE.get(name, 0))]
+    chosen.only = [name for name in chosen.only if name not in newer]
+    if newer:
+        say(f"left out, because Kubernetes {programs.version} is older: {', '.join(newer)}")
 
 
 def _forget_proxies():

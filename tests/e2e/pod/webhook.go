@@ -30,10 +30,11 @@ type status struct {
 	Message string `json:"message"`
 }
 
-// webhook denies every object whose name starts with "denied", and serves an aggregated API beside that.
+// webhook denies every object whose name starts with "denied", and serves a conversion and an aggregated API beside that.
 // Its certificate is in the image.
 func webhook() error {
 	http.HandleFunc("/review", answer)
+	http.HandleFunc("/convert", convert)
 	http.HandleFunc("/apis/", aggregated)
 	return http.ListenAndServeTLS(":8443", "/etc/webhook.crt", "/etc/webhook.key", nil)
 }

@@ -1,6 +1,9 @@
 """The names of `--only`, in the order in which the checks run."""
 
-from . import aggregated, attach, copy, disruption, exec, forward, leases, logs, noagent, proxy, tokens, webhook
+from . import (
+    aggregated, attach, conversion, copy, debug, disruption, egress, exec, forward, kubelet, leases, logs, noagent,
+    proxy, streaming, tokens, webhook)
+from .streaming import over_spdy
 
 # One after another in each frontend, the frontends at once.
 STEPS = {
@@ -17,14 +20,29 @@ STEPS = {
     "service-proxy": [("service proxy", proxy.service)],
     "upgrade": [("upgraded connection through the pod proxy", proxy.upgraded)],
     "webhook": [("service webhook allows and denies", webhook.allow_and_deny)],
+    "conversion": [("conversion webhook", conversion.convert)],
     "aggregated": [("aggregated API", aggregated.get_and_list)],
+    "measurements": [("resource metrics, summary and cAdvisor", kubelet.measurements)],
+    "node-logs": [("node log query", kubelet.node_logs)],
+    "debug": [("debug in an ephemeral container", debug.ephemeral_container)],
+    "egress-metrics": [("the API server counts its dials", egress.counted)],
     "refusals": [
         ("a refused connection is named", proxy.refused),
         ("an unreachable address is named", proxy.unreachable),
     ],
     "connections": [("port-forward, 50 connections at once", forward.many_connections)],
     "download": [("port-forward, download of 256 MiB", forward.download)],
-    "cp": [("cp of 256 MiB both ways", copy.upload_and_download)],
+    "cp": [("cp of 256 MiB both ways", copy.both_ways(256))],
+    "websockets": [("exec and port-forward speak WebSocket", streaming.websockets)],
+    "spdy": [
+        ("exec and port-forward speak SPDY", over_spdy(streaming.spdy)),
+        ("exec over SPDY, exit code 0", over_spdy(exec.exit_code("true"))),
+        ("exec over SPDY, exit code 137", over_spdy(exec.exit_code("kill -9 $$"))),
+        ("exec -it over SPDY", over_spdy(exec.terminal)),
+        ("attach over SPDY", over_spdy(attach.attach)),
+        ("port-forward over SPDY, 50 connections at once", over_spdy(forward.many_connections)),
+        ("cp over SPDY of 32 MiB both ways", over_spdy(copy.both_ways(32))),
+    ],
 }
 # A minute long, beside the steps of its frontend: their load must not delay a line.
 BESIDE = {"follow": ("logs -f for 60 s", logs.follow)}
@@ -40,4 +58,7 @@ DISRUPTIONS = {
 PASS = [*BEFORE, *BESIDE, *STEPS, *DISRUPTIONS]
 # After all passes, once: the server and the agent are started anew with other flags.
 SCENARIOS = {"tokens": tokens.scenario, "leases": leases.scenario}
+# The minor version of Kubernetes 1 from which on a check works. kubectl speaks WebSockets from 1.31 on. An older
+# kube-apiserver than 1.24 that is built by today's Go panics in its reflection when there are custom resources.
+SINCE = {"conversion": 24, "debug": 25, "egress-metrics": 27, "websockets": 31, "spdy": 31, "node-logs": 36}
 NAMES = [*PASS, *SCENARIOS]

@@ -1,5 +1,6 @@
 """What a check is given."""
 
+import copy
 import os
 
 
@@ -12,6 +13,12 @@ class Context:
         self.api = cluster.apis[frontend]
         self.tag = f"{frontend}-{link}"
         self.where = f"{frontend}/{link}"
+
+    def over_spdy(self):
+        """The same with a kubectl that speaks SPDY."""
+        other = copy.copy(self)
+        other.kubectl, other.tag = self.kubectl.over_spdy(), f"{self.tag}-spdy"
+        return other
 
     def scratch(self, name):
         """A path for a file of this combination."""

@@ -6,16 +6,19 @@ import time
 
 from ..fail import expect
 
-MEGABYTES = 256
 # Kubernetes' own loss, seen without any tunnel: kubectl pings every five seconds, and when a kubelet closes a
 # connection on which a ping waits unread, its kernel resets it and destroys what the reader has not taken yet.
 # A download is in danger while its last megabytes are in the kubelet, so only one that ends just then is repeated.
 PING_SECONDS, DANGER_SECONDS, DOWNLOADS = 5, 1, 4
 
 
-def upload_and_download(ctx):
-    """The checksum in the pod, and then of the copy that came back, is that of the file."""
-    source, back = ctx.cluster.random_file(MEGABYTES), ctx.scratch("copy")
+def both_ways(megabytes):
+    """A check that the checksum in the pod, and then of the copy that came back, is that of the file."""
+    return lambda ctx: _upload_and_download(ctx, megabytes)
+
+
+def _upload_and_download(ctx, megabytes):
+    source, back = ctx.cluster.random_file(megabytes), ctx.scratch("copy")
     there = f"/tmp/{ctx.tag}"
     with ctx.bulk:
         try:
@@ -28,7 +31,7 @@ def upload_and_download(ctx):
             if os.path.exists(back):
                 os.unlink(back)
     again = f", {lost} downloads reset at kubectl's ping" if lost else ""
-    return f"up {MEGABYTES / up:.0f} MiB/s, down {MEGABYTES / down:.0f} MiB/s{again}"
+    return f"up {megabytes / up:.0f} MiB/s, down {megabytes / down:.0f} MiB/s{again}"
 
 
 def _download(ctx, there, back, wanted):

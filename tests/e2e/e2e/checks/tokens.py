@@ -14,6 +14,9 @@ from ..parallel import for_each
 from . import logs
 
 LIMIT = 20
+NODE_NAME = "authentication.kubernetes.io/node-name"
+# Tokens name the node from Kubernetes 1.30 on.
+NODE_NAMED_SINCE = 30
 
 
 def scenario(world):
@@ -33,11 +36,16 @@ def scenario(world):
         world.agent.stop()
     world.report.check("tokens", "a projected token admits", lambda: _projected(world, kubectl))
     world.agent.stop()
+    bound = cluster.kubernetes.since(NODE_NAMED_SINCE)
+    if bound:
+        world.report.check("tokens", "a token of a pod names its node, and admits", lambda: _names_node(world, file, kubectl))
+        world.agent.stop()
     world.report.check("tokens", "a replaced file is read again", lambda: _replaced(world, file, kubectl))
     world.agent.stop()
     world.report.check("tokens", "nobody is admitted while the API is away", lambda: _api_away(world, file, kubectl))
     world.agent.stop()
-    world.report.check("tokens", "a good token costs one review", lambda: _reviews(world))
+    admitted = 3 + len(world.chosen.links) + bound
+    world.report.check("tokens", "a good token costs one review", lambda: _reviews(world, admitted))
     world.server.process.end()
 
 
@@ -48,7 +56,7 @@ def configure(world, file):
         f"--agent-namespace={accounts.NAMESPACE}", f"--agent-service-account={accounts.ACCOUNT}",
         f"--authentication-audience={accounts.AUDIENCE}",
     ]
-    world.server.more = [f"--kubeconfig={accounts.credentials(world.cluster, 'tunnel-server')}"]
+    world.server.more = ["--log-level=info,tunnel=debug", f"--kubeconfig={accounts.credentials(world.cluster, 'tunnel-server')}"]
     world.agent.credentials = [f"--service-account-token-path={file}"]
 
 
@@ -119,6 +127,18 @@ def _projected(world, kubectl):
     return _serves(world)
 
 
+def _names_node(world, file, kubectl):
+    """The API server's review has the node, and the server's log too."""
+    token = accounts.request(kubectl, pod=accounts.POD)
+    extra = accounts.extra(kubectl, token)
+    expect(extra.get(NODE_NAME) == [NODE], f"the review says {extra}")
+    position = world.server.process.log_size()
+    remark = _admitted(world, file, token, world.link)
+    accepted = [line for line in world.server.process.log_since(position).splitlines() if "token accepted" in line]
+    expect(accepted and f'node="{NODE}"' in accepted[0] and f'pod="{accounts.POD}"' in accepted[0], f"the server logs {accepted}")
+    return remark
+
+
 def _replaced(world, file, kubectl):
     write(file, accounts.forged(accounts.request(kubectl)))
     before = _rejections(world, "token_unauthenticated")
@@ -143,11 +163,10 @@ def _api_away(world, file, kubectl):
     return _serves(world)
 
 
-def _reviews(world):
+def _reviews(world, admitted):
     """The requested token was brought again on each further link, and not reviewed again."""
     metrics = world.server.metrics()
     good = metrics.get('tunnel_server_token_reviews_total{outcome="good"}', 0)
-    admitted = 3 + len(world.chosen.links)
     expect(good == admitted - (len(world.chosen.links) - 1), f"{good:g} reviews for {admitted} admissions, one token brought on every link")
     return f"{good:g} reviews for {admitted} admissions"
 

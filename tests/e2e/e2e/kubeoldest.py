@@ -1,57 +1,28 @@
-"""kube-apiserver and kubelet, built from Debian's source package and kept for the next run.
+"""Kubernetes 1.20.2, the oldest version, built from Debian's source package.
 
-Debian packages only the client of Kubernetes, and nothing else may be downloaded; but the
-source package has the whole tree with its dependencies vendored, so Go alone builds it.
+Debian packages only the client of Kubernetes, but its source package has the whole tree with its dependencies
+vendored, so Go alone builds it.
 """
 
 import os
-import shutil
-import tempfile
 
 from . import aptsource
 from .fail import Unusable
 from .shell import CommandFailed, run
 
 VERSION = "1.20.2"
-BINARIES = ("kube-apiserver", "kubelet")
+PROGRAMS = ("kube-apiserver", "kubelet")
 PACKAGE = "k8s.io/kubernetes"
 GENERATED = f"{PACKAGE}/pkg/generated/openapi"
 VERSION_PACKAGE = f"{PACKAGE}/vendor/k8s.io/component-base/version"
 
 
-def binaries(cache_root, ready=None, say=print):
-    """The directory with the binaries: the caller's, the cached one, or one that is built now."""
-    if ready:
-        return _given(ready)
-    cached = os.path.join(cache_root, f"kubernetes-{VERSION}")
-    if not _complete(cached):
-        say(f"building kube-apiserver and kubelet {VERSION}; this is done once and takes minutes")
-        _build_into(cached)
-    return cached
-
-
-def _given(directory):
-    if not _complete(directory):
-        raise Unusable(f"{directory} must hold executable {' and '.join(BINARIES)}.")
-    return os.path.abspath(directory)
-
-
-def _complete(directory):
-    return all(os.access(os.path.join(directory, name), os.X_OK) for name in BINARIES)
-
-
-def _build_into(cached):
-    """Build beside the cache and rename, so an interrupted build never looks like a finished one."""
-    parent = os.path.dirname(cached)
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=parent) as work:
-        tree = _unpack(work)
-        environment = _go_environment(work)
-        _generate_openapi(tree, environment)
-        out = os.path.join(work, "out")
-        _compile(tree, environment, out)
-        shutil.rmtree(cached, ignore_errors=True)
-        os.rename(out, cached)
+def build(programs, work, out):
+    """Everything on the way to the programs, Go's cache included, is below `work`."""
+    tree = _unpack(work)
+    environment = _go_environment(work)
+    _generate_openapi(tree, environment)
+    _compile(programs, tree, environment, out)
 
 
 def _unpack(work):
@@ -116,12 +87,11 @@ def _asks_for_openapi(directory, name):
         return "+k8s:openapi-gen=true" in file.read()
 
 
-def _compile(tree, environment, out):
+def _compile(programs, tree, environment, out):
     major, minor, _ = VERSION.split(".")
     stamps = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(["-s", "-w", *(f"-X {VERSION_PACKAGE}.{k}={v}" for k, v in stamps.items())])
-    os.makedirs(out)
-    _go(["build", "-ldflags", flags, "-o", out + "/", *(f"./cmd/{name}" for name in BINARIES)], tree, environment)
+    _go(["build", "-ldflags", flags, "-o", out + "/", *(f"./cmd/{name}" for name in programs)], tree, environment)
 
 
 def _go(arguments, tree, environment):

@@ -1,0 +1,65 @@
+"""Kubernetes' programs of one version: built once, kept for the next run, and how they differ from other versions."""
+
+import os
+import re
+import tempfile
+
+from . import kubenewest, kubeoldest
+from .fail import Unusable
+from .shell import run
+
+SOURCES = {"newest": kubenewest, "oldest": kubeoldest}
+GIVEN = ("kube-apiserver", "kubelet")
+
+
+class Kubernetes:
+    """A directory of programs. `kubectl` is theirs, or else the machine's."""
+
+    def __init__(self, directory):
+        self.directory = os.path.abspath(directory)
+        self.kubectl = self.program("kubectl") if _executable(directory, "kubectl") else "kubectl"
+        said = run([self.program("kube-apiserver"), "--version"]).stdout
+        self.version, minor = re.search(r"v(1\.(\d+)\.\S+)", said).groups()
+        self.minor = int(minor)
+
+    def program(self, name):
+        return os.path.join(self.directory, name)
+
+    def since(self, minor):
+        return self.minor >= minor
+
+
+def brings_kubectl(chosen):
+    """Whether the chosen programs have a kubectl among them."""
+    if chosen.kube_bin_dir:
+        return _executable(chosen.kube_bin_dir, "kubectl")
+    return "kubectl" in SOURCES[chosen.kubernetes].PROGRAMS
+
+
+def find(chosen, cache_root, say):
+    """The caller's programs, the cached ones, or such as are built now."""
+    if not chosen.kube_bin_dir:
+        return Kubernetes(_cached(SOURCES[chosen.kubernetes], cache_root, say))
+    if not all(_executable(chosen.kube_bin_dir, name) for name in GIVEN):
+        raise Unusable(f"{chosen.kube_bin_dir} must hold executable {' and '.join(GIVEN)}.")
+    return Kubernetes(chosen.kube_bin_dir)
+
+
+def _cached(source, cache_root, say):
+    """Build beside the cache and rename, so an interrupted build never looks like a finished one."""
+    cached = os.path.join(cache_root, f"kubernetes-{source.VERSION}")
+    missing = [name for name in source.PROGRAMS if not _executable(cached, name)]
+    if missing:
+        say(f"building {', '.join(missing)} {source.VERSION}; this is done once and takes minutes")
+        os.makedirs(cached, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=cache_root) as work:
+            out = os.path.join(work, "out")
+            os.makedirs(out)
+            source.build(missing, work, out)
+            for name in missing:
+                os.rename(os.path.join(out, name), os.path.join(cached, name))
+    return cached
+
+
+def _executable(directory, name):
+    return os.access(os.path.join(directory, name), os.X_OK)
