@@ -75,7 +75,7 @@ def _start(kubectl, network, server):
     def ready():
         status = json.loads(kubectl.ok("get", "pod", "tunnel-agent", "-n", NAMESPACE, "-o", "json"))["status"]
         conditions = {each["type"]: each["status"] for each in status.get("conditions", [])}
-        return conditions.get("Ready") == "True" or f"{status}" and None
+        return conditions.get("Ready") == "True"
 
     wait.until("the pod is ready", ready, LIMIT, pause=0.5)
     expect(server.health("/readyz") == 200, "the pod is ready, and the server has no agent")

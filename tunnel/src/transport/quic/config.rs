@@ -11,8 +11,7 @@ use super::congestion;
 /// Flow-control window of a stream, in bytes. quinn takes it before a round-trip time is
 /// known, so one value serves all distances. It carries 155 MB/s at a round trip of 20 ms and
 /// 45 at 80 ms; 1 MiB carries 42 and 12. Above, each stalled reader pins more of the process's
-/// [`Budget`](crate::relay::Budget); below, distant tunnels are slower in proportion, but the
-/// p99 of a round trip beside a download on one host is up to a fifth shorter.
+/// [`Budget`](crate::relay::Budget); below, distant tunnels are slower in proportion.
 pub(super) const STREAM_WINDOW: u32 = 4 << 20;
 
 /// Bytes of one tunnel that are sent and not yet acknowledged. Less slows distant tunnels;
