@@ -25,12 +25,16 @@ mod whole;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tunnel_tests::Pki;
 
 /// The address of targets that no agent is bound to.
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// Shorter than every timer: an event within it was noticed, not suspected.
+const PROMPT: Duration = Duration::from_secs(3);
 
 /// Certificates without a cluster.
 struct Certificates {
