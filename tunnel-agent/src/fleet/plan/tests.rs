@@ -1,7 +1,11 @@
 //! The plan in simulated worlds of servers, load balancers and names.
 
+mod entries;
+mod losses;
+mod names;
 mod properties;
-mod rules;
+mod searches;
+mod upgrades;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -79,6 +83,14 @@ fn listed(host: &str) -> ServerAddr {
 
 fn one(server: &'static str) -> Behind {
     Behind::Servers(vec![server])
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn set(ids: &[&'static str]) -> BTreeSet<&'static str> {
+    ids.iter().copied().collect()
 }
 
 /// The settings of most agents.
