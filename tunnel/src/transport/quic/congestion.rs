@@ -24,7 +24,8 @@ const ROOM: u64 = 2 * 1500;
 
 /// Bytes in flight on a path without delay. An acknowledgement waits for processes at both
 /// ends to be scheduled. Fewer slow transfers on short paths: 256 KiB by a tenth. More build
-/// queues: 512 KiB makes the p99 of a round trip beside a download two fifths longer.
+/// queues: 512 KiB makes the p99 of a round trip beside a download longer by a
+/// sixth to two fifths.
 const LEAST_IN_FLIGHT: u64 = 384 * 1024;
 
 /// Further bytes in flight per microsecond of the shortest round trip: 2 Gbit/s. Less slows
