@@ -7,7 +7,9 @@ from .. import image
 from ..fail import CheckFailed
 from .logs import read_lines
 
-PROGRAM = 'read word; echo "$word sees $(cat /proc/1/comm)"'
+# The word is typed once a line has come: containerd attaches the input first, so that a program which answers and ends
+# at once may have ended before its output is attached.
+PROGRAM = 'for n in $(seq 30); do echo ready; read -t 1 word && break; done; echo "$word sees $(cat /proc/1/comm)"'
 
 
 def ephemeral_container(ctx):
@@ -15,18 +17,22 @@ def ephemeral_container(ctx):
     command = ["debug", "-q", "-i", "box", "--profile=general", f"--image={image.NAME}", "--image-pull-policy=Never",
                "--target=main", f"--container=debug-{ctx.tag}", "--", "/bin/busybox", "sh", "-c", PROGRAM]
     with ctx.kubectl.start(*command, stdin=subprocess.PIPE) as kubectl:
-        kubectl.stdin.write(b"debugger\n")
-        kubectl.stdin.flush()
-        seen = _first_line(kubectl)
-        if seen != b"debugger sees pod\n" or kubectl.wait(15) != 0:
+        seen = _converse(kubectl)
+        if seen[-1:] != [b"debugger sees pod\n"] or kubectl.wait(15) != 0:
             kubectl.kill()
             said = kubectl.stderr.read().decode().strip()[-1500:]
-            raise CheckFailed(f"it printed {seen!r} and ended with {kubectl.wait()}: {said}")
+            raise CheckFailed(f"it printed {seen} and ended with {kubectl.wait()}: {said}")
 
 
-def _first_line(kubectl):
+def _converse(kubectl):
+    """Every line until the output ends. The first one is answered."""
+    lines, seen = read_lines(kubectl.stdout), []
     try:
-        item = read_lines(kubectl.stdout).get(timeout=60)
+        while item := lines.get(timeout=60):
+            seen.append(item[0])
+            if len(seen) == 1:
+                kubectl.stdin.write(b"debugger\n")
+                kubectl.stdin.flush()
     except queue.Empty:
-        return None
-    return item and item[0]
+        pass  # What came tells what is missing.
+    return seen
