@@ -46,7 +46,7 @@ const GONE_CHECK: Duration = Duration::from_secs(5);
 /// socket that closed after its last byte looks the same.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// What was relayed.
+/// The bytes relayed in each direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moved {
     /// Bytes from the near to the far end.

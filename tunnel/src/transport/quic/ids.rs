@@ -2,7 +2,7 @@
 //!
 //! quinn's own such ids have 24 random bits. With a thousand agents, at every other restart
 //! an agent's old id equals one of a new tunnel, which drops the agent's packets as forged.
-//! That agent is not reset, and waits until its server is suspect.
+//! The agent gets no reset then, and waits for 15 s until its server is suspect.
 
 use std::time::Duration;
 
