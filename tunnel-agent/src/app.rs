@@ -7,15 +7,18 @@ use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{error, info};
 use tunnel::drain::Drain;
-use tunnel::listen::bind_tcp;
+use tunnel::listen::{UnixSocket, bind_tcp};
+use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::process;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Sources};
 use crate::metrics::Metrics;
+use crate::operate::Operating;
 
 pub use crate::fleet::Lookup;
 
@@ -30,6 +33,8 @@ pub struct App {
     metrics: Metrics,
     health: TcpListener,
     admin: TcpListener,
+    commands: Option<UnixSocket>,
+    started: Instant,
     drain: Drain,
     sources: Sources,
 }
@@ -48,12 +53,15 @@ impl App {
         let health = bind_tcp(ip, port).with_context(|| format!("health listener on port {port}"))?;
         let (ip, port) = config.admin;
         let admin = bind_tcp(ip, port).with_context(|| format!("admin listener on port {port}"))?;
+        let commands = socket::bind(&config.admin_socket)?;
         Ok(Self {
             config: Arc::new(config),
             registry,
             metrics,
             health,
             admin,
+            commands,
+            started: Instant::now(),
             drain: Drain::new(),
             sources: Sources::default(),
         })
@@ -131,6 +139,11 @@ impl App {
                     error!(%error, "the {what} listener failed");
                 }
             });
+        }
+        if let Some(commands) = self.commands {
+            let operating =
+                Operating::new(&self.config, fleet.clone(), &self.metrics, &self.drain, self.started);
+            socket::serve(commands, api::routes(operating), &self.drain);
         }
         let stopped = stop.await.context("signals");
         let drained = self.drain.run(self.config.grace).await;

@@ -22,6 +22,18 @@ const LEAST: Duration = Duration::from_secs(2);
 pub(crate) async fn connect(target: &Target, limit: Duration) -> Result<(TcpStream, SocketAddr), Refusal> {
     let deadline = Instant::now() + limit;
     let addrs = resolve(target, deadline).await?;
+    connect_any(target, &addrs, deadline).await
+}
+
+/// Connects to one of a target's addresses, in their order. Cancel safe.
+///
+/// # Errors
+/// With the refusal of the last one.
+pub(crate) async fn connect_any(
+    target: &Target,
+    addrs: &[SocketAddr],
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), Refusal> {
     let mut last = None;
     for (tried, addr) in addrs.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -39,7 +51,11 @@ pub(crate) async fn connect(target: &Target, limit: Duration) -> Result<(TcpStre
     Err(last.unwrap_or_else(|| no_such_host(target)))
 }
 
-async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
+/// The addresses of a target, at least one. Cancel safe.
+///
+/// # Errors
+/// With a refusal that names what failed.
+pub(crate) async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
     let name = match target.host() {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, target.port())]),
         Host::Name(name) => name,

@@ -4,6 +4,7 @@
 //! lookups and watches of sessions are tasks of their own that report to it.
 
 mod demand;
+mod describe;
 mod entries;
 mod pace;
 mod plan;
@@ -34,7 +35,10 @@ use crate::way::Way;
 pub(crate) use standing::Servers;
 pub use tasks::Lookup;
 
+pub(crate) use describe::Description;
+
 use demand::Demand;
+use describe::Failures;
 use pace::Pace;
 use plan::{Action, Manner, News, Plan, Purpose, Verdict};
 use report::Report;
@@ -87,6 +91,7 @@ impl std::fmt::Debug for Sources {
 pub(crate) struct Fleet {
     servers: watch::Receiver<Servers>,
     sessions: TaskTracker,
+    reports: mpsc::Sender<Report>,
 }
 
 impl Fleet {
@@ -96,6 +101,7 @@ impl Fleet {
         let (standing, servers) = Standing::new(metrics);
         let sessions = TaskTracker::new();
         let Means { endpoint, answer } = sources.means;
+        let asked = reports.clone();
         let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), endpoint);
         let tasks = Tasks {
             connector: Arc::new(connector),
@@ -111,6 +117,8 @@ impl Fleet {
             running: HashMap::new(),
             tracker: sessions.clone(),
             answer,
+            config: Arc::clone(config),
+            failures: Failures::default(),
             patience: config.patience,
             metrics: metrics.clone(),
             drain: drain.clone(),
@@ -121,7 +129,7 @@ impl Fleet {
         }
         keeper.publish();
         drain.spawn("fleet", keeper.keep(inbox, leases));
-        Self { servers, sessions }
+        Self { servers, sessions, reports: asked }
     }
 
     /// Servers connected and wanted, now and when that changes.
@@ -157,6 +165,8 @@ struct Keeper {
     running: HashMap<u64, Session>,
     tracker: TaskTracker,
     answer: Option<Answer>,
+    config: Arc<Config>,
+    failures: Failures,
     patience: Patience,
     metrics: Metrics,
     drain: Drain,
@@ -200,6 +210,7 @@ impl Keeper {
             Report::Resolved(server, result) => {
                 if let Err(error) = &result {
                     warn!(%server, error, "cannot resolve the servers' name");
+                    self.failures.note(&server, error, now);
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
             }
@@ -214,6 +225,7 @@ impl Keeper {
                 self.duplicate(&way, &purpose, &id, now);
             }
             Report::Attempted(way, purpose, Some(Err(error))) => {
+                self.failures.note(&way, &error, now);
                 if let Purpose::Upgrade(_) = purpose {
                     debug!(server = %way, %error, "no better tunnel yet");
                 } else {
@@ -223,6 +235,8 @@ impl Keeper {
             }
             Report::Attempted(way, purpose, None) => self.plan.failed(&way, &purpose, now),
             Report::Session(event) => self.session(event, now),
+            // Nobody waits any more if this fails.
+            Report::Describe(asker) => drop(asker.send(self.describe(now))),
         }
     }
 
@@ -267,6 +281,7 @@ impl Keeper {
             info!(server = %way, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
+        self.failures.forget(way);
         info!(server = %way, id, link = news.link.label(), software = greeted.welcome.software, "connected");
         let serving = Arc::new(Serving {
             answer: self.answer.clone(),

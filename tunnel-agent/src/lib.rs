@@ -14,6 +14,7 @@ pub mod embedded;
 mod fleet;
 mod leases;
 pub mod metrics;
+mod operate;
 pub mod proxy;
 mod serve;
 mod session;

@@ -58,6 +58,11 @@ impl Metrics {
         self.ours.traffic.limit_stalled(bytes);
     }
 
+    /// Directions of connections whose receiver has taken nothing for ten seconds.
+    pub fn stalled(&self) -> u64 {
+        self.ours.traffic.stalled()
+    }
+
     /// Servers to which a tunnel stands, and to which one should.
     pub fn set_servers(&self, connected: usize, wanted: usize) {
         let (ours, theirs) = (&self.ours, &self.theirs);

@@ -66,7 +66,7 @@ impl Serving {
             Ok(dial) => {
                 let _counted = self.metrics.dialed(Duration::ZERO);
                 let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, dial.target.port()));
-                let Some(stream) = asked.connected(address).await else { return };
+                let Some(stream) = asked.connected(address, None).await else { return };
                 tokio::select! {
                     biased;
                     () = self.drain.killed() => {}
@@ -100,8 +100,9 @@ impl Serving {
         };
         match connected {
             Ok((tcp, addr)) => {
-                let counted = metrics.dialed(started.elapsed());
-                let stream = asked.connected(addr).await?;
+                let took = started.elapsed();
+                let counted = metrics.dialed(took);
+                let stream = asked.connected(addr, dial.measure.then_some(took)).await?;
                 Some((dial, counted, stream, tcp.into()))
             }
             Err(refusal) => {

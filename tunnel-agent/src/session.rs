@@ -34,6 +34,7 @@ pub(crate) struct SessionEvent {
 #[derive(Debug)]
 pub(crate) struct Session {
     retired: CancellationToken,
+    streams: Arc<Streams>,
 }
 
 impl Session {
@@ -51,6 +52,7 @@ impl Session {
         let (liveness, peer) =
             Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
         let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
+        let counted = Arc::clone(&streams);
         let running = Running { tunnel, peer, streams, retired: retired.clone(), server_drains, serving };
         let drain = running.serving.drain.clone();
         let server_id = welcome.server_id;
@@ -62,7 +64,12 @@ impl Session {
             reporter.tell(Health::Dead(why)).await;
         };
         drain.spawn("session", sessions.track_future(run));
-        Self { retired }
+        Self { retired, streams: counted }
+    }
+
+    /// Open streams, those being dialled included.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.open()
     }
 
     /// Asks the server for no more work; the tunnel closes with its last stream.

@@ -6,6 +6,7 @@
 //! nothing is heard, is for new dials as good as gone; its streams live on.
 
 mod authenticator;
+mod departed;
 mod session;
 
 use std::collections::VecDeque;

@@ -16,6 +16,7 @@ use tracing::warn;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 use tunnel::transport::quic::Datagrams;
+use tunnel_operate::certificate::Files;
 use tunnel_program::args::{Bind, List, bind, existing, given};
 
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
@@ -69,6 +70,12 @@ pub struct Config {
     pub leases: Option<LeasePublishing>,
     /// The largest datagrams that are tried on QUIC.
     pub datagrams: Datagrams,
+    /// Which nodes should have an agent, as a label selector; nobody knows if `None`.
+    pub expected_nodes: Option<String>,
+    /// Unix socket for commands; none if empty.
+    pub admin_socket: PathBuf,
+    /// The certificates of all flags.
+    pub certificates: Files,
     /// Bytes that connections which stand still may keep together; 0 is no limit.
     pub stalled_memory: u64,
     /// How long silent agents are waited for; no flag says otherwise.
@@ -112,6 +119,12 @@ impl TryFrom<Cli> for Config {
         let tcp = if port == 0 { no_tcp_frontend(&args)? } else { Some(tcp_frontend(&args, port, &offer)?) };
         ensure!(unix.is_some() || tcp.is_some(), "no frontend: give --uds-name, --server-port, or both");
         let agents = auth::of_agents(&args, &offer)?;
+        let certificates = Files::read([
+            ("--server-cert", args.server_cert.as_path()),
+            ("--server-ca-cert", &args.server_ca_cert),
+            ("--cluster-cert", &args.cluster_cert),
+            ("--cluster-ca-cert", &args.cluster_ca_cert),
+        ]);
         Ok(Self {
             agent_tls: agents.tls,
             reset_secret: agents.reset_secret,
@@ -130,6 +143,9 @@ impl TryFrom<Cli> for Config {
             server_count: args.server_count,
             kube: kube_access(&args.kube)?,
             leases: lease_publishing(args.leases)?,
+            expected_nodes: args.operate.expected_nodes.into(),
+            admin_socket: args.operate.admin_socket,
+            certificates,
             datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),

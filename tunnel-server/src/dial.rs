@@ -4,6 +4,7 @@
 //! only say it in their protocol.
 
 pub mod error;
+mod probe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
-use tunnel::transport::{DialFailure, Tunnel};
+use tunnel::transport::{DialFailure, Reached, Tunnel};
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
@@ -20,6 +21,7 @@ use crate::agents::{AgentTunnel, Registry};
 use crate::metrics::{DialTimes, GaugeGuard, Metrics};
 use crate::route::Router;
 use error::DialError;
+pub use probe::Probed;
 
 /// How long a dial waits for an agent that reads nothing where another could be
 /// asked. Longer than a lost packet takes to be sent again.
@@ -48,6 +50,22 @@ struct Answered {
     stream: Stream,
     opened: Instant,
     streams: GaugeGuard,
+    far: Far,
+}
+
+/// A dial that succeeded, and all that is known of it.
+struct Outcome {
+    dialed: Dialed,
+    times: DialTimes,
+    /// How long it took to choose the agent, if that was asked.
+    route: Option<Duration>,
+    far: Far,
+}
+
+/// The agent's words about its own connect.
+struct Far {
+    address: String,
+    connect: Option<Duration>,
 }
 
 /// Makes dials. Clones are the same dialer.
@@ -78,14 +96,18 @@ impl Dialer {
     /// # Errors
     /// With what the person at `kubectl` should know.
     pub async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
+        Ok(self.counted(id, target, false).await?.dialed)
+    }
+
+    /// A dial that metrics count. With `measure`, also with what only a probe wants to know.
+    async fn counted(&self, id: u64, target: &Target, measure: bool) -> Result<Outcome, DialError> {
         let _pending = self.metrics.pending_dial();
         let began = Instant::now();
-        let result = self.dial_within(id, target, began + self.limit).await;
-        match result {
-            Ok((dialed, times)) => {
-                self.metrics
-                    .dialed(dialed.stream.stream.link(), &DialTimes { total: began.elapsed(), ..times });
-                Ok(dialed)
+        match self.dial_within(id, target, began + self.limit, measure).await {
+            Ok(outcome) => {
+                let times = DialTimes { total: began.elapsed(), ..outcome.times };
+                self.metrics.dialed(outcome.dialed.stream.stream.link(), &times);
+                Ok(Outcome { times, ..outcome })
             }
             Err(error) => {
                 self.metrics.dial_failed(&error);
@@ -99,16 +121,20 @@ impl Dialer {
         id: u64,
         target: &Target,
         deadline: Instant,
-    ) -> Result<(Dialed, DialTimes), DialError> {
-        let mut asking = Asking { id, target, began: Instant::now(), deadline, untaken: None };
+        measure: bool,
+    ) -> Result<Outcome, DialError> {
+        let began = Instant::now();
+        let mut asking = Asking { id, target, began, deadline, untaken: None, routed: None, measure };
         let first = self.pick(target, None)?;
+        asking.routed = measure.then(Instant::now);
         asking.untaken = self.untaken(&first, target);
         let error = match self.ask(Arc::clone(&first), &asking).await {
             Err(error) if error.is_worth_another_agent() => error,
             result => return result,
         };
-        let second_try = Asking { began: Instant::now(), untaken: None, ..asking };
+        let mut second_try = Asking { began: Instant::now(), untaken: None, ..asking };
         let Ok(second) = self.pick(target, Some(&first)) else { return Err(error) };
+        second_try.routed = measure.then(Instant::now);
         self.metrics.dial_retried(&error);
         self.ask(second, &second_try).await
     }
@@ -147,11 +173,7 @@ impl Dialer {
         self.registry.departed(target.host()).map_or_else(String::new, last_seen)
     }
 
-    async fn ask(
-        &self,
-        agent: Arc<AgentTunnel>,
-        asking: &Asking<'_>,
-    ) -> Result<(Dialed, DialTimes), DialError> {
+    async fn ask(&self, agent: Arc<AgentTunnel>, asking: &Asking<'_>) -> Result<Outcome, DialError> {
         let count = agent.count_stream();
         // Boxed: it is large, and the connection's task, which it is part of, lives on.
         let mut exchange = Box::pin(self.exchange(&agent, asking));
@@ -173,25 +195,30 @@ impl Dialer {
                 seconds: self.limit.as_secs(),
             })
         })?;
-        let Answered { stream, opened, streams } = answered;
+        let Answered { stream, opened, streams, far } = answered;
         let times = DialTimes {
             open: opened - asking.began,
             answer: opened.elapsed(),
             total: asking.began.elapsed(),
         };
-        Ok((Dialed { stream: CountedStream { stream, _count: count, _streams: streams }, agent }, times))
+        let stream = CountedStream { stream, _count: count, _streams: streams };
+        let route = asking.routed.map(|routed| routed - asking.began);
+        Ok(Outcome { dialed: Dialed { stream, agent }, times, route, far })
     }
 
     async fn exchange(&self, agent: &AgentTunnel, asking: &Asking<'_>) -> Result<Answered, DialError> {
         let tunnel = agent.tunnel().ok_or_else(|| asking.lost(agent, "no tunnel".to_owned()))?;
         let timeout = asking.deadline.saturating_duration_since(Instant::now());
-        let dial = Dial { target: asking.target.clone(), timeout, connection_id: asking.id };
+        let (target, measure) = (asking.target.clone(), asking.measure);
+        let dial = Dial { target, timeout, connection_id: asking.id, measure };
         let mut open = None;
         let opened = || open = Some((Instant::now(), self.metrics.stream(tunnel.link())));
         let dialled = tunnel.dial(&dial, asking.untaken, opened).await;
         let agent_id = || agent.id.clone();
         match (dialled, open) {
-            (Ok(stream), Some((opened, streams))) => Ok(Answered { stream, opened, streams }),
+            (Ok(Reached { stream, address, connect }), Some((opened, streams))) => {
+                Ok(Answered { stream, opened, streams, far: Far { address, connect } })
+            }
             // Never: a stream is open before it is answered.
             (Ok(_), None) => Err(asking.lost(agent, "no stream".to_owned())),
             (Err(DialFailure::Refused(refusal)), _) => Err(DialError::Refused { agent: agent_id(), refusal }),
@@ -214,6 +241,10 @@ struct Asking<'a> {
     deadline: Instant,
     /// How long an agent may leave the dial unread.
     untaken: Option<Duration>,
+    /// When the agent was chosen, if that is measured.
+    routed: Option<Instant>,
+    /// Whether stages are measured that ordinary dials do not need.
+    measure: bool,
 }
 
 impl Asking<'_> {

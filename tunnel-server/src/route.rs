@@ -1,6 +1,8 @@
 //! Which agent gets a dial: strategies in the operator's order, pure functions
 //! of the registered agents and the target.
 
+mod why;
+
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;

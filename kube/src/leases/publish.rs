@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
@@ -40,8 +41,24 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// deletion it expires.
 const WITHDRAW: Duration = Duration::from_millis(1500);
 
+/// An annotation that is written with every renewal, at no request of its own.
+#[derive(Clone)]
+pub struct Annotation {
+    /// Its key.
+    pub key: &'static str,
+    /// Makes its value, which should have few kilobytes: all annotations of an object may
+    /// have 256 KiB.
+    pub value: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for Annotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Annotation").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
 /// The Lease of a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Publication {
     /// The server's id, a part of the Lease's name: lower-case letters, digits, `-`
     /// and `.`.
@@ -50,6 +67,8 @@ pub struct Publication {
     pub namespace: String,
     /// Labels by which agents and servers find Leases.
     pub labels: Vec<(String, String)>,
+    /// An annotation of the Lease.
+    pub annotation: Option<Annotation>,
 }
 
 /// Renews a Lease until `until` is ready, and then deletes it within 1.5 s.
@@ -157,11 +176,16 @@ impl Publisher {
         let holder = Some(self.publication.server_id.clone());
         let spec = lease.spec.unwrap_or_default();
         let taken_over = spec.holder_identity != holder;
+        let mut annotations = lease.metadata.annotations;
+        if let Some(Annotation { key, value }) = &self.publication.annotation {
+            annotations.get_or_insert_default().insert((*key).to_owned(), value());
+        }
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 namespace: Some(self.publication.namespace.clone()),
                 labels: Some(labels),
+                annotations,
                 ..lease.metadata
             },
             spec: Some(LeaseSpec {

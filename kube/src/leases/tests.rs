@@ -1,5 +1,7 @@
 //! Leases over a fake API, in memory, on a paused clock.
 
+mod annotation;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,6 +73,7 @@ fn publication() -> Publication {
         server_id: "s1".to_owned(),
         namespace: NAMESPACE.to_owned(),
         labels: vec![("k8s-app".to_owned(), "konnectivity-server".to_owned())],
+        annotation: None,
     }
 }
 

@@ -62,6 +62,11 @@ impl Entry {
         self.addrs.is_empty()
     }
 
+    /// The operator's text.
+    pub(super) const fn server(&self) -> &ServerAddr {
+        &self.server
+    }
+
     /// The ways of this entry.
     pub(super) fn ways(&self) -> impl Iterator<Item = Way> {
         self.addrs.iter().map(|addr| Way { addr: *addr, name: Arc::clone(&self.name) })

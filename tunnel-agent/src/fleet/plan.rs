@@ -26,6 +26,7 @@ use super::pace::Pace;
 use crate::config::ServerAddr;
 use crate::way::Way;
 
+mod describe;
 mod numbers;
 mod search;
 #[cfg(test)]

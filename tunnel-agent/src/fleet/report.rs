@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use tokio::sync::oneshot;
 use tunnel::transport::Greeted;
 
+use super::describe::Description;
 use super::plan::Purpose;
 use crate::config::ServerAddr;
 use crate::connect::ConnectError;
@@ -17,6 +19,8 @@ pub(super) enum Report {
     Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
     /// An attempt is over; `None` if its task vanished.
     Attempted(Way, Purpose, Option<Result<Box<Greeted>, ConnectError>>),
+    /// Somebody wants to know how the fleet is.
+    Describe(oneshot::Sender<Description>),
     /// Something became of a session.
     Session(SessionEvent),
 }
