@@ -94,9 +94,11 @@ impl Client {
         body: Bytes,
         limit: Duration,
     ) -> Result<T, ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Denied(self.path.clone()),
-            _ => ClientError::Absent { path: self.path.clone(), why: error.to_string() },
+        let stream = UnixStream::connect(&self.path).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                return ClientError::Denied(self.path.clone());
+            }
+            ClientError::Absent { path: self.path.clone(), why: error.to_string() }
         })?;
         let request = request.header(header::HOST, "localhost").header(header::CONNECTION, "close");
         let request = request.body(Full::new(body)).map_err(|error| self.answer(&error))?;

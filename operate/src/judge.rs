@@ -48,9 +48,10 @@ pub fn of_server(server: &ServerStatus) -> Vec<Problem> {
 
 fn of_nodes(server: &str, nodes: &Nodes, problems: &mut Vec<Problem>) {
     if !nodes.listed || nodes.stale.is_some_and(|age| age > STALE) {
-        let since = nodes.stale.map_or_else(String::new, |age| format!(" since {}", about(age)));
+        let since = nodes.stale.map_or_else(String::new, |age| format!(", for {}", about(age)));
+        let what = if nodes.listed { "cannot follow the nodes" } else { "has not listed the nodes yet" };
         problems.push(degraded(
-            format!("{server} cannot follow the nodes{since}"),
+            format!("{server} {what}{since}"),
             format!("the log of tunnel-server on {server}, for \"cannot follow the nodes\""),
         ));
     }
@@ -77,7 +78,11 @@ fn of_agent(agent: &AgentStatus) -> Vec<Problem> {
         let health = if held == 0 { Health::Down } else { Health::Degraded };
         let what = format!("{} has a tunnel to {held} of {} servers", agent.id, agent.wanted.max(1));
         let next = match agent.not_held.iter().find(|address| address.error.is_some()) {
-            Some(address) => format!("see why {} fails, above", address.address),
+            Some(address) => {
+                // Behind an address may be the name that its certificate is for.
+                let at = address.address.split(' ').next().unwrap_or_default();
+                format!("tunnel-agent probe {at}")
+            }
             None => "tunnel-server status, on the control plane".to_owned(),
         };
         problems.push(Problem { health, what, next });

@@ -34,19 +34,19 @@ pub async fn peek<S: AsyncRead + AsyncWrite + Unpin>(
         TlsMode::Auto => limit.min(SILENT),
         TlsMode::Always => limit,
     };
-    let began = Instant::now();
-    let tried = Box::pin(timeout(limit, handshake(socket, host)));
-    let tried = tried.await.unwrap_or_else(|_| Err(Refused::Plain(format!("no answer within {limit:?}"))));
-    let detail = match tried {
-        Ok((version, certificate)) => {
-            let detail =
-                format!("{version}, {}", certificate.as_ref().map_or("no certificate", |c| &c.subject));
-            let expired = certificate.as_ref().filter(|certificate| certificate.left < 0);
+    let (began, seen) = (Instant::now(), Arc::new(Curious::default()));
+    let tried = Box::pin(timeout(limit, handshake(socket, host, &seen))).await;
+    let silent = |_| Err(Refused::Plain(format!("no answer within {limit:?}")));
+    // Also after a handshake that failed: a target may want a certificate of us.
+    report.certificate = seen.certificate();
+    let certificate = report.certificate.as_ref();
+    let detail = match tried.unwrap_or_else(silent) {
+        Ok(version) => {
+            let expired = certificate.filter(|certificate| certificate.left < 0);
             report.failure = expired.map(|certificate| {
                 failure("expired", format!("the target's certificate expired at {}", certificate.not_after))
             });
-            report.certificate = certificate;
-            detail
+            format!("{version}, {}", certificate.map_or("no certificate", |found| &found.subject))
         }
         Err(Refused::Plain(why)) if mode == TlsMode::Auto => format!("the target does not speak it: {why}"),
         Err(Refused::Plain(why)) => {
@@ -80,12 +80,11 @@ enum Refused {
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     socket: S,
     host: &str,
-) -> Result<(&'static str, Option<Certificate>), Refused> {
-    let seen = Arc::new(Curious::default());
-    let config = config(&seen).map_err(|error| Refused::Tls(error.to_string()))?;
-    let name = server_name(host);
-    match TlsConnector::from(Arc::new(config)).connect(name, socket).await {
-        Ok(tls) => Ok((version(tls.get_ref().1.protocol_version()), seen.certificate())),
+    seen: &Arc<Curious>,
+) -> Result<&'static str, Refused> {
+    let config = config(seen).map_err(|error| Refused::Tls(error.to_string()))?;
+    match TlsConnector::from(Arc::new(config)).connect(server_name(host), socket).await {
+        Ok(tls) => Ok(version(tls.get_ref().1.protocol_version())),
         Err(error) => Err(why(&error)),
     }
 }

@@ -258,6 +258,7 @@ impl Keeper {
             }
             Health::Dead(why) => {
                 self.running.remove(&serial);
+                self.note_lost(serial, &why, now);
                 if self.plan.ended(&id, serial, now) {
                     warn!(id, why, "disconnected");
                 }

@@ -1,5 +1,7 @@
 //! The program's commands, as a person runs them.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
+
 use std::process::{Command, Output};
 
 fn run(line: &[&str]) -> Output {

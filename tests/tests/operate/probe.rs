@@ -159,14 +159,15 @@ async fn commands_take_their_exit_code_from_the_probe() {
     let server = world.start(&world.spec("cp-1"));
     let agent = world.agent("worker", Link::Quic, Ipv4Addr::LOCALHOST, &[&server]);
     server.wait_for_tunnels(1).await;
-    let echo = Target::echo(Ipv4Addr::LOCALHOST).await.to_string();
+    let plain = Target::echo(Ipv4Addr::LOCALHOST).await;
+    let expired = Listener::tls(Ipv4Addr::LOCALHOST, &world.pki, Who::Expired).await;
+    let (echo, tls) = (plain.to_string(), expired.addr.to_string());
     let nobody = Target::nobody(Ipv4Addr::LOCALHOST).await.to_string();
-    let tls = Listener::tls(Ipv4Addr::LOCALHOST, &world.pki, Who::Expired).await.addr.to_string();
     let (of_server, of_agent) = (world.shown("cp-1.admin"), world.shown("worker.admin"));
     for (line, health) in [
         (["probe", &echo, "--tls=never"], Health::Ok),
         (["probe", &nobody, "--tls=auto"], Health::Down),
-        (["probe", &tls, "--timeout=5s"], Health::Down),
+        (["probe", &tls, "--timeout=5s"], Health::Degraded),
         (["probe", &echo, "--tls=always"], Health::Degraded),
     ] {
         let on = |socket| [&line[..], &["--admin-socket", socket]].concat();

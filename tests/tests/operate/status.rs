@@ -74,6 +74,9 @@ async fn an_agent_tells_its_tunnels_and_why_others_are_missing() {
     server.kill().await;
     agent.wait_for_servers(0, 2).await;
     assert_eq!(world.agent_command(&["status", "-o", "json", "--admin-socket", &socket]).await, Health::Down);
+    let status = world.agent_status("worker").await;
+    let lost = status.not_held.iter().find(|missing| missing.led_to.as_deref() == Some("cp-1")).unwrap();
+    assert!(lost.error.is_some(), "{lost:?}");
     agent.kill().await;
     tunnel_tests::panics::assert_none();
 }

@@ -56,6 +56,13 @@ impl Fleet {
 }
 
 impl Keeper {
+    /// A tunnel is over. Call it while the plan still has it.
+    pub(super) fn note_lost(&mut self, serial: u64, why: &str, now: Instant) {
+        if let Some(lost) = self.plan.tunnels().find(|tunnel| tunnel.serial == serial) {
+            self.failures.note(lost.way, &format_args!("the tunnel was lost: {why}"), now);
+        }
+    }
+
     pub(super) fn describe(&self, now: Instant) -> Description {
         let since = |at: Instant| now.saturating_duration_since(at).as_secs();
         let servers = self.plan.tunnels().map(|tunnel| Held {

@@ -76,7 +76,7 @@ fn an_agent_shows_its_tunnels_and_why_others_are_missing() {
         state: "connected".to_owned(),
     };
     let missing = NotHeld {
-        address: "10.0.0.2:8132".to_owned(),
+        address: "10.0.0.2:8132 (cp.example)".to_owned(),
         error: Some("timed out".to_owned()),
         failed: Some(3),
         ..NotHeld::default()
@@ -96,9 +96,9 @@ worker-7  0.2.0    0s  1/2      0        0        degraded
 
 SERVER  ADDRESS        LINK  SINCE  STREAMS  STATE      WHY THIS LINK
 cp-1    10.0.0.1:8132  quic  1m1s   2        connected  it answered first
-no tunnel: 10.0.0.2:8132: failed 3s ago: timed out
+no tunnel: 10.0.0.2:8132 (cp.example): failed 3s ago: timed out
 ! worker-7 has a tunnel to 1 of 2 servers
-  next: see why 10.0.0.2:8132 fails, above
+  next: tunnel-agent probe 10.0.0.2:8132
 source: /a.sock
 ";
     assert_eq!(shown.painted(Paint::plain()), expected);
