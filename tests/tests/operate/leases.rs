@@ -40,7 +40,7 @@ async fn a_laptop_reads_the_servers_own_words_from_their_leases() {
     world
         .until("cp-1", "all nodes", |status| status.nodes.as_ref().is_some_and(|nodes| nodes.expected == 100))
         .await;
-    // The first Lease may be older than the list of nodes; a server that starts now has it soon.
+    // The first Lease may be older than the list of nodes.
     world.until_lease("cp-1").await;
     let asked = (world.api.asked(Verb::Create), world.api.asked(Verb::Update), world.api.asked(Verb::Get));
     assert_eq!(asked, (1, 0, 1), "the status costs no request");
