@@ -40,8 +40,9 @@ impl Wire {
             target: "10.99.0.1:10250".parse().unwrap(),
             timeout: Duration::from_secs(30),
             connection_id: 1 << 20,
+            measure: false,
         };
-        let reply = DialReply::Connected { address: "10.99.0.1:10250".to_owned() };
+        let reply = DialReply::Connected { address: "10.99.0.1:10250".to_owned(), connect: None };
         let request = Packet::DialRequest {
             protocol: "tcp".to_owned(),
             address: "10.99.0.1:10250".to_owned(),

@@ -8,9 +8,11 @@ mod count;
 mod event;
 mod expiry;
 mod publish;
+mod read;
 #[cfg(test)]
 mod tests;
 
 pub use count::{Counting, count};
 pub use event::{LeaseEvent, Outcome};
-pub use publish::{Publication, publish};
+pub use publish::{Annotation, Publication, publish};
+pub use read::{ListError, Seen, list};

@@ -1,5 +1,5 @@
-//! Requests to the Kubernetes API: reviews of agents' service-account tokens, and
-//! the Leases of tunnel servers.
+//! Requests to the Kubernetes API: reviews of agents' service-account tokens, the Leases
+//! of tunnel servers, and the list of nodes.
 //!
 //! Owns the client, its limits of rate and time, the verdicts and the Leases. Hides
 //! the client library's types. Does not decide what happens to an agent, and keeps
@@ -9,6 +9,7 @@ mod access;
 mod backoff;
 mod bucket;
 pub mod leases;
+pub mod nodes;
 mod requests;
 pub mod review;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 use std::sync::Mutex;
 
 use anyhow::{Context as _, anyhow};
@@ -17,9 +17,14 @@ use crate::logfile::LogFile;
 use tunnel::drain::Drain;
 
 /// Runs a program: parses its command line, hands it to `run`, and prints why the
-/// program ends. Exit codes: 0 for success and help, 1 for any error, as with
+/// program ends. Exit codes: that of `run`, 0 for help, 1 for any error, as with
 /// Konnectivity's programs.
-pub fn main<C: clap::Parser, E: Display>(name: &str, run: impl FnOnce(C) -> Result<(), E>) -> ExitCode {
+pub fn main<C, T, E>(name: &str, run: impl FnOnce(C) -> Result<T, E>) -> ExitCode
+where
+    C: clap::Parser,
+    T: Termination,
+    E: Display,
+{
     keep_freed_memory();
     let ended = match C::try_parse() {
         Ok(command_line) => run(command_line),
@@ -30,7 +35,7 @@ pub fn main<C: clap::Parser, E: Display>(name: &str, run: impl FnOnce(C) -> Resu
         }
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ended) => ended.report(),
         Err(error) => {
             let _ = writeln!(io::stderr(), "{name}: {error:#}");
             ExitCode::FAILURE

@@ -117,6 +117,8 @@ pub struct Dial {
     pub timeout: Duration,
     /// The server's number for the connection, for both logs.
     pub connection_id: u64,
+    /// Asks for the time of the agent's own connect. Costs no byte when false.
+    pub measure: bool,
 }
 
 impl Dial {
@@ -127,6 +129,7 @@ impl Dial {
             timeout_ms: u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX),
             connection_id: self.connection_id,
             protocol: String::new(),
+            measure: self.measure,
         })
     }
 
@@ -144,6 +147,7 @@ impl Dial {
             target: dial.target.parse()?,
             timeout: Duration::from_millis(dial.timeout_ms.into()),
             connection_id: dial.connection_id,
+            measure: dial.measure,
         })
     }
 }
@@ -155,6 +159,9 @@ pub enum DialReply {
     Connected {
         /// The dialled address.
         address: String,
+        /// The time of the agent's lookup and connect, if the dial asked for it. At most
+        /// 71 minutes.
+        connect: Option<Duration>,
     },
     /// The dial failed, and the stream ends here.
     Refused(Refusal),
@@ -164,9 +171,10 @@ impl DialReply {
     /// The framed message.
     pub fn encode(&self) -> Bytes {
         let outcome = match self {
-            Self::Connected { address } => {
-                wire::dial_reply::Outcome::Connected(wire::Connected { address: address.clone() })
-            }
+            Self::Connected { address, connect } => wire::dial_reply::Outcome::Connected(wire::Connected {
+                address: address.clone(),
+                connect_us: connect.map(|time| u32::try_from(time.as_micros()).unwrap_or(u32::MAX)),
+            }),
             Self::Refused(refusal) => wire::dial_reply::Outcome::Refused(wire::Refused {
                 code: refusal.kind.code(),
                 text: shorten(&refusal.text),
@@ -182,7 +190,8 @@ impl DialReply {
     pub fn decode(message: Bytes) -> Result<Self, MessageError> {
         match wire::DialReply::decode(message)?.outcome.ok_or(MessageError::Empty)? {
             wire::dial_reply::Outcome::Connected(connected) => {
-                Ok(Self::Connected { address: connected.address })
+                let connect = connected.connect_us.map(|micros| Duration::from_micros(micros.into()));
+                Ok(Self::Connected { address: connected.address, connect })
             }
             wire::dial_reply::Outcome::Refused(refused) => Ok(Self::Refused(Refusal {
                 kind: RefusalKind::from_code(refused.code),
@@ -228,16 +237,34 @@ mod tests {
             target: "10.0.0.1:80".parse().unwrap(),
             timeout: Duration::from_secs(30),
             connection_id: u64::MAX,
+            measure: false,
         }
     }
 
     #[test]
     fn a_dial_and_its_replies_survive_the_wire() {
-        assert_eq!(Dial::decode(unframe(dial().encode(), MAX_DIAL)).unwrap(), dial());
+        let probe = Dial { measure: true, ..dial() };
+        for dial in [dial(), probe] {
+            assert_eq!(Dial::decode(unframe(dial.encode(), MAX_DIAL)).unwrap(), dial);
+        }
         let refused = Refusal { kind: RefusalKind::Timeout, text: "i/o timeout".into() };
-        for reply in [DialReply::Connected { address: "[::1]:80".into() }, DialReply::Refused(refused)] {
+        let connected = |connect| DialReply::Connected { address: "[::1]:80".into(), connect };
+        let measured = connected(Some(Duration::from_micros(410)));
+        for reply in [connected(None), measured, DialReply::Refused(refused)] {
             assert_eq!(DialReply::decode(unframe(reply.encode(), MAX_DIAL)).unwrap(), reply);
         }
+    }
+
+    #[test]
+    fn what_only_probes_ask_for_costs_ordinary_dials_no_byte() {
+        let probe = Dial { measure: true, ..dial() };
+        assert_eq!(probe.encode().len(), dial().encode().len() + 2);
+        let connected = |connect| DialReply::Connected { address: "[::1]:80".into(), connect };
+        let unmeasured = wire::Connected { address: "[::1]:80".into(), connect_us: None };
+        let alone = wire::DialReply { outcome: Some(wire::dial_reply::Outcome::Connected(unmeasured)) };
+        // Two bytes of length, and the address in two messages.
+        assert_eq!(connected(None).encode().len(), 2 + alone.encoded_len());
+        assert_eq!(alone.encoded_len(), 2 + 2 + "[::1]:80".len());
     }
 
     #[test]

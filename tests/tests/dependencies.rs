@@ -40,6 +40,14 @@ fn the_agent_contains_no_server_no_client_and_no_certificate_generator() {
 }
 
 #[test]
+fn the_commands_know_neither_server_nor_agent() {
+    let openssl = ["openssl-sys", "aws-lc-sys"];
+    assert_without("tunnel-operate", &["tunnel-server", "tunnel-agent", "rcgen", "tempfile"]);
+    assert_without("tunnel-server", &openssl);
+    assert_without("tunnel-agent", &openssl);
+}
+
+#[test]
 fn the_data_path_contains_no_flags_no_web_pages_no_metrics_and_no_log() {
     assert_without("tunnel", &["tunnel-program", "clap", "axum", "prometheus", "tracing-subscriber"]);
 }

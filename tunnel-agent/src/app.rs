@@ -7,14 +7,18 @@ use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{error, info};
 use tunnel::drain::Drain;
+use tunnel::listen::UnixSocket;
+use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::process;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Sources};
 use crate::metrics::Metrics;
+use crate::operate::Operating;
 
 pub use crate::fleet::Lookup;
 
@@ -25,6 +29,8 @@ pub struct App {
     metrics: Metrics,
     health: TcpListener,
     admin: TcpListener,
+    commands: Option<UnixSocket>,
+    started: Instant,
     drain: Drain,
     sources: Sources,
 }
@@ -41,12 +47,15 @@ impl App {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let health = config.health.listen("health listener")?;
         let admin = config.admin.listen("admin listener")?;
+        let commands = socket::bind(&config.admin_socket)?;
         Ok(Self {
             config: Arc::new(config),
             registry,
             metrics,
             health,
             admin,
+            commands,
+            started: Instant::now(),
             drain: Drain::new(),
             sources: Sources::default(),
         })
@@ -123,6 +132,11 @@ impl App {
                     error!(%error, "the {what} listener failed");
                 }
             });
+        }
+        if let Some(commands) = self.commands {
+            let operating =
+                Operating::new(&self.config, fleet.clone(), &self.metrics, &self.drain, self.started);
+            socket::serve(commands, api::routes(operating), &self.drain);
         }
         let stopped = stop.await.context("signals");
         let cut = fleet.drain(&self.drain, self.config.grace).await;

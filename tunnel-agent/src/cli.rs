@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
+use tunnel_operate::command::AgentCommand;
 use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path};
 
 use crate::config::CountSource;
@@ -13,11 +14,17 @@ use crate::config::CountSource;
 #[command(
     name = "tunnel-agent",
     version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     disable_help_subcommand = true,
     // As with Go: of a flag that is given twice, the last value counts.
     args_override_self = true
 )]
 pub struct Cli {
+    /// The command to run instead of the agent.
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+
     /// File with the CA certificates of tunnel servers.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
     pub(crate) ca_cert: PathBuf,
@@ -81,6 +88,11 @@ pub struct Cli {
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub(crate) admin_server_port: u16,
+
+    /// Unix socket of mode 0600 for the commands status and probe; none if empty. They look
+    /// for it at /run/tunnel-agent/admin.sock.
+    #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
+    pub admin_socket: PathBuf,
 
     /// Time limit of connections after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]

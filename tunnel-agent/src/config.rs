@@ -15,6 +15,7 @@ use tracing::warn;
 use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity};
 use tunnel::transport::quic::Datagrams;
+use tunnel_operate::certificate::Files;
 use tunnel_program::args::{Bind, List, bind, existing, given};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
@@ -47,6 +48,10 @@ pub struct Config {
     pub health: Bind,
     /// Admin listener.
     pub admin: Bind,
+    /// Unix socket for commands; none if empty.
+    pub admin_socket: PathBuf,
+    /// The certificates of all flags.
+    pub certificates: Files,
     /// Whether `/debug/pprof/` answers on the admin listener.
     pub profiling: bool,
     /// When servers are dialled.
@@ -118,6 +123,8 @@ impl TryFrom<Cli> for Config {
         let token_path = existing("--service-account-token-path", &cli.service_account_token_path)?;
         let identity = identity(&cli, token_path.is_some())?;
         check_identifiers(&cli.agent_identifiers)?;
+        let certificates =
+            Files::read([("--ca-cert", cli.ca_cert.as_path()), ("--agent-cert", &cli.agent_cert)]);
         Ok(Self {
             servers: servers(&cli.proxy_server_host, cli.proxy_server_port)?,
             tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert).context("--ca-cert")?)?,
@@ -132,6 +139,8 @@ impl TryFrom<Cli> for Config {
             identifiers: cli.agent_identifiers,
             health: bind("--health-server-host", &cli.health_server_host, cli.health_server_port)?,
             admin: bind("--admin-bind-address", &cli.admin_bind_address, cli.admin_server_port)?,
+            admin_socket: cli.admin_socket,
+            certificates,
             profiling,
             sync: sync(&cli.sync)?,
             datagrams: cli.shared.datagrams(),

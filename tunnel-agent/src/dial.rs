@@ -24,7 +24,19 @@ const LEAST: Duration = Duration::from_secs(2);
 pub(crate) async fn connect(target: &Target, limit: Duration) -> Result<(TcpStream, SocketAddr), Refusal> {
     let deadline = Instant::now() + limit;
     let addrs = resolve(target, deadline).await?;
-    let connected = connect_any(&addrs, deadline, LEAST).await;
+    connect_resolved(target, &addrs, deadline).await
+}
+
+/// Connects to the first of `addrs`, addresses of `target`, that accepts. Cancel safe.
+///
+/// # Errors
+/// The refusal of the address tried last.
+pub(crate) async fn connect_resolved(
+    target: &Target,
+    addrs: &[SocketAddr],
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), Refusal> {
+    let connected = connect_any(addrs, deadline, LEAST).await;
     connected.inspect(|(stream, _)| tune(stream)).map_err(|last| match last {
         Some((addr, error)) => refusal(addr, &error),
         None => lookup_failed(target.host(), RefusalKind::Dns, "no such host"),
@@ -54,7 +66,11 @@ pub(crate) async fn connect_any(
     Err(last)
 }
 
-async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
+/// The addresses of a target, at least one. Cancel safe.
+///
+/// # Errors
+/// With a refusal that names what failed.
+pub(crate) async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
     let name = match target.host() {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, target.port())]),
         Host::Name(name) => name,

@@ -4,6 +4,7 @@
 //! lookups and sessions are tasks of their own that report to it.
 
 mod demand;
+mod describe;
 mod entries;
 mod pace;
 mod plan;
@@ -18,7 +19,6 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
@@ -33,7 +33,10 @@ use crate::serve::{Answer, Serving};
 
 pub use tasks::Lookup;
 
+pub(crate) use describe::Description;
+
 use demand::Demand;
+use describe::Failures;
 use pace::Pace;
 use plan::{Action, Attempt, Manner, Plan, Purpose, Verdict};
 use report::{Report, Servers};
@@ -68,10 +71,11 @@ pub(crate) struct Sources {
 }
 
 /// The fleet, seen from outside.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fleet {
     pub(crate) servers: watch::Receiver<Servers>,
     sessions: TaskTracker,
+    reports: mpsc::Sender<Report>,
 }
 
 impl Fleet {
@@ -81,6 +85,7 @@ impl Fleet {
         let (servers, seen) = watch::channel(Servers::default());
         let sessions = TaskTracker::new();
         let Means { dialer, answer } = sources.means;
+        let asked = reports.clone();
         let connector = Connector::new(Arc::clone(config), metrics.clone(), drain.clone(), dialer);
         let mut keeper = Keeper {
             plan: plan(config),
@@ -94,6 +99,8 @@ impl Fleet {
             },
             running: HashMap::new(),
             sessions: sessions.clone(),
+            config: Arc::clone(config),
+            failures: Failures::default(),
             patience: config.patience,
             serving: Arc::new(Serving { answer, metrics: metrics.clone(), drain: drain.clone() }),
         };
@@ -101,7 +108,7 @@ impl Fleet {
         keeper.plan.leased(*leases.borrow_and_update(), Instant::now());
         keeper.publish();
         drain.spawn("fleet", keeper.keep(inbox, leases));
-        Self { servers: seen, sessions }
+        Self { servers: seen, sessions, reports: asked }
     }
 
     /// Drains: asks the servers for no more work, lets connections end within `grace`, and
@@ -132,9 +139,11 @@ struct Keeper {
     plan: Plan,
     servers: watch::Sender<Servers>,
     tasks: Tasks,
-    /// Sessions by serial number, with the token that retires each.
-    running: HashMap<u64, CancellationToken>,
+    /// Sessions by serial number.
+    running: HashMap<u64, session::Handle>,
     sessions: TaskTracker,
+    config: Arc<Config>,
+    failures: Failures,
     patience: Patience,
     serving: Arc<Serving>,
 }
@@ -182,6 +191,7 @@ impl Keeper {
             Report::Resolved(server, result) => {
                 if let Err(error) = &result {
                     warn!(%server, error, "cannot resolve the servers' name");
+                    self.failures.note(&server, error, now);
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
             }
@@ -196,7 +206,11 @@ impl Keeper {
             }
             Report::Attempted(attempt, error) => {
                 let server = &attempt.endpoint;
-                match (&attempt.purpose, error.and_then(Result::err)) {
+                let error = error.and_then(Result::err);
+                if let Some(error) = &error {
+                    self.failures.note(server, error, now);
+                }
+                match (&attempt.purpose, error) {
                     (_, None) => {}
                     (Purpose::Upgrade(_), Some(error)) => debug!(%server, %error, "no better tunnel yet"),
                     (_, Some(error)) => warn!(%server, %error, "cannot connect"),
@@ -204,6 +218,8 @@ impl Keeper {
                 self.plan.failed(&attempt, now);
             }
             Report::Session { serial, server_id, health } => self.session(serial, &server_id, health, now),
+            // Fails only when the asker has given up.
+            Report::Describe(asker) => drop(asker.send(self.describe(now))),
         }
     }
 
@@ -225,6 +241,7 @@ impl Keeper {
             }
             Health::Dead(why) => {
                 self.running.remove(&serial);
+                self.note_lost(serial, &why, now);
                 if self.plan.ended(id, serial, now) {
                     warn!(id, why, "disconnected");
                 }
@@ -244,13 +261,14 @@ impl Keeper {
             info!(%server, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
+        self.failures.forget(server);
         info!(%server, id, link = link.label(), software = welcome.software, "connected");
         let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
         let session = session::start(greeted, serial, self.patience, &self.sessions, serving, reports);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
             info!(%server, id, "in place of an older tunnel");
-            old.cancel();
+            old.retire();
         }
     }
 }

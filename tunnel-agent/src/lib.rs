@@ -14,5 +14,6 @@ mod endpoint;
 mod fleet;
 mod leases;
 pub mod metrics;
+mod operate;
 pub mod proxy;
 mod serve;

@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     process::main("tunnel-agent", run)
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(command) = cli.command {
+        return Ok(command.run());
+    }
     process::init_logging(&cli.log, "info")?;
     process::raise_file_limit();
     let config = Config::try_from(cli)?;
@@ -24,5 +27,6 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         process::count_panics(app.registry())?;
         process::count_tasks(app.registry())?;
         app.run_until_signal().await
-    })
+    })?;
+    Ok(ExitCode::SUCCESS)
 }

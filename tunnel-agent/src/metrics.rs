@@ -56,6 +56,11 @@ impl Metrics {
         self.ours.traffic.limit_stalled(bytes);
     }
 
+    /// Directions of connections whose receiver has taken nothing for ten seconds.
+    pub fn stalled(&self) -> u64 {
+        self.ours.traffic.stalled()
+    }
+
     /// Sets the numbers of servers connected and wanted.
     pub fn set_servers(&self, connected: usize, wanted: usize) {
         let (ours, theirs) = (&self.ours, &self.theirs);

@@ -62,11 +62,12 @@ impl Serving {
         };
         match connected {
             Ok((tcp, addr)) => {
-                let counted = (counted, metrics.dialed(started.elapsed()));
+                let took = started.elapsed();
+                let counted = (counted, metrics.dialed(took));
                 Some(Box::new(Connected {
                     connection_id: dial.connection_id,
                     target: dial.target,
-                    stream: asked.connected(addr).await?,
+                    stream: asked.connected(addr, dial.measure.then_some(took)).await?,
                     socket: tcp.into(),
                     started: Instant::now(),
                     serving: self,
@@ -98,7 +99,7 @@ impl Serving {
     async fn answer_dial(&self, dial: Dial, asked: IncomingDial, answer: &Answer) {
         let _counted = self.metrics.dialed(Duration::ZERO);
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, dial.target.port()));
-        let Some(stream) = asked.connected(address).await else { return };
+        let Some(stream) = asked.connected(address, None).await else { return };
         tokio::select! {
             biased;
             () = self.drain.killed() => {}

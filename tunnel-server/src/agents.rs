@@ -5,6 +5,7 @@
 //! guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
 
 mod authenticator;
+mod departed;
 mod session;
 
 use std::collections::{HashMap, VecDeque};

@@ -13,6 +13,7 @@ use tracing::{error, info};
 use tunnel::drain::Drain;
 use tunnel::listen::{UnixSocket, bind_both, bind_unix};
 use tunnel::transport::quic;
+use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::args::Bind;
 use tunnel_program::process;
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::dial::Dialer;
 use crate::frontend::Frontend;
 use crate::metrics::{Backends, Metrics};
+use crate::operate::{Operating, Overview};
 use crate::route::Router;
 
 /// Time for agents to close their tunnels after the last stream. Less cuts agents on slow networks
@@ -41,6 +43,8 @@ pub struct App {
     agents_udp: std::net::UdpSocket,
     health: TcpListener,
     admin: TcpListener,
+    commands: Option<UnixSocket>,
+    overview: Arc<Overview>,
     registry: Registry,
     drain: Drain,
 }
@@ -75,7 +79,9 @@ impl App {
             bind_both(ip, port).with_context(|| format!("listener of agents on port {port}"))?;
         let health = config.health.listen("health listener")?;
         let admin = config.admin.listen("admin listener")?;
+        let commands = socket::bind(&config.admin_socket)?;
         let (registry, drain) = (Registry::default(), Drain::new());
+        let overview = Overview::new(&config, &registry, &metrics, &drain);
         Backends::register(&metering, registry.clone(), &config.strategies)?;
         metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
@@ -88,6 +94,8 @@ impl App {
             agents_udp,
             health,
             admin,
+            commands,
+            overview,
             registry,
             drain,
         })
@@ -133,7 +141,7 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
-        let authenticator = cluster::join(&self.config, &self.metrics, &drain).await?;
+        let authenticator = cluster::join(&self.config, &self.metrics, &self.overview, &drain).await?;
         let sessions = self.start(authenticator)?;
 
         let stopped = stop.await.context("signals");
@@ -172,7 +180,7 @@ impl App {
 
     /// Starts all listeners.
     fn start(self, authenticator: Authenticator) -> anyhow::Result<Sessions> {
-        let Self { config, metering, metrics, registry, drain, .. } = self;
+        let Self { config, metering, metrics, registry, drain, overview, .. } = self;
         let router = Arc::new(Router::new(config.strategies));
         let readiness = readiness(&registry, &router, &drain);
         let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
@@ -203,6 +211,9 @@ impl App {
         drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, config.agent_tls, sessions.clone()));
 
         let dialer = Dialer::new(registry, router, metrics.clone(), config.dial_limit);
+        if let Some(socket) = self.commands {
+            socket::serve(socket, api::routes(Operating::new(overview, dialer.clone())), &drain);
+        }
         let frontend = Frontend::new(dialer, metrics, drain.clone(), config.mode);
         if let Some(socket) = self.unix {
             drain.spawn("clients on unix", Arc::clone(&frontend).accept_unix(socket));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 use tunnel::tls::MinVersion;
-use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path};
+use tunnel_operate::command::ServerCommand;
+use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path, selector};
 
 use crate::route::Strategies;
 
@@ -15,10 +16,17 @@ use crate::route::Strategies;
 #[command(
     name = "tunnel-server",
     version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
     // As with Go: of a flag that is given twice, the last value counts.
     args_override_self = true
 )]
 pub struct Cli {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<ServerCommand>,
+
     /// Unix socket for the kube-apiserver.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub(crate) uds_name: PathBuf,
@@ -123,6 +131,10 @@ pub struct Cli {
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
 
+    /// Flags of the commands `status` and `probe`.
+    #[command(flatten)]
+    pub operate: OperateArgs,
+
     #[command(flatten)]
     pub(crate) wire: WireArgs,
 
@@ -195,6 +207,43 @@ pub(crate) struct LeaseArgs {
     /// Labels of the Leases: key=value, several separated by commas.
     #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server")]
     pub(crate) lease_label: String,
+}
+
+/// Flags about the commands `status` and `probe`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Status and probe")]
+pub struct OperateArgs {
+    /// Unix socket of mode 0600 for the commands status and probe; none if empty. They look
+    /// for it at /run/tunnel-server/admin.sock.
+    #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
+    pub admin_socket: PathBuf,
+
+    /// Which nodes should have an agent: a label selector such as kubernetes.io/os=linux, or
+    /// none. Lists and watches nodes.
+    #[arg(long, value_name = "SELECTOR", default_value = "none")]
+    pub expected_nodes: ExpectedNodes,
+}
+
+/// A label selector of nodes, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedNodes(Option<String>);
+
+impl std::str::FromStr for ExpectedNodes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text if text.trim().is_empty() => Err("use none, or a label selector of nodes".to_owned()),
+            text => selector(text).map(Some).map(Self).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+impl From<ExpectedNodes> for Option<String> {
+    fn from(nodes: ExpectedNodes) -> Self {
+        nodes.0
+    }
 }
 
 #[derive(Debug, Args)]

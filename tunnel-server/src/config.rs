@@ -18,6 +18,7 @@ use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
 use tunnel::transport::quic::Datagrams;
 use tunnel_kube::leases::Publication;
 use tunnel_kube::{Access, Expected};
+use tunnel_operate::certificate::Files;
 use tunnel_program::args::{Bind, List, bind, existing, given, labels};
 
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
@@ -60,6 +61,12 @@ pub struct Config {
     pub(crate) leases: Option<Publication>,
     /// The largest datagrams that are tried on QUIC.
     pub(crate) datagrams: Datagrams,
+    /// Label selector of the nodes that should have an agent, if the operator gave one.
+    pub(crate) expected_nodes: Option<String>,
+    /// Unix socket for commands; none if empty.
+    pub(crate) admin_socket: PathBuf,
+    /// The certificates of all flags.
+    pub(crate) certificates: Files,
     /// Bytes that all stalled connections may keep together; 0 is no limit.
     pub(crate) stalled_memory: u64,
     /// Limits of an agent's silence. No flag sets them.
@@ -85,6 +92,12 @@ impl TryFrom<Cli> for Config {
             id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
             id => id,
         };
+        let certificates = Files::read([
+            ("--server-cert", args.server_cert.as_path()),
+            ("--server-ca-cert", &args.server_ca_cert),
+            ("--cluster-cert", &args.cluster_cert),
+            ("--cluster-ca-cert", &args.cluster_ca_cert),
+        ]);
         Ok(Self {
             agent_tls: agents.tls,
             reset_secret: agents.reset_secret,
@@ -99,6 +112,9 @@ impl TryFrom<Cli> for Config {
             server_count: args.server_count,
             kube: access(&args.kube)?,
             leases: publication(args.leases, &server_id)?,
+            expected_nodes: args.operate.expected_nodes.into(),
+            admin_socket: args.operate.admin_socket,
+            certificates,
             server_id,
             datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,

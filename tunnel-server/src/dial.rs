@@ -3,6 +3,7 @@
 //! Every failure becomes a [`DialError`] here; frontends translate it into their protocol.
 
 pub mod error;
+mod probe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
-use tunnel::transport::{DialFailure, Tunnel};
+use tunnel::transport::{DialFailure, Reached, Tunnel};
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
@@ -19,6 +20,7 @@ use crate::agents::{AgentTunnel, LastSign, Registry};
 use crate::metrics::{DialTimes, GaugeGuard, Metrics};
 use crate::route::{Router, View};
 use error::DialError;
+pub use probe::Probed;
 
 /// Time that an agent may leave a dial unread where another agent could take it. With less, the
 /// retransmission of a lost packet moves dials; with more, clients wait for stuck agents.
@@ -30,6 +32,7 @@ pub(crate) struct Dialed {
     pub(crate) stream: CountedStream,
     pub(crate) agent: Arc<AgentTunnel>,
     times: DialTimes,
+    detail: Detail,
 }
 
 /// A stream that counts as open while it lives. Every idle connection keeps one.
@@ -38,6 +41,17 @@ pub(crate) struct CountedStream {
     pub(crate) stream: Stream,
     _count: StreamGuard,
     _streams: GaugeGuard,
+}
+
+/// Facts about a dial beyond its connection, for probes.
+#[derive(Debug)]
+struct Detail {
+    /// The address that the agent dialled; empty if the agent does not tell.
+    address: String,
+    /// Time of the agent's own lookup and connect, if measured.
+    connect: Option<Duration>,
+    /// Time of the choice of the agent, if measured.
+    route: Option<Duration>,
 }
 
 /// Makes dials. Clones are the same dialer.
@@ -67,10 +81,23 @@ impl Dialer {
     /// # Errors
     /// With the text for the user of `kubectl`.
     pub(crate) async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
+        self.dial_measured(id, target, false).await
+    }
+
+    /// As [`Self::dial`]. With `measure`, the stages that only a probe needs are measured too.
+    async fn dial_measured(&self, id: u64, target: &Target, measure: bool) -> Result<Dialed, DialError> {
         let _pending = self.metrics.pending_dial();
         let now = Instant::now();
-        let asking =
-            Asking { id, target, started: now, began: now, deadline: now + self.limit, untaken: None };
+        let asking = Asking {
+            id,
+            target,
+            started: now,
+            began: now,
+            deadline: now + self.limit,
+            untaken: None,
+            routed: None,
+            measure,
+        };
         let result = self.ask_up_to_two(asking).await;
         match &result {
             Ok(dialed) => self.metrics.dialed(dialed.stream.stream.link(), &dialed.times),
@@ -81,13 +108,15 @@ impl Dialer {
 
     async fn ask_up_to_two(&self, mut asking: Asking<'_>) -> Result<Dialed, DialError> {
         let first = self.pick(asking.target, None)?;
+        asking.routed = asking.measure.then(Instant::now);
         asking.untaken = self.untaken(&first, asking.target);
         let error = match self.ask(&first, &asking).await {
             Err(error) if error.is_worth_another_agent() => error,
             result => return result,
         };
-        let second_try = Asking { began: Instant::now(), untaken: None, ..asking };
+        let mut second_try = Asking { began: Instant::now(), untaken: None, ..asking };
         let Ok(second) = self.pick(asking.target, Some(&first)) else { return Err(error) };
+        second_try.routed = asking.measure.then(Instant::now);
         self.metrics.dial_retried(&error);
         self.ask(&second, &second_try).await
     }
@@ -141,16 +170,18 @@ impl Dialer {
         let count = agent.count_stream();
         let tunnel = agent.tunnel().ok_or_else(|| asking.lost(agent, "no tunnel".to_owned()))?;
         let timeout = asking.deadline.saturating_duration_since(Instant::now());
-        let dial = Dial { target: asking.target.clone(), timeout, connection_id: asking.id };
+        let (target, measure) = (asking.target.clone(), asking.measure);
+        let dial = Dial { target, timeout, connection_id: asking.id, measure };
         let mut open = None;
         let opened = || open = Some((Instant::now(), self.metrics.stream(tunnel.link())));
         let dialled = tunnel.dial(&dial, asking.untaken, opened).await;
         let failure = match (dialled, open) {
-            (Ok(stream), Some((opened, streams))) => {
+            (Ok(Reached { stream, address, connect }), Some((opened, streams))) => {
                 let (open, answer) = (opened - asking.began, opened.elapsed());
                 let times = DialTimes { open, answer, total: asking.started.elapsed() };
                 let stream = CountedStream { stream, _count: count, _streams: streams };
-                return Ok(Dialed { stream, agent: Arc::clone(agent), times });
+                let detail = Detail { address, connect, route: asking.routed.map(|at| at - asking.began) };
+                return Ok(Dialed { stream, agent: Arc::clone(agent), times, detail });
             }
             // Never: a stream is open before it is answered.
             (Ok(_), None) => DialFailure::Broken("no stream".to_owned()),
@@ -181,6 +212,10 @@ struct Asking<'a> {
     deadline: Instant,
     /// Time that the agent may leave the dial unread.
     untaken: Option<Duration>,
+    /// When the agent was chosen, if that is measured.
+    routed: Option<Instant>,
+    /// Whether stages are measured that ordinary dials do not need.
+    measure: bool,
 }
 
 impl Asking<'_> {

@@ -12,4 +12,5 @@ pub mod config;
 pub mod dial;
 mod frontend;
 pub mod metrics;
+mod operate;
 pub mod route;

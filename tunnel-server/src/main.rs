@@ -13,7 +13,10 @@ fn main() -> ExitCode {
     process::main("tunnel-server", run)
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Some(command) = cli.command {
+        return Ok(command.run());
+    }
     process::init_logging(&cli.log, "info")?;
     process::raise_file_limit();
     let runtime = runtime(cli.worker_threads)?;
@@ -23,7 +26,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         process::count_panics(app.metering())?;
         process::count_tasks(app.metering())?;
         Box::pin(app.run_until_signal()).await
-    })
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// By default half the cores carry traffic: the kube-apiserver on the same host needs the rest,

@@ -104,6 +104,11 @@ impl Metrics {
         self.ours.traffic.limit_stalled(bytes);
     }
 
+    /// Directions of connections whose receiver has taken nothing for ten seconds.
+    pub fn stalled(&self) -> u64 {
+        self.ours.traffic.stalled()
+    }
+
     /// Counts a failed accept.
     pub(crate) fn accept_failed(&self, listener: &str) {
         self.ours.peers.accept_errors.with_label_values(&[listener]).inc();

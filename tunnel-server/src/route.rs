@@ -1,6 +1,8 @@
 //! The choice of the agent that gets a dial, by strategies in the operator's order. A pure function
 //! of the registered agents and the target.
 
+mod why;
+
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Listening sockets: TCP, Unix, and TCP with UDP on one port number.
 
+mod private;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -9,6 +11,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use crate::transport::quic::bind_udp;
+
+pub use private::bind_private;
 
 /// Connections that wait to be accepted. Fewer would refuse connections in bursts of dials.
 const BACKLOG: i32 = 4096;
@@ -102,6 +106,15 @@ pub struct UnixSocket {
     _file: SocketFile,
 }
 
+impl UnixSocket {
+    /// A socket that is bound at `path`.
+    fn at(path: &Path, bound: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        let file = std::fs::symlink_metadata(path)?;
+        let file = SocketFile { path: path.to_owned(), is: (file.dev(), file.ino()) };
+        Ok(Self { listener: UnixListener::from_std(bound)?, _file: file })
+    }
+}
+
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -136,10 +149,7 @@ pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
     }
     // Bound under another name and renamed, so that the path never has the wrong mode, and
     // is never missing to a predecessor's clients.
-    let mut staging = path.as_os_str().to_owned();
-    staging.push(format!(".{}", std::process::id()));
-    let staging = PathBuf::from(staging);
-    let _ = std::fs::remove_file(&staging);
+    let staging = staging(path);
     let bound = std::os::unix::net::UnixListener::bind(&staging)?;
     let placed = std::fs::set_permissions(&staging, std::fs::Permissions::from_mode(SOCKET_MODE))
         .and_then(|()| std::fs::rename(&staging, path))
@@ -148,9 +158,16 @@ pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
         let _ = std::fs::remove_file(&staging);
         return Err(error);
     }
-    let file = std::fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), is: (file.dev(), file.ino()) };
-    Ok(UnixSocket { listener: UnixListener::from_std(bound)?, _file: file })
+    UnixSocket::at(path, bound)
+}
+
+/// A free name beside `path`.
+fn staging(path: &Path) -> PathBuf {
+    let mut staging = path.as_os_str().to_owned();
+    staging.push(format!(".{}", std::process::id()));
+    let staging = PathBuf::from(staging);
+    let _ = std::fs::remove_file(&staging);
+    staging
 }
 
 /// Options of every TCP connection: no delay for small packets, and keep-alive.

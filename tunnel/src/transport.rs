@@ -16,7 +16,7 @@ pub mod quic;
 mod tunnel;
 
 pub use arrival::{Arrived, Introduction, NotAdmitted, accept_tcp};
-pub use dial::IncomingDial;
+pub use dial::{IncomingDial, Reached};
 pub use error::{DialFailure, HandshakeError, TunnelClosed};
 pub use introduction::{Greeted, GreetingError, Opened, open_on_tcp};
 pub use link::{Link, link_on_tcp};

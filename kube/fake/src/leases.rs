@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::state::{FakeApi, Refused, Verb, ok, response};
 
 /// Duration of a watch without `timeoutSeconds`.
-const WATCH: Duration = Duration::from_secs(300);
+pub(crate) const WATCH: Duration = Duration::from_secs(300);
 
 pub(crate) async fn lease(
     api: &FakeApi,
@@ -31,7 +31,7 @@ pub(crate) async fn lease(
             let since = value("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
             let lasts = value("timeoutSeconds").and_then(|seconds| seconds.parse().ok());
             let lasts = lasts.map_or(WATCH, Duration::from_secs);
-            Ok(watch(api, namespace, selector, since, lasts))
+            Ok(watch(api, json!(namespace), selector, since, lasts))
         }
         (&Method::GET, None) => {
             api.admit(Verb::List).await?;
@@ -96,9 +96,16 @@ fn delete(api: &FakeApi, key: &(String, String), options: &Value) -> Result<Resp
     Ok(ok(200, &deleted))
 }
 
-/// Events since a version, for `lasts` or until [`FakeApi::cut_watches`].
-fn watch(api: &FakeApi, namespace: &str, selector: &str, since: u64, lasts: Duration) -> Response {
-    let (namespace, selector) = (namespace.to_owned(), selector.to_owned());
+/// Events since a version, for `lasts` or until [`FakeApi::cut_watches`]. Without a namespace
+/// those of nodes.
+pub(crate) fn watch(
+    api: &FakeApi,
+    namespace: Value,
+    selector: &str,
+    since: u64,
+    lasts: Duration,
+) -> Response {
+    let selector = selector.to_owned();
     let until = Instant::now() + lasts;
     let start = (api.clone(), since, api.version.subscribe(), api.cut.subscribe());
     let events = stream::unfold(start, move |(api, mut since, mut version, mut cut)| {
@@ -115,7 +122,7 @@ fn watch(api: &FakeApi, namespace: &str, selector: &str, since: u64, lasts: Dura
                     continue;
                 };
                 since = at;
-                if lease["metadata"]["namespace"] == namespace.as_str() && selected(&lease, &selector) {
+                if lease["metadata"]["namespace"] == namespace && selected(&lease, &selector) {
                     let event = format!("{}\n", json!({"type": kind, "object": lease}));
                     return Some((Ok::<_, std::io::Error>(event), (api, since, version, cut)));
                 }
@@ -126,7 +133,7 @@ fn watch(api: &FakeApi, namespace: &str, selector: &str, since: u64, lasts: Dura
 }
 
 /// Whether the object has all labels of `key=value,key=value`.
-fn selected(lease: &Value, selector: &str) -> bool {
+pub(crate) fn selected(lease: &Value, selector: &str) -> bool {
     selector.split(',').filter(|part| !part.is_empty()).all(|part| {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
         lease["metadata"]["labels"][key] == value

@@ -1,7 +1,8 @@
-//! A Kubernetes API with token reviews and Leases, for tests. It has versions,
+//! A Kubernetes API with token reviews, Leases and nodes, for tests. It has versions,
 //! preconditions and watches, and fails on demand.
 
 mod leases;
+mod nodes;
 mod reviews;
 mod state;
 mod token;
@@ -96,6 +97,7 @@ async fn dispatch(api: &FakeApi, request: Request) -> Result<Response, Refused> 
         (method, ["apis", "coordination.k8s.io", "v1", "namespaces", namespace, "leases", name @ ..]) => {
             leases::lease(api, method, namespace, name.first().copied(), &query, content).await
         }
+        (&Method::GET, ["api", "v1", "nodes"]) => nodes::nodes(api, &query).await,
         _ => Err(Refused::new(404, "NotFound", &path)),
     }
 }

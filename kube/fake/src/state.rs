@@ -19,12 +19,16 @@ pub enum Verb {
     Get,
     /// Leases are listed.
     List,
+    /// Nodes are listed, a page of them.
+    ListNodes,
     /// A token is reviewed.
     Review,
     /// A Lease is written.
     Update,
     /// Leases are watched.
     Watch,
+    /// Nodes are watched.
+    WatchNodes,
 }
 
 /// The holder of a token.
@@ -52,6 +56,7 @@ pub(crate) struct State {
     pub(crate) version: u64,
     pub(crate) holders: HashMap<String, Holder>,
     pub(crate) leases: BTreeMap<(String, String), Value>,
+    pub(crate) nodes: BTreeMap<String, Value>,
     /// Every change: its version, its type, its object.
     pub(crate) history: Vec<(u64, &'static str, Value)>,
     failures: HashMap<Verb, (u16, &'static str)>,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -41,6 +42,22 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// deletion it expires.
 const WITHDRAW: Duration = Duration::from_millis(1500);
 
+/// An annotation that is written with every renewal, at no request of its own.
+#[derive(Clone)]
+pub struct Annotation {
+    /// Its key.
+    pub key: &'static str,
+    /// Makes its value, which should have few kilobytes: all annotations of an object may
+    /// have 256 KiB.
+    pub value: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for Annotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Annotation").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
 /// The Lease of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
@@ -59,10 +76,11 @@ pub struct Publication {
 pub async fn publish(
     cluster: Cluster,
     publication: Publication,
+    annotation: Annotation,
     observe: Observe<LeaseEvent>,
     until: impl Future<Output = ()>,
 ) {
-    let publisher = Publisher::new(&cluster, publication, observe);
+    let publisher = Publisher::new(&cluster, publication, annotation, observe);
     // Boxed, because the futures are large.
     let (keep, collect) = (Box::pin(publisher.keep()), Box::pin(publisher.collect()));
     tokio::select! {
@@ -78,18 +96,25 @@ pub(super) struct Publisher {
     leases: Api<Lease>,
     requests: Requests,
     publication: Publication,
+    annotation: Annotation,
     name: String,
     observe: Observe<LeaseEvent>,
     clock: fn() -> Timestamp,
 }
 
 impl Publisher {
-    pub(super) fn new(cluster: &Cluster, publication: Publication, observe: Observe<LeaseEvent>) -> Self {
+    pub(super) fn new(
+        cluster: &Cluster,
+        publication: Publication,
+        annotation: Annotation,
+        observe: Observe<LeaseEvent>,
+    ) -> Self {
         Self {
             leases: Api::namespaced(cluster.client.clone(), &publication.namespace),
             requests: Requests::new(cluster, PATIENCE, LIMIT),
             name: format!("konnectivity-proxy-server-{}", publication.server_id),
             publication,
+            annotation,
             observe,
             clock: cluster.clock,
         }
@@ -158,11 +183,15 @@ impl Publisher {
         let holder = Some(self.publication.server_id.clone());
         let spec = lease.spec.unwrap_or_default();
         let taken_over = spec.holder_identity != holder;
+        let mut annotations = lease.metadata.annotations;
+        let Annotation { key, value } = &self.annotation;
+        annotations.get_or_insert_default().insert((*key).to_owned(), value());
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 namespace: Some(self.publication.namespace.clone()),
                 labels: Some(labels),
+                annotations,
                 ..lease.metadata
             },
             spec: Some(LeaseSpec {

@@ -1,5 +1,7 @@
 //! Leases over a fake API, in memory, on a paused clock.
 
+mod annotation;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,6 +69,10 @@ fn watched(event: &LeaseEvent) -> Option<&Outcome> {
     if let LeaseEvent::Watched(answer) = event { Some(answer) } else { None }
 }
 
+fn annotation() -> Annotation {
+    Annotation { key: "test/summary", value: Arc::new(|| "{}".to_owned()) }
+}
+
 fn publication() -> Publication {
     Publication {
         server_id: "s1".to_owned(),
@@ -91,7 +97,7 @@ impl Publishing {
         let (cluster, observe) = (cluster(api, 0.0, 0), told.observe());
         drain.spawn("publisher", async move {
             let until = async { drop(stopped.await) };
-            publish(cluster, publication(), observe, until).await;
+            publish(cluster, publication(), annotation(), observe, until).await;
             let _ = end.send(());
         });
         Self { stop: Some(stop), drain, ended, told }
@@ -217,7 +223,7 @@ async fn a_lease_that_is_renewed_in_time_is_not_deleted() {
     };
     api.put_lease(NAMESPACE, "peer", &labels(), &renewed(0));
     let told = Told::default();
-    let publisher = Publisher::new(&cluster(&api, 0.0, 0), publication(), told.observe());
+    let publisher = Publisher::new(&cluster(&api, 0.0, 0), publication(), annotation(), told.observe());
     publisher.cull_if_expired(stale).await;
     assert!(api.leases(NAMESPACE).contains_key("peer"));
     assert_eq!(told.answers(deleted), [(409, "Conflict".to_owned())]);

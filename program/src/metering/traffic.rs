@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::core::Collector as _;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
 use tunnel::relay::{Budget, Counts, Ending, Meter};
 
@@ -65,6 +66,13 @@ impl Traffic {
     /// Sets the limit of the bytes of all stalled connections. Without a call there is none.
     pub fn limit_stalled(&self, bytes: u64) {
         self.budget.set_limit(bytes);
+    }
+
+    /// Directions of connections that are stalled, of all kinds.
+    pub fn stalled(&self) -> u64 {
+        let families = self.stalled.collect();
+        let gauges = families.iter().flat_map(|family| family.get_metric());
+        gauges.map(|metric| metric.get_gauge().get_value() as u64).sum()
     }
 
     /// Counts a connection that is over. Without an ending, the program stopped. `labels` adds

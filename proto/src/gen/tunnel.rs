@@ -121,6 +121,9 @@ pub struct Dial {
     /// Only "tcp" or empty, which is the same.
     #[prost(string, tag = "4")]
     pub protocol: ::prost::alloc::string::String,
+    /// Asks for Connected.connect_us. Only `probe` does.
+    #[prost(bool, tag = "5")]
+    pub measure: bool,
 }
 /// The agent's answer; behind a `connected`, both directions are raw bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -143,6 +146,9 @@ pub struct Connected {
     /// The dialled address, ip:port.
     #[prost(string, tag = "1")]
     pub address: ::prost::alloc::string::String,
+    /// The time of the agent's own lookup and connect, in microseconds, if asked for.
+    #[prost(uint32, optional, tag = "2")]
+    pub connect_us: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {

@@ -84,7 +84,7 @@ async fn the_words_of_a_refusal_cannot_add_to_the_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_connects_and_says_nothing_holds_only_its_clients() {
     let siege = siege().await;
-    let connected = DialReply::Connected { address: "\u{1b}]0;evil\u{7}".to_owned() }.encode();
+    let connected = DialReply::Connected { address: "\u{1b}]0;evil\u{7}".to_owned(), connect: None }.encode();
     for_each_combination(async |frontend, link| {
         let liar = liar(&siege, link, Answer::Bytes(connected.clone())).await;
         let mut connection = siege.cluster.server.connect(frontend, TARGET).await;

@@ -206,7 +206,7 @@ async fn an_answer_that_no_client_takes_is_a_send_rsp() {
     for link in LINKS {
         let cluster = Cluster::builder().start().await;
         let gate = Gate::default();
-        let connected = DialReply::Connected { address: "10.0.0.1:80".to_owned() }.encode();
+        let connected = DialReply::Connected { address: "10.0.0.1:80".to_owned(), connect: None }.encode();
         let answer = Answer::When(gate.clone(), connected);
         let _late = FakeAgent::join(&cluster, link, hello("late", "host=liar.test"), answer).await;
         cluster.server.wait_for_tunnels(1).await;

@@ -61,6 +61,11 @@ impl Entry {
         self.addrs.is_empty()
     }
 
+    /// The operator's text.
+    pub(super) const fn server(&self) -> &ServerAddr {
+        &self.server
+    }
+
     pub(super) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         self.addrs.iter().map(|addr| Endpoint { addr: *addr, name: Arc::clone(&self.name) })
     }

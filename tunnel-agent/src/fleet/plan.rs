@@ -26,6 +26,7 @@ use super::pace::Pace;
 use crate::config::ServerAddr;
 use crate::endpoint::Endpoint;
 
+mod describe;
 mod endpoints;
 mod search;
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use tokio::sync::oneshot;
 use tunnel::liveness::Health;
 use tunnel::transport::Greeted;
 
+use super::describe::Description;
 use super::plan::Attempt;
 use crate::config::ServerAddr;
 use crate::connect::ConnectError;
@@ -18,6 +20,8 @@ pub(super) enum Report {
     Attempted(Attempt, Option<Result<Box<Greeted>, ConnectError>>),
     /// An event of a session, which [`Health::Dead`] ends.
     Session { serial: u64, server_id: String, health: Health },
+    /// A request for a description of the fleet.
+    Describe(oneshot::Sender<Description>),
 }
 
 /// The servers, for metrics, readiness and greetings.

@@ -19,8 +19,26 @@ use crate::serve::Serving;
 /// sent before it read the notice; longer, and each drain takes longer.
 const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 
-/// Starts to serve a tunnel, under a number for its reports. Cancelling the result asks the
-/// server for no more work, and closes the tunnel after its last stream.
+/// A session that runs.
+#[derive(Debug)]
+pub(super) struct Handle {
+    retired: CancellationToken,
+    streams: Arc<Streams>,
+}
+
+impl Handle {
+    /// Asks the server for no more work, and closes the tunnel after its last stream.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Number of open streams, those being dialled included.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.open()
+    }
+}
+
+/// Starts to serve a tunnel, under a number for its reports.
 pub(super) fn start(
     greeted: Greeted,
     serial: u64,
@@ -28,14 +46,15 @@ pub(super) fn start(
     sessions: &TaskTracker,
     serving: Arc<Serving>,
     reports: mpsc::Sender<Report>,
-) -> CancellationToken {
+) -> Handle {
     let Greeted { tunnel, welcome, control } = greeted;
     let streams = Arc::<Streams>::default();
     let (liveness, peer) =
         Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
     let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
     let drain = serving.drain.clone();
-    let session = Session { tunnel, peer, streams, retired: retired.clone(), server_drains, serving };
+    let handle = Handle { retired: retired.clone(), streams: Arc::clone(&streams) };
+    let session = Session { tunnel, peer, streams, retired, server_drains, serving };
     let run = async move {
         let mut reporter = Reporter { serial, server_id: welcome.server_id, reports, ended: false };
         let why = session.run(liveness, &reporter).await;
@@ -43,7 +62,7 @@ pub(super) fn start(
         reporter.tell(Health::Dead(why)).await;
     };
     drain.spawn("session", sessions.track_future(run));
-    retired
+    handle
 }
 
 /// Reports the death of a session also when its task panics or is aborted.

@@ -102,7 +102,12 @@ impl PacketDial {
             return Err(format!("dial {shown}: unknown network {shown}"));
         }
         let target = self.address.parse().map_err(|error| format!("dial tcp: {error}"))?;
-        Ok(Dial { target, timeout: Duration::MAX, connection_id: self.connect_id.unsigned_abs() })
+        Ok(Dial {
+            target,
+            timeout: Duration::MAX,
+            connection_id: self.connect_id.unsigned_abs(),
+            measure: false,
+        })
     }
 
     /// Waits until the peer takes the dial back. Cancel safe.

@@ -21,19 +21,39 @@ use crate::stream::Stream;
 /// dial when they open the stream. Less cuts slow networks; more keeps streams of broken peers.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
 
+/// A stream whose agent has connected, and the agent's words about it.
+#[derive(Debug)]
+pub struct Reached {
+    /// The connection's bytes.
+    pub stream: Stream,
+    /// The address that the agent dialled; empty on konnectivity links.
+    pub address: String,
+    /// The time of the agent's lookup and connect, if [`Dial::measure`] asked for it and the
+    /// agent knows how.
+    pub connect: Option<Duration>,
+}
+
+impl From<Stream> for Reached {
+    fn from(stream: Stream) -> Self {
+        Self { stream, address: String::new(), connect: None }
+    }
+}
+
 /// Dials on a stream of its own.
 pub(super) async fn on_stream(
     stream: Stream,
     dial: &Dial,
     opened: impl FnOnce(),
-) -> Result<Stream, DialFailure> {
+) -> Result<Reached, DialFailure> {
     opened();
     let mut messages = Messages::new(stream, MAX_DIAL);
     messages.send(dial.encode()).await?;
     let reply = messages.recv().await?;
     let reply = reply.ok_or_else(|| DialFailure::BadAnswer("the stream ended".to_owned()))?;
     match DialReply::decode(reply).map_err(|error| DialFailure::BadAnswer(error.to_string()))? {
-        DialReply::Connected { .. } => Ok(messages.into_stream()),
+        DialReply::Connected { address, connect } => {
+            Ok(Reached { stream: messages.into_stream(), address, connect })
+        }
         DialReply::Refused(refusal) => Err(DialFailure::Refused(refusal)),
     }
 }
@@ -77,12 +97,13 @@ impl IncomingDial {
         }
     }
 
-    /// Answers that the target at `address` is connected. Returns the stream that carries
-    /// the connection, or `None` when the server left. Not cancel safe.
-    pub async fn connected(self, address: SocketAddr) -> Option<Stream> {
+    /// Answers that the target at `address` is connected, after `connect` if the dial asked for
+    /// that time. Returns the stream that carries the connection, or `None` when the server
+    /// left. Not cancel safe.
+    pub async fn connected(self, address: SocketAddr, connect: Option<Duration>) -> Option<Stream> {
         match self.0 {
             Carrier::Stream(mut messages) => {
-                let reply = DialReply::Connected { address: address.to_string() };
+                let reply = DialReply::Connected { address: address.to_string(), connect };
                 messages.send(reply.encode()).await.ok()?;
                 Some(messages.into_stream())
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tunnel_proto::message::Dial;
 
-use super::dial::{IncomingDial, on_stream};
+use super::dial::{IncomingDial, Reached, on_stream};
 use super::error::{DialFailure, TunnelClosed};
 use super::link::Link;
 use super::{h2, konnectivity, quic};
@@ -63,13 +63,13 @@ impl Tunnel {
         dial: &Dial,
         untaken: Option<Duration>,
         opened: impl FnOnce(),
-    ) -> Result<Stream, DialFailure> {
+    ) -> Result<Reached, DialFailure> {
         match self {
             Self::H2(tunnel) => on_stream(tunnel.open().await?.into(), dial, opened).await,
             Self::Quic(tunnel) => on_stream(tunnel.open().await?.into(), dial, opened).await,
             Self::Konnectivity(tunnel) => {
                 opened();
-                tunnel.dial(dial.target.to_string(), untaken).await.map(Stream::from)
+                tunnel.dial(dial.target.to_string(), untaken).await.map(|conn| Stream::from(conn).into())
             }
         }
     }

@@ -1,0 +1,56 @@
+//! The HTTP API on the admin socket. Its paths have a version; fields are only added.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use serde::Serialize;
+
+use crate::report::{ProbeReport, ProbeRequest, Status};
+
+/// `GET`: a [`Status`].
+pub const STATUS: &str = "/v1/status";
+
+/// `POST` of a [`ProbeRequest`]: a [`ProbeReport`].
+pub const PROBE: &str = "/v1/probe";
+
+/// Longest request, in bytes. A target has under 300.
+const MAX_REQUEST: usize = 16 * 1024;
+
+/// What a program answers. A dropped future may be given up at any await.
+pub trait Answers: Send + Sync + 'static {
+    /// The status at this moment.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+
+    /// Dials a target, within the limits of the request.
+    fn probe(&self, request: ProbeRequest) -> impl Future<Output = ProbeReport> + Send;
+}
+
+/// The routes of the admin socket.
+pub fn routes<A: Answers>(answers: A) -> Router {
+    Router::new()
+        .route(STATUS, get(async |State(of): State<Arc<A>>| json(&of.status().await)))
+        .route(PROBE, post(probe::<A>))
+        .with_state(Arc::new(answers))
+}
+
+async fn probe<A: Answers>(State(of): State<Arc<A>>, body: Body) -> Response {
+    let Ok(body) = to_bytes(body, MAX_REQUEST).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "the request is too long\n").into_response();
+    };
+    match serde_json::from_slice(&body) {
+        Ok(request) => json(&of.probe(request).await),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("not a probe: {error}\n")).into_response(),
+    }
+}
+
+fn json(content: &impl Serialize) -> Response {
+    match serde_json::to_vec(content) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}

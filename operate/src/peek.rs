@@ -1,0 +1,182 @@
+//! A TLS handshake for its certificate's sake. Nothing is verified and no byte of an
+//! application is sent.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::certificate::describe;
+use crate::report::{Certificate, Failure, Health, ProbeReport, Stage, TlsMode};
+
+/// With [`TlsMode::Auto`], a target that has said nothing for this long does not speak TLS: a
+/// handshake takes two round trips. Less takes slow targets for silent ones; more makes
+/// people wait for plain ones.
+const SILENT: Duration = Duration::from_secs(3);
+
+/// Tries TLS on a connection to `host`, and notes in the report what came of it.
+pub async fn peek<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
+    host: &str,
+    mode: TlsMode,
+    limit: Duration,
+    report: &mut ProbeReport,
+) {
+    let limit = match mode {
+        TlsMode::Never => return,
+        TlsMode::Auto => limit.min(SILENT),
+        TlsMode::Always => limit,
+    };
+    let (began, seen) = (Instant::now(), Arc::new(Curious::default()));
+    let tried = Box::pin(timeout(limit, handshake(socket, host, &seen))).await;
+    let silent = |_| Err(Refused::Plain(format!("no answer within {limit:?}")));
+    // Also after a handshake that failed: a target may want a certificate of us.
+    report.certificate = seen.certificate();
+    let certificate = report.certificate.as_ref();
+    let detail = match tried.unwrap_or_else(silent) {
+        Ok(version) => {
+            let expired = certificate.filter(|certificate| certificate.left < 0);
+            report.failure = expired.map(|certificate| {
+                failure("expired", format!("the target's certificate expired at {}", certificate.not_after))
+            });
+            format!("{version}, {}", certificate.map_or("no certificate", |found| &found.subject))
+        }
+        Err(Refused::Plain(why)) if mode == TlsMode::Auto => format!("the target does not speak it: {why}"),
+        Err(Refused::Plain(why)) => {
+            report.failure = Some(failure("plain", format!("the target does not speak TLS: {why}")));
+            return;
+        }
+        Err(Refused::Tls(why)) => {
+            report.failure = Some(failure("tls", why));
+            return;
+        }
+    };
+    report.stages.push(Stage { name: "tls".to_owned(), detail, took_us: Some(micros(began.elapsed())) });
+}
+
+/// A duration as reports have it.
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn failure(kind: &str, text: String) -> Failure {
+    Failure { stage: "tls".to_owned(), kind: kind.to_owned(), text, health: Health::Degraded }
+}
+
+enum Refused {
+    /// The target does not speak TLS.
+    Plain(String),
+    /// It does, and the handshake failed.
+    Tls(String),
+}
+
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
+    host: &str,
+    seen: &Arc<Curious>,
+) -> Result<&'static str, Refused> {
+    let config = config(seen).map_err(|error| Refused::Tls(error.to_string()))?;
+    match TlsConnector::from(Arc::new(config)).connect(server_name(host), socket).await {
+        Ok(tls) => Ok(version(tls.get_ref().1.protocol_version())),
+        Err(error) => Err(why(&error)),
+    }
+}
+
+/// An address, or a name that no server can take for one of its own.
+fn server_name(host: &str) -> ServerName<'static> {
+    let name = ServerName::try_from(host.to_owned());
+    name.unwrap_or(ServerName::IpAddress(IpAddr::from(std::net::IpAddr::from([0, 0, 0, 0]))))
+}
+
+fn why(error: &io::Error) -> Refused {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match tls {
+        // An echo sends our own first message back.
+        Some(
+            Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. },
+        ) => Refused::Plain("its answer is not TLS".to_owned()),
+        Some(error) => Refused::Tls(error.to_string()),
+        None => Refused::Plain(error.to_string()),
+    }
+}
+
+const fn version(version: Option<ProtocolVersion>) -> &'static str {
+    match version {
+        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        Some(_) | None => "TLS",
+    }
+}
+
+fn config(seen: &Arc<Curious>) -> Result<rustls::ClientConfig, Error> {
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&seen.provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(seen) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth())
+}
+
+/// Takes any certificate, and keeps it.
+#[derive(Debug)]
+struct Curious {
+    provider: Arc<CryptoProvider>,
+    certificate: Mutex<Option<Certificate>>,
+}
+
+impl Default for Curious {
+    fn default() -> Self {
+        Self { provider: Arc::new(rustls::crypto::ring::default_provider()), certificate: Mutex::default() }
+    }
+}
+
+impl Curious {
+    fn certificate(&self) -> Option<Certificate> {
+        self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ServerCertVerifier for Curious {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = describe(end_entity).ok();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,118 @@
+//! The fleet, for people: its tunnels with the reason for their links, and why others are
+//! missing.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tunnel::transport::Link;
+use tunnel_operate::report::{Held, NotHeld};
+
+use super::report::Report;
+use super::{Fleet, Keeper};
+use crate::cli::Transport;
+use crate::endpoint::Endpoint;
+
+/// Addresses of which the last failure is remembered: more than there are at once.
+const MOST_FAILURES: usize = 512;
+
+/// What there is to know of a fleet.
+#[derive(Debug, Default)]
+pub(crate) struct Description {
+    pub(crate) wanted: usize,
+    pub(crate) servers: Vec<Held>,
+    pub(crate) not_held: Vec<NotHeld>,
+    /// Streams of all tunnels, those that are being replaced included.
+    pub(crate) streams: usize,
+}
+
+/// The last failure of each address or name.
+#[derive(Debug, Default)]
+pub(super) struct Failures(HashMap<String, (Instant, String)>);
+
+impl Failures {
+    pub(super) fn note(&mut self, of: &impl Display, error: &impl Display, now: Instant) {
+        if self.0.len() >= MOST_FAILURES {
+            // Names that resolve to ever new addresses.
+            self.0.clear();
+        }
+        self.0.insert(of.to_string(), (now, error.to_string()));
+    }
+
+    pub(super) fn forget(&mut self, of: &impl Display) {
+        self.0.remove(&of.to_string());
+    }
+}
+
+impl Fleet {
+    /// Asks the fleet's task. Empty when that has ended. Cancel safe.
+    pub(crate) async fn describe(&self) -> Description {
+        let (asker, answer) = oneshot::channel();
+        if self.reports.send(Report::Describe(asker)).await.is_err() {
+            return Description::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+}
+
+impl Keeper {
+    /// A tunnel is over. Call it while the plan still has it.
+    pub(super) fn note_lost(&mut self, serial: u64, why: &str, now: Instant) {
+        if let Some(lost) = self.plan.tunnels().find(|tunnel| tunnel.serial == serial) {
+            self.failures.note(lost.endpoint, &format_args!("the tunnel was lost: {why}"), now);
+        }
+    }
+
+    pub(super) fn describe(&self, now: Instant) -> Description {
+        let since = |at: Instant| now.saturating_duration_since(at).as_secs();
+        let servers = self.plan.tunnels().map(|tunnel| Held {
+            id: tunnel.server_id.to_owned(),
+            address: tunnel.endpoint.to_string(),
+            link: tunnel.link.label().to_owned(),
+            why: self.why(tunnel.link, tunnel.endpoint, tunnel.upgrade, now),
+            since: since(tunnel.since),
+            streams: self.running.get(&tunnel.serial).map_or(0, |session| session.streams()),
+            state: tunnel.state.to_owned(),
+        });
+        let not_held = self.plan.gaps().into_iter().map(|gap| {
+            let failure = self.failures.0.get(&gap.address);
+            NotHeld {
+                led_to: gap.led_to.map(str::to_owned),
+                error: failure.map(|(_, error)| error.clone()),
+                failed: failure.map(|(at, _)| since(*at)),
+                address: gap.address,
+            }
+        });
+        Description {
+            wanted: self.plan.numbers().1,
+            servers: servers.collect(),
+            not_held: not_held.collect(),
+            streams: self.running.values().map(|session| session.streams()).sum(),
+        }
+    }
+
+    /// Why a tunnel is on this link.
+    fn why(&self, link: Link, endpoint: &Endpoint, upgrade: Option<Instant>, now: Instant) -> String {
+        match (self.config.transport, link) {
+            (Transport::Quic, _) => "--transport=quic".to_owned(),
+            (Transport::H2, _) => "--transport=h2".to_owned(),
+            (Transport::Konnectivity, _) => "--transport=konnectivity".to_owned(),
+            (Transport::Auto, Link::Quic) => "QUIC works".to_owned(),
+            (Transport::Auto, Link::Konnectivity) => "the server speaks nothing else".to_owned(),
+            (Transport::Auto, Link::H2)
+                if self.config.proxies.to(&endpoint.name, endpoint.addr.port()).is_some() =>
+            {
+                "QUIC does not go through the proxy".to_owned()
+            }
+            (Transport::Auto, Link::H2) => {
+                let again = upgrade.map(|at| at.saturating_duration_since(now).as_secs() / 60 + 1);
+                let again = again.map_or_else(String::new, |minutes| format!(", tried again in {minutes}m"));
+                match self.failures.0.get(&endpoint.to_string()) {
+                    Some((_, error)) => format!("QUIC failed: {error}{again}"),
+                    None => format!("QUIC did not answer in time{again}"),
+                }
+            }
+        }
+    }
+}

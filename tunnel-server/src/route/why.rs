@@ -1,0 +1,59 @@
+//! Why an agent was chosen, for people.
+
+use tunnel_proto::target::{Host, Target};
+
+use super::{Router, Strategy};
+use crate::agents::AgentTunnel;
+
+impl Router {
+    /// The first strategy by which `agent` serves `target`, and the identifier that matched.
+    pub fn why(&self, agent: &AgentTunnel, target: &Target) -> String {
+        let found = self.strategies.iter().find_map(|&strategy| {
+            let matched = serves(strategy, agent, target)?;
+            Some(if matched.is_empty() {
+                strategy.label().to_owned()
+            } else {
+                format!("{}: {matched}", strategy.label())
+            })
+        });
+        found.unwrap_or_else(|| "no strategy".to_owned())
+    }
+}
+
+fn serves(strategy: Strategy, agent: &AgentTunnel, target: &Target) -> Option<String> {
+    let identifiers = &agent.identifiers;
+    match (strategy, target.host()) {
+        (Strategy::Default, _) => Some("any agent".to_owned()),
+        (Strategy::DefaultRoute, _) => identifiers.default_route.then(String::new),
+        (Strategy::DestHost, host) => identifiers.hosts.contains(host).then(|| host.to_string()),
+        (Strategy::DestCidr, Host::Name(_)) => None,
+        (Strategy::DestCidr, Host::Ip(ip)) => {
+            let of = identifiers.cidrs.iter().filter(|cidr| cidr.contains(*ip));
+            of.max_by_key(|cidr| cidr.bits()).map(ToString::to_string)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tunnel_proto::ident::{Identifiers, UnknownKeys};
+
+    use super::*;
+
+    #[test]
+    fn the_first_strategy_that_fits_is_the_reason() {
+        let of = "ipv4=10.0.3.7&cidr=10.0.0.0/8&cidr=10.96.0.0/12&default-route=true";
+        let agent = AgentTunnel::detached("a", Identifiers::parse(of, UnknownKeys::Refuse).unwrap());
+        let order =
+            [Strategy::DestHost, Strategy::DestCidr, Strategy::DefaultRoute, Strategy::Default].to_vec();
+        for (strategies, target, why) in [
+            (order.clone(), "10.0.3.7:10250", "destHost: 10.0.3.7"),
+            (order.clone(), "10.96.0.1:443", "destCIDR: 10.96.0.0/12"),
+            (order.clone(), "name:443", "defaultRoute"),
+            (vec![Strategy::Default], "10.0.3.7:10250", "default: any agent"),
+            (vec![Strategy::DestHost], "10.0.3.8:10250", "no strategy"),
+        ] {
+            assert_eq!(Router::new(strategies).why(&agent, &target.parse().unwrap()), why);
+        }
+    }
+}
