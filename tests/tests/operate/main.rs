@@ -92,12 +92,18 @@ impl World {
     /// Runs a command of `tunnel-server`.
     async fn server_command(&self, line: &[&str]) -> Health {
         let cli = tunnel_server::cli::Cli::try_parse_from([&["tunnel-server"], line].concat()).unwrap();
-        cli.command.unwrap().execute().await
+        match cli.command.unwrap() {
+            tunnel_server::cli::Command::Operate(command) => command.execute().await,
+            other => panic!("{other:?} asks no server"),
+        }
     }
 
     /// Runs a command of `tunnel-agent`.
     async fn agent_command(&self, line: &[&str]) -> Health {
         let cli = tunnel_agent::cli::Cli::try_parse_from([&["tunnel-agent"], line].concat()).unwrap();
-        cli.command.unwrap().execute().await
+        match cli.command.unwrap() {
+            tunnel_server::cli::Command::Operate(command) => command.execute().await,
+            other => panic!("{other:?} asks no server"),
+        }
     }
 }
