@@ -42,11 +42,13 @@ capabilities:
 - --agent-service-account={{ .Values.server.agentServiceAccount | default "tunnel-agent" }}
 - --authentication-audience={{ .Values.token.audience }}
 - --proxy-strategies={{ .Values.server.strategies }}
+- --expected-nodes={{ .Values.server.expectedNodes }}
 {{- if .Values.leases.publish }}
 - --enable-lease-controller
 - --lease-namespace={{ include "tunnel.leaseNamespace" . }}
 {{- end }}
 - --admin-port={{ .Values.server.adminPort }}
+- --admin-socket=/run/tunnel-server/admin.sock
 - --health-port={{ .Values.server.healthPort }}
 - --graceful-shutdown-timeout={{ .Values.server.gracePeriodSeconds }}s
 {{- end }}
