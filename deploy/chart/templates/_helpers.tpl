@@ -35,6 +35,23 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* On the pod network the new agent is connected before the old one drains. On the host's network both would need the
+same ports, so the node is without an agent for a moment. */}}
+{{- define "tunnel.updateStrategy" -}}
+{{- with .Values.agent.updateStrategy -}}
+{{- toYaml . }}
+{{- else -}}
+type: RollingUpdate
+rollingUpdate:
+  {{- if .Values.agent.hostNetwork }}
+  maxUnavailable: 10%
+  {{- else }}
+  maxSurge: 10%
+  maxUnavailable: 0
+  {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The arguments that servers of every kind have. */}}
 {{- define "tunnel.serverArgs" -}}
 - --agent-port={{ .Values.server.agentPort }}
