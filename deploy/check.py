@@ -1,7 +1,8 @@
 """Checks manifests beyond their syntax: `check.py objects|same|flags …`.
 
 objects MINOR FILE…      every object has the schema of its kind in every Kubernetes from 1.MINOR to the newest that is
-                         known here, and pods outside of the host's network satisfy Pod Security `restricted`
+                         known here, pods outside of the host's network satisfy Pod Security `restricted`, and roles
+                         grant nothing beyond RIGHTS
 same FILE FILE           both files have the same objects for agents; of a flag that is given twice, the last counts
 flags DIRECTORY FILE…    the programs in the directory take the arguments of their containers
 """
@@ -17,6 +18,15 @@ import yaml
 NEWEST = 37
 # Their definitions come with what serves them, not with Kubernetes.
 FOREIGN = ("monitoring.coreos.com/", "apiserver.k8s.io/")
+# The most that any role may grant: verbs by the name and resource of the role. `helm test` reads logs.
+RIGHTS = {
+    ("tunnel-server", "tokenreviews"): {"create"},
+    ("tunnel-server", "nodes"): {"list", "watch"},
+    ("tunnel-server", "leases"): {"get", "list", "create", "update", "delete"},
+    ("tunnel-agent", "leases"): {"get", "list", "watch"},
+    ("tunnel-test", "pods"): {"get", "list"},
+    ("tunnel-test", "pods/log"): {"get"},
+}
 
 
 def load(path):
@@ -50,6 +60,7 @@ def objects(arguments):
                     faults.append(f"{path}: {title(each)}, {version}: {error.message}")
             if pod(each) and not pod(each).get("hostNetwork"):
                 faults += [f"{path}: {title(each)}: {fault}" for fault in unrestricted(pod(each))]
+            faults += [f"{path}: {title(each)}: {fault}" for fault in excess(each)]
     return faults, f"{count} objects, Kubernetes {versions[0]} to {versions[-1]}"
 
 
@@ -70,6 +81,16 @@ def unrestricted(spec):
             yield f"container {container['name']} keeps privileges"
         if any("hostPort" in port for port in container.get("ports", [])):
             yield f"container {container['name']} has a port of the host"
+
+
+def excess(each):
+    """Rights of a role that the programs do not need."""
+    holder = each["metadata"]["name"].rpartition(":")[2]
+    for rule in each.get("rules", []):
+        for resource in rule["resources"]:
+            beyond = set(rule["verbs"]) - RIGHTS.get((holder, resource), set())
+            if beyond:
+                yield f"grants {', '.join(sorted(beyond))} of {resource}"
 
 
 def same(paths):

@@ -35,6 +35,23 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* On the pod network the new agent is connected before the old one drains. On the host's network both would need the
+same ports, so the node is without an agent for a moment. */}}
+{{- define "tunnel.updateStrategy" -}}
+{{- with .Values.agent.updateStrategy -}}
+{{- toYaml . }}
+{{- else -}}
+type: RollingUpdate
+rollingUpdate:
+  {{- if .Values.agent.hostNetwork }}
+  maxUnavailable: 10%
+  {{- else }}
+  maxSurge: 10%
+  maxUnavailable: 0
+  {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The arguments that servers of every kind have. */}}
 {{- define "tunnel.serverArgs" -}}
 - --agent-port={{ .Values.server.agentPort }}
@@ -42,11 +59,13 @@ capabilities:
 - --agent-service-account={{ .Values.server.agentServiceAccount | default "tunnel-agent" }}
 - --authentication-audience={{ .Values.token.audience }}
 - --proxy-strategies={{ .Values.server.strategies }}
+- --expected-nodes={{ .Values.server.expectedNodes }}
 {{- if .Values.leases.publish }}
 - --enable-lease-controller
 - --lease-namespace={{ include "tunnel.leaseNamespace" . }}
 {{- end }}
 - --admin-port={{ .Values.server.adminPort }}
+- --admin-socket=/run/tunnel-server/admin.sock
 - --health-port={{ .Values.server.healthPort }}
 - --graceful-shutdown-timeout={{ .Values.server.gracePeriodSeconds }}s
 {{- end }}

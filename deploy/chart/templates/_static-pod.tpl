@@ -75,6 +75,8 @@ spec:
           readOnly: true
         - name: socket
           mountPath: {{ $server.staticPod.socketDirectory }}
+        - name: admin
+          mountPath: /run/tunnel-server
   volumes:
     - name: certificate
       hostPath:
@@ -91,5 +93,10 @@ spec:
     - name: socket
       hostPath:
         path: {{ $server.staticPod.socketDirectory }}
+        type: DirectoryOrCreate
+    # Where `tunnel-server status` on the node looks. The kube-apiserver does not mount it.
+    - name: admin
+      hostPath:
+        path: /run/tunnel-server
         type: DirectoryOrCreate
 {{- end }}

@@ -42,8 +42,14 @@ class ApiServer:
         selector = os.path.join(self.directory, f"egress-{self.frontend}.yaml")
         with open(selector, "w", encoding="utf-8") as file:
             json.dump(egress, file, indent=1)
-        self.process = processes.start(f"kube-apiserver-{self.frontend}", [
-            binary, "--etcd-servers", etcd_url, "--egress-selector-config-file", selector, *self._serving(), *self._trust()])
+        command = [binary, "--etcd-servers", etcd_url, "--egress-selector-config-file", selector, *self._serving(), *self._trust()]
+        self._run = lambda *more: processes.start(f"kube-apiserver-{self.frontend}", [*command, *more])
+        self.process = self._run("--disable-admission-plugins", "ServiceAccount")
+
+    def admit_accounts(self):
+        """Restart with the admission of service accounts, which refuses pods until controllers have made the accounts."""
+        self.process.kill()
+        self.process = self._run()
 
     def wait_ready(self, kubectl):
         def ready():
@@ -60,7 +66,7 @@ class ApiServer:
             "--tls-cert-file", certificate, "--tls-private-key-file", key,
             "--cert-dir", os.path.join(self.directory, "apiserver-certs"),
             "--service-cluster-ip-range", self.network.services, "--endpoint-reconciler-type", "none",
-            "--disable-admission-plugins", "ServiceAccount", "--allow-privileged", "--v", "1",
+            "--allow-privileged", "--v", "1",
         ]
 
     def _trust(self):

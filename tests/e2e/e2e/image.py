@@ -1,7 +1,7 @@
-"""The one image of the suite: a static busybox and our static test program, as a docker archive.
+"""The image of the suite: a static busybox and our static test program, as a docker archive.
 
 There is no registry to pull from, so the archive is written here and imported. It is the sandbox
-image too: without arguments the program just waits.
+image too: without arguments the program just waits. A second image holds kubectl alone.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import tarfile
 from .fail import Unusable
 from .shell import CommandFailed, run
 
-NAME = "tunnel.test/e2e:1"
+NAME, KUBECTL = "tunnel.test/e2e:1", "tunnel.test/kubectl:1"
 APPLETS = ("sh", "cat", "echo", "sleep", "tar", "sha256sum", "stty", "tty", "kill", "dd", "rm", "ls", "head", "wc", "seq")
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "pod")
 
@@ -47,14 +47,24 @@ def _source_digest():
 
 def write_archive(path, program, extra_files):
     """`extra_files` maps paths in the image to files here."""
-    layer = _layer(program, extra_files)
+    return _write(path, NAME, _layer(program, extra_files), ["/bin/pod", "wait"])
+
+
+def write_kubectl_archive(path, kubectl):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as layer, open(kubectl, "rb") as file:
+        _add(layer, "bin/kubectl", file.read(), 0o755)
+    return _write(path, KUBECTL, buffer.getvalue(), ["/bin/kubectl"])
+
+
+def _write(path, name, layer, entrypoint):
     digest = hashlib.sha256(layer).hexdigest()
     config = json.dumps({
         "architecture": _architecture(), "os": "linux",
-        "config": {"Entrypoint": ["/bin/pod", "wait"], "Env": ["PATH=/bin"]},
+        "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }).encode()
-    manifest = json.dumps([{"Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
     with tarfile.open(path, "w") as archive:
         for name, data in (("layer.tar", layer), ("config.json", config), ("manifest.json", manifest)):
             _add(archive, name, data, 0o644)

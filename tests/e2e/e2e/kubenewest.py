@@ -7,7 +7,7 @@ from .fail import Unusable
 from .shell import CommandFailed, run
 
 MODULE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kubernetes")
-PROGRAMS = ("kube-apiserver", "kubelet", "kubectl")
+PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 VERSION_PACKAGE = "k8s.io/component-base/version"
 
 

@@ -23,6 +23,7 @@ class Network:
         self.pods, self.bridge_address = f"10.201.{third}.0/24", f"10.201.{third}.1"
         self.services, self.webhook_service = f"10.202.{third}.0/24", f"10.202.{third}.10"
         self.web_service = f"10.202.{third}.11"
+        self.kubernetes_service = f"10.202.{third}.1"  # The kube-apiserver takes the first address for itself.
         self.nobody = f"10.201.{third}.250"
 
     def create(self):

@@ -1,8 +1,11 @@
-"""Certificates, made with the openssl program: ECDSA P-256, valid for a day."""
+"""Certificates, made with the openssl program: ECDSA P-256, valid for a month."""
 
 import os
 
 from .shell import run
+
+# `status` warns of fewer than 14.
+DAYS = 30
 
 
 class Authority:
@@ -12,7 +15,7 @@ class Authority:
         self.directory, self.name = directory, name
         self.certificate, self.key = self._path(name, "crt"), self._path(name, "key")
         _make_key(self.key)
-        run(["openssl", "req", "-x509", "-new", "-key", self.key, "-out", self.certificate, "-days", "1",
+        run(["openssl", "req", "-x509", "-new", "-key", self.key, "-out", self.certificate, "-days", DAYS,
              "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign"])
 
     def issue(self, name, subject, sans=()):
@@ -28,7 +31,7 @@ class Authority:
             if sans:
                 file.write("subjectAltName=" + ",".join(sans) + "\n")
         run(["openssl", "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key,
-             "-CAcreateserial", "-days", "1", "-extfile", extensions, "-out", certificate])
+             "-CAcreateserial", "-days", DAYS, "-extfile", extensions, "-out", certificate])
         return certificate, key
 
     def _path(self, name, kind):
@@ -44,7 +47,7 @@ class Pki:
         self.cluster = Authority(directory, "cluster-ca")
         self.agents = Authority(directory, "agents-ca")
         self.frontend = Authority(directory, "frontend-ca")
-        self.apiserver = self.cluster.issue("apiserver", "/CN=kube-apiserver", [outer, "IP:127.0.0.1"])
+        self.apiserver = self.cluster.issue("apiserver", "/CN=kube-apiserver", [outer, "IP:127.0.0.1", f"IP:{network.kubernetes_service}"])
         self.kubelet_client = self.cluster.issue("kubelet-client", "/O=system:masters/CN=kubelet-client")
         self.admin = self.cluster.issue("admin", "/O=system:masters/CN=admin")
         self.kubelet = self.cluster.issue(

@@ -21,11 +21,11 @@ LIMIT = 60
 def scenario(world):
     cluster = world.cluster
     kubectl = cluster.kubectl(cluster.frontends[0])
-    _configure(world)
+    configure(world)
     world.server.start()
     world.server.wait_up()
     check = world.report.check
-    check("image", "the images are built and imported", lambda: _import(world.chosen.bin_dir, cluster))
+    check("image", "the images are built and imported", lambda: load(cluster, world.chosen.bin_dir))
     check("image", "the cluster takes the manifests", lambda: _apply(kubectl, cluster.pki.cluster.certificate))
     check("image", "the agent's pod becomes ready", lambda: _start(kubectl, cluster.network, world.server))
     check("image", "kubectl logs goes through it", lambda: _logs(world, kubectl))
@@ -34,21 +34,24 @@ def scenario(world):
     world.server.process.end()
 
 
-def _configure(world):
+def configure(world, namespace=NAMESPACE):
+    """The server's flags as the static pod has them, with the rights that the manifests grant in the namespace."""
     pki = world.cluster.pki
     certificate, key = pki.apiserver
     credentials = kubeconfig.write(
         os.path.join(world.cluster.directory, "tunnel-server-user.conf"), next(iter(world.cluster.apis.values())).url,
         pki.cluster.certificate, *pki.cluster.issue("tunnel-server-user", f"/CN={USER}"))
     world.server.authentication = [
-        f"--cluster-cert={certificate}", f"--cluster-key={key}", f"--agent-namespace={NAMESPACE}",
+        f"--cluster-cert={certificate}", f"--cluster-key={key}", f"--agent-namespace={namespace}",
         "--agent-service-account=tunnel-agent", f"--authentication-audience={AUDIENCE}"]
-    world.server.more = [f"--kubeconfig={credentials}", "--enable-lease-controller", f"--lease-namespace={NAMESPACE}"]
+    world.server.more = [f"--kubeconfig={credentials}", "--enable-lease-controller", f"--lease-namespace={namespace}"]
 
 
-def _import(bin_dir, cluster):
-    directory = os.path.join(cluster.directory, "images")
-    run([os.path.join(DEPLOY, "images", "build"), "--programs", bin_dir, "--out", directory], timeout=600)
+def load(cluster, bin_dir):
+    """Builds the images of the programs in `bin_dir`, once for each directory, and imports them."""
+    directory = os.path.join(cluster.directory, "images", os.path.abspath(bin_dir).strip("/").replace("/", "-"))
+    if not os.path.exists(directory):
+        run([os.path.join(DEPLOY, "images", "build"), "--programs", bin_dir, "--out", directory], timeout=600)
     for archive in sorted(os.listdir(directory)):
         if archive.endswith(".tar"):
             cluster.node.ctr("image", "import", os.path.join(directory, archive))
