@@ -93,8 +93,8 @@ impl World {
     async fn server_command(&self, line: &[&str]) -> Health {
         let cli = tunnel_server::cli::Cli::try_parse_from([&["tunnel-server"], line].concat()).unwrap();
         match cli.command.unwrap() {
-            tunnel_server::cli::Command::Operate(command) => command.execute().await,
-            other => panic!("{other:?} asks no server"),
+            Command::Operate(command) => command.execute().await,
+            other @ (Command::Install(_) | Command::Uninstall(_)) => panic!("{other:?} asks no server"),
         }
     }
 
