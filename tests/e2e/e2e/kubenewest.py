@@ -8,6 +8,7 @@ from .shell import CommandFailed, run
 
 MODULE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kubernetes")
 PROGRAMS = ("kube-apiserver", "kubelet", "kubectl")
+KUBEADM = (*PROGRAMS, "kubeadm", "kube-controller-manager", "kube-scheduler", "etcd")  # A cluster that kubeadm makes.
 VERSION_PACKAGE = "k8s.io/component-base/version"
 
 
