@@ -46,12 +46,15 @@ def _configure(world):
     world.server.more = [f"--kubeconfig={credentials}", "--enable-lease-controller", f"--lease-namespace={NAMESPACE}"]
 
 
-def _import(bin_dir, cluster):
-    directory = os.path.join(cluster.directory, "images")
+def build(bin_dir, directory):
+    """The archives of both programs' images."""
     run([os.path.join(DEPLOY, "images", "build"), "--programs", bin_dir, "--out", directory], timeout=600)
-    for archive in sorted(os.listdir(directory)):
-        if archive.endswith(".tar"):
-            cluster.node.ctr("image", "import", os.path.join(directory, archive))
+    return [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.endswith(".tar")]
+
+
+def _import(bin_dir, cluster):
+    for archive in build(bin_dir, os.path.join(cluster.directory, "images")):
+        cluster.node.ctr("image", "import", archive)
     listed = [line.split() for line in cluster.node.ctr("image", "ls").stdout.splitlines()]
     return ", ".join(f"{line[0]} {line[3]} {line[4]}" for line in listed if line[0].startswith("localhost/"))
 

@@ -15,6 +15,7 @@ import re
 from .. import wait
 from ..kubectl import Kubectl
 from ..lan import Lan
+from ..processes import tail
 from ..workplace import Workplace
 from . import config, images
 from .machine import Machine
@@ -43,10 +44,11 @@ class Cluster(Workplace):
 
     def add_node(self, name):
         """Boot a host and join it as a worker; returns when it is ready."""
+        # First, because kubeadm tries again after five seconds only while a new token is not signed.
+        said = self.enter(CONTROL_PLANE, ["kubeadm", "token", "create", "--print-join-command"]).stdout
         host = self._boot(name, closed=True)
         for archive in self._archives:
             host.ctr("image", "import", archive)
-        said = self.enter(CONTROL_PLANE, ["kubeadm", "token", "create", "--print-join-command"]).stdout
         host.kubeadm("join", config.join(host, **JOIN.search(said).groupdict()))
         self.wait_node_ready(name)
         return host
@@ -78,7 +80,11 @@ class Cluster(Workplace):
             "wait", "node", name, "--for=condition=Ready", "--timeout=10s"), 90)
 
     def log_tails(self, _where, lines):
-        return self.all_log_tails(lines)
+        """kubeadm's, and those of the pods that matter here."""
+        yield from self.processes.log_tails(lines, lambda name: name.endswith("-kubeadm"))
+        for host in self.hosts:
+            for name, path in host.pod_logs(lambda name: name.startswith(("tunnel-", "kube-apiserver-"))):
+                yield name, tail(path, lines)
 
     def _boot(self, name, closed):
         network = self.lan.attach(closed)

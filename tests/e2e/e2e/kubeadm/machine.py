@@ -1,5 +1,6 @@
 """A host that kubeadm makes a node of. The suite is its service manager: it starts the kubelet when kubeadm says so."""
 
+import glob
 import os
 import shlex
 
@@ -25,6 +26,7 @@ class Machine(Host):
         self.start_init()
         with open(self.seen_from_outside("/etc/hosts"), "a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in hosts)
+        os.makedirs(self.seen_from_outside("/etc/kubernetes/manifests"))  # As the kubelet's package does.
         self.start_containerd()
 
     def command(self, argv):
@@ -38,7 +40,6 @@ class Machine(Host):
     def kubeadm(self, subcommand, configuration):
         """`kubeadm init` or `kubeadm join`, which wait for a kubelet that somebody else starts."""
         file = f"/etc/kubernetes/{subcommand}.yaml"
-        os.makedirs(self.seen_from_outside("/etc/kubernetes"), exist_ok=True)
         with open(self.seen_from_outside(file), "w", encoding="utf-8") as opened:
             opened.write(configuration)
         process = self._start("kubeadm", self.command(["kubeadm", subcommand, "--config", file]))
@@ -49,14 +50,18 @@ class Machine(Host):
                 return False
             return True
 
-        def ended():
-            return not process.running()
-
-        wait.until("kubeadm wants the kubelet", told, LIMIT)
+        wait.until(f"kubeadm {subcommand} wants the kubelet", told, LIMIT)
         kubelet = self._start_kubelet()
-        wait.until(f"kubeadm {subcommand} ends", lambda: kubelet.must_run() or ended(), LIMIT)
+        wait.until(f"kubeadm {subcommand} ends", lambda: kubelet.must_run() or not process.running(), LIMIT)
         if process.wait(1) != 0:
             process.must_run()
+
+    def pod_logs(self, wanted):
+        """The log files of the pods that run or ran here, of those whose name is wanted."""
+        for path in sorted(glob.glob(f"{self._path('var-log')}/pods/*/*/*.log")):
+            name = path.split("/")[-3].split("_")[1]
+            if wanted(name):
+                yield f"{self.name}/{name}", path
 
     def _start_kubelet(self):
         """As kubeadm's drop-in for systemd does."""
