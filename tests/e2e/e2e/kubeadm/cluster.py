@@ -11,6 +11,7 @@ No TCP connection can be opened to a worker or to its pods from another host.
 
 import os
 import re
+import shutil
 
 from .. import wait
 from ..kubectl import Kubectl
@@ -38,9 +39,10 @@ class Cluster(Workplace):
         for archive in images.control_plane(kubernetes, self.directory):
             host.ctr("image", "import", archive)
         host.kubeadm("init", config.init(kubernetes.version, host))
+        admin = os.path.join(host.home, ".kube", "config")  # Where kubeadm tells its user to copy it.
+        shutil.copy(host.seen_from_outside("/etc/kubernetes/admin.conf"), admin)
         self.kubectl = Kubectl(
-            kubernetes.kubectl, host.seen_from_outside("/etc/kubernetes/admin.conf"), self.directory,
-            self.processes.environment, host.network.enter())
+            kubernetes.kubectl, admin, self.directory, self.processes.environment, host.network.enter())
 
     def add_node(self, name):
         """Boot a host and join it as a worker; returns when it is ready."""

@@ -3,6 +3,7 @@
 import glob
 import os
 import shlex
+import shutil
 
 from .. import cgroups, wait
 from ..host import Host
@@ -18,21 +19,24 @@ class Machine(Host):
     def __init__(self, name, directory, network, processes, kubernetes, run_name):
         super().__init__(name, directory, network, processes)
         self.cgroup, self._kubernetes = f"{run_name}/{name}", kubernetes
-        self.socket = "/run/containerd/containerd.sock"
+        self.socket, self.home = "/run/containerd/containerd.sock", self._path("home")
 
     def boot(self, hosts):
         """`hosts` are lines for /etc/hosts."""
         cgroups.create(self.cgroup)
+        os.makedirs(os.path.join(self.home, ".kube"))
         self.start_init()
         with open(self.seen_from_outside("/etc/hosts"), "a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in hosts)
-        os.makedirs(self.seen_from_outside("/etc/kubernetes/manifests"))  # As the kubelet's package does.
+        # The machine may be a node itself. The directory of manifests comes with the kubelet's package.
+        shutil.rmtree(self.seen_from_outside("/etc/kubernetes"), ignore_errors=True)
+        os.makedirs(self.seen_from_outside("/etc/kubernetes/manifests"))
         self.start_containerd()
 
     def command(self, argv):
         """The command as its operator would run it there. It ends with whoever started it."""
-        path = f"PATH={self._kubernetes.directory}:{os.environ['PATH']}"
-        return [*self.enter(), "setpriv", "--pdeathsig", "KILL", "--", "env", path, "HOME=/root", *argv]
+        surroundings = [f"PATH={self._kubernetes.directory}:{os.environ['PATH']}", f"HOME={self.home}"]
+        return [*self.enter(), "setpriv", "--pdeathsig", "KILL", "--", "env", *surroundings, *argv]
 
     def run(self, argv, **how):
         return run(self.command(argv), env=self.processes.environment, **how)

@@ -31,6 +31,7 @@ def _checks(chosen, cluster, programs):
     yield "agents roll out, and the server has them", lambda: manual.install(cluster)
     yield "the kube-apiserver restarts with the egress configuration", lambda: manual.activate(cluster)
     yield "kubectl logs and exec go through the tunnel", lambda: _reached(cluster)
+    yield "an upgrade would keep the egress configuration", lambda: _kept(cluster)
     yield "a worker that joins later gets an agent", lambda: _join_later(cluster)
     yield "a worker leaves", lambda: _leave(cluster)
 
@@ -72,6 +73,13 @@ def _reached(cluster):
     expect(said == "through the tunnel", f"kubectl exec printed {said!r}")
     own = cluster.kubectl.ok("logs", f"kube-scheduler-{CONTROL_PLANE}", "-n", "kube-system", "--tail=1")
     expect(own, "the kubelet of the control plane printed no logs")
+
+
+def _kept(cluster):
+    """Of the ConfigMap kubeadm makes the manifests anew."""
+    said = cluster.enter(CONTROL_PLANE, ["kubeadm", "upgrade", "diff", f"v{cluster.kubernetes.version}"]).stdout
+    changed = [line for line in said.splitlines() if line.startswith(("+", "-", "@@"))]
+    expect(not changed, f"kubeadm would change the manifests: {changed}")
 
 
 def _join_later(cluster):
