@@ -3,22 +3,24 @@
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
+use crate::host::EGRESS;
 use crate::yaml;
 
 /// The kube-apiserver's flag for its egress configuration.
 pub(crate) const EGRESS_FLAG: &str = "egress-selector-config-file";
 
-/// A directory of the host that the kube-apiserver mounts.
+/// A path of the host that the kube-apiserver mounts.
 pub(crate) struct Mount {
     pub(crate) name: &'static str,
     pub(crate) path: &'static str,
+    pub(crate) kind: &'static str,
 }
 
-/// Directories rather than files: a restarted server makes another socket, and a file is
-/// replaced by a rename.
+/// The egress file alone, because its directory has the server's key; of the socket the
+/// directory, because a restarted server makes another socket.
 pub(crate) const MOUNTS: [Mount; 2] = [
-    Mount { name: "tunnel-config", path: "/etc/kubernetes/tunnel" },
-    Mount { name: "tunnel-socket", path: "/run/tunnel" },
+    Mount { name: "tunnel-egress", path: EGRESS, kind: "File" },
+    Mount { name: "tunnel-socket", path: "/run/tunnel", kind: "DirectoryOrCreate" },
 ];
 
 /// A kube-apiserver's pod.
@@ -68,12 +70,12 @@ impl ApiServer {
             let place = command.iter().skip(1).position(|other| other.as_str() > Some(&flag));
             command.insert(place.map_or(command.len(), |place| place + 1), json!(flag));
         }
-        for Mount { name, path } in MOUNTS {
+        for Mount { name, path, kind } in MOUNTS {
             if let Some(mounts) = list(&mut pod.0, "/spec/containers/0", "volumeMounts") {
                 mounts.push(json!({"name": name, "mountPath": path, "readOnly": true}));
             }
             if let Some(volumes) = list(&mut pod.0, "/spec", "volumes") {
-                volumes.push(json!({"name": name, "hostPath": {"path": path, "type": "DirectoryOrCreate"}}));
+                volumes.push(json!({"name": name, "hostPath": {"path": path, "type": kind}}));
             }
         }
         pod
@@ -111,7 +113,6 @@ mod tests {
     use super::*;
 
     const MANIFEST: &str = include_str!("fixtures/kube-apiserver.yaml");
-    const FILE: &str = "/etc/kubernetes/tunnel/egress.yaml";
 
     fn pod() -> ApiServer {
         ApiServer::parse("kube-apiserver.yaml", MANIFEST).unwrap()
@@ -125,13 +126,13 @@ mod tests {
 
     #[test]
     fn the_egress_configuration_comes_and_goes_without_a_trace() {
-        let with = pod().with_egress(FILE);
-        assert_eq!(with.flag(EGRESS_FLAG), Some(FILE));
-        assert_eq!(with.with_egress(FILE), with);
+        let with = pod().with_egress(EGRESS);
+        assert_eq!(with.flag(EGRESS_FLAG), Some(EGRESS));
+        assert_eq!(with.with_egress(EGRESS), with);
         let text = with.render();
         let flags: Vec<_> = text.lines().filter(|line| line.starts_with("    - --")).collect();
         assert!(flags.is_sorted(), "{flags:?}");
-        for Mount { name, path } in MOUNTS {
+        for Mount { name, path, kind } in MOUNTS {
             assert!(
                 text.contains(&format!(
                     "    - mountPath: {path}\n      name: {name}\n      readOnly: true\n"
@@ -140,7 +141,7 @@ mod tests {
             );
             assert!(
                 text.contains(&format!(
-                    "  - hostPath:\n      path: {path}\n      type: DirectoryOrCreate\n    name: {name}\n"
+                    "  - hostPath:\n      path: {path}\n      type: {kind}\n    name: {name}\n"
                 )),
                 "{text}"
             );

@@ -42,11 +42,11 @@ impl ClusterConfiguration {
         } else if let Some(apiserver) = apiserver.as_object_mut() {
             apiserver.entry("extraArgs").or_insert_with(|| json!({}))[EGRESS_FLAG] = json!(file);
         }
-        for Mount { name, path } in MOUNTS {
+        for Mount { name, path, kind } in MOUNTS {
             if let Some(volumes) = list(apiserver, "", "extraVolumes") {
                 volumes.push(json!({
                     "name": name, "hostPath": path, "mountPath": path, "readOnly": true,
-                    "pathType": "DirectoryOrCreate",
+                    "pathType": kind,
                 }));
             }
         }

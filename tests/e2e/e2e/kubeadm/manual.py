@@ -40,13 +40,13 @@ def install(cluster):
 def activate(cluster):
     """The kube-apiserver's manifest and the ConfigMap, of which the next upgrade makes it, get the egress configuration."""
     host = cluster.node(CONTROL_PLANE)
-    before = _api_server_hash(cluster)
+    before = api_server_hash(cluster)
     file = "/etc/kubernetes/egress-init.yaml"
     with open(host.seen_from_outside(file), "w", encoding="utf-8") as opened:
         opened.write(config.init(cluster.kubernetes.version, host, _egress()))
     cluster.enter(CONTROL_PLANE, ["kubeadm", "init", "phase", "upload-config", "kubeadm", "--config", file])
     cluster.enter(CONTROL_PLANE, ["kubeadm", "init", "phase", "control-plane", "apiserver", "--config", file])
-    wait.until("the kube-apiserver is ready with its new manifest", lambda: _api_server_hash(cluster) not in (None, before), LIMIT, pause=0.5)
+    wait.until("the kube-apiserver is ready with its new manifest", lambda: api_server_hash(cluster) not in (None, before), LIMIT, pause=0.5)
 
 
 def agent_on(cluster, node):
@@ -83,7 +83,7 @@ def _egress():
                          volume("tunnel-socket", "/run/tunnel", "DirectoryOrCreate")]}
 
 
-def _api_server_hash(cluster):
+def api_server_hash(cluster):
     """Which manifest the kube-apiserver has that answers, or None while it is not ready."""
     pod = json.loads(cluster.kubectl.ok("get", "pod", API_SERVER, "-n", "kube-system", "-o", "json", timeout=10))
     return pod["metadata"]["annotations"]["kubernetes.io/config.hash"] if _ready(pod) else None

@@ -23,20 +23,20 @@ def scenario(chosen, report):
 
 
 def _checks(chosen, cluster, programs):
-    yield "kubeadm init makes a control plane", lambda: _init(cluster, programs)
+    yield "kubeadm init makes a control plane", lambda: init(cluster, programs)
     yield "a worker joins", lambda: cluster.add_node(WORKER) and None
-    yield "a Deployment is scheduled", lambda: _deploy(cluster)
-    yield "direct connections to the worker's kubelet are refused", lambda: _refused(cluster)
+    yield "a Deployment is scheduled", lambda: deploy(cluster)
+    yield "direct connections to the worker's kubelet are refused", lambda: refused(cluster)
     yield "the images are built and imported", lambda: manual.import_images(cluster, chosen.bin_dir)
     yield "agents roll out, and the server has them", lambda: manual.install(cluster)
     yield "the kube-apiserver restarts with the egress configuration", lambda: manual.activate(cluster)
-    yield "kubectl logs and exec go through the tunnel", lambda: _reached(cluster)
-    yield "an upgrade would keep the egress configuration", lambda: _kept(cluster)
+    yield "kubectl logs and exec go through the tunnel", lambda: reached(cluster)
+    yield "an upgrade would keep the egress configuration", lambda: kept(cluster)
     yield "a worker that joins later gets an agent", lambda: _join_later(cluster)
     yield "a worker leaves", lambda: _leave(cluster)
 
 
-def _init(cluster, programs):
+def init(cluster, programs):
     cluster.create(programs, cache_root())
     cluster.wait_node_ready(CONTROL_PLANE)
     # The pods that mirror static pods come when the kubelet has its node.
@@ -46,7 +46,7 @@ def _init(cluster, programs):
     return f"Kubernetes {programs.version}"
 
 
-def _deploy(cluster):
+def deploy(cluster):
     container = {"name": "main", "image": image.NAME, "imagePullPolicy": "Never",
                  "command": ["/bin/busybox", "sh", "-c", "echo hello from $HOSTNAME; exec pod wait"]}
     pod = {"containers": [container], "terminationGracePeriodSeconds": 1}
@@ -59,14 +59,14 @@ def _deploy(cluster):
     expect(pod["spec"]["nodeName"] == WORKER, f"it is on {pod['spec']['nodeName']}")
 
 
-def _refused(cluster):
+def refused(cluster):
     said = cluster.kubectl.try_("logs", "deployment/box")
     expect(said.returncode != 0, f"there is no tunnel, and kubectl logs printed {said.stdout!r}")
     expect("connection refused" in said.stderr, f"kubectl logs said {said.stderr!r}")
     return said.stderr.strip()
 
 
-def _reached(cluster):
+def reached(cluster):
     logs = cluster.kubectl.ok("logs", "deployment/box").strip()
     expect(logs.startswith("hello from box-"), f"kubectl logs printed {logs!r}")
     said = cluster.kubectl.ok("exec", "deployment/box", "--", "echo", "through the tunnel").strip()
@@ -75,7 +75,7 @@ def _reached(cluster):
     expect(own, "the kubelet of the control plane printed no logs")
 
 
-def _kept(cluster):
+def kept(cluster):
     """Of the ConfigMap kubeadm makes the manifests anew."""
     said = cluster.enter(CONTROL_PLANE, ["kubeadm", "upgrade", "diff", f"v{cluster.kubernetes.version}"]).stdout
     changed = [line for line in said.splitlines() if line.startswith(("+", "-", "@@"))]
