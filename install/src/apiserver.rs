@@ -61,21 +61,20 @@ impl ApiServer {
             .as_str()
     }
 
-    /// The pod with an egress configuration, and the mounts that this needs.
+    /// The pod with an egress configuration, and the mounts that this needs, each where kubeadm
+    /// puts it: a manifest that `kubeadm upgrade` makes anew is the same pod.
     pub(crate) fn with_egress(&self, file: &str) -> Self {
         let mut pod = self.without_egress();
         let flag = format!("--{EGRESS_FLAG}={file}");
         if let Some(command) = list(&mut pod.0, "/spec/containers/0", "command") {
-            // kubeadm sorts flags; a manifest that it makes anew has this one in the same place.
-            let place = command.iter().skip(1).position(|other| other.as_str() > Some(&flag));
-            command.insert(place.map_or(command.len(), |place| place + 1), json!(flag));
+            command.push(json!(flag));
         }
         for Mount { name, path, kind } in MOUNTS {
             if let Some(mounts) = list(&mut pod.0, "/spec/containers/0", "volumeMounts") {
-                mounts.push(json!({"name": name, "mountPath": path, "readOnly": true}));
+                insert(mounts, json!({"name": name, "mountPath": path, "readOnly": true}));
             }
             if let Some(volumes) = list(&mut pod.0, "/spec", "volumes") {
-                volumes.push(json!({"name": name, "hostPath": {"path": path, "type": kind}}));
+                insert(volumes, json!({"name": name, "hostPath": {"path": path, "type": kind}}));
             }
         }
         pod
@@ -95,6 +94,12 @@ impl ApiServer {
         }
         pod
     }
+}
+
+/// Inserts an entry by its name. kubeadm sorts mounts and volumes.
+fn insert(entries: &mut Vec<Value>, entry: Value) {
+    let place = entries.iter().position(|other| other["name"].as_str() > entry["name"].as_str());
+    entries.insert(place.unwrap_or(entries.len()), entry);
 }
 
 /// The value of `--name=value` in a command.
@@ -130,8 +135,10 @@ mod tests {
         assert_eq!(with.flag(EGRESS_FLAG), Some(EGRESS));
         assert_eq!(with.with_egress(EGRESS), with);
         let text = with.render();
-        let flags: Vec<_> = text.lines().filter(|line| line.starts_with("    - --")).collect();
-        assert!(flags.is_sorted(), "{flags:?}");
+        assert!(
+            text.contains("apiserver.key\n    - --egress-selector-config-file="),
+            "the flag is not the last: {text}"
+        );
         for Mount { name, path, kind } in MOUNTS {
             assert!(
                 text.contains(&format!(
