@@ -7,6 +7,7 @@ without a tunnel, so its check ends with an agent that is connected to it.
 
 import json
 import os
+import shutil
 import tempfile
 
 from . import controllers, image, objects, product_image, product_upgrade, wait
@@ -41,8 +42,9 @@ def scenario(world):
         check("chart", "kubectl logs and exec go through it", lambda: _use(world))
         check("chart", "tunnel-agent status through the tunnel", lambda: _agent_status(world, kubectl))
         check("chart", "tunnel-server status expects no other node", lambda: _server_status(world.server))
-        check("chart", "helm test", lambda: Helm(cluster, NAMESPACE).ok("test", "tunnel", timeout=LIMIT).count("Succeeded"))
-        product_upgrade.checks(world, kubectl, Helm(cluster, NAMESPACE), NAMESPACE)
+        helm = Helm(cluster, NAMESPACE)
+        check("chart", "helm test", lambda: _test(helm))
+        product_upgrade.checks(world, kubectl, helm, NAMESPACE)
         check("chart", "a server in a pod gets an agent", lambda: _hosted(cluster, kubectl))
     finally:
         for process in [*started, world.server.process]:
@@ -77,6 +79,8 @@ def _dry_run(cluster, kubectl):
     plain = [os.path.join(DEPLOY, "manifests", name) for name in (
         "tunnel.yaml", "server-deployment.yaml", "static-pod/tunnel-server.yaml")]
     counted = sum(len(_apply_dry(kubectl, "-f", path)) for path in plain)
+    for overlay in ("base", "overlays/ha", "overlays/host-network"):
+        counted += len(_apply_dry(kubectl, "-k", os.path.join(DEPLOY, "kustomize", overlay)))
     helm, folder = Helm(cluster, NAMESPACE), os.path.join(CHART, "ci")
     for name in sorted(os.listdir(folder)):
         text = helm.template("tunnel", os.path.join(folder, name))
@@ -104,7 +108,7 @@ def _install(world, kubectl):
     """Two tags: the chart's, and `previous`."""
     cluster, ctr = world.cluster, world.cluster.node.ctr
     with tempfile.NamedTemporaryFile(dir=cluster.directory, suffix=".tar") as archive:
-        image.write_kubectl_archive(archive.name, cluster.kubernetes.kubectl)
+        image.write_kubectl_archive(archive.name, shutil.which(cluster.kubernetes.kubectl))
         ctr("image", "import", archive.name)
     product_image.load(cluster, world.chosen.previous_bin_dir or world.chosen.bin_dir)
     version = product_upgrade.version()
@@ -130,10 +134,15 @@ def _agent_status(world, kubectl):
         _status(ctx.kubectl, NAMESPACE, pod, "/tunnel-agent")
 
 
+def _test(helm):
+    text = helm.ok("test", "tunnel", "--logs", timeout=LIMIT)
+    expect("[pod/tunnel-agent-" in text, f"the test printed no line of an agent's log:\n{text}")
+
+
 def _status(kubectl, namespace, pod, program):
     result = kubectl.try_("exec", "-n", namespace, pod, "--", program, "status")
     expect(result.returncode == 0, f"{program} status: exit code {result.returncode}:\n{result.stdout}{result.stderr}")
-    return result.stdout.strip().splitlines()[0]
+    return result.stdout
 
 
 def _server_status(server):
@@ -160,4 +169,5 @@ def _hosted(cluster, kubectl):
     cluster.network.translate(service, 8132, address, 8132)
     helm.ok("upgrade", "tunnel", CHART, *deployment, "--set", f"agent.servers={{{service}}}", "--wait", "--timeout", f"{LIMIT}s")
     kubectl.ok("wait", "--for=condition=Available", "deployment/tunnel-server", "-n", HOSTED, timeout=LIMIT)
-    return _status(kubectl, HOSTED, "deployment/tunnel-server", "/tunnel-server")
+    status = _status(kubectl, HOSTED, "deployment/tunnel-server", "/tunnel-server")
+    return next(line for line in status.splitlines() if line.startswith("nodes:"))
