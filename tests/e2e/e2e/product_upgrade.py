@@ -95,7 +95,8 @@ class Upgrade:
 
     def _pods(self):
         """Whether they are being deleted, by name."""
-        found = json.loads(self._kubectl.ok("get", "pods", "-n", self._namespace, "-l", "app.kubernetes.io/name=tunnel-agent", "-o", "json"))
+        found = json.loads(self._kubectl.ok(
+            "get", "pods", "-n", self._namespace, "-l", "app.kubernetes.io/name=tunnel-agent", "-o", "json"))
         return {pod["metadata"]["name"]: "deletionTimestamp" in pod["metadata"] for pod in found["items"]}
 
 
