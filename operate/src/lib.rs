@@ -18,7 +18,7 @@ pub mod command;
 pub mod judge;
 mod output;
 pub mod peek;
-mod progress;
+pub mod progress;
 pub mod report;
 pub mod socket;
 pub mod summary;

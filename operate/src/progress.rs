@@ -10,19 +10,20 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// The line. Dropping it takes it away.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub struct Progress {
     began: Instant,
     terminal: bool,
     shown: String,
 }
 
 impl Progress {
-    pub(crate) fn begin() -> Self {
+    /// Nothing is shown yet.
+    pub fn begin() -> Self {
         Self { began: Instant::now(), terminal: io::stderr().is_terminal(), shown: String::new() }
     }
 
     /// Waits for `future`, with the line from the first second of the command on.
-    pub(crate) async fn during<T>(&mut self, text: &str, future: impl Future<Output = T>) -> T {
+    pub async fn during<T>(&mut self, text: &str, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         tokio::select! {
             biased;

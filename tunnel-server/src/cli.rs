@@ -1,10 +1,12 @@
 //! Flags. Names and defaults are Konnectivity's where they mean the same.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tunnel::tls::MinVersion;
+use tunnel_install::{Install, Uninstall};
 use tunnel_operate::command::ServerCommand;
 use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path, selector};
 
@@ -23,9 +25,9 @@ use crate::route::Strategies;
     args_override_self = true
 )]
 pub struct Cli {
-    /// What to do instead of serving.
+    /// The command to run instead of the server.
     #[command(subcommand)]
-    pub command: Option<ServerCommand>,
+    pub command: Option<Command>,
 
     /// Unix socket for the kube-apiserver.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
@@ -207,6 +209,31 @@ pub(crate) struct LeaseArgs {
     /// Labels of the Leases: key=value, several separated by commas.
     #[arg(long, value_name = "LABELS", default_value = "k8s-app=konnectivity-server")]
     pub(crate) lease_label: String,
+}
+
+/// A command of this program besides serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Those that ask a running server.
+    #[command(flatten)]
+    Operate(ServerCommand),
+    /// Install the tunnel: on this control plane node, and agents on all nodes.
+    #[command(subcommand)]
+    Install(Install),
+    /// Remove the tunnel, or put back what it replaced.
+    #[command(subcommand)]
+    Uninstall(Uninstall),
+}
+
+impl Command {
+    /// Runs the command to its end. Blocks; needs no runtime.
+    pub fn run(self) -> ExitCode {
+        match self {
+            Self::Operate(command) => command.run(),
+            Self::Install(install) => install.run(),
+            Self::Uninstall(uninstall) => uninstall.run(),
+        }
+    }
 }
 
 /// Flags about the commands `status` and `probe`.

@@ -1,18 +1,15 @@
 """The whole cluster of one run: made in order, removed in any state."""
 
 import os
-import shutil
-import tempfile
 import threading
 
-from . import cgroups, controlplane, egress, image, leftovers, objects, run_id, wait
-from .fail import Unusable
+from . import controlplane, egress, image, objects, wait
 from .kubectl import Kubectl
 from .network import Network
-from .node import Node, hidden_by_node
+from .node import Node
 from .pki import Pki
-from .processes import Processes
 from .randomfile import RandomFile
+from .workplace import Workplace
 
 NODE = "node-1"
 
@@ -25,35 +22,14 @@ def cache_root():
     return path
 
 
-class Cluster:
-    """A context manager: leaving it removes everything, however far the making came."""
+class Cluster(Workplace):
+    """The control plane in the root network namespace, and one node."""
 
     def __init__(self, options, say):
-        self.options, self.say = options, say
+        super().__init__(options, say)
         self.node = None
         self._files, self._lock = {}, threading.Lock()
         self.frontends = ["direct"] if options.direct else options.frontends
-
-    def __enter__(self):
-        self.run = run_id.RunId()
-        self.directory = tempfile.mkdtemp(prefix=run_id.PREFIX)
-        self.run.note(self.directory)
-        self.processes = Processes(os.path.join(self.directory, "logs"), self.run.name)
-        if hidden_by_node(self.directory):
-            self.__exit__()
-            raise Unusable(f"The node hides {self.directory} from itself: set TMPDIR to a directory outside /run and /var.")
-        self.say(f"logs are in {self.processes.log_directory}")
-        return self
-
-    def __exit__(self, *_):
-        """The node's first process takes everything on the node with it; what nobody knows of ends by its mark."""
-        if self.node:
-            self.node.kill()
-        self.processes.end_all()
-        leftovers.clean(self.run.name)
-        if not self.options.keep:
-            shutil.rmtree(self.directory, ignore_errors=True)
-        self.run.release()
 
     def create(self, kubernetes, tunnel_server):
         """`tunnel_server` makes the server from this cluster; it is started first, so that its socket exists."""
@@ -62,7 +38,6 @@ class Cluster:
         self.network.create()
         if not self.options.direct:
             self.network.close_inbound()
-        cgroups.create(self.run.name)
         self.pki = Pki(os.path.join(self.directory, "pki"), self.network, NODE)
         server = tunnel_server(self)
         self._start_control_plane(server)
@@ -84,6 +59,7 @@ class Cluster:
     def _start_node(self):
         self.say("starting containerd and kubelet")
         self.node = node = Node(NODE, os.path.join(self.directory, "node"), self.network, self.processes)
+        self.hosts.append(node)
         node.start_init()
         node.start_containerd()
         program = image.build_program(cache_root())
@@ -123,6 +99,3 @@ class Cluster:
         """The programs under test, and the API server of the frontend that failed."""
         frontend = where.split("/")[0]
         return self.processes.log_tails(lines, lambda name: name.startswith("tunnel-") or name.endswith(f"-{frontend}"))
-
-    def all_log_tails(self, lines):
-        return self.processes.log_tails(lines)

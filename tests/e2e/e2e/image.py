@@ -1,7 +1,7 @@
-"""The image of the suite: a static busybox and our static test program, as a docker archive.
+"""Images, as docker archives: there is no registry to pull from, so they are written here and imported.
 
-There is no registry to pull from, so the archive is written here and imported. It is the sandbox
-image too: without arguments the program just waits. A second image holds kubectl alone.
+The suite's own has a static busybox and our static test program. It is the sandbox image too: without
+arguments the program just waits.
 """
 
 import hashlib
@@ -46,18 +46,19 @@ def _source_digest():
 
 
 def write_archive(path, program, extra_files):
-    """`extra_files` maps paths in the image to files here."""
-    return _write(path, NAME, _layer(program, extra_files), ["/bin/pod", "wait"])
+    """The suite's image. `extra_files` maps paths in the image to files here."""
+    return _write(path, NAME, ["/bin/pod", "wait"], _layer(program, extra_files))
 
 
-def write_kubectl_archive(path, kubectl):
+def write_program(path, name, program):
+    """An image of nothing but one static program, which is found by its name."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as layer, open(kubectl, "rb") as file:
-        _add(layer, "bin/kubectl", file.read(), 0o755)
-    return _write(path, KUBECTL, buffer.getvalue(), ["/bin/kubectl"])
+    with tarfile.open(fileobj=buffer, mode="w") as layer, open(program, "rb") as file:
+        _add(layer, f"bin/{os.path.basename(program)}", file.read(), 0o755)
+    return _write(path, name, [f"/bin/{os.path.basename(program)}"], buffer.getvalue())
 
 
-def _write(path, name, layer, entrypoint):
+def _write(path, name, entrypoint, layer):
     digest = hashlib.sha256(layer).hexdigest()
     config = json.dumps({
         "architecture": _architecture(), "os": "linux",
@@ -66,8 +67,8 @@ def _write(path, name, layer, entrypoint):
     }).encode()
     manifest = json.dumps([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).encode()
     with tarfile.open(path, "w") as archive:
-        for name, data in (("layer.tar", layer), ("config.json", config), ("manifest.json", manifest)):
-            _add(archive, name, data, 0o644)
+        for entry, data in (("layer.tar", layer), ("config.json", config), ("manifest.json", manifest)):
+            _add(archive, entry, data, 0o644)
     return path
 
 

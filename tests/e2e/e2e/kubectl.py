@@ -15,8 +15,9 @@ class TooSlow(CheckFailed):
 class Kubectl:
     """Commands get the run's mark in their environment, so a killed suite leaves none behind."""
 
-    def __init__(self, program, config, directory, environment):
-        self._prefix = [program, "--kubeconfig", config, "--cache-dir", os.path.join(directory, "kubectl-cache")]
+    def __init__(self, program, config, directory, environment, enter=()):
+        """`enter` is the prefix of a command in the network of the kube-apiserver; it has to replace itself by kubectl."""
+        self._prefix = [*enter, program, "--kubeconfig", config, "--cache-dir", os.path.join(directory, "kubectl-cache")]
         self._environment = {**environment, "HOME": directory}
 
     def over_spdy(self):

@@ -38,17 +38,28 @@ def brings_kubectl(chosen):
 
 def find(chosen, cache_root, say):
     """The caller's programs, the cached ones, or such as are built now."""
+    source = SOURCES[chosen.kubernetes]
+    return _find(chosen, GIVEN, lambda: _cached(source, source.PROGRAMS, cache_root, say))
+
+
+def find_kubeadm(chosen, cache_root, say):
+    """The same, with all that kubeadm needs. Only the newest version has them."""
+    return _find(chosen, kubenewest.KUBEADM, lambda: _cached(kubenewest, kubenewest.KUBEADM, cache_root, say))
+
+
+def _find(chosen, given, cached):
     if not chosen.kube_bin_dir:
-        return Kubernetes(_cached(SOURCES[chosen.kubernetes], cache_root, say))
-    if not all(_executable(chosen.kube_bin_dir, name) for name in GIVEN):
-        raise Unusable(f"{chosen.kube_bin_dir} must hold executable {' and '.join(GIVEN)}.")
+        return Kubernetes(cached())
+    missing = [name for name in given if not _executable(chosen.kube_bin_dir, name)]
+    if missing:
+        raise Unusable(f"{chosen.kube_bin_dir} has no executable {', '.join(missing)}.")
     return Kubernetes(chosen.kube_bin_dir)
 
 
-def _cached(source, cache_root, say):
+def _cached(source, programs, cache_root, say):
     """Build beside the cache and rename, so an interrupted build never looks like a finished one."""
     cached = os.path.join(cache_root, f"kubernetes-{source.VERSION}")
-    missing = [name for name in source.PROGRAMS if not _executable(cached, name)]
+    missing = [name for name in programs if not _executable(cached, name)]
     if missing:
         say(f"building {', '.join(missing)} {source.VERSION}; this is done once and takes minutes")
         os.makedirs(cached, exist_ok=True)

@@ -6,9 +6,9 @@ into the node on purpose: a dial that does not go through the tunnel then runs i
 and is seen to fail, and nothing leaves the machine.
 """
 
-import os
-
+from . import namespace
 from .fail import Unusable
+from .namespace import Namespace
 from .shell import run
 
 
@@ -16,7 +16,8 @@ class Network:
     """Addresses of the run, and the namespace itself once `create` was called."""
 
     def __init__(self, name):
-        self.namespace = name
+        self.namespace = Namespace(name)
+        self.inside, self.enter = self.namespace.inside, self.namespace.enter
         self.outer, self.inner = f"{name}a", f"{name}b"
         third = _free_third_octet()
         self.control_plane, self.node = f"10.200.{third}.1", f"10.200.{third}.2"
@@ -27,11 +28,10 @@ class Network:
         self.nobody = f"10.201.{third}.250"
 
     def create(self):
-        run(["ip", "netns", "add", self.namespace])
-        run(["ip", "link", "add", self.outer, "type", "veth", "peer", "name", self.inner, "netns", self.namespace])
+        self.namespace.add()
+        run(["ip", "link", "add", self.outer, "type", "veth", "peer", "name", self.inner, "netns", self.namespace.name])
         run(["ip", "addr", "add", f"{self.control_plane}/30", "dev", self.outer])
         run(["ip", "link", "set", self.outer, "up"])
-        self.inside(["ip", "link", "set", "lo", "up"])
         self.inside(["ip", "addr", "add", f"{self.node}/30", "dev", self.inner])
         self.inside(["ip", "link", "set", self.inner, "up"])
         # A service address needs some route before the firewall translates it; where to does not matter.
@@ -42,8 +42,7 @@ class Network:
 
     def close_inbound(self):
         """No TCP connection can be opened towards the node, nor through it to a pod."""
-        for chain in ("INPUT", "FORWARD"):
-            self.inside(["iptables", "-I", chain, "-i", self.inner, "-p", "tcp", "--syn", "-j", "DROP"])
+        self.namespace.close_inbound(self.inner, "DROP")
 
     def translate(self, service_ip, service_port, target_ip, target_port):
         """What kube-proxy would do for one service: for the node's own traffic and, in direct mode, for passing one."""
@@ -51,23 +50,12 @@ class Network:
             self.inside(["iptables", "-t", "nat", "-A", chain, "-d", service_ip, "-p", "tcp", "--dport", service_port,
                          "-j", "DNAT", "--to-destination", f"{target_ip}:{target_port}"])
 
-    def inside(self, command):
-        return run([*self.enter(), *command])
 
-    def enter(self):
-        """The prefix of a command that runs in the node's network. It execs, so the pid is the command's.
-
-        `ip netns exec` would do more than that: it remounts /sys and hides the control groups.
-        """
-        return ["nsenter", f"--net=/run/netns/{self.namespace}"]
-
-
-def remove(namespace):
-    """Remove the namespace of a run; its interfaces and the routes over them go with it."""
-    if os.path.exists(f"/run/netns/{namespace}"):
-        run(["ip", "netns", "delete", namespace])
+def remove(name):
+    """Remove all networks of a run."""
+    namespace.remove(name)
     # The kernel removes the interfaces a moment later, or by this command where the namespace was never made.
-    run(["ip", "link", "delete", f"{namespace}a"], check=False)
+    run(["ip", "link", "delete", f"{name}a"], check=False)
 
 
 def _free_third_octet():

@@ -7,7 +7,7 @@ FRONTENDS = ("grpc-uds", "connect-uds", "connect-tcp")
 LINKS = ("quic", "h2", "konnectivity")
 
 
-def parse(arguments, check_names):
+def parse(arguments, check_names, usual):
     parser = argparse.ArgumentParser(
         prog="tests/e2e/run", description="Run the tunnel's end-to-end suite on a real cluster on this machine.")
     parser.add_argument("--bin-dir", default=_default_bin_dir(), metavar="DIR",
@@ -21,7 +21,7 @@ def parse(arguments, check_names):
                              "(default: $E2E_KUBE_BIN_DIR)")
     parser.add_argument("--frontends", type=_list(FRONTENDS), default=list(FRONTENDS), metavar=",".join(FRONTENDS))
     parser.add_argument("--links", type=_list(LINKS), default=list(LINKS), metavar=",".join(LINKS))
-    parser.add_argument("--only", type=_list(check_names), default=list(check_names), metavar="NAME,...",
+    parser.add_argument("--only", type=_list(check_names), default=list(usual), metavar="NAME,...",
                         help="checks to run: " + ", ".join(check_names))
     parser.add_argument("--keep", action="store_true", help="keep the work directory with all logs")
     parser.add_argument("--direct", action="store_true",

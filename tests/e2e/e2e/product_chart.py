@@ -108,7 +108,7 @@ def _install(world, kubectl):
     """Two tags: the chart's, and `previous`."""
     cluster, ctr = world.cluster, world.cluster.node.ctr
     with tempfile.NamedTemporaryFile(dir=cluster.directory, suffix=".tar") as archive:
-        image.write_kubectl_archive(archive.name, shutil.which(cluster.kubernetes.kubectl))
+        image.write_program(archive.name, image.KUBECTL, shutil.which(cluster.kubernetes.kubectl))
         ctr("image", "import", archive.name)
     product_image.load(cluster, world.chosen.previous_bin_dir or world.chosen.bin_dir)
     version = product_upgrade.version()

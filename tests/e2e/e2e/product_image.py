@@ -47,11 +47,17 @@ def configure(world, namespace=NAMESPACE):
     world.server.more = [f"--kubeconfig={credentials}", "--enable-lease-controller", f"--lease-namespace={namespace}"]
 
 
+def build(bin_dir, directory):
+    """The archives of both programs' images."""
+    run([os.path.join(DEPLOY, "images", "build"), "--programs", bin_dir, "--out", directory], timeout=600)
+    return [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.endswith(".tar")]
+
+
 def load(cluster, bin_dir):
     """Builds the images of the programs in `bin_dir`, once for each directory, and imports them."""
     directory = os.path.join(cluster.directory, "images", os.path.abspath(bin_dir).strip("/").replace("/", "-"))
     if not os.path.exists(directory):
-        run([os.path.join(DEPLOY, "images", "build"), "--programs", bin_dir, "--out", directory], timeout=600)
+        build(bin_dir, directory)
     for archive in sorted(os.listdir(directory)):
         if archive.endswith(".tar"):
             cluster.node.ctr("image", "import", os.path.join(directory, archive))

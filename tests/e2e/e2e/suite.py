@@ -18,7 +18,7 @@ DIRECT_EXIT = 3
 
 
 def main(arguments):
-    chosen = options.parse(arguments, catalog.NAMES)
+    chosen = options.parse(arguments, catalog.NAMES, catalog.USUAL)
     report = Report()
     _interrupt_on_signals()
     try:
@@ -44,6 +44,14 @@ def _run(chosen, report):
     programs = kubernetes.find(chosen, cache_root(), report.say)
     _leave_out_newer(chosen, programs, report.say)
     _forget_proxies()
+    if any(name in catalog.USUAL for name in chosen.only):
+        _usual(chosen, report, programs)
+    for name in [name for name in catalog.CLUSTERS if name in chosen.only]:
+        catalog.CLUSTERS[name](chosen, report)
+
+
+def _usual(chosen, report, programs):
+    """Everything that shares one cluster."""
     with Cluster(chosen, report.say) as cluster:
         report.log_tails = cluster.log_tails
         try:

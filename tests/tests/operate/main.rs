@@ -92,7 +92,10 @@ impl World {
     /// Runs a command of `tunnel-server`.
     async fn server_command(&self, line: &[&str]) -> Health {
         let cli = tunnel_server::cli::Cli::try_parse_from([&["tunnel-server"], line].concat()).unwrap();
-        cli.command.unwrap().execute().await
+        match cli.command.unwrap() {
+            Command::Operate(command) => command.execute().await,
+            other @ (Command::Install(_) | Command::Uninstall(_)) => panic!("{other:?} asks no server"),
+        }
     }
 
     /// Runs a command of `tunnel-agent`.

@@ -1,0 +1,224 @@
+//! The cluster, as its administrator sees it.
+
+mod pods;
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::fault::Fault;
+
+pub(crate) use pods::{ApiServerPod, Pod, Workload};
+
+/// Limit of a request. A kube-apiserver that just started answers the first ones slowly.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// The owner of fields that are applied.
+const MANAGER: &str = "tunnel-installer";
+
+/// Most nodes and pods that are listed, four times what Kubernetes supports.
+const MOST: u32 = 20_000;
+
+/// A node of the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    /// Its first InternalIP.
+    pub(crate) address: Option<String>,
+    pub(crate) kubelet_port: u16,
+    pub(crate) ready: bool,
+    pub(crate) linux: bool,
+}
+
+/// A client of the kube-apiserver.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    client: Client,
+    source: String,
+}
+
+impl Cluster {
+    /// # Errors
+    /// When the kubeconfig is not usable. Does not connect.
+    pub(crate) async fn new(kubeconfig: &Path) -> Result<Self, Fault> {
+        let source = kubeconfig.display().to_string();
+        let failed = |why: String| {
+            Fault::new(
+                format!("{source} is not usable: {why}"),
+                "give the administrator's file with --kubeconfig",
+            )
+        };
+        let file = Kubeconfig::read_from(kubeconfig).map_err(|error| failed(error.to_string()))?;
+        let options = KubeConfigOptions::default();
+        let mut config = Config::from_custom_kubeconfig(file, &options)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        (config.connect_timeout, config.read_timeout) = (Some(LIMIT), Some(LIMIT));
+        let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { client, source })
+    }
+
+    async fn ask<T>(&self, what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
+        let why = match timeout(LIMIT, request).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.message, status.code),
+            Ok(Err(error)) => chain(&error),
+            Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
+        };
+        Err(Fault::new(
+            format!("cannot {what}: {why}"),
+            format!("kubectl --kubeconfig {} get nodes", self.source),
+        ))
+    }
+
+    /// The version of the kube-apiserver.
+    pub(crate) async fn version(&self) -> Result<String, Fault> {
+        let version =
+            self.ask("ask the kube-apiserver for its version", self.client.apiserver_version()).await?;
+        Ok(version.git_version)
+    }
+
+    pub(crate) async fn nodes(&self) -> Result<Vec<Machine>, Fault> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let listed = self.ask("list nodes", nodes.list(&ListParams::default().limit(MOST))).await?;
+        Ok(listed.items.iter().map(machine).collect())
+    }
+
+    /// kubeadm's ConfigMap.
+    pub(crate) async fn kubeadm_config(&self) -> Result<ConfigMap, Fault> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
+        self.ask("read the ConfigMap kube-system/kubeadm-config", maps.get("kubeadm-config")).await
+    }
+
+    /// Replaces kubeadm's ConfigMap, unless somebody else changed it meanwhile.
+    pub(crate) async fn replace_kubeadm_config(&self, map: &ConfigMap) -> Result<(), Fault> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
+        let params = PostParams::default();
+        let replaced = maps.replace("kubeadm-config", &params, map);
+        self.ask("replace the ConfigMap kube-system/kubeadm-config", replaced).await.map(drop)
+    }
+
+    /// Applies an object; with `dry_run` nothing is stored. Returns the object as it is then,
+    /// or `None` in a dry run whose namespace does not exist yet.
+    pub(crate) async fn apply(&self, object: &Value, dry_run: bool) -> Result<Option<Value>, Fault> {
+        let params = PatchParams { dry_run, ..PatchParams::apply(MANAGER).force() };
+        let (api, name) = self.api(object);
+        let request = async {
+            match api.patch(&name, &params, &Patch::Apply(object)).await {
+                Err(kube::Error::Api(status)) if dry_run && status.code == 404 => Ok(None),
+                applied => applied.map(Some),
+            }
+        };
+        Ok(self.ask(&format!("apply {}", title(object)), request).await?.map(|applied| plain(&applied)))
+    }
+
+    /// Merges a patch into the object that it names; with `dry_run` nothing is stored. Returns
+    /// the object as it is then.
+    pub(crate) async fn patch(&self, patch: &Value, dry_run: bool) -> Result<Value, Fault> {
+        let params =
+            PatchParams { dry_run, field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let (api, name) = self.api(patch);
+        let merge = Patch::Merge(patch);
+        let patched =
+            self.ask(&format!("change {}", title(patch)), api.patch(&name, &params, &merge)).await?;
+        Ok(plain(&patched))
+    }
+
+    /// All DaemonSets or Deployments of the cluster.
+    pub(crate) async fn workloads(&self, kind: &str) -> Result<Vec<Value>, Fault> {
+        let (api, _) = self.api(&json!({"apiVersion": "apps/v1", "kind": kind}));
+        let listed = self.ask(&format!("list {kind}s"), api.list(&ListParams::default().limit(MOST))).await?;
+        Ok(listed.items.iter().map(plain).collect())
+    }
+
+    /// The object as it is in the cluster.
+    pub(crate) async fn get(&self, object: &Value) -> Result<Option<Value>, Fault> {
+        let (api, name) = self.api(object);
+        let found = self.ask(&format!("read {}", title(object)), api.get_opt(&name)).await?;
+        Ok(found.map(|found| plain(&found)))
+    }
+
+    /// Deletes an object with all that it owns, if it is there.
+    pub(crate) async fn delete(&self, object: &Value) -> Result<(), Fault> {
+        let (api, name) = self.api(object);
+        let request = async {
+            match api.delete(&name, &DeleteParams::background()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                deleted => deleted.map(drop),
+            }
+        };
+        self.ask(&format!("delete {}", title(object)), request).await
+    }
+
+    fn api(&self, object: &Value) -> (Api<DynamicObject>, String) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let version = text(&object["apiVersion"]);
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &text(&object["kind"])));
+        let api = match object["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        (api, text(&object["metadata"]["name"]))
+    }
+}
+
+/// Kind, namespace and name of an object.
+pub(crate) fn title(object: &Value) -> String {
+    let (kind, meta) = (object["kind"].as_str().unwrap_or("object"), &object["metadata"]);
+    let name = meta["name"].as_str().unwrap_or("?");
+    match meta["namespace"].as_str() {
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
+    }
+}
+
+/// An object without what the kube-apiserver keeps for itself.
+fn plain(object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    if let Some(root) = value.as_object_mut() {
+        root.remove("status");
+    }
+    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in ["creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"] {
+            meta.remove(key);
+        }
+    }
+    value
+}
+
+fn machine(node: &Node) -> Machine {
+    let status = node.status.as_ref();
+    let addresses = status.and_then(|status| status.addresses.as_ref()).into_iter().flatten();
+    let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let port = status.and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
+    Machine {
+        name: node.name_any(),
+        address: addresses.filter(|each| each.type_ == "InternalIP").map(|each| each.address.clone()).next(),
+        kubelet_port: port.and_then(|port| u16::try_from(port.port).ok()).unwrap_or(10250),
+        ready: conditions.clone().any(|each| each.type_ == "Ready" && each.status == "True"),
+        linux: node.labels().get("kubernetes.io/os").is_none_or(|os| os == "linux"),
+    }
+}
+
+/// An error with its causes: the client's own text often says no more than "ServiceError".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}

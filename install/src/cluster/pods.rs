@@ -1,0 +1,166 @@
+//! Pods: kube-apiservers, and agents whose log is read and in which a command runs.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1 as core;
+use kube::api::{AttachParams, ListParams, LogParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+use super::{Cluster, MOST};
+use crate::apiserver::flag;
+use crate::fault::Fault;
+
+/// Limit of a command in a pod, output included.
+const EXEC_LIMIT: Duration = Duration::from_secs(20);
+
+/// Most bytes that are read of a command's output.
+const MOST_OUTPUT: u64 = 64 * 1024;
+
+/// A pod.
+#[derive(Debug, Clone)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) node: String,
+    pub(crate) ready: bool,
+}
+
+/// The pod of a kube-apiserver.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiServerPod {
+    pub(crate) pod: Pod,
+    /// Changes with the manifest.
+    pub(crate) hash: Option<String>,
+    /// The address and port by which it alone is reached.
+    pub(crate) endpoint: Option<String>,
+    command: Vec<String>,
+}
+
+impl ApiServerPod {
+    pub(crate) fn flag(&self, name: &str) -> Option<&str> {
+        flag(self.command.iter().map(String::as_str), name)
+    }
+}
+
+/// A DaemonSet or Deployment of agents.
+#[derive(Debug, Clone)]
+pub(crate) struct Workload {
+    pub(crate) kind: &'static str,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+/// How far the pods of a workload have been replaced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rollout {
+    observed: bool,
+    pub(crate) updated: usize,
+    pub(crate) desired: usize,
+}
+
+impl Rollout {
+    /// Whether all pods have the newest template, but for those on `absent` nodes.
+    pub(crate) const fn is_done(self, absent: usize) -> bool {
+        self.observed && self.desired > 0 && self.updated + absent >= self.desired
+    }
+}
+
+impl Cluster {
+    /// The rollout of a DaemonSet or Deployment.
+    pub(crate) async fn rollout(&self, of: &Workload) -> Result<Rollout, Fault> {
+        let Workload { kind, namespace, name } = of;
+        let object = json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"namespace": namespace, "name": name}});
+        let (api, name) = self.api(&object);
+        let found = self.ask(&format!("read {kind} {namespace}/{name}"), api.get(&name)).await?;
+        let number = |path: &str| found.data.pointer(path).and_then(Value::as_u64);
+        let count =
+            |path: &str| number(path).and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
+        Ok(Rollout {
+            observed: number("/status/observedGeneration")
+                == found.metadata.generation.and_then(|at| u64::try_from(at).ok()),
+            updated: count("/status/updatedNumberScheduled").max(count("/status/updatedReplicas")),
+            desired: count("/status/desiredNumberScheduled").max(count("/spec/replicas")),
+        })
+    }
+
+    fn pods(&self, namespace: &str) -> Api<core::Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The pods of all kube-apiservers that kubeadm runs.
+    pub(crate) async fn apiservers(&self) -> Result<Vec<ApiServerPod>, Fault> {
+        let pods = self.pods("kube-system");
+        let selected =
+            ListParams::default().labels("component=kube-apiserver,tier=control-plane").limit(MOST);
+        let listed = self.ask("list the kube-apiservers' pods", pods.list(&selected)).await?;
+        Ok(listed.items.iter().map(apiserver).collect())
+    }
+
+    /// Pods of a namespace that `labels` selects.
+    pub(crate) async fn pods_of(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>, Fault> {
+        let pods = self.pods(namespace);
+        let selected = ListParams::default().labels(labels).limit(MOST);
+        let listed = self.ask(&format!("list pods of {namespace}"), pods.list(&selected)).await?;
+        Ok(listed.items.iter().map(pod).collect())
+    }
+
+    /// The last line of a pod's log.
+    pub(crate) async fn last_line(&self, namespace: &str, name: &str) -> Result<String, Fault> {
+        let params = LogParams { tail_lines: Some(1), ..LogParams::default() };
+        let pods = self.pods(namespace);
+        self.ask(&format!("read the log of {namespace}/{name}"), pods.logs(name, &params)).await
+    }
+
+    /// The standard output of a command in a pod.
+    pub(crate) async fn output(
+        &self,
+        namespace: &str,
+        name: &str,
+        command: &[&str],
+    ) -> Result<String, Fault> {
+        let shown = command.join(" ");
+        let failed = |why: String| {
+            Fault::new(
+                format!("cannot run {shown} in {namespace}/{name}: {why}"),
+                format!("kubectl -n {namespace} exec {name} -- {shown}"),
+            )
+        };
+        let run = async {
+            let pods = self.pods(namespace);
+            let params = AttachParams::default().stdin(false).stdout(true).stderr(false);
+            let mut attached =
+                pods.exec(name, command.to_vec(), &params).await.map_err(|error| super::chain(&error))?;
+            let mut output = String::new();
+            let stdout = attached.stdout().ok_or("there is no standard output")?;
+            stdout.take(MOST_OUTPUT).read_to_string(&mut output).await.map_err(|error| error.to_string())?;
+            Ok(output)
+        };
+        match timeout(EXEC_LIMIT, Box::pin(run)).await {
+            Ok(output) => output.map_err(failed),
+            Err(_) => Err(failed(format!("no end within {} s", EXEC_LIMIT.as_secs()))),
+        }
+    }
+}
+
+fn pod(pod: &core::Pod) -> Pod {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let deleted = pod.metadata.deletion_timestamp.is_some();
+    Pod {
+        name: pod.name_any(),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        ready: !deleted && conditions.clone().any(|each| each.type_ == "Ready" && each.status == "True"),
+    }
+}
+
+fn apiserver(listed: &core::Pod) -> ApiServerPod {
+    let annotation = |name: &str| listed.annotations().get(name).cloned();
+    let container = listed.spec.as_ref().and_then(|spec| spec.containers.first());
+    ApiServerPod {
+        pod: pod(listed),
+        hash: annotation("kubernetes.io/config.hash"),
+        endpoint: annotation("kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"),
+        command: container.and_then(|container| container.command.clone()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,58 @@
+//! A real log and a real command, from the kube-apiserver to agents' pods.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tunnel_operate::progress::Progress;
+
+use crate::cluster::{Cluster, Pod};
+use crate::fault::Fault;
+use crate::say::say;
+
+/// Time for a kube-apiserver that has just started: its first requests come while it still
+/// reads its caches.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Nodes that are tried: a few of many show that the path works, and `status` has shown that
+/// all of them are connected.
+const NODES: usize = 3;
+
+/// Reads logs and runs a command in agents' pods on up to three nodes.
+///
+/// # Errors
+/// When one of them does not work within a minute.
+pub(crate) async fn verify(cluster: &Cluster, namespace: &str, selector: &str) -> Result<(), Fault> {
+    let (deadline, mut progress) = (Instant::now() + LIMIT, Progress::begin());
+    loop {
+        match progress.during("verifying: kubectl logs and exec", once(cluster, namespace, selector)).await {
+            Ok(nodes) => {
+                say(&format!("verified kubectl logs and kubectl exec on {}", nodes.join(", ")));
+                return Ok(());
+            }
+            Err(fault) if Instant::now() >= deadline => return Err(fault),
+            Err(_) => sleep(LOOK).await,
+        }
+    }
+}
+
+async fn once(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<String>, Fault> {
+    let pods = cluster.pods_of(namespace, selector).await?;
+    let pods: Vec<&Pod> = pods.iter().filter(|pod| pod.ready).take(NODES).collect();
+    if pods.is_empty() {
+        return Err(Fault::new("no agent's pod is ready", format!("kubectl -n {namespace} get pods")));
+    }
+    for pod in &pods {
+        let hint = |fault: Fault| fault.and(&format!("the pod is on node {}", pod.node));
+        if cluster.last_line(namespace, &pod.name).await.map_err(hint)?.is_empty() {
+            return Err(Fault::new(format!("the log of {} is empty", pod.name), "run this again"));
+        }
+        let output =
+            cluster.output(namespace, &pod.name, &["/tunnel-agent", "--version"]).await.map_err(hint)?;
+        if !output.starts_with("tunnel-agent ") {
+            return Err(Fault::new(format!("exec in {} printed {output:?}", pod.name), "run this again"));
+        }
+    }
+    Ok(pods.iter().map(|pod| pod.node.clone()).collect())
+}
