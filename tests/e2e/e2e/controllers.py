@@ -8,8 +8,9 @@ PROGRAMS = ("kube-controller-manager", "kube-scheduler")
 def start(cluster, kubectl):
     """Starts both; returns when the controllers have given every namespace its account and its CA."""
     api = cluster.apis[cluster.frontends[0]]
+    pki = cluster.pki
     ours = {"kube-controller-manager": [
-        "--root-ca-file", cluster.pki.cluster.certificate, "--service-account-private-key-file", cluster.pki.service_account_key]}
+        "--root-ca-file", pki.cluster.certificate, "--service-account-private-key-file", pki.service_account_key]}
     started = [cluster.processes.start(name, [
         cluster.kubernetes.program(name), "--kubeconfig", api.kubeconfig, "--leader-elect=false",
         "--bind-address", "127.0.0.1", "--secure-port", ports.free(), *ours.get(name, [])]) for name in PROGRAMS]

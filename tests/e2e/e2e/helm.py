@@ -17,15 +17,12 @@ def find():
 
 
 class Helm:
-    """Values are given as `--set` takes them. Every command of a release runs in its namespace."""
+    """Every command runs in one namespace."""
 
     def __init__(self, cluster, namespace):
         self._command = [find(), "--kubeconfig", cluster.apis[cluster.frontends[0]].kubeconfig, "--namespace", namespace]
         self._environment = {**cluster.processes.environment, "HOME": cluster.directory}
         self._version = cluster.kubernetes.version
-
-    def install(self, release, *more, **how):
-        return self.ok("upgrade", "--install", release, CHART, *more, **how)
 
     def template(self, release, values):
         return self.ok("template", release, CHART, "--kube-version", self._version, "--values", values)

@@ -13,7 +13,7 @@ def parse(arguments, check_names, usual):
     parser.add_argument("--bin-dir", default=_default_bin_dir(), metavar="DIR",
                         help="where tunnel-server and tunnel-agent are (default: target/release)")
     parser.add_argument("--previous-bin-dir", metavar="DIR",
-                        help="the programs of the previous release, for `chart` (default: those of --bin-dir)")
+                        help="the previous release's programs, for `chart`; they take the chart's flags (default: --bin-dir)")
     parser.add_argument("--kubernetes", choices=("newest", "oldest"), default="newest",
                         help="the version to build and cache (default: newest)")
     parser.add_argument("--kube-bin-dir", default=os.environ.get("E2E_KUBE_BIN_DIR"), metavar="DIR",

@@ -7,6 +7,7 @@ without a tunnel, so its check ends with an agent that is connected to it.
 
 import json
 import os
+import shutil
 import tempfile
 
 from . import controllers, image, objects, product_image, product_upgrade, wait
@@ -18,6 +19,7 @@ from .shell import run
 NAMESPACE, HOSTED = "tunnel-chart", "tunnel-hosted"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 LIMIT = 60
+STATUS = ["status", "--wait=20s"]
 # A resource that the Prometheus operator would bring.
 MONITOR = {
     "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -41,16 +43,16 @@ def scenario(world):
         check("chart", "kubectl logs and exec go through it", lambda: _use(world))
         check("chart", "tunnel-agent status through the tunnel", lambda: _agent_status(world, kubectl))
         check("chart", "tunnel-server status expects no other node", lambda: _server_status(world.server))
-        check("chart", "helm test", lambda: Helm(cluster, NAMESPACE).ok("test", "tunnel", timeout=LIMIT).count("Succeeded"))
-        product_upgrade.checks(world, kubectl, Helm(cluster, NAMESPACE), NAMESPACE)
+        helm = Helm(cluster, NAMESPACE)
+        check("chart", "helm test", lambda: helm.ok("test", "tunnel", timeout=LIMIT) and None)
+        product_upgrade.checks(world, kubectl, helm, NAMESPACE)
         check("chart", "a server in a pod gets an agent", lambda: _hosted(cluster, kubectl))
     finally:
         for process in [*started, world.server.process]:
             process.end()
 
 
-def values(server):
-    """Those of every release here, as arguments of helm."""
+def _values(server):
     return ["--set", f"agent.servers={{{server.network.control_plane}}},agent.port={server.agent_port}",
             "--set", f"agent.gracePeriodSeconds={product_upgrade.GRACE},test.image={image.KUBECTL}"]
 
@@ -77,6 +79,8 @@ def _dry_run(cluster, kubectl):
     plain = [os.path.join(DEPLOY, "manifests", name) for name in (
         "tunnel.yaml", "server-deployment.yaml", "static-pod/tunnel-server.yaml")]
     counted = sum(len(_apply_dry(kubectl, "-f", path)) for path in plain)
+    for overlay in ("base", "overlays/ha", "overlays/host-network"):
+        counted += len(_apply_dry(kubectl, "-k", os.path.join(DEPLOY, "kustomize", overlay)))
     helm, folder = Helm(cluster, NAMESPACE), os.path.join(CHART, "ci")
     for name in sorted(os.listdir(folder)):
         text = helm.template("tunnel", os.path.join(folder, name))
@@ -104,13 +108,13 @@ def _install(world, kubectl):
     """Two tags: the chart's, and `previous`."""
     cluster, ctr = world.cluster, world.cluster.node.ctr
     with tempfile.NamedTemporaryFile(dir=cluster.directory, suffix=".tar") as archive:
-        image.write_program(archive.name, image.KUBECTL, cluster.kubernetes.kubectl)
+        image.write_program(archive.name, image.KUBECTL, shutil.which(cluster.kubernetes.kubectl))
         ctr("image", "import", archive.name)
     product_image.load(cluster, world.chosen.previous_bin_dir or world.chosen.bin_dir)
     version = product_upgrade.version()
     ctr("image", "tag", "--force", f"localhost/tunnel-agent:{version}", f"localhost/tunnel-agent:{product_upgrade.PREVIOUS}")
     product_image.load(cluster, world.chosen.bin_dir)
-    Helm(cluster, NAMESPACE).ok("install", "tunnel", CHART, *values(world.server))
+    Helm(cluster, NAMESPACE).ok("install", "tunnel", CHART, *_values(world.server))
     _start_server(world)
     kubectl.ok("rollout", "status", "daemonset/tunnel-agent", "-n", NAMESPACE, f"--timeout={LIMIT}s", timeout=LIMIT + 5)
     expect(world.server.health("/readyz") == 200, "the agents are ready, and the server has none")
@@ -121,7 +125,8 @@ def _use(world):
         lines = ctx.kubectl.ok("logs", "box").splitlines()
         expect(lines == objects.FIRST_LINES, f"{ctx.frontend}: {len(lines)} lines, {len(objects.FIRST_LINES)} were printed")
         ctx.kubectl.ok("exec", "box", "--", "echo")
-        expect(ctx.kubectl.ok("logs", "daemonset/tunnel-agent", "-n", NAMESPACE), f"{ctx.frontend}: the agent's log is empty")
+        own = ctx.kubectl.ok("logs", "daemonset/tunnel-agent", "-n", NAMESPACE)
+        expect(own, f"{ctx.frontend}: the agent's log is empty")
 
 
 def _agent_status(world, kubectl):
@@ -131,14 +136,14 @@ def _agent_status(world, kubectl):
 
 
 def _status(kubectl, namespace, pod, program):
-    result = kubectl.try_("exec", "-n", namespace, pod, "--", program, "status")
+    result = kubectl.try_("exec", "-n", namespace, pod, "--", program, *STATUS)
     expect(result.returncode == 0, f"{program} status: exit code {result.returncode}:\n{result.stdout}{result.stderr}")
-    return result.stdout.strip().splitlines()[0]
+    return result.stdout
 
 
 def _server_status(server):
     """Exit code 0: every expected node has an agent."""
-    result = run([server.binary, "status", "--admin-socket", _socket(server)], check=False)
+    result = run([server.binary, *STATUS, "--admin-socket", _socket(server)], check=False)
     expect(result.returncode == 0, f"exit code {result.returncode}:\n{result.stdout}{result.stderr}")
 
 
@@ -147,8 +152,8 @@ def _hosted(cluster, kubectl):
     helm = Helm(cluster, HOSTED)
     kubectl.ok("create", "namespace", HOSTED)
     kubectl.ok("label", "namespace", HOSTED, RESTRICTED)
-    deployment = ["--set", "server.kind=Deployment,server.deployment.replicas=1,server.deployment.service.type=ClusterIP"]
-    helm.ok("install", "tunnel", CHART, *deployment, "--set", "agent.enabled=false")
+    values = ["--set", "server.kind=Deployment,server.deployment.replicas=1,server.deployment.service.type=ClusterIP"]
+    helm.ok("install", "tunnel", CHART, *values, "--set", "agent.enabled=false")
     service = kubectl.ok("get", "service", "tunnel-server-agents", "-n", HOSTED, "-o", "jsonpath={.spec.clusterIP}")
     authority = cluster.pki.cluster
     certificate, key = authority.issue("hosted", "/CN=tunnel-server", [f"IP:{service}"])
@@ -158,6 +163,6 @@ def _hosted(cluster, kubectl):
     address = wait.until("the server's pod has an address", lambda: kubectl.ok(
         "get", "pods", "-n", HOSTED, "-o", "jsonpath={.items[*].status.podIP}"), LIMIT, pause=0.5)
     cluster.network.translate(service, 8132, address, 8132)
-    helm.ok("upgrade", "tunnel", CHART, *deployment, "--set", f"agent.servers={{{service}}}", "--wait", "--timeout", f"{LIMIT}s")
-    kubectl.ok("wait", "--for=condition=Available", "deployment/tunnel-server", "-n", HOSTED, timeout=LIMIT)
-    return _status(kubectl, HOSTED, "deployment/tunnel-server", "/tunnel-server")
+    helm.ok("upgrade", "tunnel", CHART, *values, "--set", f"agent.servers={{{service}}}", "--wait", "--timeout", f"{LIMIT}s")
+    status = _status(kubectl, HOSTED, "deployment/tunnel-server", "/tunnel-server")
+    return next(line for line in status.splitlines() if line.startswith("nodes:"))

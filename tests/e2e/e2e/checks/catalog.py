@@ -66,7 +66,7 @@ CLUSTERS = {"kubeadm": kubeadm.scenario, "installer": installer.scenario}
 # The minor version of Kubernetes 1 from which on a check works. kubectl speaks WebSockets from 1.31 on. An older
 # kube-apiserver than 1.24 that is built by today's Go panics in its reflection when there are custom resources. The
 # module of `kubernetes/` has the programs of kubeadm's cluster.
-SINCE = {"conversion": 24, "debug": 25, "egress-metrics": 27, "chart": 30, "websockets": 31, "spdy": 31, "node-logs": 36,
+SINCE = {"conversion": 24, "chart": 25, "debug": 25, "egress-metrics": 27, "websockets": 31, "spdy": 31, "node-logs": 36,
          "kubeadm": 37, "installer": 37}
 USUAL = [*PASS, *SCENARIOS]
 NAMES = [*USUAL, *CLUSTERS]

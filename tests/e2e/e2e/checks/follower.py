@@ -12,7 +12,7 @@ class Follower:
 
     def __init__(self, ctx):
         self._process = ctx.kubectl.start("logs", "-f", "counter", "--tail=1")
-        self._ended = None
+        self._ended, self.code = None, None
         item = read_lines(self._process.stdout).get(timeout=20)
         expect(item is not None, "kubectl logs -f ended before its first line")
         self._watch = threading.Thread(target=self._note_end, daemon=True)
@@ -28,5 +28,5 @@ class Follower:
         return ended - since
 
     def _note_end(self):
-        self._process.wait()
+        self.code = self._process.wait()
         self._ended = time.monotonic()
