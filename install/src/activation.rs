@@ -23,6 +23,26 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Mode of kubeadm's manifests.
 pub(crate) const MODE: u32 = 0o600;
 
+/// A manifest of the kube-apiserver, and its text.
+pub(crate) struct Manifest {
+    pub(crate) pod: ApiServer,
+    pub(crate) text: String,
+}
+
+impl Manifest {
+    /// In the text of the backup if that is this pod: then an installation leaves no trace.
+    ///
+    /// # Errors
+    /// When the backup cannot be read.
+    pub(crate) fn new(host: &Host, pod: ApiServer) -> Result<Self, Fault> {
+        let backup = backup_of(APISERVER);
+        let text =
+            host.read(&backup)?.filter(|text| ApiServer::parse(&backup, text).is_ok_and(|old| old == pod));
+        let text = text.unwrap_or_else(|| pod.render());
+        Ok(Self { pod, text })
+    }
+}
+
 /// Replaces the kube-apiserver's manifest, waits for the new pod, and puts the old manifest
 /// back if the pod does not become ready within `limit` or `verify` fails.
 ///
@@ -31,18 +51,19 @@ pub(crate) const MODE: u32 = 0o600;
 pub(crate) async fn switch(
     host: &Host,
     cluster: &Cluster,
-    manifest: &ApiServer,
+    manifest: &Manifest,
     limit: Duration,
     verify: impl Future<Output = Result<(), Fault>>,
 ) -> Result<(), Fault> {
     let old = read(host)?;
     let hash = own(cluster, &old).await?.hash;
-    host.write(&backup_of(APISERVER), &old.render(), MODE)?;
+    let text = host.read(APISERVER)?.unwrap_or_else(|| old.render());
+    host.write(&backup_of(APISERVER), &text, MODE)?;
     host.write(MARKER, "", MODE)?;
-    host.write(APISERVER, &manifest.render(), MODE)?;
+    host.write(APISERVER, &manifest.text, MODE)?;
     say(&format!("wrote    {APISERVER}"));
     let switched = async {
-        wait(cluster, manifest, hash.as_deref(), limit).await?;
+        wait(cluster, &manifest.pod, hash.as_deref(), limit).await?;
         verify.await
     };
     match Box::pin(switched).await {

@@ -97,6 +97,21 @@ impl Host {
         }
     }
 
+    /// Removes a directory if it is there and empty.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove_empty(&self, name: &str) -> Result<(), Fault> {
+        match fs::remove_dir(self.path(name)) {
+            Err(error)
+                if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) =>
+            {
+                Err(Fault::new(format!("cannot remove {name}: {error}"), format!("remove {name} by hand")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a directory of ours with all that is in it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tunnel_operate::Program;
 use tunnel_operate::client::Client;
 
-use crate::activation::{MODE, recover, switch};
+use crate::activation::{MODE, Manifest, recover, switch};
 use crate::apiserver::EGRESS_FLAG;
 use crate::cluster::{ApiServerPod, Cluster, Workload, title};
 use crate::diff::diff;
@@ -150,6 +150,7 @@ async fn activate(site: &Site, others: &[ApiServerPod], limit: Duration) -> Resu
     if manifest == site.apiserver {
         verified.await?;
     } else {
+        let manifest = Manifest::new(&site.host, manifest)?;
         switch(&site.host, &site.cluster, &manifest, limit, verified).await?;
     }
     if configures(site, others) {

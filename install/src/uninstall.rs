@@ -9,13 +9,13 @@ use tunnel_operate::Program;
 use tunnel_operate::client::{Client, ClientError};
 use tunnel_operate::progress::Progress;
 
-use crate::activation::{recover, switch};
+use crate::activation::{Manifest, recover, switch};
 use crate::cluster::Cluster;
 use crate::diff::diff;
 use crate::fault::Fault;
 use crate::host::{APISERVER, DIRECTORY, Host, SERVER};
 use crate::install::{CONFIG_MAP, daemonset};
-use crate::manifests::{self, Images};
+use crate::manifests::{self, Images, NAMESPACE};
 use crate::plan::Change;
 use crate::say::{confirm, say};
 use crate::site::Site;
@@ -25,6 +25,9 @@ use crate::{CommonArgs, konnectivity};
 const END: Duration = Duration::from_secs(60);
 
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Directories that the kubelet made for the server's sockets.
+const EMPTIED: [&str; 2] = ["/run/tunnel", "/run/tunnel-server"];
 
 /// # Errors
 /// When a step failed. Steps before it stay undone, and the next run goes on from there.
@@ -62,7 +65,7 @@ pub(crate) async fn run(args: &CommonArgs) -> Result<(), Fault> {
         say("applied  the ConfigMap kube-system/kubeadm-config");
     }
     if site.is_active() {
-        let manifest = site.apiserver.without_egress();
+        let manifest = Manifest::new(&site.host, site.apiserver.without_egress())?;
         switch(&site.host, &site.cluster, &manifest, args.timeout, async { Ok(()) }).await?;
     }
     for change in &changes {
@@ -71,8 +74,30 @@ pub(crate) async fn run(args: &CommonArgs) -> Result<(), Fault> {
             wait_for_end().await?;
         }
     }
+    if last {
+        wait_for_namespace(&site.cluster, args.timeout).await?;
+    }
+    for directory in EMPTIED {
+        site.host.remove_empty(directory)?;
+    }
     site.host.remove_directory(DIRECTORY)?;
     say(if last { "The tunnel is gone." } else { "The tunnel is gone from this node." });
+    Ok(())
+}
+
+/// Waits until the namespace is gone: while it ends, a new installation is refused.
+async fn wait_for_namespace(cluster: &Cluster, limit: Duration) -> Result<(), Fault> {
+    let (began, mut progress) = (Instant::now(), Progress::begin());
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    while cluster.get(&namespace).await?.is_some() {
+        if began.elapsed() >= limit {
+            return Err(Fault::new(
+                format!("the namespace {NAMESPACE} is not gone after {} s", limit.as_secs()),
+                format!("kubectl get namespace {NAMESPACE} -o yaml; then run this again"),
+            ));
+        }
+        progress.during("waiting for the end of the namespace", sleep(LOOK)).await;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ and its pods have 10.201.N.0/24. Every host routes to every other's pods.
 from .namespace import Namespace
 from .shell import run
 
-SERVICES = "10.202.0.0/24"
+PODS, SERVICES = "10.201.0.0/16", "10.202.0.0/24"
 INTERFACE = "eth0"  # In the host's namespace.
 BRIDGE = "lan"
 
@@ -25,7 +25,7 @@ class Lan:
         self._switch.inside(["ip", "link", "set", BRIDGE, "up"])
 
     def attach(self, closed):
-        """The network of a further host. A closed one refuses every TCP connection to it and to its pods."""
+        """The network of a further host. A closed one refuses every TCP connection to it, and those of hosts to its pods."""
         self._numbers += 1
         port = Port(Namespace(f"{self._run_name}-{self._numbers}"), self._numbers)
         port.create(self._switch)
@@ -35,6 +35,7 @@ class Lan:
         self._ports[port.number] = port
         if closed:
             port.namespace.close_inbound(INTERFACE, "REJECT")
+            port.namespace.inside(["iptables", "-I", "FORWARD", "-i", INTERFACE, "-s", PODS, "-j", "ACCEPT"])
         return port
 
     def detach(self, port):

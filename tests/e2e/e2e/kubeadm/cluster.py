@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 
-from .. import wait
+from .. import pki, wait
 from ..kubectl import Kubectl
 from ..lan import Lan
 from ..processes import tail
@@ -35,7 +35,9 @@ class Cluster(Workplace):
         self.lan = Lan(self.run.name)
         self.lan.create()
         host = self._boot(CONTROL_PLANE, closed=False)
-        self.import_image(images.every_node(cache_root, self.directory))
+        self.authority = pki.Authority(self.directory, "webhook-ca")
+        hook = self.authority.issue("webhook", "/CN=webhook", ["DNS:hook.default.svc"])
+        self.import_image(images.every_node(cache_root, self.directory, hook))
         for archive in images.control_plane(kubernetes, self.directory):
             host.ctr("image", "import", archive)
         host.kubeadm("init", config.init(kubernetes.version, host))

@@ -2,26 +2,65 @@
 
 import hashlib
 import os
+import signal
+import subprocess
+import threading
 
 from ..fail import expect
 from .cluster import CONTROL_PLANE
 
 LIMIT = 600
 KINDS = "namespaces,clusterroles,clusterrolebindings"
+# Lines that tell of a step that was made. The others are checks, diffs and waits.
+STEPS = ("wrote ", "applied ", "changed ", "removed ", "ready ", "verified ", "rolling ")
 
 
 class Installer:
     def __init__(self, cluster, program):
         self._cluster, self._program = cluster, os.path.abspath(program)
+        self._log = os.path.join(cluster.directory, "installer.log")
 
-    def run(self, *argv, code=0):
-        """The output of a command that ends with this code."""
-        ended = self._cluster.enter(CONTROL_PLANE, [self._program, *argv], check=False, timeout=LIMIT)
-        said = ended.stdout + ended.stderr
-        with open(os.path.join(self._cluster.directory, "installer.log"), "a", encoding="utf-8") as log:
-            log.write(f"$ tunnel-server {' '.join(argv)}\n{said}\n")
-        expect(ended.returncode == code, f"tunnel-server {' '.join(argv)} ended with {ended.returncode}: {said}")
+    def run(self, *argv, code=0, each=lambda line: None):
+        """The output of a command that ends with this code. `each` sees its lines as they come."""
+        said, ended = self._run(argv, each)
+        expect(ended == code, f"tunnel-server {' '.join(argv)} ended with {ended}: {said}")
         return said
+
+    def kill_at_each_line(self, *argv):
+        """Runs the command until it ends by itself; each run before is killed at its first new step. Returns their number."""
+        seen, killed = set(), 0
+        while True:
+            def new_step(line):
+                if not line.startswith(STEPS) or line in seen:
+                    return False
+                seen.add(line)
+                return True
+
+            said, ended = self._run(argv, new_step)
+            if ended != -signal.SIGKILL:
+                expect(ended == 0, f"tunnel-server {' '.join(argv)}, after {killed} that were killed, ended with {ended}: {said}")
+                return killed
+            killed += 1
+
+    def _run(self, argv, each):
+        """Kills the command at a line for which `each` is true."""
+        command = self._cluster.node(CONTROL_PLANE).command([self._program, *argv])
+        environment = self._cluster.processes.environment
+        said = ""
+        with open(self._log, "a", encoding="utf-8") as log, subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+            log.write(f"$ tunnel-server {' '.join(argv)}\n")
+            limit = threading.Timer(LIMIT, process.kill)
+            limit.start()
+            for line in process.stdout:
+                said += line
+                log.write(line)
+                if each(line):
+                    # The program ends with nsenter, its parent.
+                    process.kill()
+            process.wait()
+            limit.cancel()
+        return said, process.returncode
 
 
 def state(cluster):
@@ -38,3 +77,12 @@ def state(cluster):
     found["kubeadm-config"] = cluster.kubectl.ok(
         "get", "configmap", "kubeadm-config", "-n", "kube-system", "-o", "jsonpath={.data.ClusterConfiguration}")
     return found
+
+
+def difference(before, now):
+    return {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+
+
+def unchanged(cluster, before, but=()):
+    differ = difference(before, state(cluster)) - set(but)
+    expect(not differ, f"these differ: {differ}")

@@ -13,11 +13,14 @@ VOLUME_PLUGINS = "/var/lib/kubelet/volume-plugins"
 
 def init(version, host, api_server=None):
     """`api_server` is the section of that name. No kube-proxy and no DNS: pods that need neither a Service nor a name are enough here, and cost less time."""
+    # Without a service proxy the kube-apiserver has to dial the pods behind a Service by itself.
+    api_server = api_server or {}
+    api_server = {**api_server, "extraArgs": [*_arguments({"enable-aggregator-routing": "true"}), *api_server.get("extraArgs", [])]}
     return _documents(
         {"apiVersion": API, "kind": "InitConfiguration", "nodeRegistration": _registration(host),
          "localAPIEndpoint": {"advertiseAddress": host.network.node}},
         {"apiVersion": API, "kind": "ClusterConfiguration", "kubernetesVersion": f"v{version}",
-         "networking": {"serviceSubnet": lan.SERVICES}, "apiServer": api_server or {}, "proxy": {"disabled": True}, "dns": {"disabled": True},
+         "networking": {"serviceSubnet": lan.SERVICES}, "apiServer": api_server, "proxy": {"disabled": True}, "dns": {"disabled": True},
          # The data lives for minutes, and disks of CI machines are slow.
          "etcd": {"local": {"extraArgs": _arguments({"unsafe-no-fsync": "true"})}},
          "controllerManager": {"extraArgs": _arguments({"flex-volume-plugin-dir": VOLUME_PLUGINS})}},

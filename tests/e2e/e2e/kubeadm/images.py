@@ -16,6 +16,8 @@ def control_plane(kubernetes, directory):
             yield image.write_program(os.path.join(directory, f"{program}.tar"), name, kubernetes.program(program))
 
 
-def every_node(cache_root, directory):
-    """The suite's own image, which is also that of the sandboxes."""
-    return image.write_archive(os.path.join(directory, "image.tar"), image.build_program(cache_root), {})
+def every_node(cache_root, directory, hook):
+    """The suite's own image, which is also that of the sandboxes. `hook` is the certificate of its webhook, and the key."""
+    certificate, key = hook
+    return image.write_archive(os.path.join(directory, "image.tar"), image.build_program(cache_root),
+                               {"etc/webhook.crt": certificate, "etc/webhook.key": key})

@@ -5,10 +5,15 @@ import os
 from .. import kubernetes
 from ..cluster import cache_root
 from ..fail import expect
-from . import command, manual, scenario as by_hand
+from . import command, manual, use
+from . import scenario as by_hand
 from .cluster import CONTROL_PLANE, Cluster
 
 WHERE, WORKER, LATER = "installer", by_hand.WORKER, by_hand.LATER
+PREPARE, ACTIVATE = ("install", "kubeadm", "--yes"), ("install", "kubeadm", "--activate", "--yes")
+REMOVE = ("uninstall", "kubeadm", "--yes")
+# More than the kube-apiserver takes to come back. One that cannot start is waited for that long.
+LIMIT = 110
 
 
 def scenario(chosen, report):
@@ -23,16 +28,16 @@ def scenario(chosen, report):
 
 
 def _checks(chosen, cluster, installer, programs):
+    states = {}
     yield "kubeadm makes a cluster with a worker", lambda: _cluster(cluster, programs)
     yield "the images are imported", lambda: manual.import_images(cluster, chosen.bin_dir)
-    before = {}
-    yield "a dry run shows all changes and makes none", lambda: _dry_run(cluster, installer, before)
-    yield "agents and server come first", lambda: _install(cluster, installer)
-    yield "the kube-apiserver comes last", lambda: _activate(cluster, installer)
-    yield "a second run changes nothing", lambda: _again(cluster, installer)
+    yield "a dry run shows all changes and makes none", lambda: _dry_run(cluster, installer, states)
+    yield "agents and server come first, killed at each step", lambda: _prepare(cluster, installer, states)
+    yield "a kube-apiserver that cannot start is rolled back", lambda: _roll_back(cluster, installer, states)
+    yield "the kube-apiserver comes last, killed at each step", lambda: _activate(cluster, installer)
+    yield "a worker that joins has an agent, and leaves no trace", lambda: _join_and_leave(cluster, installer)
     yield "kubeadm upgrade keeps the tunnel", lambda: _upgrade(cluster)
-    yield "status expects the nodes there are", lambda: _status(installer, 2)
-    yield "uninstall leaves nothing", lambda: _uninstall(cluster, installer, before)
+    yield "uninstall leaves nothing, killed at each step", lambda: _uninstall(cluster, installer, states)
 
 
 def _cluster(cluster, programs):
@@ -42,64 +47,91 @@ def _cluster(cluster, programs):
     return by_hand.refused(cluster)
 
 
-def _dry_run(cluster, installer, before):
-    before.update(command.state(cluster))
+def _dry_run(cluster, installer, states):
+    states["before"] = command.state(cluster)
     said = installer.run("install", "kubeadm", "--activate", "--dry-run")
     for part in ("DaemonSet tunnel-system/tunnel-agent", "/etc/kubernetes/manifests/tunnel-server.yaml",
                  "+    - --egress-selector-config-file=/etc/kubernetes/tunnel/egress.yaml", "+++ ConfigMap kube-system/kubeadm-config"):
         expect(part in said, f"{part} is not in {said}")
     expect("PRIVATE KEY" not in said and "client-key-data" not in said, "a key was shown")
-    _unchanged(cluster, before)
+    command.unchanged(cluster, states["before"])
 
 
-def _install(cluster, installer):
-    said = installer.run("install", "kubeadm", "--yes")
-    expect("next: tunnel-server install kubeadm --activate" in said, said)
+def _prepare(cluster, installer, states):
+    killed = installer.kill_at_each_line(*PREPARE)
+    _changes_nothing(cluster, installer, PREPARE)
+    states["prepared"] = command.state(cluster)
     by_hand.refused(cluster)
-    return said.splitlines()[-3]
+    return f"{killed} times"
+
+
+def _roll_back(cluster, installer, states):
+    """The file is broken while the kubelet replaces the kube-apiserver."""
+    egress = cluster.node(CONTROL_PLANE).seen_from_outside("/etc/kubernetes/tunnel/egress.yaml")
+
+    def spoil(line):
+        if line.startswith("wrote    /etc/kubernetes/manifests/kube-apiserver.yaml"):
+            with open(egress, "w", encoding="utf-8") as file:
+                file.write("kind: Nonsense\n")
+
+    said = installer.run(*ACTIVATE, f"--timeout={LIMIT}s", code=2, each=spoil)
+    expect("runs with its old manifest again" in said, said)
+    by_hand.refused(cluster)
+    # The next run mends the file.
+    installer.run(*PREPARE)
+    command.unchanged(cluster, states["prepared"], but=["tunnel/backup/kube-apiserver.yaml"])
 
 
 def _activate(cluster, installer):
-    said = installer.run("install", "kubeadm", "--activate", "--yes")
-    expect("verified kubectl logs and kubectl exec" in said, said)
-    by_hand.reached(cluster)
+    killed = installer.kill_at_each_line(*ACTIVATE)
+    use.everything(cluster, WORKER)
+    _changes_nothing(cluster, installer, ACTIVATE)
+    return f"{killed} times"
 
 
-def _again(cluster, installer):
-    before = command.state(cluster)
-    said = installer.run("install", "kubeadm", "--activate", "--yes")
-    expect("wrote" not in said and "applied" not in said, said)
-    _unchanged(cluster, before)
-
-
-def _upgrade(cluster):
-    by_hand.kept(cluster)
-    before = manual.api_server_hash(cluster)
-    cluster.enter(CONTROL_PLANE, ["kubeadm", "init", "phase", "control-plane", "apiserver", "--config", _configuration(cluster)])
-    expect(manual.api_server_hash(cluster) in (None, before), "the kube-apiserver's manifest is another one")
-    by_hand.reached(cluster)
-
-
-def _configuration(cluster):
-    """The configuration that an upgrade reads."""
-    text = cluster.kubectl.ok("get", "configmap", "kubeadm-config", "-n", "kube-system", "-o", "jsonpath={.data.ClusterConfiguration}")
-    with open(cluster.node(CONTROL_PLANE).seen_from_outside("/etc/kubernetes/again.yaml"), "w", encoding="utf-8") as file:
-        file.write(text)
-    return "/etc/kubernetes/again.yaml"
+def _join_and_leave(cluster, installer):
+    _status(installer, 2)
+    cluster.add_node(LATER)
+    manual.agent_on(cluster, LATER)
+    _status(installer, 3)
+    cluster.remove_node(LATER)
+    _status(installer, 2)
 
 
 def _status(installer, nodes):
-    said = installer.run("status")
-    expect(f"{nodes} expected, {nodes} reachable" in said, said)
+    said = installer.run("status", "--wait=90s")
+    expect(f"{nodes} expected, {nodes} connected" in said, said)
 
 
-def _uninstall(cluster, installer, before):
-    installer.run("uninstall", "kubeadm", "--yes")
+def _upgrade(cluster):
+    """A flag that the administrator adds, so that an upgrade has something to write."""
+    by_hand.kept(cluster)
+    config = cluster.kubectl.ok("get", "configmap", "kubeadm-config", "-n", "kube-system", "-o", "yaml")
+    changed = config.replace("      extraArgs:\n", "      extraArgs:\n      - name: profiling\n        value: \"false\"\n", 1)
+    expect(changed != config, f"kubeadm's configuration has no arguments: {config}")
+    cluster.kubectl.ok("replace", "-f", "-", stdin=changed)
+    cluster.enter(CONTROL_PLANE, [
+        "kubeadm", "upgrade", "apply", "phase", "control-plane", f"v{cluster.kubernetes.version}", "--etcd-upgrade=false"], timeout=400)
+    with open(cluster.node(CONTROL_PLANE).seen_from_outside("/etc/kubernetes/manifests/kube-apiserver.yaml"), encoding="utf-8") as file:
+        manifest = file.read()
+    expect("--profiling=false" in manifest and "--egress-selector-config-file" in manifest, manifest)
+    use.everything(cluster, WORKER)
+
+
+def _uninstall(cluster, installer, states):
+    killed = installer.kill_at_each_line(*REMOVE)
     by_hand.refused(cluster)
-    _unchanged(cluster, before)
-
-
-def _unchanged(cluster, before):
-    now = command.state(cluster)
-    differ = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+    now, before = command.state(cluster), states["before"]
+    # The upgrade left its own traces.
+    differ = command.difference(before, now) - {key for key in now if key.startswith(("tmp/", "pki/")) or key.endswith(".conf")}
+    differ -= {"manifests/kube-apiserver.yaml", "manifests/kube-controller-manager.yaml", "manifests/kube-scheduler.yaml", "kubeadm-config"}
     expect(not differ, f"these differ: {differ}")
+    expect("tunnel" not in now["kubeadm-config"], now["kubeadm-config"])
+    return f"{killed} times"
+
+
+def _changes_nothing(cluster, installer, line):
+    before = command.state(cluster)
+    said = installer.run(*line)
+    expect("wrote" not in said and "applied" not in said, said)
+    command.unchanged(cluster, before)
