@@ -14,13 +14,13 @@ use crate::cluster::{ApiServerPod, Cluster, Workload, title};
 use crate::diff::diff;
 use crate::fault::Fault;
 use crate::host::{APISERVER, EGRESS, Host, SERVER, SERVER_KUBECONFIG};
-use crate::manifests::{self, AGENT, Images, NAMESPACE};
+use crate::manifests::{self, AGENT, Earlier, Images, NAMESPACE};
 use crate::plan::Change;
 use crate::ready::{Agents, wait_for_nodes};
 use crate::say::{confirm, say};
 use crate::site::Site;
 use crate::verify::verify;
-use crate::{KubeadmArgs, konnectivity, kubeconfig};
+use crate::{KubeadmArgs, konnectivity, kubeconfig, yaml};
 
 /// Name of kubeadm's ConfigMap in diffs.
 pub(crate) const CONFIG_MAP: &str = "ConfigMap kube-system/kubeadm-config: ClusterConfiguration";
@@ -30,11 +30,12 @@ pub(crate) const CONFIG_MAP: &str = "ConfigMap kube-system/kubeadm-config: Clust
 pub(crate) async fn run(args: &KubeadmArgs) -> Result<(), Fault> {
     let (host, cluster) = (Host::new(Path::new("/")), Cluster::new(&args.common.kubeconfig).await?);
     recover(&host, &cluster, args.common.timeout).await?;
-    let site = Site::examine(host, cluster, args.address.clone()).await?;
+    let choices = Choices::new(&host, &cluster, args).await?;
+    let site = Site::examine(host, cluster, choices.address.clone()).await?;
     if let Some(egress) = site.egress().filter(|file| *file != EGRESS) {
-        return konnectivity::install(&site, egress, args).await;
+        return konnectivity::install(&site, egress, &choices.images, &args.common).await;
     }
-    let changes = changes(&site, args).await?;
+    let changes = changes(&site, &choices).await?;
     let others = without_egress(&site).await?;
     for change in &changes {
         print(&change.show());
@@ -85,16 +86,43 @@ fn print(text: &str) {
     }
 }
 
+/// Flags, the choices of earlier runs, and defaults, in this order.
+struct Choices {
+    images: Images,
+    port: u16,
+    address: Option<String>,
+    /// The agents that are there.
+    agents: Option<Value>,
+}
+
+impl Choices {
+    async fn new(host: &Host, cluster: &Cluster, args: &KubeadmArgs) -> Result<Self, Fault> {
+        let agents = cluster.get(&daemonset()).await?;
+        let server = host.read(SERVER)?.map(|text| yaml::parse(SERVER, &text)).transpose()?;
+        let earlier = Earlier::read(agents.as_ref(), server.as_ref());
+        let repository = args.image_repository.clone().or(earlier.repository);
+        Ok(Self {
+            images: Images {
+                repository: repository.unwrap_or_else(|| "localhost".to_owned()),
+                tag: args.image_tag.clone(),
+            },
+            port: args.agent_port.or(earlier.port).unwrap_or(8132),
+            address: args.address.clone().or(earlier.address),
+            agents,
+        })
+    }
+}
+
 /// All changes but those of the kube-apiserver, in their order.
-async fn changes(site: &Site, args: &KubeadmArgs) -> Result<Vec<Change>, Fault> {
-    let images = Images { repository: args.image_repository.clone(), tag: args.image_tag.clone() };
-    let servers = servers(site).await?;
+async fn changes(site: &Site, choices: &Choices) -> Result<Vec<Change>, Fault> {
+    let Choices { images, port, agents, .. } = choices;
+    let servers = servers(site, agents.as_ref())?;
     let mut changes = Vec::new();
-    for object in manifests::objects(&images, &servers, args.agent_port)? {
+    for object in manifests::objects(images, &servers, *port)? {
         changes.extend(Change::of_applied(&site.cluster, object).await?);
     }
     let kubeconfig = kubeconfig::of_server(site).await?;
-    let server = manifests::server(&images, args.agent_port)?;
+    let server = manifests::server(images, &site.address, *port)?;
     changes.extend(Change::of_file(&site.host, EGRESS, Some(manifests::EGRESS), 0o644)?);
     changes.extend(Change::of_file(&site.host, SERVER_KUBECONFIG, Some(&kubeconfig), 0o600)?);
     changes.extend(Change::of_file(&site.host, SERVER, Some(&server), MODE)?);
@@ -111,9 +139,8 @@ pub(crate) fn daemonset() -> Value {
 }
 
 /// The servers that agents know from earlier runs on other nodes, and this one.
-async fn servers(site: &Site) -> Result<Vec<String>, Fault> {
-    let found = site.cluster.get(&daemonset()).await?;
-    if let Some(found) = &found
+fn servers(site: &Site, agents: Option<&Value>) -> Result<Vec<String>, Fault> {
+    if let Some(found) = agents
         && found["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
     {
         return Err(Fault::new(
@@ -121,7 +148,7 @@ async fn servers(site: &Site) -> Result<Vec<String>, Fault> {
             format!("helm -n {NAMESPACE} uninstall its release, or go on with the chart"),
         ));
     }
-    let mut servers = found.as_ref().map(manifests::servers_of).unwrap_or_default();
+    let mut servers = agents.map(manifests::servers_of).unwrap_or_default();
     if !servers.contains(&site.address) {
         servers.push(site.address.clone());
     }

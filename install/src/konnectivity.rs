@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tunnel_operate::Program;
 use tunnel_operate::client::Client;
 
+use crate::CommonArgs;
 use crate::activation::MODE;
 use crate::fault::Fault;
 use crate::host::{DIRECTORY, MANIFESTS, backup_of};
@@ -19,7 +20,6 @@ use crate::ready::{Agents, wait_for_nodes};
 use crate::say::{confirm, say};
 use crate::site::Site;
 use crate::verify::verify;
-use crate::{CommonArgs, KubeadmArgs};
 
 /// Has the name of the server's manifest while its images are ours.
 const MARKER: &str = "/etc/kubernetes/tunnel/konnectivity";
@@ -28,22 +28,26 @@ const MARKER: &str = "/etc/kubernetes/tunnel/konnectivity";
 ///
 /// # Errors
 /// When Konnectivity is not found, or a step failed. The next run goes on from there.
-pub(crate) async fn install(site: &Site, egress: &str, args: &KubeadmArgs) -> Result<(), Fault> {
-    let images = Images { repository: args.image_repository.clone(), tag: args.image_tag.clone() };
+pub(crate) async fn install(
+    site: &Site,
+    egress: &str,
+    images: &Images,
+    args: &CommonArgs,
+) -> Result<(), Fault> {
     let found = server::find(&site.host, egress)?;
     say(&format!("ok       Konnectivity's server is {}", found.name));
     let before = site.host.read(&found.name)?;
-    let moved = found.moved(&images)?;
+    let moved = found.moved(images)?;
     let server = Change::of_file(&site.host, &found.name, Some(&moved), MODE)?;
     let agents = agents::find(&site.cluster).await?;
     let mut changes = Vec::new();
     for agent in &agents {
-        changes.extend(agent.moved(&site.cluster, &images).await?);
+        changes.extend(agent.moved(&site.cluster, images).await?);
     }
     for change in server.iter().chain(&changes) {
         say(&change.show());
     }
-    if !go_on(&args.common, server.is_some() || !changes.is_empty())? {
+    if !go_on(args, server.is_some() || !changes.is_empty())? {
         return Ok(());
     }
     let began = Instant::now();
@@ -60,7 +64,7 @@ pub(crate) async fn install(site: &Site, egress: &str, args: &KubeadmArgs) -> Re
     let socket = Client::new(Path::new(Program::Server.socket()));
     let awaited = Agents { workloads: agents.iter().map(agents::Found::workload).collect(), listed: false };
     let restarted = server.is_some().then_some(began);
-    wait_for_nodes(&site.cluster, &socket, &awaited, restarted, args.common.timeout).await?;
+    wait_for_nodes(&site.cluster, &socket, &awaited, restarted, args.timeout).await?;
     for agent in &agents {
         verify(&site.cluster, &agent.namespace, &agent.selector).await?;
     }

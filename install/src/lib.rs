@@ -49,7 +49,7 @@ use fault::Fault;
 const INSTALL_EXAMPLES: &str = "Examples, as root on each control plane node:
   tunnel-server install kubeadm --dry-run                    # all changes, and nothing else
   tunnel-server install kubeadm --image-repository=REGISTRY  # the server and the agents
-  tunnel-server install kubeadm --activate                   # and the kube-apiserver
+  tunnel-server install kubeadm --activate                   # and the kube-apiserver; keeps earlier choices
 
 Exit codes: 0 done, 2 failed. A failed or interrupted run may be repeated.";
 
@@ -107,22 +107,23 @@ pub struct KubeadmArgs {
     #[arg(long)]
     activate: bool,
 
-    /// Registry and path in front of the images' names, tunnel-server and tunnel-agent.
-    #[arg(long, value_name = "NAME", default_value = "localhost")]
-    image_repository: String,
+    /// Registry and path in front of the images' names, tunnel-server and tunnel-agent. Without
+    /// the flag that of an earlier run, or localhost, for images that were imported.
+    #[arg(long, value_name = "NAME")]
+    image_repository: Option<String>,
 
     /// Tag of the images.
     #[arg(long, value_name = "TAG", default_value = env!("CARGO_PKG_VERSION"))]
     image_tag: String,
 
-    /// Address or name by which nodes reach this node; without the flag the kube-apiserver's. Has
-    /// to be in the kube-apiserver's certificate.
+    /// Address or name by which nodes reach this node; without the flag that of an earlier run,
+    /// or the kube-apiserver's. Has to be in the kube-apiserver's certificate.
     #[arg(long, value_name = "ADDRESS")]
     address: Option<String>,
 
-    /// Port for agents, TCP and UDP.
-    #[arg(long, value_name = "PORT", default_value_t = 8132)]
-    agent_port: u16,
+    /// Port for agents, TCP and UDP. Without the flag that of an earlier run, or 8132.
+    #[arg(long, value_name = "PORT")]
+    agent_port: Option<u16>,
 }
 
 impl Install {

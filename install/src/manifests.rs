@@ -22,6 +22,9 @@ pub(crate) const AGENT: &str = "tunnel-agent";
 /// The user in the server's certificate for the kube-apiserver.
 pub(crate) const USER: &str = "system:konnectivity-server";
 
+/// Annotation of the server's static pod.
+const ADDRESS: &str = "tunnel-installer/address";
+
 /// Repository and tag of both images.
 #[derive(Debug, Clone)]
 pub(crate) struct Images {
@@ -54,18 +57,47 @@ pub(crate) fn objects(images: &Images, servers: &[String], port: u16) -> Result<
     Ok(objects)
 }
 
-/// The server's static pod.
+/// The server's static pod. Keeps the node's address for the next run.
 ///
 /// # Errors
 /// Never with the manifest of this build, which a test reads.
-pub(crate) fn server(images: &Images, port: u16) -> Result<String, Fault> {
+pub(crate) fn server(images: &Images, address: &str, port: u16) -> Result<String, Fault> {
     let mut pod = yaml::parse("the server's manifest", SERVER)?;
+    pod["metadata"]["annotations"][ADDRESS] = json!(address);
     let container = &mut pod["spec"]["containers"][0];
     container["image"] = json!(images.of("tunnel-server"));
     let mut args = others(container, &["agent-port"]);
     args.push(json!(format!("--agent-port={port}")));
     container["args"] = json!(args);
     Ok(yaml::render(&pod))
+}
+
+/// Choices of an earlier run, which later ones keep.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Earlier {
+    pub(crate) repository: Option<String>,
+    pub(crate) port: Option<u16>,
+    /// The address of this node.
+    pub(crate) address: Option<String>,
+}
+
+impl Earlier {
+    /// From the agents' DaemonSet, and the static pod of this node's server.
+    pub(crate) fn read(daemonset: Option<&Value>, server: Option<&Value>) -> Self {
+        let container = daemonset.and_then(|daemonset| daemonset.pointer("/spec/template/spec/containers/0"));
+        let image = container.and_then(|container| container["image"].as_str());
+        let args = container.and_then(|container| container["args"].as_array()).into_iter().flatten();
+        let args: Vec<_> = args.filter_map(Value::as_str).collect();
+        let port = flag(args.into_iter(), "proxy-server-port").and_then(|port| port.parse().ok());
+        let address = server.and_then(|server| server["metadata"]["annotations"][ADDRESS].as_str());
+        Self {
+            repository: image
+                .and_then(|image| image.rsplit_once('/'))
+                .map(|(repository, _)| repository.to_owned()),
+            port,
+            address: address.map(str::to_owned),
+        }
+    }
 }
 
 /// The addresses of servers that a DaemonSet of agents dials.
@@ -123,7 +155,13 @@ mod tests {
 
     #[test]
     fn the_server_gets_the_image_and_the_port_of_the_installation() {
-        let text = server(&images(), 9132).unwrap();
+        let text = server(&images(), "10.0.0.1", 9132).unwrap();
+        let daemonset =
+            objects(&images(), &[], 9132).unwrap().into_iter().find(|object| object["kind"] == "DaemonSet");
+        let earlier = Earlier::read(daemonset.as_ref(), Some(&yaml::parse("server", &text).unwrap()));
+        let repository = Some("registry.example/tunnel".to_owned());
+        assert_eq!(earlier, Earlier { repository, port: Some(9132), address: Some("10.0.0.1".to_owned()) });
+        assert_eq!(Earlier::read(None, None), Earlier::default());
         assert!(text.contains("image: registry.example/tunnel/tunnel-server:1.2.3\n"), "{text}");
         assert!(text.contains("- --agent-port=9132\n") && !text.contains("8132"), "{text}");
         assert!(text.contains(&format!("- --kubeconfig={}\n", crate::host::SERVER_KUBECONFIG)), "{text}");

@@ -15,11 +15,11 @@ use crate::diff::diff;
 use crate::fault::Fault;
 use crate::host::{APISERVER, DIRECTORY, Host, SERVER};
 use crate::install::{CONFIG_MAP, daemonset};
-use crate::manifests::{self, Images, NAMESPACE};
+use crate::manifests::{self, Earlier, Images, NAMESPACE};
 use crate::plan::Change;
 use crate::say::{confirm, say};
 use crate::site::Site;
-use crate::{CommonArgs, konnectivity};
+use crate::{CommonArgs, konnectivity, yaml};
 
 /// Limit of the server's end: its drain takes 25 s at most.
 const END: Duration = Duration::from_secs(60);
@@ -34,7 +34,9 @@ const EMPTIED: [&str; 2] = ["/run/tunnel", "/run/tunnel-server"];
 pub(crate) async fn run(args: &CommonArgs) -> Result<(), Fault> {
     let (host, cluster) = (Host::new(Path::new("/")), Cluster::new(&args.kubeconfig).await?);
     recover(&host, &cluster, args.timeout).await?;
-    let site = Site::examine(host, cluster, None).await?;
+    let server = host.read(SERVER)?.map(|text| yaml::parse(SERVER, &text)).transpose()?;
+    let address = Earlier::read(None, server.as_ref()).address;
+    let site = Site::examine(host, cluster, address).await?;
     if let Some(manifest) = konnectivity::is_moved(&site)? {
         return konnectivity::uninstall(&site, &manifest, args).await;
     }
