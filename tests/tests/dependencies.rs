@@ -41,6 +41,7 @@ fn the_agent_contains_no_server_no_client_and_no_certificate_generator() {
 
 #[test]
 fn the_commands_know_neither_server_nor_agent() {
+    assert_without("tunnel-install", &["tunnel-server", "tunnel-agent", "rcgen", "tempfile"]);
     let openssl = ["openssl-sys", "aws-lc-sys"];
     assert_without("tunnel-operate", &["tunnel-server", "tunnel-agent", "rcgen", "tempfile"]);
     assert_without("tunnel-server", &openssl);
