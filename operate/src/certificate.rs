@@ -19,7 +19,20 @@ const MAX_TEXT: usize = 256;
 
 /// The certificates of files that flags name, read when the program read them.
 #[derive(Debug, Clone, Default)]
-pub struct Files(Vec<(&'static str, PathBuf, Certificate, Timestamp)>);
+pub struct Files(Vec<Found>);
+
+/// Flag, file, certificate and its end.
+type Found = (&'static str, PathBuf, Certificate, Timestamp);
+
+fn expiry((flag, path, certificate, end): &Found) -> Expiry {
+    Expiry {
+        flag: (*flag).to_owned(),
+        file: path.display().to_string(),
+        subject: certificate.subject.clone(),
+        not_after: certificate.not_after.clone(),
+        left: until(*end),
+    }
+}
 
 impl Files {
     /// Reads files; an empty path is none. What cannot be read here is left out: programs
@@ -35,16 +48,14 @@ impl Files {
         Self(read)
     }
 
-    /// The one that expires first.
+    /// The certificate that expires first.
     pub fn nearest(&self) -> Option<Expiry> {
-        let (flag, path, certificate, end) = self.0.iter().min_by_key(|(_, _, _, end)| *end)?;
-        Some(Expiry {
-            flag: (*flag).to_owned(),
-            file: path.display().to_string(),
-            subject: certificate.subject.clone(),
-            not_after: certificate.not_after.clone(),
-            left: until(*end),
-        })
+        self.0.iter().min_by_key(|(_, _, _, end)| *end).map(expiry)
+    }
+
+    /// All certificates, in the order of the files.
+    pub fn all(&self) -> Vec<Expiry> {
+        self.0.iter().map(expiry).collect()
     }
 }
 

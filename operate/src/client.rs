@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tunnel::drain::Drain;
 
-use crate::api::{PROBE, STATUS};
-use crate::report::{ProbeReport, ProbeRequest, Status};
+use crate::api::{PROBE, SETUP, STATUS};
+use crate::report::{ProbeReport, ProbeRequest, Setup, Status};
 
 /// Limit of a status: the program only has to look.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
@@ -76,6 +76,14 @@ impl Client {
     /// When there is no answer.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(Request::get(STATUS), Bytes::new(), STATUS_LIMIT).await
+    }
+
+    /// The settings that `doctor` checks, within ten seconds. Cancel safe.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn setup(&self) -> Result<Setup, ClientError> {
+        self.ask(Request::get(SETUP), Bytes::new(), STATUS_LIMIT).await
     }
 
     /// Probes a target. Cancel safe: the program gives the probe up.

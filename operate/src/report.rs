@@ -3,7 +3,11 @@
 //!
 //! Times are seconds before the report, unless the name says otherwise.
 
+mod setup;
+
 use serde::{Deserialize, Serialize};
+
+pub use setup::{AgentSetup, Connected, Datagram, MOST_AGENTS, Named, ServerSetup, Setup};
 
 /// Most missing nodes that are named in a report. All of them are counted.
 pub const MOST_MISSING: usize = 1000;

@@ -185,6 +185,18 @@ pub(crate) struct CountArgs {
     kube_api_content_type: String,
 }
 
+impl Transport {
+    /// The value of the flag.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::H2 => "h2",
+            Self::Konnectivity => "konnectivity",
+            Self::Quic => "quic",
+        }
+    }
+}
+
 /// Choice of link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Transport {

@@ -284,6 +284,16 @@ pub(crate) struct WireArgs {
     warn_on_channel_limit: bool,
 }
 
+impl Mode {
+    /// The value of the flag.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::HttpConnect => "http-connect",
+        }
+    }
+}
+
 /// Protocols of the frontends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {

@@ -49,6 +49,17 @@ pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
+/// The receive buffer of a UDP socket as tunnels have it, in bytes: requested, and given by
+/// the kernel.
+///
+/// # Errors
+/// When no socket can be bound.
+pub fn receive_buffer() -> io::Result<(usize, usize)> {
+    let socket = bind_udp((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
+    // Linux counts its own bookkeeping, and so reports twice the size (socket(7)).
+    Ok((UDP_BUFFER, socket2::SockRef::from(&socket).recv_buffer_size()? / 2))
+}
+
 fn end(
     config: quinn::EndpointConfig,
     server: Option<quinn::ServerConfig>,
