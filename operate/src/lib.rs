@@ -15,6 +15,7 @@ pub mod api;
 pub mod certificate;
 pub mod client;
 pub mod command;
+mod doctor;
 pub mod judge;
 mod output;
 pub mod peek;
@@ -22,6 +23,7 @@ mod progress;
 pub mod report;
 pub mod socket;
 pub mod summary;
+mod witness;
 
 /// A program that has an admin socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -92,6 +92,11 @@ pub(crate) fn millis(micros: u64) -> String {
     format!("{:.2}ms", micros as f64 / 1000.0)
 }
 
+/// A duration that a person waited for.
+pub(crate) fn short(time: std::time::Duration) -> String {
+    if time.as_secs() > 0 { format!("{:.1}s", time.as_secs_f64()) } else { millis(crate::peek::micros(time)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -209,7 +209,10 @@ impl App {
         let listener = quic::Listener::new(self.agents_udp, tls, &config.reset_secret, config.datagrams)
             .context("agents on UDP")?;
         drain.spawn("agents on UDP", accept_quic(listener, sessions.clone()));
-        drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, Arc::clone(&config.agent_tls), sessions.clone()));
+        drain.spawn(
+            "agents on TCP",
+            accept_tcp(self.agents_tcp, Arc::clone(&config.agent_tls), sessions.clone()),
+        );
 
         let dialer = Dialer::new(registry, router, metrics.clone(), config.dial_limit);
         if let Some(socket) = self.commands {

@@ -77,6 +77,8 @@ pub struct AgentSetup {
     pub servers: Vec<Named>,
     /// `--transport`.
     pub transport: String,
+    /// The ALPN protocols that are offered on TCP.
+    pub alpn: Vec<String>,
     /// `--ca-cert`.
     pub ca_cert: String,
     /// `--agent-cert`.

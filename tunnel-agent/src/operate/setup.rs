@@ -6,6 +6,7 @@ use tunnel_operate::report::{AgentSetup, Datagram, Named};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::config::{Config, ServerAddr, TlsFiles};
+use crate::connect::tcp_alpn;
 
 pub(super) fn setup(config: &Config, datagrams: Vec<Datagram>) -> AgentSetup {
     let shown = |path: &Path| path.display().to_string();
@@ -18,10 +19,12 @@ pub(super) fn setup(config: &Config, datagrams: Vec<Datagram>) -> AgentSetup {
     let kubeconfig = config.leases.as_ref().and_then(|leases| leases.kubeconfig.as_deref());
     // The flag was parsed at the start.
     let identifiers = Identifiers::parse(&config.identifiers, UnknownKeys::Refuse).unwrap_or_default();
+    let alpn = tcp_alpn(&config.alpn, config.transport);
     AgentSetup {
         id: config.agent_id.clone(),
         servers: config.servers.iter().map(server).collect(),
         transport: config.transport.label().to_owned(),
+        alpn: alpn.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
         ca_cert: shown(ca),
         agent_cert: shown(cert),
         agent_key: shown(key),

@@ -169,6 +169,11 @@ impl Dialer {
         Ok(Self { endpoint, datagrams })
     }
 
+    /// Waits until all tunnels are closed and their last packets sent. Cancel safe.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+
     /// Dials a server, and opens the control stream. The caller limits the time. Cancel safe:
     /// dropping the future gives the attempt up.
     ///
