@@ -17,11 +17,10 @@ mod network;
 #[cfg(test)]
 mod tests;
 
-use facts::Facts;
-
 use crate::Program;
 
 pub(crate) use checks::CHECKS;
+pub(crate) use facts::Facts;
 pub(crate) use finding::{Finding, Verdict};
 
 /// A check.

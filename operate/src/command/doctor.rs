@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{CommonArgs, View};
 use crate::Program;
 use crate::doctor::gather::{self, Sources};
-use crate::doctor::{CHECKS, Check, Finding, Verdict};
+use crate::doctor::{CHECKS, Check, Facts, Finding, Verdict};
 use crate::output::{Paint, print, short, table};
 use crate::report::Health;
 
@@ -115,9 +115,13 @@ impl DoctorCommand {
 
 impl ServerArgs {
     pub(super) async fn run(self) -> Health {
-        if let Some(command) = &self.command {
-            return command.run(Program::Server);
+        match &self.command {
+            Some(command) => command.run(Program::Server),
+            None => self.common.look(async || self.look().await).await,
         }
+    }
+
+    async fn look(&self) -> Shown {
         let sources = Sources {
             manifest: self.apiserver_manifest.clone(),
             egress: self.egress_config.clone(),
@@ -125,41 +129,40 @@ impl ServerArgs {
             kubelet_port: self.kubelet_port,
             audience: String::new(),
         };
-        Box::pin(examine(&self.common, Program::Server, &sources)).await
+        let (client, began) = (self.common.client(Program::Server), Instant::now());
+        let facts = Box::pin(gather::server(&client, &sources)).await;
+        Shown::of(&facts, Program::Server, began.elapsed())
+    }
+
+    /// The results of one look in JSON.
+    pub async fn json(&self) -> String {
+        self.look().await.json()
     }
 }
 
 impl AgentArgs {
     pub(super) async fn run(self) -> Health {
-        if let Some(command) = &self.command {
-            return command.run(Program::Agent);
+        match &self.command {
+            Some(command) => command.run(Program::Agent),
+            None => self.common.look(async || self.look().await).await,
         }
+    }
+
+    async fn look(&self) -> Shown {
         let sources = Sources {
             kubelet_port: self.kubelet_port,
             audience: self.audience.clone(),
             ..Sources::default()
         };
-        Box::pin(examine(&self.common, Program::Agent, &sources)).await
+        let (client, began) = (self.common.client(Program::Agent), Instant::now());
+        let facts = Box::pin(gather::agent(&client, &sources)).await;
+        Shown::of(&facts, Program::Agent, began.elapsed())
     }
-}
 
-async fn examine(common: &CommonArgs, program: Program, sources: &Sources) -> Health {
-    let client = common.client(program);
-    let look = async || {
-        let began = Instant::now();
-        let facts = match program {
-            Program::Server => Box::pin(gather::server(&client, sources)).await,
-            Program::Agent => Box::pin(gather::agent(&client, sources)).await,
-        };
-        let checks = CHECKS.iter().filter(|check| check.is_for(program));
-        let results = checks.map(|check| Row {
-            id: check.id,
-            title: check.title,
-            finding: check.judge(&facts, program),
-        });
-        Shown::of(results.collect(), began.elapsed())
-    };
-    common.look(look).await
+    /// The results of one look in JSON.
+    pub async fn json(&self) -> String {
+        self.look().await.json()
+    }
 }
 
 /// A check and its result.
@@ -184,7 +187,11 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(checks: Vec<Row>, took: Duration) -> Self {
+    fn of(facts: &Facts, program: Program, took: Duration) -> Self {
+        let checks = CHECKS.iter().filter(|check| check.is_for(program));
+        let row =
+            |check: &Check| Row { id: check.id, title: check.title, finding: check.judge(facts, program) };
+        let checks: Vec<_> = checks.map(row).collect();
         let count = |verdict| checks.iter().filter(|row| row.finding.verdict == verdict).count();
         Self {
             health: checks.iter().map(|row| row.finding.health).max().unwrap_or(Health::Ok),

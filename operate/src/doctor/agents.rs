@@ -35,7 +35,7 @@ fn of_server(server: &ServerStatus) -> Finding {
             Finding::ok(format!("{} of {} nodes have a connected agent", nodes.connected, nodes.expected))
         }
         None => Finding::skip(format!(
-            "{} agents are connected; with --expected-nodes the server compares them with the nodes",
+            "connected agents: {}; with --expected-nodes the server compares them with the nodes",
             server.agents.connected
         )),
     })

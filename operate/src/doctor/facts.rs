@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     /// A dial of a target that does not exist.
     pub(crate) dial: Known<Dial>,
     pub(crate) kubelets: Known<Vec<Kubelet>>,
+    /// The user of the kube-apiserver's certificate for kubelets.
+    pub(crate) kubelet_user: Known<String>,
     pub(crate) handshakes: Known<Vec<Handshake>>,
     /// An agent without certificate and token.
     pub(crate) anonymous: Known<Vec<Admission>>,

@@ -46,7 +46,7 @@ fn elsewhere<T>() -> Known<T> {
 }
 
 /// Nothing known but what this host shows.
-fn nothing() -> Facts {
+pub(super) fn nothing() -> Facts {
     Facts {
         server: elsewhere(),
         agent: elsewhere(),
@@ -56,6 +56,7 @@ fn nothing() -> Facts {
         same_socket: elsewhere(),
         dial: elsewhere(),
         kubelets: elsewhere(),
+        kubelet_user: elsewhere(),
         handshakes: elsewhere(),
         anonymous: elsewhere(),
         stranger: elsewhere(),
@@ -105,6 +106,7 @@ pub(crate) async fn server(client: &Client, sources: &Sources) -> Facts {
             let named = files::certificate(Path::new(&server.cluster_cert))?;
             Ok((named, sources.agents_dial.clone()))
         }),
+        kubelet_user: manifest.as_ref().map_err(Clone::clone).and_then(files::kubelet_user),
         dial,
         kubelets,
         handshakes: links.handshakes,

@@ -63,7 +63,8 @@ pub(super) fn expiries(facts: &Facts) -> Finding {
     let soon = all.iter().filter(|expiry| expiry.left < EXPIRES_MONTH);
     let lines: Vec<_> =
         soon.map(|expiry| format!("{} {} {}", expiry.flag, expiry.file, ago(expiry.left))).collect();
-    let detail = format!("{} of {}, {}", first.flag, first.file, ago(first.left));
+    let lines = if lines.len() > 1 { lines } else { Vec::new() };
+    let detail = format!("{} {} {}", first.flag, first.file, ago(first.left));
     let fix = "renew it, and restart the program: certificates are read once, at start";
     if expired(first) {
         Finding::fail(detail, fix).since(Some(first.not_after.clone())).notes(lines)

@@ -44,14 +44,17 @@ pub(super) fn authorise(facts: &Facts) -> Finding {
         let unreached: Vec<_> =
             kubelets.iter().filter_map(|kubelet| Some((kubelet, kubelet.answer.as_ref().err()?))).collect();
         let of = kubelets.len();
+        let user = facts.kubelet_user.as_deref().unwrap_or("NAME");
         Ok(if let Some(kubelet) = with(403) {
             Finding::fail(
                 format!(
-                    "the kubelet {} forbids the kube-apiserver's client certificate (403)",
+                    "the kubelet {} forbids {user}, the kube-apiserver's client certificate (403)",
                     kubelet.target
                 ),
-                "kubectl create clusterrolebinding apiserver-kubelet --clusterrole=system:kubelet-api-admin \
-                 --user=NAME, with the CN of --kubelet-client-certificate",
+                format!(
+                    "kubectl create clusterrolebinding apiserver-kubelet --clusterrole=system:kubelet-api-admin \
+                     --user={user}"
+                ),
             )
         } else if let Some(kubelet) = with(401) {
             Finding::fail(

@@ -85,7 +85,7 @@ impl Manifest {
         let container = container.ok_or_else(|| format!("{shown} has no container"))?;
         let mounts = container.volume_mounts.iter().filter_map(|mount| {
             let volume = pod.spec.volumes.iter().find(|volume| volume.name == mount.name)?;
-            let host = volume.host_path.as_ref()?.path.join(&mount.sub_path);
+            let host = joined(&volume.host_path.as_ref()?.path, &mount.sub_path);
             Some(Mount { inside: mount.mount_path.clone(), host })
         });
         let words: Vec<_> = container.command.iter().chain(&container.args).cloned().collect();
@@ -104,7 +104,7 @@ impl Manifest {
     pub(crate) fn on_host(&self, inside: &Path) -> Option<PathBuf> {
         let mount = self.mount(inside)?;
         let rest = inside.strip_prefix(&mount.inside).ok()?;
-        Some(if rest.as_os_str().is_empty() { mount.host.clone() } else { mount.host.join(rest) })
+        Some(joined(&mount.host, rest))
     }
 
     /// Whether a path itself is mounted, and not its directory.
@@ -116,6 +116,11 @@ impl Manifest {
         let within = self.mounts.iter().filter(|mount| inside.starts_with(&mount.inside));
         within.max_by_key(|mount| mount.inside.as_os_str().len())
     }
+}
+
+/// `Path::join` of nothing adds a slash, and a file with one does not open.
+fn joined(path: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { path.to_owned() } else { path.join(rest) }
 }
 
 /// Flags as `--name=value`, `--name value` and `--name`.

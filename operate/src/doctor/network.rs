@@ -46,7 +46,7 @@ fn handshakes(facts: &Facts, link: Way) -> Finding {
     let (of, name) = (these.len(), link.label());
     let Some((first, why)) = failed.first() else {
         let slowest = these.iter().filter_map(|shake| shake.outcome.as_ref().ok()).max();
-        let took = slowest.map_or_else(String::new, |time| format!(", {} at most", short(*time)));
+        let took = slowest.map_or_else(String::new, |time| format!(", at most {}", short(*time)));
         let notes = if of > 1 { lines } else { Vec::new() };
         return Finding::ok(format!("{name} handshakes with {of} of {of} addresses{took}")).notes(notes);
     };

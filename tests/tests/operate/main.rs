@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
 
+mod doctor;
 mod leases;
 mod nodes;
 mod probe;

@@ -9,7 +9,8 @@ use crate::config::{Config, ServerAddr, TlsFiles};
 use crate::connect::tcp_alpn;
 
 pub(super) fn setup(config: &Config, datagrams: Vec<Datagram>) -> AgentSetup {
-    let shown = |path: &Path| path.display().to_string();
+    // The command may run in another directory. Fails for an empty path only.
+    let shown = |path: &Path| std::path::absolute(path).unwrap_or_default().display().to_string();
     let TlsFiles { ca, cert, key } = &config.files;
     let server = |ServerAddr { host, port }: &ServerAddr| Named {
         host: host.clone(),

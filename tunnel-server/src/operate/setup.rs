@@ -10,7 +10,8 @@ use crate::config::Config;
 
 /// All of them but the connected agents. `agents` is the address of the agents' listener.
 pub(super) fn settings(config: &Config, agents: SocketAddr) -> ServerSetup {
-    let shown = |path: &Path| path.display().to_string();
+    // The command may run in another directory. Fails for an empty path only.
+    let shown = |path: &Path| std::path::absolute(path).unwrap_or_default().display().to_string();
     ServerSetup {
         id: config.server_id.clone(),
         agents: agents.to_string(),

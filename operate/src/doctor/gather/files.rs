@@ -56,6 +56,16 @@ pub(super) fn certificate(path: &Path) -> Known<Certificate> {
     certificate::describe(&der)
 }
 
+/// The common name of the kube-apiserver's certificate for kubelets.
+pub(super) fn kubelet_user(manifest: &Manifest) -> Known<String> {
+    let flag =
+        manifest.flag("kubelet-client-certificate").ok_or("the kube-apiserver has no such certificate")?;
+    let path = manifest.on_host(Path::new(flag)).unwrap_or_else(|| flag.into());
+    let subject = certificate(&path)?.subject;
+    let name = subject.split(", ").find_map(|part| part.strip_prefix("CN="));
+    name.map(str::to_owned).ok_or_else(|| format!("{} has no common name", path.display()))
+}
+
 /// The certificates of the server's flags, of its kubeconfig, and the kube-apiserver's for
 /// kubelets.
 pub(super) fn certificates_of_server(

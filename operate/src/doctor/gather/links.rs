@@ -174,22 +174,18 @@ impl Visits {
             true => peer.addr.to_string(),
             false => format!("{} ({})", peer.addr, peer.name),
         };
+        let (began, name) = (Instant::now(), peer.name.clone());
         let (shaken, seen) = self.shake(peer, link, visitor).await;
-        let name = peer.name.clone();
-        let (outcome, admitted) = match shaken {
-            Err(error) => {
-                let why = error.to_string();
-                let admitted = match error {
-                    // Of a listener that refuses while the handshake is under way.
-                    HandshakeError::Tls(_) | HandshakeError::Rejected(_) => Admitted::No(why.clone()),
-                    HandshakeError::Config(_) | HandshakeError::Lost(_) | HandshakeError::Timeout => {
-                        Admitted::Unknown(why.clone())
-                    }
-                };
-                let failed = seen.fault.map_or(Failed::Other(why), Failed::Certificate);
-                (Err(failed), admitted)
+        let (outcome, admitted) = match (shaken, seen) {
+            (Ok((took, opened)), _) => (Ok(took), greet(opened, visitor.hello.clone()).await),
+            (Err(error), Seen { fault: Some(fault), .. }) => {
+                (Err(Failed::Certificate(fault)), Admitted::Unknown(error.to_string()))
             }
-            Ok((took, opened)) => (Ok(took), greet(opened, visitor.hello.clone()).await),
+            // After its certificate, a server speaks of the visitor's.
+            (Err(HandshakeError::Tls(why)), Seen { certificate: Some(_), .. }) => {
+                (Ok(began.elapsed()), Admitted::No(why))
+            }
+            (Err(error), _) => (Err(Failed::Other(error.to_string())), Admitted::Unknown(error.to_string())),
         };
         let handshake = Handshake { address: address.clone(), name, link, outcome };
         (handshake, Admission { address, link, outcome: admitted })
@@ -247,7 +243,7 @@ impl Visits {
         let name = name.map_err(|error| HandshakeError::Config(error.to_string()))?;
         let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await;
         let tls = tls.map_err(|error| HandshakeError::Tls(error.to_string()))?;
-        link_on_tcp(tls.get_ref().1)?;
+        link_on_tcp(tls.get_ref().1).map_err(|error| HandshakeError::Lost(error.to_string()))?;
         let took = began.elapsed();
         let counters = Counters { received: Default::default(), sent: Default::default() };
         // Fails where the listener wants a certificate that the visitor does not have.

@@ -209,10 +209,18 @@ fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
 }
 
 fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
+    let code = match &error {
+        quinn::ConnectionError::TransportError(ours) => Some(ours.code),
+        quinn::ConnectionError::ConnectionClosed(peers) => Some(peers.error_code),
+        quinn::ConnectionError::VersionMismatch
+        | quinn::ConnectionError::ApplicationClosed(_)
+        | quinn::ConnectionError::Reset
+        | quinn::ConnectionError::TimedOut
+        | quinn::ConnectionError::LocallyClosed
+        | quinn::ConnectionError::CidsExhausted => None,
+    };
     // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
-    if let quinn::ConnectionError::TransportError(transport) = &error
-        && (0x100..0x200).contains(&u64::from(transport.code))
-    {
+    if code.is_some_and(|code| (0x100..0x200).contains(&u64::from(code))) {
         return HandshakeError::Tls(error.to_string());
     }
     HandshakeError::Lost(error.to_string())
