@@ -1,4 +1,4 @@
-//! What certificates say of themselves. Nothing here verifies one.
+//! The contents of certificates. No certificate is verified here.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,8 @@ fn expiry((flag, path, certificate, end): &Found) -> Expiry {
 }
 
 impl Files {
-    /// Reads files; an empty path is none. What cannot be read here is left out: programs
-    /// refuse files that they need themselves.
+    /// Reads files; an empty path is none. Unreadable files are left out: programs refuse those
+    /// that they need.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'static str, &'a Path)>) -> Self {
         let mut read = Vec::new();
         for (flag, path) in files.into_iter().filter(|(_, path)| !path.as_os_str().is_empty()) {

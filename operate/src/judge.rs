@@ -5,18 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::output::{about, ago};
 use crate::report::{AgentStatus, Expiry, Health, Missing, Nodes, Problem, ServerStatus, Status};
 
-/// A certificate that expires sooner is a problem: two weeks are time to renew one.
+/// Seconds before its expiry at which a certificate is a problem: two weeks are time to renew it.
 const EXPIRES_SOON: i64 = 14 * 86_400;
 
 /// `doctor` looks further ahead than a status does, in seconds: a month.
 pub(crate) const EXPIRES_MONTH: i64 = 30 * 86_400;
 
-/// Whether a certificate is over.
+/// The certificate has expired.
 pub(crate) const fn expired(expiry: &Expiry) -> bool {
     expiry.left < 0
 }
 
-/// Nodes that have not been heard of by the Kubernetes API for longer may be others by now.
+/// Seconds without the Kubernetes API after which the list of nodes counts as old.
 const STALE: u64 = 300;
 
 /// Most missing nodes of which each is a problem of its own.
@@ -150,7 +150,7 @@ pub fn across(servers: &[ServerStatus]) -> Option<Coverage> {
     })
 }
 
-/// How many nodes have agents, over all servers that expect nodes.
+/// Numbers of nodes with agents, over all servers that expect nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Coverage {
     /// Nodes that should have one.

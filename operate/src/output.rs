@@ -16,7 +16,7 @@ pub(crate) enum Form {
     Json,
 }
 
-/// Where a command's output goes, and whether in colour.
+/// Colours of a command's output, or none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paint(bool);
 
@@ -50,7 +50,7 @@ pub(crate) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Columns, two spaces apart; colours only in the last one, whose width matters to nobody.
+/// Columns, two spaces apart. Colours are allowed in the last one only: they have no width.
 pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

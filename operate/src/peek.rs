@@ -1,5 +1,5 @@
-//! A TLS handshake for its certificate's sake. Nothing is verified and no byte of an
-//! application is sent.
+//! A TLS handshake that shows the target's certificate. Nothing is verified, and no application
+//! data is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::witness::Witness;
 /// people wait for plain ones.
 const SILENT: Duration = Duration::from_secs(3);
 
-/// Tries TLS on a connection to `host`, and notes in the report what came of it.
+/// Tries TLS on a connection to `host`, and adds the result to the report.
 pub async fn peek<S: AsyncRead + AsyncWrite + Unpin>(
     socket: S,
     host: &str,

@@ -11,7 +11,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use crate::certificate::describe;
 use crate::report::Certificate;
 
-/// Why a certificate was not accepted.
+/// The fault of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Its names do not contain the peer's.
@@ -49,7 +49,7 @@ impl Fault {
 pub(crate) struct Witness {
     provider: Arc<CryptoProvider>,
     authorities: Option<Arc<WebPkiServerVerifier>>,
-    /// Whether a fault ends the handshake.
+    /// A fault ends the handshake.
     strict: bool,
     seen: Mutex<Seen>,
 }

@@ -89,8 +89,8 @@ pub struct Cli {
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub(crate) admin_server_port: u16,
 
-    /// Unix socket of mode 0600 for the commands status and probe; none if empty. They look
-    /// for it at /run/tunnel-agent/admin.sock.
+    /// Unix socket of mode 0600 for the commands status, probe and doctor; none if empty. They
+    /// look for it at /run/tunnel-agent/admin.sock.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub admin_socket: PathBuf,
 

@@ -131,7 +131,7 @@ pub struct Cli {
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
 
-    /// Flags of the commands `status` and `probe`.
+    /// Flags of the commands for people.
     #[command(flatten)]
     pub operate: OperateArgs,
 
@@ -209,12 +209,12 @@ pub(crate) struct LeaseArgs {
     pub(crate) lease_label: String,
 }
 
-/// Flags about the commands `status` and `probe`.
+/// Flags of the commands for people.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Status and probe")]
+#[command(next_help_heading = "Status, probe and doctor")]
 pub struct OperateArgs {
-    /// Unix socket of mode 0600 for the commands status and probe; none if empty. They look
-    /// for it at /run/tunnel-server/admin.sock.
+    /// Unix socket of mode 0600 for the commands status, probe and doctor; none if empty. They
+    /// look for it at /run/tunnel-server/admin.sock.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub admin_socket: PathBuf,
 

@@ -20,8 +20,8 @@ pub(super) const SERVER_EXAMPLES: &str = "Examples:
   tunnel-server doctor explain T111             # offline
   tunnel-server doctor list
 
-The checks are real dials and handshakes. The server's log and metrics show them as one failed dial
-of doctor.invalid, and as agents that were refused or left.
+The checks are real dials and handshakes. The server's log and metrics show them as one refused
+dial of doctor.invalid:0, dials of kubelets, and agents that were refused or left.
 
 Exit codes: 0 well, 1 degraded, 2 down or no answer.";
 
@@ -174,7 +174,7 @@ struct Row {
     finding: Finding,
 }
 
-/// All that is shown.
+/// The output of the command.
 #[derive(Debug, Serialize)]
 struct Shown {
     health: Health,

@@ -24,7 +24,7 @@ pub(crate) struct Egress {
     pub(crate) faults: Vec<Fault>,
 }
 
-/// Where connections of a selection go.
+/// The way of a selection's connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     Direct,

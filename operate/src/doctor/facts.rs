@@ -21,7 +21,7 @@ pub(crate) struct Facts {
     pub(crate) status: Known<Status>,
     pub(crate) manifest: Known<Manifest>,
     pub(crate) egress: Known<EgressFile>,
-    /// Whether the socket of the egress file is the server's, by their inodes.
+    /// The socket of the egress file is the server's, by their inodes.
     pub(crate) same_socket: Known<bool>,
     /// A dial of a target that does not exist.
     pub(crate) dial: Known<Dial>,
@@ -97,7 +97,7 @@ impl Way {
     }
 }
 
-/// Why a handshake failed.
+/// The failure of a handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failed {
     /// The peer's certificate was not accepted.
@@ -106,7 +106,7 @@ pub(crate) enum Failed {
     Other(String),
 }
 
-/// What a server did with an agent.
+/// A server's answer to an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admission {
     pub(crate) address: String,

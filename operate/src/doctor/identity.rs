@@ -1,4 +1,4 @@
-//! T3xx: who may connect, certificates, tokens, and clocks.
+//! T3xx: admission of strangers, certificates, tokens, and clocks.
 
 use super::facts::{Admission, Admitted, Facts, Failed, Handshake, Known};
 use super::finding::Finding;

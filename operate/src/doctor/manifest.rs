@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// What matters of the pod.
+/// The parts of the pod that are checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) path: PathBuf,
@@ -107,7 +107,7 @@ impl Manifest {
         Some(joined(&mount.host, rest))
     }
 
-    /// Whether a path itself is mounted, and not its directory.
+    /// A path itself is mounted, and not its directory.
     pub(crate) fn mounts_itself(&self, inside: &Path) -> bool {
         self.mount(inside).is_some_and(|mount| mount.inside == inside)
     }

@@ -4,6 +4,8 @@ mod documents;
 mod egress;
 mod failing;
 mod files;
+mod of_agent;
+mod of_server;
 
 use std::path::Path;
 use std::time::Duration;

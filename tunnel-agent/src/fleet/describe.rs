@@ -95,7 +95,7 @@ impl Keeper {
         }
     }
 
-    /// Why a tunnel is on this link.
+    /// The reason for a tunnel's link.
     fn why(&self, link: Link, endpoint: &Endpoint, upgrade: Option<Instant>, now: Instant) -> String {
         match (self.config.transport, link) {
             (Transport::Quic, _) => "--transport=quic".to_owned(),

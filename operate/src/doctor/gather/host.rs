@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use futures_util::future::join_all;
 use tokio::net::lookup_host;
 use tunnel::transport::quic;
 
@@ -47,17 +48,17 @@ pub(super) struct Found {
 
 /// Resolves servers. A proxy resolves the names of those behind it.
 pub(super) async fn look_up(servers: &[Named]) -> Vec<Found> {
-    let mut found = Vec::new();
-    for server in servers.iter().filter(|server| server.proxy.is_none()) {
-        let host = server.host.clone();
-        let looking = async {
-            let addresses = lookup_host((host.as_str(), server.port)).await;
-            addresses.map(Iterator::collect::<Vec<_>>).map_err(|error| error.to_string())
-        };
-        let addresses = limited(looking).await;
-        let shown = addresses.as_ref().map(|all| all.iter().map(|addr| addr.ip().to_string()).collect());
-        let lookup = Lookup { host: host.clone(), found: shown.map_err(Clone::clone) };
-        found.push(Found { name: host, addresses: addresses.unwrap_or_default(), lookup });
-    }
-    found
+    let direct = servers.iter().filter(|server| server.proxy.is_none());
+    join_all(direct.map(|server| look_up_one(&server.host, server.port))).await
+}
+
+async fn look_up_one(host: &str, port: u16) -> Found {
+    let looking = async {
+        let addresses = lookup_host((host, port)).await;
+        addresses.map(Iterator::collect::<Vec<_>>).map_err(|error| error.to_string())
+    };
+    let addresses = limited(looking).await;
+    let shown = addresses.as_ref().map(|all| all.iter().map(|addr| addr.ip().to_string()).collect());
+    let lookup = Lookup { host: host.to_owned(), found: shown.map_err(Clone::clone) };
+    Found { name: host.to_owned(), addresses: addresses.unwrap_or_default(), lookup }
 }

@@ -71,7 +71,7 @@ struct Visitor<'a> {
     hello: Hello,
 }
 
-/// The handshake that came to an end, and what became of the connection after it.
+/// The time of a completed handshake, and the connection after it.
 type Shaken = (Duration, Result<Opened, HandshakeError>);
 
 pub(super) async fn of_server(server: &ServerSetup) -> OfServer {
