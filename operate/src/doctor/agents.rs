@@ -4,6 +4,7 @@ use super::control_plane::either;
 use super::facts::{Admitted, Facts};
 use super::finding::Finding;
 use crate::judge;
+use crate::output::about;
 use crate::report::{AgentStatus, Health, Problem, ServerStatus, Status};
 
 fn status(facts: &Facts) -> Result<&Status, Finding> {
@@ -55,10 +56,10 @@ pub(super) fn tunnels(facts: &Facts) -> Finding {
             .iter()
             .filter_map(|address| Some(format!("{}: {}", address.address, address.error.as_ref()?)));
         let failed = agent.not_held.iter().filter_map(|address| address.failed).max();
-        let since = failed.map(|failed| format!("{} ago", crate::output::about(failed)));
+        let last = failed.map(|failed| format!("the last attempt failed {} ago", about(failed)));
         let well = || Finding::ok(format!("tunnels to {} of {} servers", agent.servers.len(), agent.wanted));
         let finding = worst(&judge::tunnels(agent), well);
-        if finding.health == Health::Ok { finding } else { finding.notes(lines).since(since) }
+        if finding.health == Health::Ok { finding } else { finding.notes(lines).notes(last) }
     }))
 }
 
@@ -86,9 +87,7 @@ pub(super) fn admitted(facts: &Facts) -> Finding {
         Some(why) if servers.is_empty() => Finding::down(why, FIX),
         Some(why) => Finding::fail(why, FIX),
         None if servers.is_empty() => Finding::skip(unknown.join("; ")),
-        None => {
-            Finding::ok(format!("this agent's credentials admit it to {}", servers.join(", "))).notes(unknown)
-        }
+        None => Finding::ok(format!("this agent's credentials admit it to {}", servers.join(", "))),
     }
 }
 

@@ -101,6 +101,9 @@ pub(super) fn traffic(facts: &Facts) -> Finding {
             format!("{name} → {way}: {traffic}")
         });
         match content.route("cluster") {
+            None if content.faults.iter().any(|fault| fault.refused == Refused::ByAll) => {
+                return Finding::skip("the egress file has faults (T101)");
+            }
             Some(Route::Direct) | None => Finding::down(
                 format!("{}: connections to nodes do not use the tunnel", file.path.display()),
                 "give the name cluster proxyProtocol: GRPC or HTTPConnect with the server's socket",

@@ -127,28 +127,30 @@ fn presented(handshakes: &Known<Vec<Handshake>>) -> Finding {
             ),
         };
     };
-    match fault {
-        Fault::Name => Finding::down(
+    let (detail, fix) = match fault {
+        Fault::Name => (
             format!("the certificate of {address} is not for {name}"),
             format!("add {name} to the subjectAltName of --cluster-cert, or dial a name that it has"),
         ),
-        Fault::Authority => Finding::down(
+        Fault::Authority => (
             format!("the certificate of {address} is of a CA that is not in --ca-cert"),
-            "give --ca-cert the CA of the server's --cluster-cert (with kubeadm: kube-root-ca.crt)",
+            "give --ca-cert the CA of the server's --cluster-cert (with kubeadm: kube-root-ca.crt)".to_owned(),
         ),
-        Fault::Expired => Finding::down(
+        Fault::Expired => (
             format!("the certificate of {address} has expired"),
-            "renew the server's --cluster-cert and restart tunnel-server; if it is valid, see the clock (T305)",
+            "renew the server's --cluster-cert and restart tunnel-server; if it is valid, see the clock (T305)".to_owned(),
         ),
-        Fault::Early => Finding::down(
+        Fault::Early => (
             format!("the certificate of {address} is not valid yet"),
-            "set this host's clock (T305)",
+            "set this host's clock (T305)".to_owned(),
         ),
-        Fault::Other(why) => Finding::down(
+        Fault::Other(why) => (
             format!("the certificate of {address} is not accepted: {why}"),
-            "issue --cluster-cert anew as a server's certificate (extendedKeyUsage serverAuth)",
+            "issue --cluster-cert anew as a server's certificate (extendedKeyUsage serverAuth)".to_owned(),
         ),
-    }
+    };
+    let works = all.iter().any(|shake| shake.outcome.is_ok());
+    if works { Finding::fail(detail, fix) } else { Finding::down(detail, fix) }
 }
 
 pub(super) fn clock(facts: &Facts) -> Finding {
