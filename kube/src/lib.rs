@@ -8,6 +8,7 @@
 mod access;
 mod backoff;
 mod bucket;
+mod clock;
 pub mod leases;
 pub mod nodes;
 mod requests;

@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use crate::Observe;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests, post, printable};
-use claims::Claims;
 use memory::{Key, Memory};
 
+pub use claims::Claims;
 pub use error::TokenError;
 
 /// The API's path of TokenReviews.

@@ -10,10 +10,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use serde::Serialize;
 
-use crate::report::{ProbeReport, ProbeRequest, Status};
+use crate::report::{ProbeReport, ProbeRequest, Setup, Status};
 
 /// `GET`: a [`Status`].
 pub const STATUS: &str = "/v1/status";
+
+/// `GET`: a [`Setup`].
+pub const SETUP: &str = "/v1/setup";
 
 /// `POST` of a [`ProbeRequest`]: a [`ProbeReport`].
 pub const PROBE: &str = "/v1/probe";
@@ -21,10 +24,13 @@ pub const PROBE: &str = "/v1/probe";
 /// Longest request, in bytes. A target has under 300.
 const MAX_REQUEST: usize = 16 * 1024;
 
-/// What a program answers. A dropped future may be given up at any await.
+/// The answers of a program. A dropped future may be given up at any await.
 pub trait Answers: Send + Sync + 'static {
     /// The status at this moment.
     fn status(&self) -> impl Future<Output = Status> + Send;
+
+    /// The settings that `doctor` checks.
+    fn setup(&self) -> impl Future<Output = Setup> + Send;
 
     /// Dials a target, within the limits of the request.
     fn probe(&self, request: ProbeRequest) -> impl Future<Output = ProbeReport> + Send;
@@ -34,6 +40,7 @@ pub trait Answers: Send + Sync + 'static {
 pub fn routes<A: Answers>(answers: A) -> Router {
     Router::new()
         .route(STATUS, get(async |State(of): State<Arc<A>>| json(&of.status().await)))
+        .route(SETUP, get(async |State(of): State<Arc<A>>| json(&of.setup().await)))
         .route(PROBE, post(probe::<A>))
         .with_state(Arc::new(answers))
 }

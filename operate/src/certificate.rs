@@ -1,4 +1,4 @@
-//! What certificates say of themselves. Nothing here verifies one.
+//! The contents of certificates. No certificate is verified here.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,24 @@ const MAX_TEXT: usize = 256;
 
 /// The certificates of files that flags name, read when the program read them.
 #[derive(Debug, Clone, Default)]
-pub struct Files(Vec<(&'static str, PathBuf, Certificate, Timestamp)>);
+pub struct Files(Vec<Found>);
+
+/// Flag, file, certificate and its end.
+type Found = (&'static str, PathBuf, Certificate, Timestamp);
+
+fn expiry((flag, path, certificate, end): &Found) -> Expiry {
+    Expiry {
+        flag: (*flag).to_owned(),
+        file: path.display().to_string(),
+        subject: certificate.subject.clone(),
+        not_after: certificate.not_after.clone(),
+        left: until(*end),
+    }
+}
 
 impl Files {
-    /// Reads files; an empty path is none. What cannot be read here is left out: programs
-    /// refuse files that they need themselves.
+    /// Reads files; an empty path is none. Unreadable files are left out: programs refuse those
+    /// that they need.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'static str, &'a Path)>) -> Self {
         let mut read = Vec::new();
         for (flag, path) in files.into_iter().filter(|(_, path)| !path.as_os_str().is_empty()) {
@@ -35,16 +48,14 @@ impl Files {
         Self(read)
     }
 
-    /// The one that expires first.
+    /// The certificate that expires first.
     pub fn nearest(&self) -> Option<Expiry> {
-        let (flag, path, certificate, end) = self.0.iter().min_by_key(|(_, _, _, end)| *end)?;
-        Some(Expiry {
-            flag: (*flag).to_owned(),
-            file: path.display().to_string(),
-            subject: certificate.subject.clone(),
-            not_after: certificate.not_after.clone(),
-            left: until(*end),
-        })
+        self.0.iter().min_by_key(|(_, _, _, end)| *end).map(expiry)
+    }
+
+    /// All certificates, in the order of the files.
+    pub fn all(&self) -> Vec<Expiry> {
+        self.0.iter().map(expiry).collect()
     }
 }
 

@@ -14,19 +14,19 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tunnel::drain::Drain;
 
-use crate::api::{PROBE, STATUS};
-use crate::report::{ProbeReport, ProbeRequest, Status};
+use crate::api::{PROBE, SETUP, STATUS};
+use crate::report::{ProbeReport, ProbeRequest, Setup, Status};
 
 /// Limit of a status: the program only has to look.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a probe may take beyond its own two limits.
+/// Time of a probe beyond its own two limits.
 const PROBE_SLACK: Duration = Duration::from_secs(5);
 
 /// Longest answer, in bytes: a thousand missing nodes have 300 KB.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// Why a program gave no answer.
+/// The reason why a program gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
@@ -48,12 +48,12 @@ pub enum ClientError {
         /// The limit.
         limit: Duration,
     },
-    /// The answer is a refusal, or makes no sense.
+    /// The answer is a refusal, or no JSON of the expected form.
     #[error("{path}: {why}")]
     Answer {
         /// The socket.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault of the answer.
         why: String,
     },
 }
@@ -76,6 +76,14 @@ impl Client {
     /// When there is no answer.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(Request::get(STATUS), Bytes::new(), STATUS_LIMIT).await
+    }
+
+    /// The settings that `doctor` checks, within ten seconds. Cancel safe.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn setup(&self) -> Result<Setup, ClientError> {
+        self.ask(Request::get(SETUP), Bytes::new(), STATUS_LIMIT).await
     }
 
     /// Probes a target. Cancel safe: the program gives the probe up.

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 well, 1 degraded, 2 down or no answer.
 
+mod doctor;
 mod probe;
 mod status;
 
@@ -34,6 +35,10 @@ pub enum ServerCommand {
     /// stage and the target's certificate.
     #[command(after_help = probe::SERVER_EXAMPLES)]
     Probe(probe::ProbeArgs),
+    /// Check everything that a working tunnel needs, from the kube-apiserver's egress file to the
+    /// kubelets, and name a cure for each fault.
+    #[command(after_help = doctor::SERVER_EXAMPLES)]
+    Doctor(doctor::ServerArgs),
 }
 
 /// Commands of `tunnel-agent`.
@@ -46,6 +51,10 @@ pub enum AgentCommand {
     /// certificate.
     #[command(after_help = probe::AGENT_EXAMPLES)]
     Probe(probe::ProbeArgs),
+    /// Check everything that this agent needs, from the servers' names to the node's kubelet,
+    /// and name a cure for each fault.
+    #[command(after_help = doctor::AGENT_EXAMPLES)]
+    Doctor(doctor::AgentArgs),
 }
 
 impl ServerCommand {
@@ -59,6 +68,7 @@ impl ServerCommand {
         match self {
             Self::Status(args) => args.run().await,
             Self::Probe(args) => args.run(Program::Server).await,
+            Self::Doctor(args) => Box::pin(args.run()).await,
         }
     }
 }
@@ -74,6 +84,7 @@ impl AgentCommand {
         match self {
             Self::Status(args) => args.run().await,
             Self::Probe(args) => args.run(Program::Agent).await,
+            Self::Doctor(args) => Box::pin(args.run()).await,
         }
     }
 }
@@ -138,7 +149,7 @@ impl CommonArgs {
     }
 }
 
-/// What a command has to show.
+/// The result of a command.
 trait View: serde::Serialize {
     fn health(&self) -> Health;
 
@@ -153,7 +164,7 @@ trait View: serde::Serialize {
     }
 }
 
-/// What can be done about a program that does not answer.
+/// The next thing to do about a program that does not answer.
 fn remedy(program: Program, error: &ClientError) -> String {
     match error {
         ClientError::Absent { .. } => format!("start {} with --admin-socket", program.name()),

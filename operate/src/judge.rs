@@ -1,14 +1,22 @@
-//! Which state a report is, and what to do about it.
+//! The state of a report, and the next command for each of its problems.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::output::{about, ago};
 use crate::report::{AgentStatus, Expiry, Health, Missing, Nodes, Problem, ServerStatus, Status};
 
-/// A certificate that expires sooner is a problem: two weeks are time to renew one.
+/// Seconds before its expiry at which a certificate is a problem: two weeks are time to renew it.
 const EXPIRES_SOON: i64 = 14 * 86_400;
 
-/// Nodes that have not been heard of by the Kubernetes API for longer may be others by now.
+/// `doctor` looks further ahead than a status does, in seconds: a month.
+pub(crate) const EXPIRES_MONTH: i64 = 30 * 86_400;
+
+/// The certificate has expired.
+pub(crate) const fn expired(expiry: &Expiry) -> bool {
+    expiry.left < 0
+}
+
+/// Seconds without the Kubernetes API after which the list of nodes counts as old.
 const STALE: u64 = 300;
 
 /// Most missing nodes of which each is a problem of its own.
@@ -29,6 +37,13 @@ pub fn problems(status: &Status) -> Vec<Problem> {
 
 /// The problems of one server.
 pub fn of_server(server: &ServerStatus) -> Vec<Problem> {
+    let mut problems = agents(server);
+    common(&server.id, server.draining, server.certificate.as_ref(), &mut problems);
+    problems
+}
+
+/// The problems of a server's agents.
+pub(crate) fn agents(server: &ServerStatus) -> Vec<Problem> {
     let mut problems = Vec::new();
     // An empty cluster is no fault; without a list of nodes nobody knows.
     let needed = server.nodes.as_ref().is_none_or(|nodes| !nodes.listed || nodes.expected > 0);
@@ -42,7 +57,6 @@ pub fn of_server(server: &ServerStatus) -> Vec<Problem> {
     if let Some(nodes) = &server.nodes {
         of_nodes(&server.id, nodes, &mut problems);
     }
-    common(&server.id, server.draining, server.certificate.as_ref(), &mut problems);
     problems
 }
 
@@ -72,6 +86,13 @@ fn of_nodes(server: &str, nodes: &Nodes, problems: &mut Vec<Problem>) {
 }
 
 fn of_agent(agent: &AgentStatus) -> Vec<Problem> {
+    let mut problems = tunnels(agent);
+    common(&agent.id, agent.draining, agent.certificate.as_ref(), &mut problems);
+    problems
+}
+
+/// The problems of an agent's tunnels.
+pub(crate) fn tunnels(agent: &AgentStatus) -> Vec<Problem> {
     let mut problems = Vec::new();
     let held = agent.servers.iter().filter(|server| server.state != "silent").count();
     if held < agent.wanted || held == 0 {
@@ -87,7 +108,6 @@ fn of_agent(agent: &AgentStatus) -> Vec<Problem> {
         };
         problems.push(Problem { health, what, next });
     }
-    common(&agent.id, agent.draining, agent.certificate.as_ref(), &mut problems);
     problems
 }
 
@@ -130,7 +150,7 @@ pub fn across(servers: &[ServerStatus]) -> Option<Coverage> {
     })
 }
 
-/// How many nodes have agents, over all servers that expect nodes.
+/// Numbers of nodes with agents, over all servers that expect nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Coverage {
     /// Nodes that should have one.

@@ -16,7 +16,7 @@ pub(crate) enum Form {
     Json,
 }
 
-/// Where a command's output goes, and whether in colour.
+/// Colours of a command's output, or none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paint(bool);
 
@@ -50,7 +50,7 @@ pub(crate) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Columns, two spaces apart; colours only in the last one, whose width matters to nobody.
+/// Columns, two spaces apart. Colours are allowed in the last one only: they have no width.
 pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -90,6 +90,11 @@ pub(crate) fn ago(left: i64) -> String {
 /// Microseconds as milliseconds.
 pub(crate) fn millis(micros: u64) -> String {
     format!("{:.2}ms", micros as f64 / 1000.0)
+}
+
+/// A duration that a person waited for.
+pub(crate) fn short(time: std::time::Duration) -> String {
+    if time.as_secs() > 0 { format!("{:.1}s", time.as_secs_f64()) } else { millis(crate::peek::micros(time)) }
 }
 
 #[cfg(test)]

@@ -1,27 +1,26 @@
-//! A TLS handshake for its certificate's sake. Nothing is verified and no byte of an
-//! application is sent.
+//! A TLS handshake that shows the target's certificate. Nothing is verified, and no application
+//! data is sent.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, ProtocolVersion, SignatureScheme};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{IpAddr, ServerName};
+use rustls::{Error, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use crate::certificate::describe;
-use crate::report::{Certificate, Failure, Health, ProbeReport, Stage, TlsMode};
+use crate::report::{Failure, Health, ProbeReport, Stage, TlsMode};
+use crate::witness::Witness;
 
 /// With [`TlsMode::Auto`], a target that has said nothing for this long does not speak TLS: a
 /// handshake takes two round trips. Less takes slow targets for silent ones; more makes
 /// people wait for plain ones.
 const SILENT: Duration = Duration::from_secs(3);
 
-/// Tries TLS on a connection to `host`, and notes in the report what came of it.
+/// Tries TLS on a connection to `host`, and adds the result to the report.
 pub async fn peek<S: AsyncRead + AsyncWrite + Unpin>(
     socket: S,
     host: &str,
@@ -34,11 +33,11 @@ pub async fn peek<S: AsyncRead + AsyncWrite + Unpin>(
         TlsMode::Auto => limit.min(SILENT),
         TlsMode::Always => limit,
     };
-    let (began, seen) = (Instant::now(), Arc::new(Curious::default()));
+    let (began, seen) = (Instant::now(), Witness::curious());
     let tried = Box::pin(timeout(limit, handshake(socket, host, &seen))).await;
     let silent = |_| Err(Refused::Plain(format!("no answer within {limit:?}")));
     // Also after a handshake that failed: a target may want a certificate of us.
-    report.certificate = seen.certificate();
+    report.certificate = seen.seen().certificate;
     let certificate = report.certificate.as_ref();
     let detail = match tried.unwrap_or_else(silent) {
         Ok(version) => {
@@ -80,7 +79,7 @@ enum Refused {
 async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     socket: S,
     host: &str,
-    seen: &Arc<Curious>,
+    seen: &Arc<Witness>,
 ) -> Result<&'static str, Refused> {
     let config = config(seen).map_err(|error| Refused::Tls(error.to_string()))?;
     match TlsConnector::from(Arc::new(config)).connect(server_name(host), socket).await {
@@ -90,7 +89,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// An address, or a name that no server can take for one of its own.
-fn server_name(host: &str) -> ServerName<'static> {
+pub(crate) fn server_name(host: &str) -> ServerName<'static> {
     let name = ServerName::try_from(host.to_owned());
     name.unwrap_or(ServerName::IpAddress(IpAddr::from(std::net::IpAddr::from([0, 0, 0, 0]))))
 }
@@ -117,66 +116,11 @@ const fn version(version: Option<ProtocolVersion>) -> &'static str {
     }
 }
 
-fn config(seen: &Arc<Curious>) -> Result<rustls::ClientConfig, Error> {
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&seen.provider))
+fn config(seen: &Arc<Witness>) -> Result<rustls::ClientConfig, Error> {
+    let builder = rustls::ClientConfig::builder_with_provider(seen.provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     Ok(builder
         .dangerous()
         .with_custom_certificate_verifier(Arc::clone(seen) as Arc<dyn ServerCertVerifier>)
         .with_no_client_auth())
-}
-
-/// Takes any certificate, and keeps it.
-#[derive(Debug)]
-struct Curious {
-    provider: Arc<CryptoProvider>,
-    certificate: Mutex<Option<Certificate>>,
-}
-
-impl Default for Curious {
-    fn default() -> Self {
-        Self { provider: Arc::new(rustls::crypto::ring::default_provider()), certificate: Mutex::default() }
-    }
-}
-
-impl Curious {
-    fn certificate(&self) -> Option<Certificate> {
-        self.certificate.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl ServerCertVerifier for Curious {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.certificate.lock().unwrap_or_else(PoisonError::into_inner) = describe(end_entity).ok();
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

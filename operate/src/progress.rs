@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// A command that takes no longer says nothing: a line that flashes by only irritates.
+/// Commands that take no longer print no line: one that flashes by only irritates.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// The line. Dropping it takes it away.
+/// The line. Dropping it erases the line.
 #[derive(Debug)]
 pub struct Progress {
     began: Instant,

@@ -3,20 +3,24 @@
 //!
 //! Times are seconds before the report, unless the name says otherwise.
 
+mod setup;
+
 use serde::{Deserialize, Serialize};
+
+pub use setup::{AgentSetup, Connected, Datagram, MOST_AGENTS, Named, ServerSetup, Setup};
 
 /// Most missing nodes that are named in a report. All of them are counted.
 pub const MOST_MISSING: usize = 1000;
 
-/// Whether something works.
+/// The state of a program, or of a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// All of it.
+    /// All of it works.
     Ok,
-    /// Some of it.
+    /// A part does not work, or soon will not.
     Degraded,
-    /// None of it.
+    /// Nothing works.
     Down,
 }
 
@@ -40,10 +44,10 @@ impl Health {
     }
 }
 
-/// Something that is not as it should be.
+/// A fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// The state that the fault makes.
     pub health: Health,
     /// The fault: what, where, since when.
     pub what: String,
@@ -105,15 +109,15 @@ pub struct Agents {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Nodes {
-    /// Whether the Kubernetes API has listed them.
+    /// The Kubernetes API has listed the nodes.
     pub listed: bool,
-    /// Time since the API last told of changes; `None` while it does.
+    /// Time since the API last reported changes; `None` while the watch works.
     pub stale: Option<u64>,
-    /// How many there are.
+    /// Number of nodes.
     pub expected: usize,
-    /// How many of them have a connected agent.
+    /// Number of nodes with a connected agent.
     pub connected: usize,
-    /// The others: at most [`MOST_MISSING`] of them, in a Lease at most 20.
+    /// The nodes without one: at most [`MOST_MISSING`] of them, in a Lease at most 20.
     pub missing: Vec<Missing>,
 }
 
@@ -123,9 +127,9 @@ pub struct Nodes {
 pub struct Missing {
     /// Its name.
     pub node: String,
-    /// Time since its agent was last heard of or, if it never was, since the node is known.
+    /// Time since the last sign of its agent or, if there was none, since the node is known.
     pub since: u64,
-    /// Whether its agent was heard of.
+    /// There was a sign of its agent.
     pub seen: bool,
 }
 
@@ -137,11 +141,11 @@ pub struct Expiry {
     pub flag: String,
     /// The file.
     pub file: String,
-    /// Whose it is.
+    /// The certificate's subject.
     pub subject: String,
     /// The moment, in the form of RFC 3339.
     pub not_after: String,
-    /// Seconds from the report until then; negative once it is over.
+    /// Seconds from the report until the expiry; negative after it.
     pub left: i64,
 }
 
@@ -181,7 +185,7 @@ pub struct Held {
     pub address: String,
     /// The link.
     pub link: String,
-    /// Why it is this link.
+    /// The reason for this link.
     pub why: String,
     /// Time since the tunnel was made.
     pub since: u64,
@@ -199,24 +203,24 @@ pub struct NotHeld {
     pub address: String,
     /// The id of the server to which it last led, if it did.
     pub led_to: Option<String>,
-    /// Why the last attempt failed, if one did.
+    /// The error of the last failed attempt.
     pub error: Option<String>,
-    /// When that was.
+    /// Time since that failure.
     pub failed: Option<u64>,
 }
 
-/// What `probe` asks of a program.
+/// The request of `probe` to a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRequest {
     /// host:port.
     pub target: String,
-    /// Whether to try TLS on the connection.
+    /// TLS on the connection.
     pub tls: TlsMode,
     /// Limit of each of dial and TLS, in milliseconds.
     pub timeout_ms: u64,
 }
 
-/// Whether TLS is tried on a connection.
+/// TLS on a probed connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
@@ -229,11 +233,11 @@ pub enum TlsMode {
     Never,
 }
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProbeReport {
-    /// What was probed.
+    /// The target that was probed.
     pub target: String,
     /// The id of the server or agent that probed.
     pub from: String,
@@ -241,19 +245,19 @@ pub struct ProbeReport {
     pub stages: Vec<Stage>,
     /// The time of all of it, in microseconds.
     pub total_us: u64,
-    /// The certificate of the target, if it speaks TLS. Nobody has verified it.
+    /// The certificate of the target, if the target speaks TLS. It is not verified.
     pub certificate: Option<Certificate>,
-    /// Why it went no further.
+    /// The failure that ended the probe.
     pub failure: Option<Failure>,
 }
 
-/// One stage of a probe.
+/// A stage of a probe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stage {
     /// Its name.
     pub name: String,
-    /// What came out.
+    /// The result, in words.
     pub detail: String,
     /// Its time in microseconds; `None` if it is part of another one's.
     pub took_us: Option<u64>,
@@ -268,7 +272,7 @@ pub struct Failure {
     pub kind: String,
     /// The error.
     pub text: String,
-    /// Whether the target was reached all the same.
+    /// Degraded if the target was reached, otherwise down.
     pub health: Health,
 }
 
@@ -276,14 +280,14 @@ pub struct Failure {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Certificate {
-    /// Whose it is.
+    /// The subject.
     pub subject: String,
-    /// Names and addresses that it is for.
+    /// Names and addresses of the subjectAltName.
     pub names: Vec<String>,
-    /// Who signed it.
+    /// The issuer.
     pub issuer: String,
     /// The moment of its expiry, in the form of RFC 3339.
     pub not_after: String,
-    /// Seconds until then; negative once it is over.
+    /// Seconds until the expiry; negative after it.
     pub left: i64,
 }

@@ -39,7 +39,7 @@ pub fn bind(path: &Path) -> Result<Option<UnixSocket>, BindError> {
     bind_private(path).map(Some).map_err(failed)
 }
 
-/// Why there is no admin socket.
+/// The admin socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("--admin-socket={path}: {why}")]
 pub struct BindError {
@@ -50,7 +50,7 @@ pub struct BindError {
 /// Serves until the drain is killed, so that a status also tells of a drain.
 pub fn serve(socket: UnixSocket, routes: Router, drain: &Drain) {
     let until = drain.clone();
-    info!("serving status and probe on the admin socket");
+    info!("serving status, probe and doctor on the admin socket");
     drain.spawn("admin socket", async move {
         tokio::select! {
             () = until.killed() => {}

@@ -14,7 +14,7 @@ pub const MOST_MISSING: usize = 20;
 /// Longest id or path in it, in characters; both are the operator's own text.
 const MAX_TEXT: usize = 256;
 
-/// The summary. Of what does not fit, missing nodes go first.
+/// The summary. Missing nodes are left out first where it would be too long.
 pub fn write(mut status: ServerStatus) -> String {
     let shorten = |text: &mut String| *text = text.chars().take(MAX_TEXT).collect();
     shorten(&mut status.id);
@@ -38,7 +38,7 @@ pub fn write(mut status: ServerStatus) -> String {
     }
 }
 
-/// Reads a summary; `None` for text that is none, such as a newer form.
+/// Reads a summary; `None` for any other text, such as a newer form.
 pub fn read(text: &str) -> Option<ServerStatus> {
     serde_json::from_str(text).ok()
 }

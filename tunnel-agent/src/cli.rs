@@ -89,8 +89,8 @@ pub struct Cli {
     #[arg(long, value_name = "PORT", default_value_t = 8094)]
     pub(crate) admin_server_port: u16,
 
-    /// Unix socket of mode 0600 for the commands status and probe; none if empty. They look
-    /// for it at /run/tunnel-agent/admin.sock.
+    /// Unix socket of mode 0600 for the commands status, probe and doctor; none if empty. They
+    /// look for it at /run/tunnel-agent/admin.sock.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub admin_socket: PathBuf,
 
@@ -183,6 +183,18 @@ pub(crate) struct CountArgs {
         hide_short_help = true
     )]
     kube_api_content_type: String,
+}
+
+impl Transport {
+    /// The value of the flag.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::H2 => "h2",
+            Self::Konnectivity => "konnectivity",
+            Self::Quic => "quic",
+        }
+    }
 }
 
 /// Choice of link.

@@ -52,6 +52,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The certificates of all flags.
     pub certificates: Files,
+    /// The files of [`Config::tls`].
+    pub files: TlsFiles,
     /// Whether `/debug/pprof/` answers on the admin listener.
     pub profiling: bool,
     /// When servers are dialled.
@@ -68,6 +70,17 @@ pub struct Config {
     pub count_source: CountSource,
     /// Time limit of a drain.
     pub grace: Duration,
+}
+
+/// Files of an agent's TLS; an empty path is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// CAs of servers.
+    pub ca: PathBuf,
+    /// The agent's certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 /// When servers are dialled.
@@ -141,6 +154,7 @@ impl TryFrom<Cli> for Config {
             admin: bind("--admin-bind-address", &cli.admin_bind_address, cli.admin_server_port)?,
             admin_socket: cli.admin_socket,
             certificates,
+            files: TlsFiles { ca: cli.ca_cert, cert: cli.agent_cert, key: cli.agent_key },
             profiling,
             sync: sync(&cli.sync)?,
             datagrams: cli.shared.datagrams(),

@@ -18,6 +18,8 @@ use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
+pub(crate) use links::tcp_alpn;
+
 /// Head start of the preferred link. Shorter than a handshake, and both links are
 /// established each time; longer, and people wait for the tunnel where UDP is blocked.
 const HEAD_START: Duration = Duration::from_millis(300);
@@ -73,7 +75,7 @@ impl Connector {
             Arc::new(tls)
         };
         let quic_tls = with_alpn(vec![ALPN.to_vec()]);
-        let tcp_tls = with_alpn(links::tcp_alpn(&config.alpn, config.transport));
+        let tcp_tls = with_alpn(tcp_alpn(&config.alpn, config.transport));
         Self { config, metrics, drain, dialer, quic_tls, tcp_tls, quic_lost: Mutex::default() }
     }
 

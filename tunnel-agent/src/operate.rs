@@ -1,6 +1,7 @@
-//! The agent's answers to `status` and `probe`.
+//! The agent's answers to `status`, `probe` and `doctor`.
 
 mod probe;
+mod setup;
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tunnel::drain::Drain;
 use tunnel_operate::api::Answers;
-use tunnel_operate::report::{AgentStatus, ProbeReport, ProbeRequest, Status};
+use tunnel_operate::report::{AgentStatus, ProbeReport, ProbeRequest, Setup, Status};
 
 use crate::config::Config;
 use crate::fleet::{Description, Fleet};
@@ -17,7 +18,7 @@ use crate::metrics::Metrics;
 /// Probes at once: they are for people, and each is a connection to a target.
 const PROBES: usize = 4;
 
-/// What answers on the admin socket.
+/// Answers on the admin socket.
 pub(crate) struct Operating {
     config: Arc<Config>,
     fleet: Fleet,
@@ -42,7 +43,7 @@ impl Operating {
 
 impl Answers for Operating {
     async fn status(&self) -> Status {
-        let Description { wanted, servers, not_held, streams } = self.fleet.describe().await;
+        let Description { wanted, servers, not_held, streams, .. } = self.fleet.describe().await;
         Status::Agent(AgentStatus {
             id: self.config.agent_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -55,6 +56,11 @@ impl Answers for Operating {
             stalled: self.metrics.stalled(),
             certificate: self.config.certificates.nearest(),
         })
+    }
+
+    async fn setup(&self) -> Setup {
+        let datagrams = self.fleet.describe().await.datagrams;
+        Setup::Agent(setup::setup(&self.config, datagrams))
     }
 
     async fn probe(&self, request: ProbeRequest) -> ProbeReport {

@@ -180,8 +180,9 @@ impl App {
 
     /// Starts all listeners.
     fn start(self, authenticator: Authenticator) -> anyhow::Result<Sessions> {
+        let agents = self.agents_tcp.local_addr().context("listener of agents")?;
         let Self { config, metering, metrics, registry, drain, overview, .. } = self;
-        let router = Arc::new(Router::new(config.strategies));
+        let router = Arc::new(Router::new(config.strategies.clone()));
         let readiness = readiness(&registry, &router, &drain);
         let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
         let admin = admin::admin_routes(AdminMetrics::Here(metering), config.profiling);
@@ -196,7 +197,7 @@ impl App {
 
         let sessions = Sessions {
             registry: registry.clone(),
-            server_id: config.server_id.into(),
+            server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
             authenticator,
             patience: config.patience,
@@ -208,11 +209,15 @@ impl App {
         let listener = quic::Listener::new(self.agents_udp, tls, &config.reset_secret, config.datagrams)
             .context("agents on UDP")?;
         drain.spawn("agents on UDP", accept_quic(listener, sessions.clone()));
-        drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, config.agent_tls, sessions.clone()));
+        drain.spawn(
+            "agents on TCP",
+            accept_tcp(self.agents_tcp, Arc::clone(&config.agent_tls), sessions.clone()),
+        );
 
         let dialer = Dialer::new(registry, router, metrics.clone(), config.dial_limit);
         if let Some(socket) = self.commands {
-            socket::serve(socket, api::routes(Operating::new(overview, dialer.clone())), &drain);
+            let operating = Operating::new(overview, dialer.clone(), &config, agents);
+            socket::serve(socket, api::routes(operating), &drain);
         }
         let frontend = Frontend::new(dialer, metrics, drain.clone(), config.mode);
         if let Some(socket) = self.unix {

@@ -133,7 +133,7 @@ pub struct Cli {
     #[command(flatten)]
     pub(crate) leases: LeaseArgs,
 
-    /// Flags of the commands `status` and `probe`.
+    /// Flags of the commands for people.
     #[command(flatten)]
     pub operate: OperateArgs,
 
@@ -236,12 +236,12 @@ impl Command {
     }
 }
 
-/// Flags about the commands `status` and `probe`.
+/// Flags of the commands for people.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Status and probe")]
+#[command(next_help_heading = "Status, probe and doctor")]
 pub struct OperateArgs {
-    /// Unix socket of mode 0600 for the commands status and probe; none if empty. They look
-    /// for it at /run/tunnel-server/admin.sock.
+    /// Unix socket of mode 0600 for the commands status, probe and doctor; none if empty. They
+    /// look for it at /run/tunnel-server/admin.sock.
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub admin_socket: PathBuf,
 
@@ -309,6 +309,16 @@ pub(crate) struct WireArgs {
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "true",
           default_missing_value = "true", num_args = 0..=1, require_equals = true, hide_short_help = true)]
     warn_on_channel_limit: bool,
+}
+
+impl Mode {
+    /// The value of the flag.
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::HttpConnect => "http-connect",
+        }
+    }
 }
 
 /// Protocols of the frontends.

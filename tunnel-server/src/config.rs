@@ -67,6 +67,9 @@ pub struct Config {
     pub(crate) admin_socket: PathBuf,
     /// The certificates of all flags.
     pub(crate) certificates: Files,
+    pub(crate) cluster_cert: PathBuf,
+    /// Agents need neither certificate nor token.
+    pub(crate) anonymous: bool,
     /// Bytes that all stalled connections may keep together; 0 is no limit.
     pub(crate) stalled_memory: u64,
     /// Limits of an agent's silence. No flag sets them.
@@ -115,6 +118,8 @@ impl TryFrom<Cli> for Config {
             expected_nodes: args.operate.expected_nodes.into(),
             admin_socket: args.operate.admin_socket,
             certificates,
+            cluster_cert: args.cluster_cert,
+            anonymous: args.tokens.insecure_allow_anonymous_agents,
             server_id,
             datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,

@@ -1,15 +1,18 @@
-//! The server's answers to `status` and `probe`, and its status in its Lease.
+//! The server's answers to `status`, `probe` and `doctor`, and its status in its Lease.
 
 mod nodes;
 mod overview;
 mod probe;
+mod setup;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tunnel_operate::api::Answers;
-use tunnel_operate::report::{ProbeReport, ProbeRequest, Status};
+use tunnel_operate::report::{ProbeReport, ProbeRequest, ServerSetup, Setup, Status};
 
+use crate::config::Config;
 use crate::dial::Dialer;
 
 pub(crate) use overview::Overview;
@@ -17,22 +20,30 @@ pub(crate) use overview::Overview;
 /// Probes at once: they are for people, and each is a connection to a target.
 const PROBES: usize = 4;
 
-/// What answers on the admin socket.
+/// Answers on the admin socket.
 pub(crate) struct Operating {
     overview: Arc<Overview>,
     dialer: Dialer,
+    /// The settings, without agents.
+    setup: ServerSetup,
     probes: Semaphore,
 }
 
 impl Operating {
-    pub(crate) const fn new(overview: Arc<Overview>, dialer: Dialer) -> Self {
-        Self { overview, dialer, probes: Semaphore::const_new(PROBES) }
+    pub(crate) fn new(overview: Arc<Overview>, dialer: Dialer, config: &Config, agents: SocketAddr) -> Self {
+        let setup = setup::settings(config, agents);
+        Self { overview, dialer, setup, probes: Semaphore::const_new(PROBES) }
     }
 }
 
 impl Answers for Operating {
     async fn status(&self) -> Status {
         Status::Server(self.overview.status())
+    }
+
+    async fn setup(&self) -> Setup {
+        let connected = self.overview.connected();
+        Setup::Server(ServerSetup { connected, ..self.setup.clone() })
     }
 
     async fn probe(&self, request: ProbeRequest) -> ProbeReport {

@@ -50,7 +50,7 @@ fn a_wait_ends_and_says_what_it_waits_for() {
 
 #[test]
 fn help_has_examples_and_the_exit_codes() {
-    for command in ["status", "probe"] {
+    for command in ["status", "probe", "doctor"] {
         let help = run(&[command, "--help"]);
         let out = text(&help.stdout);
         assert_eq!(help.status.code(), Some(0));

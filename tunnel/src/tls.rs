@@ -79,6 +79,11 @@ impl Identity {
         Ok(Self { chain, key: found })
     }
 
+    /// A certificate and its key in DER, which are not compared.
+    pub fn new(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {
+        Self { chain: vec![certificate], key }
+    }
+
     /// Derives a secret from the key (HMAC-SHA-256 of `purpose`), for uses beside TLS.
     pub fn derived_secret(&self, purpose: &str) -> Secret {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());

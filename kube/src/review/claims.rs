@@ -15,9 +15,9 @@ const MAX_SHOWN: usize = 4;
 /// Longest audience in an error text, in characters.
 const MAX_AUDIENCE: usize = 128;
 
-/// The claims that are used.
+/// The claims that are used. Nothing vouches for them.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-pub(crate) struct Claims {
+pub struct Claims {
     #[serde(default)]
     exp: Option<f64>,
     #[serde(default)]
@@ -40,7 +40,10 @@ impl Default for Audiences {
 impl Claims {
     /// Reads the claims of a token: three parts in base64url, the middle one a JSON
     /// object (RFC 7519).
-    pub(crate) fn read(token: &str) -> Result<Self, TokenError> {
+    ///
+    /// # Errors
+    /// When the text is no such token.
+    pub fn read(token: &str) -> Result<Self, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
@@ -60,20 +63,20 @@ impl Claims {
 
     /// Time until the token expires: zero when it has expired, `None` when it never
     /// does.
-    pub(crate) fn lasts(&self, now: SystemTime) -> Option<Duration> {
+    pub fn lasts(&self, now: SystemTime) -> Option<Duration> {
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.exp.map(|exp| Duration::try_from_secs_f64(exp - since).unwrap_or(Duration::ZERO))
     }
 
     /// The audiences, shortened for an error text.
-    pub(crate) fn audiences(&self) -> Vec<String> {
+    pub fn audiences(&self) -> Vec<String> {
         let short = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_AUDIENCE).collect();
         self.aud().iter().take(MAX_SHOWN).map(short).collect()
     }
 
     /// Whether the token names `audience`. One without audiences is for the API
     /// server alone.
-    pub(crate) fn is_for(&self, audience: &str) -> bool {
+    pub fn is_for(&self, audience: &str) -> bool {
         self.aud().iter().any(|one| one == audience)
     }
 

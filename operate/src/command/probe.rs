@@ -35,7 +35,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Flags of `probe`.
 #[derive(Debug, Clone, Args)]
 pub struct ProbeArgs {
-    /// What to dial: HOST:PORT, an IPv6 address in brackets.
+    /// Target: HOST:PORT, an IPv6 address in brackets.
     #[arg(value_name = "HOST:PORT")]
     target: String,
 
@@ -125,7 +125,7 @@ impl Shown {
     }
 }
 
-/// What to look at, by the stage and kind of the failure.
+/// The next thing to look at, by the stage and kind of the failure.
 fn next(report: &ProbeReport) -> Option<String> {
     let Failure { stage, kind, .. } = report.failure.as_ref()?;
     let text = match (stage.as_str(), kind.as_str()) {

@@ -102,7 +102,7 @@ async fn local(common: &CommonArgs, program: Program) -> Health {
     common.look(look).await
 }
 
-/// All that is shown.
+/// The output of the command.
 #[derive(Debug, Serialize)]
 struct Shown {
     health: Health,
@@ -112,7 +112,7 @@ struct Shown {
     agent: Option<AgentStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Coverage>,
-    /// Where it comes from.
+    /// The socket or the Leases that were read.
     source: String,
     /// Age of the oldest part, in seconds.
     age: u64,
@@ -212,7 +212,7 @@ impl Shown {
         Self::of_rows(rows, problems, "Leases".to_owned(), age.unwrap_or_default())
     }
 
-    /// Down is only what has no server that works.
+    /// Down only if no server works.
     fn of_rows(servers: Vec<Row>, problems: Vec<Problem>, source: String, age: Duration) -> Self {
         let worst = servers.iter().map(|row| row.health).max().unwrap_or(Health::Down);
         let all_down = servers.iter().all(|row| row.health == Health::Down);

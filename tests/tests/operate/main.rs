@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
 
+mod doctor;
 mod leases;
 mod nodes;
 mod probe;
@@ -17,6 +18,7 @@ use tunnel::transport::Link;
 use tunnel_kube_fake::{FakeApi, Served};
 use tunnel_operate::client::Client;
 use tunnel_operate::report::{AgentStatus, Health, ServerStatus, Status};
+use tunnel_server::cli::Command;
 use tunnel_tests::{Agent, AgentSpec, Pki, Server, ServerSpec, wait_for};
 
 /// Certificates, a Kubernetes API, and a folder for sockets.
@@ -93,7 +95,7 @@ impl World {
     async fn server_command(&self, line: &[&str]) -> Health {
         let cli = tunnel_server::cli::Cli::try_parse_from([&["tunnel-server"], line].concat()).unwrap();
         match cli.command.unwrap() {
-            Command::Operate(command) => command.execute().await,
+            Command::Operate(command) => Box::pin(command.execute()).await,
             other @ (Command::Install(_) | Command::Uninstall(_)) => panic!("{other:?} asks no server"),
         }
     }

@@ -64,7 +64,7 @@ impl Connector {
 
 /// The ALPN names to offer on TCP, best first: the operator's for load balancers, our
 /// own, and gRPC's for Konnectivity servers.
-pub(super) fn tcp_alpn(extra: &[String], transport: Transport) -> Vec<Vec<u8>> {
+pub(crate) fn tcp_alpn(extra: &[String], transport: Transport) -> Vec<Vec<u8>> {
     let own: &[&[u8]] = match transport {
         Transport::Auto => &[ALPN, ALPN_GRPC],
         Transport::H2 | Transport::Quic => &[ALPN],

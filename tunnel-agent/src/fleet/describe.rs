@@ -7,7 +7,7 @@ use std::fmt::Display;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tunnel::transport::Link;
-use tunnel_operate::report::{Held, NotHeld};
+use tunnel_operate::report::{Datagram, Held, NotHeld};
 
 use super::report::Report;
 use super::{Fleet, Keeper};
@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 /// Addresses of which the last failure is remembered: more than there are at once.
 const MOST_FAILURES: usize = 512;
 
-/// What there is to know of a fleet.
+/// The fleet at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Description {
     pub(crate) wanted: usize,
@@ -25,6 +25,8 @@ pub(crate) struct Description {
     pub(crate) not_held: Vec<NotHeld>,
     /// Streams of all tunnels, those that are being replaced included.
     pub(crate) streams: usize,
+    /// Of each tunnel on QUIC.
+    pub(crate) datagrams: Vec<Datagram>,
 }
 
 /// The last failure of each address or name.
@@ -89,10 +91,11 @@ impl Keeper {
             servers: servers.collect(),
             not_held: not_held.collect(),
             streams: self.running.values().map(|session| session.streams()).sum(),
+            datagrams: self.running.values().filter_map(|of| of.datagram(self.config.datagrams)).collect(),
         }
     }
 
-    /// Why a tunnel is on this link.
+    /// The reason for a tunnel's link.
     fn why(&self, link: Link, endpoint: &Endpoint, upgrade: Option<Instant>, now: Instant) -> String {
         match (self.config.transport, link) {
             (Transport::Quic, _) => "--transport=quic".to_owned(),

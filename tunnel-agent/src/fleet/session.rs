@@ -9,7 +9,9 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 use tunnel::liveness::{Health, Liveness, Party, Patience, Peer};
 use tunnel::streams::Streams;
+use tunnel::transport::quic::Datagrams;
 use tunnel::transport::{Greeted, Tunnel};
+use tunnel_operate::report::Datagram;
 
 use super::report::Report;
 use crate::serve::Serving;
@@ -24,9 +26,16 @@ const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 pub(super) struct Handle {
     retired: CancellationToken,
     streams: Arc<Streams>,
+    tunnel: Tunnel,
 }
 
 impl Handle {
+    /// The datagrams of the tunnel, in bytes: the largest that the path is known to carry, and
+    /// the largest that are tried. QUIC only.
+    pub(super) fn datagram(&self, tried: Datagrams) -> Option<Datagram> {
+        Some(Datagram { now: self.tunnel.datagram()?, most: tried.to(self.tunnel.remote().ip()) })
+    }
+
     /// Asks the server for no more work, and closes the tunnel after its last stream.
     pub(super) fn retire(&self) {
         self.retired.cancel();
@@ -53,7 +62,7 @@ pub(super) fn start(
         Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
     let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
     let drain = serving.drain.clone();
-    let handle = Handle { retired: retired.clone(), streams: Arc::clone(&streams) };
+    let handle = Handle { retired: retired.clone(), streams: Arc::clone(&streams), tunnel: tunnel.clone() };
     let session = Session { tunnel, peer, streams, retired, server_drains, serving };
     let run = async move {
         let mut reporter = Reporter { serial, server_id: welcome.server_id, reports, ended: false };

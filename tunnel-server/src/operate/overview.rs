@@ -1,4 +1,4 @@
-//! What a server knows of itself.
+//! A server's state at one moment, for commands and its Lease.
 
 use std::sync::{Arc, OnceLock};
 
@@ -6,10 +6,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tunnel::drain::Drain;
 use tunnel::transport::Link;
+use tunnel::transport::quic::Datagrams;
 use tunnel_kube::leases::Annotation;
 use tunnel_kube::nodes::Nodes;
 use tunnel_operate::certificate::Files;
-use tunnel_operate::report::{Agents, MOST_MISSING, ServerStatus};
+use tunnel_operate::report::{Agents, Connected, Datagram, MOST_AGENTS, MOST_MISSING, ServerStatus};
 use tunnel_operate::summary;
 
 use super::nodes::compare;
@@ -17,11 +18,12 @@ use crate::agents::Registry;
 use crate::config::Config;
 use crate::metrics::Metrics;
 
-/// Looks at what there is already; keeps nothing up to date.
+/// Reads the state of other parts; keeps none of its own.
 #[derive(Debug)]
 pub(crate) struct Overview {
     server_id: String,
     certificates: Files,
+    datagrams: Datagrams,
     started: Instant,
     registry: Registry,
     metrics: Metrics,
@@ -35,6 +37,7 @@ impl Overview {
         Arc::new(Self {
             server_id: config.server_id.clone(),
             certificates: config.certificates.clone(),
+            datagrams: config.datagrams,
             started: Instant::now(),
             registry: registry.clone(),
             metrics: metrics.clone(),
@@ -54,6 +57,21 @@ impl Overview {
 
     pub(crate) fn status(&self) -> ServerStatus {
         self.naming(MOST_MISSING)
+    }
+
+    /// Connected agents: at most [`MOST_AGENTS`].
+    pub(crate) fn connected(&self) -> Vec<Connected> {
+        let view = self.registry.view();
+        let connected = view.agents().iter().take(MOST_AGENTS).map(|agent| {
+            let tunnel = agent.tunnel();
+            let datagram = tunnel.and_then(|tunnel| {
+                let most = self.datagrams.to(tunnel.remote().ip());
+                Some(Datagram { now: tunnel.datagram()?, most })
+            });
+            let hosts = agent.identifiers.hosts.iter().map(ToString::to_string).collect();
+            Connected { id: agent.id.clone(), hosts, datagram }
+        });
+        connected.collect()
     }
 
     /// The annotation of the server's Lease.

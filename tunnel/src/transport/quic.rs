@@ -16,6 +16,6 @@ mod tunnel;
 
 pub use datagrams::{Datagrams, LARGEST};
 pub(crate) use endpoint::bind_udp;
-pub use endpoint::{Dialer, Incoming, Listener};
+pub use endpoint::{Dialer, Incoming, Listener, receive_buffer};
 pub use stream::Stream;
 pub use tunnel::Tunnel;

@@ -49,6 +49,14 @@ impl Tunnel {
         }
     }
 
+    /// Size of the largest datagrams that the path is known to carry, in bytes. QUIC only.
+    pub fn datagram(&self) -> Option<u16> {
+        match self {
+            Self::Quic(tunnel) => Some(tunnel.datagram()),
+            Self::H2(_) | Self::Konnectivity(_) => None,
+        }
+    }
+
     /// Servers: asks the agent to connect to a target. Calls `opened` once a stream for the
     /// dial is open. On links whose connections share one stream, a dial that the agent has
     /// not read after `untaken` is taken back and fails with [`DialFailure::Busy`].

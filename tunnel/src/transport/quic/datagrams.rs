@@ -52,7 +52,7 @@ impl Datagrams {
     }
 
     /// The largest that is tried to this peer, in bytes.
-    pub(super) fn to(self, peer: IpAddr) -> u16 {
+    pub fn to(self, peer: IpAddr) -> u16 {
         if is_here(peer) { self.here } else { self.elsewhere }
     }
 

@@ -49,6 +49,17 @@ pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
+/// The receive buffer of a UDP socket as tunnels have it, in bytes: requested, and given by
+/// the kernel.
+///
+/// # Errors
+/// When no socket can be bound.
+pub fn receive_buffer() -> io::Result<(usize, usize)> {
+    let socket = bind_udp((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
+    // Linux counts its own bookkeeping, and so reports twice the size (socket(7)).
+    Ok((UDP_BUFFER, socket2::SockRef::from(&socket).recv_buffer_size()? / 2))
+}
+
 fn end(
     config: quinn::EndpointConfig,
     server: Option<quinn::ServerConfig>,
@@ -158,6 +169,11 @@ impl Dialer {
         Ok(Self { endpoint, datagrams })
     }
 
+    /// Waits until all tunnels are closed and their last packets sent. Cancel safe.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+
     /// Dials a server, and opens the control stream. The caller limits the time. Cancel safe:
     /// dropping the future gives the attempt up.
     ///
@@ -193,10 +209,18 @@ fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
 }
 
 fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
+    let code = match &error {
+        quinn::ConnectionError::TransportError(ours) => Some(ours.code),
+        quinn::ConnectionError::ConnectionClosed(peers) => Some(peers.error_code),
+        quinn::ConnectionError::VersionMismatch
+        | quinn::ConnectionError::ApplicationClosed(_)
+        | quinn::ConnectionError::Reset
+        | quinn::ConnectionError::TimedOut
+        | quinn::ConnectionError::LocallyClosed
+        | quinn::ConnectionError::CidsExhausted => None,
+    };
     // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
-    if let quinn::ConnectionError::TransportError(transport) = &error
-        && (0x100..0x200).contains(&u64::from(transport.code))
-    {
+    if code.is_some_and(|code| (0x100..0x200).contains(&u64::from(code))) {
         return HandshakeError::Tls(error.to_string());
     }
     HandshakeError::Lost(error.to_string())

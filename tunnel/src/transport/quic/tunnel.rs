@@ -29,6 +29,11 @@ impl Tunnel {
         self.connection.remote_address()
     }
 
+    /// Size of the largest datagrams that the path is known to carry, in bytes.
+    pub fn datagram(&self) -> u16 {
+        self.connection.stats().path.current_mtu
+    }
+
     /// Datagrams received from the peer so far.
     pub(crate) fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
