@@ -145,6 +145,7 @@ pub(super) fn mtu(facts: &Facts) -> Finding {
     }
     let sizes = tunnels.iter().map(|datagram| datagram.now);
     let shown = match (sizes.clone().min(), sizes.max()) {
+        (Some(least), Some(most)) if least == most => format!(", tunnels use datagrams of {most}"),
         (Some(least), Some(most)) => format!(", tunnels use datagrams of {least} to {most}"),
         _ => String::new(),
     };

@@ -1,5 +1,6 @@
 """The scenario `installer`: `tunnel-server install kubeadm` on a cluster, interruptions, a failure, and the way back."""
 
+import json
 import os
 
 from .. import kubernetes
@@ -35,6 +36,7 @@ def _checks(chosen, cluster, installer, programs):
     yield "agents and server come first, killed at each step", lambda: _prepare(cluster, installer, states)
     yield "a kube-apiserver that cannot start is rolled back", lambda: _roll_back(cluster, installer, states)
     yield "the kube-apiserver comes last, killed at each step", lambda: _activate(cluster, installer)
+    yield "doctor finds no failure, on the control plane and in agents", lambda: _doctor(cluster, installer)
     yield "a worker that joins has an agent, and leaves no trace", lambda: _join_and_leave(cluster, installer)
     yield "kubeadm upgrade keeps the tunnel", lambda: _upgrade(cluster)
     yield "uninstall leaves nothing, killed at each step", lambda: _uninstall(cluster, installer, states)
@@ -87,6 +89,19 @@ def _activate(cluster, installer):
     use.everything(cluster, WORKER)
     _changes_nothing(cluster, installer, ACTIVATE)
     return f"{killed} times"
+
+
+def _doctor(cluster, installer):
+    """kubeadm lets the kube-apiserver verify no kubelet, which is the one warning."""
+    said = json.loads(installer.run("doctor", "-o", "json", code=1))
+    verdicts = {check["id"]: check["verdict"] for check in said["checks"]}
+    expect(said["failed"] == 0, f"failures: {said}")
+    expect([name for name, verdict in verdicts.items() if verdict == "warn"] == ["T110"], f"warnings: {said}")
+    expect(verdicts["T111"] == verdicts["T401"] == "ok", f"kubelets or agents were not asked: {said}")
+    for node in (CONTROL_PLANE, WORKER):
+        agent = manual.agent_on(cluster, node)
+        cluster.kubectl.ok("exec", agent, "-n", manual.NAMESPACE, "--", "/tunnel-agent", "doctor")
+    return f"{said['ok']} ok, {said['skipped']} skipped"
 
 
 def _join_and_leave(cluster, installer):
