@@ -5,12 +5,11 @@ mod pods;
 use std::path::Path;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -87,23 +86,33 @@ impl Cluster {
     }
 
     pub(crate) async fn nodes(&self) -> Result<Vec<Machine>, Fault> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let listed = self.ask("list nodes", nodes.list(&ListParams::default().limit(MOST))).await?;
-        Ok(listed.items.iter().map(machine).collect())
+        let nodes = self.list("nodes", &json!({"apiVersion": "v1", "kind": "Node"}), "").await?;
+        Ok(nodes.iter().map(machine).collect())
     }
 
-    /// kubeadm's ConfigMap.
-    pub(crate) async fn kubeadm_config(&self) -> Result<ConfigMap, Fault> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
-        self.ask("read the ConfigMap kube-system/kubeadm-config", maps.get("kubeadm-config")).await
+    /// kubeadm's ConfigMap, with its version.
+    pub(crate) async fn kubeadm_config(&self) -> Result<Value, Fault> {
+        let (api, name) = self.api(&kubeadm_config());
+        let found = self.ask("read the ConfigMap kube-system/kubeadm-config", api.get(&name)).await?;
+        Ok(serde_json::to_value(&found).unwrap_or_default())
     }
 
     /// Replaces kubeadm's ConfigMap, unless somebody else changed it meanwhile.
-    pub(crate) async fn replace_kubeadm_config(&self, map: &ConfigMap) -> Result<(), Fault> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
-        let params = PostParams::default();
-        let replaced = maps.replace("kubeadm-config", &params, map);
-        self.ask("replace the ConfigMap kube-system/kubeadm-config", replaced).await.map(drop)
+    pub(crate) async fn replace_kubeadm_config(&self, map: &Value) -> Result<(), Fault> {
+        let (api, name) = self.api(map);
+        let title = "replace the ConfigMap kube-system/kubeadm-config";
+        let object = serde_json::from_value(map.clone());
+        let object =
+            object.map_err(|error| Fault::new(format!("cannot {title}: {error}"), "run this again"))?;
+        self.ask(title, api.replace(&name, &PostParams::default(), &object)).await.map(drop)
+    }
+
+    /// All objects of a kind, in `like`'s namespace if it has one, that `labels` selects.
+    async fn list(&self, what: &str, like: &Value, labels: &str) -> Result<Vec<Value>, Fault> {
+        let (api, _) = self.api(like);
+        let selected = ListParams::default().labels(labels).limit(MOST);
+        let listed = self.ask(&format!("list {what}"), api.list(&selected)).await?;
+        Ok(listed.items.iter().map(|item| serde_json::to_value(item).unwrap_or_default()).collect())
     }
 
     /// Applies an object; with `dry_run` nothing is stored. Returns the object as it is then,
@@ -195,18 +204,28 @@ fn plain(object: &DynamicObject) -> Value {
     value
 }
 
-fn machine(node: &Node) -> Machine {
-    let status = node.status.as_ref();
-    let addresses = status.and_then(|status| status.addresses.as_ref()).into_iter().flatten();
-    let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let port = status.and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref());
+fn machine(node: &Value) -> Machine {
+    let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let internal = addresses.into_iter().find(|each| each["type"] == "InternalIP");
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     Machine {
-        name: node.name_any(),
-        address: addresses.filter(|each| each.type_ == "InternalIP").map(|each| each.address.clone()).next(),
-        kubelet_port: port.and_then(|port| u16::try_from(port.port).ok()).unwrap_or(10250),
-        ready: conditions.clone().any(|each| each.type_ == "Ready" && each.status == "True"),
-        linux: node.labels().get("kubernetes.io/os").is_none_or(|os| os == "linux"),
+        name: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        address: internal.and_then(|internal| internal["address"].as_str()).map(str::to_owned),
+        kubelet_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(10250),
+        ready: is_ready(node),
+        linux: node["metadata"]["labels"]["kubernetes.io/os"].as_str().is_none_or(|os| os == "linux"),
     }
+}
+
+/// Whether the condition Ready of a node or pod holds.
+fn is_ready(object: &Value) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    conditions.into_iter().any(|each| each["type"] == "Ready" && each["status"] == "True")
+}
+
+fn kubeadm_config() -> Value {
+    let meta = json!({"name": "kubeadm-config", "namespace": "kube-system"});
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
 }
 
 /// An error with its causes: the client's own text often says no more than "ServiceError".

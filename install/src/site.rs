@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::{Value, json};
 use tunnel_operate::certificate;
 
 use crate::activation;
@@ -25,7 +25,7 @@ pub(crate) struct Site {
     pub(crate) apiserver: ApiServer,
     /// The address by which agents reach this node.
     pub(crate) address: String,
-    pub(crate) config_map: ConfigMap,
+    pub(crate) config_map: Value,
     pub(crate) configuration: ClusterConfiguration,
 }
 
@@ -43,7 +43,7 @@ impl Site {
         let version = cluster.version().await?;
         say(&format!("ok       kube-apiserver {version} answers"));
         let config_map = cluster.kubeadm_config().await?;
-        let text = config_map.data.as_ref().and_then(|data| data.get(CONFIGURATION));
+        let text = config_map["data"][CONFIGURATION].as_str();
         let text = text.ok_or_else(|| {
             Fault::new(
                 format!("the ConfigMap kube-system/kubeadm-config has no {CONFIGURATION}"),
@@ -80,9 +80,9 @@ impl Site {
     }
 
     /// kubeadm's ConfigMap with another ClusterConfiguration.
-    pub(crate) fn config_map_with(&self, configuration: &ClusterConfiguration) -> ConfigMap {
+    pub(crate) fn config_map_with(&self, configuration: &ClusterConfiguration) -> Value {
         let mut map = self.config_map.clone();
-        map.data.get_or_insert_default().insert(CONFIGURATION.to_owned(), configuration.render());
+        map["data"][CONFIGURATION] = json!(configuration.render());
         map
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{AttachParams, ListParams, LogParams};
-use kube::{Api, ResourceExt as _};
+use kube::Api;
+use kube::api::{AttachParams, LogParams};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use super::{Cluster, MOST};
+use super::{Cluster, is_ready};
 use crate::apiserver::flag;
 use crate::fault::Fault;
 
@@ -91,19 +91,15 @@ impl Cluster {
 
     /// The pods of all kube-apiservers that kubeadm runs.
     pub(crate) async fn apiservers(&self) -> Result<Vec<ApiServerPod>, Fault> {
-        let pods = self.pods("kube-system");
-        let selected =
-            ListParams::default().labels("component=kube-apiserver,tier=control-plane").limit(MOST);
-        let listed = self.ask("list the kube-apiservers' pods", pods.list(&selected)).await?;
-        Ok(listed.items.iter().map(apiserver).collect())
+        let labels = "component=kube-apiserver,tier=control-plane";
+        let pods = self.list("the kube-apiservers' pods", &in_namespace("kube-system"), labels).await?;
+        Ok(pods.iter().map(apiserver).collect())
     }
 
     /// Pods of a namespace that `labels` selects.
     pub(crate) async fn pods_of(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>, Fault> {
-        let pods = self.pods(namespace);
-        let selected = ListParams::default().labels(labels).limit(MOST);
-        let listed = self.ask(&format!("list pods of {namespace}"), pods.list(&selected)).await?;
-        Ok(listed.items.iter().map(pod).collect())
+        let pods = self.list(&format!("pods of {namespace}"), &in_namespace(namespace), labels).await?;
+        Ok(pods.iter().map(pod).collect())
     }
 
     /// The last line of a pod's log.
@@ -144,23 +140,26 @@ impl Cluster {
     }
 }
 
-fn pod(pod: &core::Pod) -> Pod {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let deleted = pod.metadata.deletion_timestamp.is_some();
+fn in_namespace(namespace: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace}})
+}
+
+fn pod(pod: &Value) -> Pod {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Pod {
-        name: pod.name_any(),
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-        ready: !deleted && conditions.clone().any(|each| each.type_ == "Ready" && each.status == "True"),
+        name: text(&pod["metadata"]["name"]),
+        node: text(&pod["spec"]["nodeName"]),
+        ready: is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null(),
     }
 }
 
-fn apiserver(listed: &core::Pod) -> ApiServerPod {
-    let annotation = |name: &str| listed.annotations().get(name).cloned();
-    let container = listed.spec.as_ref().and_then(|spec| spec.containers.first());
+fn apiserver(listed: &Value) -> ApiServerPod {
+    let annotation = |name: &str| listed["metadata"]["annotations"][name].as_str().map(str::to_owned);
+    let command = listed.pointer("/spec/containers/0/command").and_then(Value::as_array);
     ApiServerPod {
         pod: pod(listed),
         hash: annotation("kubernetes.io/config.hash"),
         endpoint: annotation("kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"),
-        command: container.and_then(|container| container.command.clone()).unwrap_or_default(),
+        command: command.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
     }
 }
