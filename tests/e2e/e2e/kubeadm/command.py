@@ -31,6 +31,8 @@ def state(cluster):
     for directory, _, names in os.walk(root):
         for name in names:
             path = os.path.join(directory, name)
+            if not os.path.isfile(path):
+                continue  # A socket.
             with open(path, "rb") as file:
                 found[os.path.relpath(path, root)] = hashlib.sha256(file.read()).hexdigest()
     for line in cluster.kubectl.ok("get", KINDS, "-o", "name").splitlines():
@@ -38,3 +40,8 @@ def state(cluster):
     found["kubeadm-config"] = cluster.kubectl.ok(
         "get", "configmap", "kubeadm-config", "-n", "kube-system", "-o", "jsonpath={.data.ClusterConfiguration}")
     return found
+
+
+def difference(before, now):
+    """Names of what came, went or changed between two states."""
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -100,6 +100,5 @@ def _uninstall(cluster, installer, before):
 
 
 def _unchanged(cluster, before):
-    now = command.state(cluster)
-    differ = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+    differ = command.difference(before, command.state(cluster))
     expect(not differ, f"these differ: {differ}")
