@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, title};
 use crate::diff::diff;
 use crate::fault::Fault;
-use crate::host::Host;
+use crate::host::{Host, SERVER_KUBECONFIG};
 use crate::say::say;
 use crate::yaml;
 
@@ -79,10 +79,10 @@ impl Change {
         }
     }
 
-    /// The change as a diff. Files that only root may read are named and not shown.
+    /// The change as a diff. The server's kubeconfig is named and not shown.
     pub(crate) fn show(&self) -> String {
         match self {
-            Self::File { name, after: Some(_), mode: 0o600, .. } => {
+            Self::File { name, after: Some(_), .. } if name == SERVER_KUBECONFIG => {
                 format!("+++ {name} (not shown: it has a key)\n")
             }
             Self::File { name, before, after, .. } => diff(name, before.as_deref(), after.as_deref()),
@@ -112,5 +112,20 @@ impl Change {
         };
         say(&format!("{verb:8} {}", self.name()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::SERVER;
+
+    #[test]
+    fn manifests_are_shown_and_keys_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path());
+        let shown = |name| Change::of_file(&host, name, Some("text\n"), 0o600).unwrap().unwrap().show();
+        assert!(shown(SERVER).contains("+text"), "{}", shown(SERVER));
+        assert!(!shown(SERVER_KUBECONFIG).contains("text"), "{}", shown(SERVER_KUBECONFIG));
     }
 }

@@ -95,22 +95,21 @@ def links(cluster):
     return {link: int(count) for link, count in found if count != "0"}
 
 
-def wait_links(cluster, wanted):
-    wait.until(f"the server's tunnels are {wanted}", lambda: links(cluster) == wanted or expect(False, f"they are {links(cluster)}"), LIMIT, pause=0.5)
+def wait_link(cluster, *wanted):
+    """Until our server has the tunnel of the only agent; returns its link, which is one of these."""
+    def link():
+        found = links(cluster)
+        expect(list(found.values()) == [1] and set(found) <= set(wanted), f"they are {found}")
+        return next(iter(found))
+
+    return wait.until(f"the server has one tunnel of {wanted}", link, LIMIT, pause=0.5)
 
 
 def servers_of_agents(cluster):
-    """How many servers each agent has. The port is the agent's own, reached through the tunnel."""
+    """How many servers each agent has, which the kube-apiserver asks through the tunnel."""
     pods = cluster.kubectl.ok("get", "pods", "-n", NAMESPACE, "-l", "k8s-app=konnectivity-agent", "-o", "name").split()
-    return [_servers_of(cluster, pod) for pod in pods]
-
-
-def _servers_of(cluster, pod):
-    with cluster.kubectl.start("port-forward", "-n", NAMESPACE, pod, f":{ADMIN}") as kubectl:
-        line = kubectl.stdout.readline().decode()
-        port = re.search(r"127\.0\.0\.1:(\d+)", line)
-        expect(port, f"kubectl port-forward printed {line!r}")
-        return int(re.search(rf"^{AGENTS} (\d+)$", _get(cluster, port[1], "/metrics"), re.MULTILINE)[1])
+    pages = [cluster.kubectl.raw(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.split('/')[1]}:{HEALTH}/proxy/metrics") for pod in pods]
+    return [int(count) for page in pages for count in re.findall(rf"^{AGENTS} (\d+)$", page, re.MULTILINE)]
 
 
 def _get(cluster, port, path):
