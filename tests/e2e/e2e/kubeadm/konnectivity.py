@@ -86,7 +86,8 @@ def wait_server(cluster, ours):
         kind = LINKS in _get(cluster, ADMIN, "/metrics")
         return kind == ours and _get(cluster, HEALTH, "/readyz")
 
-    wait.until(f"{'our' if ours else 'Konnectivity'}{'' if ours else chr(39) + 's'} server is ready", there, LIMIT, pause=0.5)
+    whose = "our" if ours else "Konnectivity's"
+    wait.until(f"{whose} server is ready", there, LIMIT, pause=0.5)
 
 
 def links(cluster):
