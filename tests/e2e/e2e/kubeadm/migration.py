@@ -1,4 +1,4 @@
-"""The scenario `migration`: the steps of docs/MIGRATION.md by hand and back, and then by the installer and back."""
+"""The scenario `migration`: the steps of docs/MIGRATION.md by hand and back, then by the installer and back."""
 
 import json
 import os
