@@ -19,7 +19,7 @@ use crate::plan::Change;
 use crate::ready::{Agents, wait_for_nodes};
 use crate::say::{confirm, say};
 use crate::site::Site;
-use crate::verify::verify;
+use crate::verify::{self, verify};
 use crate::{KubeadmArgs, konnectivity, kubeconfig, yaml};
 
 /// Name of kubeadm's ConfigMap in diffs.
@@ -173,7 +173,7 @@ fn configures(site: &Site, others: &[ApiServerPod]) -> bool {
 async fn activate(site: &Site, others: &[ApiServerPod], limit: Duration) -> Result<(), Fault> {
     let manifest = site.apiserver.with_egress(EGRESS);
     let selector = format!("app.kubernetes.io/name={AGENT}");
-    let verified = verify(&site.cluster, NAMESPACE, &selector);
+    let verified = verify(&site.cluster, NAMESPACE, &selector, verify::Program::Ours);
     if manifest == site.apiserver {
         verified.await?;
     } else {

@@ -16,10 +16,11 @@ use crate::fault::Fault;
 use crate::host::{DIRECTORY, MANIFESTS, backup_of};
 use crate::manifests::Images;
 use crate::plan::Change;
-use crate::ready::{Agents, wait_for_nodes};
+use crate::ready::{Agents, wait_for_nodes, wait_for_rollouts};
 use crate::say::{confirm, say};
 use crate::site::Site;
-use crate::verify::verify;
+use crate::uninstall::wait_for_end;
+use crate::verify::{self, verify};
 
 /// Has the name of the server's manifest while its images are ours.
 const MARKER: &str = "/etc/kubernetes/tunnel/konnectivity";
@@ -66,7 +67,7 @@ pub(crate) async fn install(
     let restarted = server.is_some().then_some(began);
     wait_for_nodes(&site.cluster, &socket, &awaited, restarted, args.timeout).await?;
     for agent in &agents {
-        verify(&site.cluster, &agent.namespace, &agent.selector).await?;
+        verify(&site.cluster, &agent.namespace, &agent.selector, verify::Program::Ours).await?;
     }
     say(
         "Konnectivity's place is taken.\n  next: tunnel-server status; tunnel-server uninstall kubeadm puts Konnectivity back",
@@ -80,7 +81,8 @@ pub(crate) fn is_moved(site: &Site) -> Result<Option<String>, Fault> {
     Ok(marker.map(|name| name.trim().to_owned()).filter(|name| name.starts_with(MANIFESTS)))
 }
 
-/// Puts Konnectivity back: agents first, then this node's server.
+/// Puts Konnectivity back: agents first, then this node's server, and waits for both. The
+/// backup stays until they work.
 ///
 /// # Errors
 /// When a step failed. The next run goes on from there.
@@ -93,7 +95,8 @@ pub(crate) async fn uninstall(site: &Site, manifest: &str, args: &CommonArgs) ->
         )
     })?;
     let mut changes = Vec::new();
-    for agent in agents::find(&site.cluster).await? {
+    let agents = agents::find(&site.cluster).await?;
+    for agent in &agents {
         changes.extend(agent.put_back(&site.cluster).await?);
     }
     changes.extend(Change::of_file(&site.host, manifest, Some(&text), MODE)?);
@@ -105,6 +108,13 @@ pub(crate) async fn uninstall(site: &Site, manifest: &str, args: &CommonArgs) ->
     }
     for change in &changes {
         change.make(&site.host, &site.cluster).await?;
+    }
+    let workloads: Vec<_> = agents.iter().map(agents::Found::workload).collect();
+    wait_for_rollouts(&site.cluster, &workloads, args.timeout).await?;
+    wait_for_end().await?;
+    for agent in &agents {
+        let program = verify::Program::Konnectivity;
+        verify(&site.cluster, &agent.namespace, &agent.selector, program).await?;
     }
     site.host.remove_directory(DIRECTORY)?;
     say("Konnectivity is back.");

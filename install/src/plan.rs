@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, title};
 use crate::diff::diff;
 use crate::fault::Fault;
-use crate::host::Host;
+use crate::host::{Host, SERVER_KUBECONFIG};
 use crate::say::say;
 use crate::yaml;
 
@@ -79,11 +79,15 @@ impl Change {
         }
     }
 
-    /// The change as a diff. Files that only root may read are named and not shown.
+    /// The change as a diff. The server's kubeconfig is named and not shown.
     pub(crate) fn show(&self) -> String {
         match self {
-            Self::File { name, after: Some(_), mode: 0o600, .. } => {
+            Self::File { name, after: Some(_), .. } if name == SERVER_KUBECONFIG => {
                 format!("+++ {name} (not shown: it has a key)\n")
+            }
+            Self::File { name, before: Some(before), after: Some(after), .. } => {
+                let (before, after) = (ordered(name, before), ordered(name, after));
+                diff(name, Some(&before), Some(&after))
             }
             Self::File { name, before, after, .. } => diff(name, before.as_deref(), after.as_deref()),
             Self::Object { before, after, .. } | Self::Patch { before, after, .. } => {
@@ -112,5 +116,36 @@ impl Change {
         };
         say(&format!("{verb:8} {}", self.name()));
         Ok(())
+    }
+}
+
+/// A manifest in the format in which this program writes it: a diff has no other order and no
+/// comments then.
+fn ordered(name: &str, text: &str) -> String {
+    yaml::parse(name, text).map_or_else(|_| text.to_owned(), |value| yaml::render(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::SERVER;
+
+    #[test]
+    fn another_order_is_no_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path());
+        host.write(SERVER, "b: 1  # Comment.\na: [2]\n", 0o600).unwrap();
+        let change = Change::of_file(&host, SERVER, Some("a:\n- 2\nb: 3\n"), 0o600).unwrap().unwrap();
+        let lines: Vec<_> = change.show().lines().skip(3).map(str::to_owned).collect();
+        assert_eq!(lines, [" a:", " - 2", "-b: 1", "+b: 3"]);
+    }
+
+    #[test]
+    fn manifests_are_shown_and_keys_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(dir.path());
+        let shown = |name| Change::of_file(&host, name, Some("text\n"), 0o600).unwrap().unwrap().show();
+        assert!(shown(SERVER).contains("+text"), "{}", shown(SERVER));
+        assert!(!shown(SERVER_KUBECONFIG).contains("text"), "{}", shown(SERVER_KUBECONFIG));
     }
 }

@@ -46,9 +46,12 @@ pub(crate) async fn wait_for_nodes(
             Err(missing) => missing,
         };
         if Instant::now() >= deadline {
+            let namespace = agents.workloads.first().map_or("tunnel-system", |agent| &agent.namespace);
             return Err(Fault::new(
                 format!("after {} s, {missing}", limit.as_secs()),
-                "kubectl -n tunnel-system get pods -o wide, the pods' logs, and tunnel-server status; then run this again",
+                format!(
+                    "kubectl -n {namespace} get pods -o wide, the pods' logs, and tunnel-server status; then run this again"
+                ),
             ));
         }
         progress.during(&format!("waiting: {missing}"), sleep(LOOK)).await;
@@ -69,6 +72,41 @@ const fn is_awaited(node: &Machine) -> bool {
     node.ready && node.linux
 }
 
+/// Waits until all agents have the pod of the newest template, but for those on nodes that are
+/// not ready.
+///
+/// # Errors
+/// When that takes longer than `limit`.
+pub(crate) async fn wait_for_rollouts(
+    cluster: &Cluster,
+    workloads: &[Workload],
+    limit: Duration,
+) -> Result<(), Fault> {
+    let (deadline, mut progress) = (Instant::now() + limit, Progress::begin());
+    loop {
+        let nodes = cluster.nodes().await?;
+        let Err(missing) = rolled_out(cluster, &nodes, workloads).await else { return Ok(()) };
+        if Instant::now() >= deadline {
+            return Err(Fault::new(
+                format!("after {} s, {missing}", limit.as_secs()),
+                "kubectl get pods -A -o wide, and the agents' logs; then run this again",
+            ));
+        }
+        progress.during(&format!("waiting: {missing}"), sleep(LOOK)).await;
+    }
+}
+
+async fn rolled_out(cluster: &Cluster, nodes: &[Machine], workloads: &[Workload]) -> Result<(), String> {
+    let absent = nodes.iter().filter(|node| !is_awaited(node)).count();
+    for workload in workloads {
+        let rollout = cluster.rollout(workload).await.map_err(|fault| fault.to_string())?;
+        if !rollout.is_done(absent) {
+            return Err(format!("{} of {} agents have the new pod", rollout.updated, rollout.desired));
+        }
+    }
+    Ok(())
+}
+
 async fn look(
     cluster: &Cluster,
     nodes: &[Machine],
@@ -84,13 +122,7 @@ async fn look(
     if restarted.is_some_and(|at| Duration::from_secs(status.up) > at.elapsed()) {
         return Err("the server has not been replaced yet".to_owned());
     }
-    let absent = nodes.iter().filter(|node| !is_awaited(node)).count();
-    for workload in &agents.workloads {
-        let rollout = cluster.rollout(workload).await.map_err(|fault| fault.to_string())?;
-        if !rollout.is_done(absent) {
-            return Err(format!("{} of {} agents have the new pod", rollout.updated, rollout.desired));
-        }
-    }
+    rolled_out(cluster, nodes, &agents.workloads).await?;
     let awaited: Vec<_> = nodes.iter().filter(|node| is_awaited(node)).collect();
     if agents.listed {
         connected(&awaited, &status)?;

@@ -136,7 +136,10 @@ async fn changes(site: &Site, last: bool) -> Result<Vec<Change>, Fault> {
 }
 
 /// Waits until the server has ended, so that agents that leave later find no server to return to.
-async fn wait_for_end() -> Result<(), Fault> {
+///
+/// # Errors
+/// When it still runs after a minute.
+pub(crate) async fn wait_for_end() -> Result<(), Fault> {
     let socket = Client::new(Path::new(Program::Server.socket()));
     let (began, mut progress) = (Instant::now(), Progress::begin());
     while !matches!(socket.status().await, Err(ClientError::Absent { .. })) {

@@ -19,16 +19,34 @@ const LOOK: Duration = Duration::from_secs(1);
 /// all of them are connected.
 const NODES: usize = 3;
 
-/// Reads logs and runs a command in agents' pods on up to three nodes.
+/// Whose pods the agents are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Program {
+    Ours,
+    /// Its image has no command that ends with success.
+    Konnectivity,
+}
+
+/// Reads logs in agents' pods on up to three nodes, and runs a command in them if they are ours.
 ///
 /// # Errors
 /// When one of them does not work within a minute.
-pub(crate) async fn verify(cluster: &Cluster, namespace: &str, selector: &str) -> Result<(), Fault> {
+pub(crate) async fn verify(
+    cluster: &Cluster,
+    namespace: &str,
+    selector: &str,
+    program: Program,
+) -> Result<(), Fault> {
+    let proof = match program {
+        Program::Ours => "kubectl logs and kubectl exec",
+        Program::Konnectivity => "kubectl logs",
+    };
     let (deadline, mut progress) = (Instant::now() + LIMIT, Progress::begin());
     loop {
-        match progress.during("verifying: kubectl logs and exec", once(cluster, namespace, selector)).await {
+        let tried = once(cluster, namespace, selector, program);
+        match progress.during(&format!("verifying: {proof}"), tried).await {
             Ok(nodes) => {
-                say(&format!("verified kubectl logs and kubectl exec on {}", nodes.join(", ")));
+                say(&format!("verified {proof} on {}", nodes.join(", ")));
                 return Ok(());
             }
             Err(fault) if Instant::now() >= deadline => return Err(fault),
@@ -37,7 +55,12 @@ pub(crate) async fn verify(cluster: &Cluster, namespace: &str, selector: &str) -
     }
 }
 
-async fn once(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<String>, Fault> {
+async fn once(
+    cluster: &Cluster,
+    namespace: &str,
+    selector: &str,
+    program: Program,
+) -> Result<Vec<String>, Fault> {
     let pods = cluster.pods_of(namespace, selector).await?;
     let pods: Vec<&Pod> = pods.iter().filter(|pod| pod.ready).take(NODES).collect();
     if pods.is_empty() {
@@ -47,6 +70,9 @@ async fn once(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<
         let hint = |fault: Fault| fault.and(&format!("the pod is on node {}", pod.node));
         if cluster.last_line(namespace, &pod.name).await.map_err(hint)?.is_empty() {
             return Err(Fault::new(format!("the log of {} is empty", pod.name), "run this again"));
+        }
+        if program == Program::Konnectivity {
+            continue;
         }
         let output =
             cluster.output(namespace, &pod.name, &["/tunnel-agent", "--version"]).await.map_err(hint)?;

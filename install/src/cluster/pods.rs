@@ -77,10 +77,13 @@ impl Cluster {
         let number = |path: &str| found.data.pointer(path).and_then(Value::as_u64);
         let count =
             |path: &str| number(path).and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
+        let updated = count("/status/updatedNumberScheduled").max(count("/status/updatedReplicas"));
+        let observed = number("/status/observedGeneration")
+            == found.metadata.generation.and_then(|at| u64::try_from(at).ok());
         Ok(Rollout {
-            observed: number("/status/observedGeneration")
-                == found.metadata.generation.and_then(|at| u64::try_from(at).ok()),
-            updated: count("/status/updatedNumberScheduled").max(count("/status/updatedReplicas")),
+            observed,
+            // Before that the status counts pods of the template before.
+            updated: if observed { updated } else { 0 },
             desired: count("/status/desiredNumberScheduled").max(count("/spec/replicas")),
         })
     }

@@ -125,6 +125,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yaml;
 
     fn daemonset(container: &Value) -> Value {
         json!({
@@ -134,6 +135,13 @@ mod tests {
                 "template": {"spec": {"containers": [{"name": "other", "image": "other:1"}, container]}},
             },
         })
+    }
+
+    #[test]
+    fn the_agents_of_the_documentation_are_found() {
+        let objects = yaml::parse_all("agents", include_str!("../fixtures/konnectivity-agent.yaml")).unwrap();
+        let found = read("DaemonSet", &objects[0]).unwrap();
+        assert_eq!((found.namespace.as_str(), found.name.as_str()), ("kube-system", "konnectivity-agent"));
     }
 
     #[test]

@@ -50,12 +50,13 @@ def write_archive(path, program, extra_files):
     return _write(path, NAME, ["/bin/pod", "wait"], _layer(program, extra_files))
 
 
-def write_program(path, name, program):
-    """An image of nothing but one static program, which is found by its name."""
+def write_program(path, name, program, directory="/bin"):
+    """An image of nothing but one static program, which lies in `directory` of the image."""
+    place = os.path.join(directory, os.path.basename(program))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer, open(program, "rb") as file:
-        _add(layer, f"bin/{os.path.basename(program)}", file.read(), 0o755)
-    return _write(path, name, [f"/bin/{os.path.basename(program)}"], buffer.getvalue())
+        _add(layer, place.lstrip("/"), file.read(), 0o755)
+    return _write(path, name, [place], buffer.getvalue())
 
 
 def _write(path, name, entrypoint, layer):

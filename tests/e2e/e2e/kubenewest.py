@@ -9,6 +9,7 @@ from .shell import CommandFailed, run
 MODULE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kubernetes")
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 KUBEADM = (*PROGRAMS, "kubeadm", "etcd")  # A cluster that kubeadm makes.
+KONNECTIVITY = ("proxy-server", "proxy-agent")
 VERSION_PACKAGE = "k8s.io/component-base/version"
 
 

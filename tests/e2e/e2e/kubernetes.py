@@ -42,9 +42,10 @@ def find(chosen, cache_root, say):
     return _find(chosen, GIVEN, lambda: _cached(source, source.PROGRAMS, cache_root, say))
 
 
-def find_kubeadm(chosen, cache_root, say):
-    """The same, with all that kubeadm needs. Only the newest version has them."""
-    return _find(chosen, kubenewest.KUBEADM, lambda: _cached(kubenewest, kubenewest.KUBEADM, cache_root, say))
+def find_kubeadm(chosen, cache_root, say, more=()):
+    """The same, with all that kubeadm needs, and `more`. Only the newest version has them."""
+    programs = (*kubenewest.KUBEADM, *more)
+    return _find(chosen, programs, lambda: _cached(kubenewest, programs, cache_root, say))
 
 
 def _find(chosen, given, cached):

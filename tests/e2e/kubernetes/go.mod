@@ -1,7 +1,7 @@
 // Written by renew.
 module kubernetes
 
-go 1.26.0
+go 1.26.2
 
 godebug default=go1.26
 
@@ -177,6 +177,7 @@ require (
 	k8s.io/streaming v0.37.2
 	k8s.io/system-validators v1.12.1
 	k8s.io/utils v0.0.0-20260626114624-be93311217bd
+	sigs.k8s.io/apiserver-network-proxy v0.36.0
 	sigs.k8s.io/apiserver-network-proxy/konnectivity-client v0.36.0
 	sigs.k8s.io/json v0.0.0-20250730193827-2d320260d730
 	sigs.k8s.io/kustomize/api v0.21.1

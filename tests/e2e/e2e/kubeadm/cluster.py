@@ -87,7 +87,7 @@ class Cluster(Workplace):
         """kubeadm's, and those of the pods that matter here."""
         yield from self.processes.log_tails(lines, lambda name: name.endswith("-kubeadm"))
         for host in self.hosts:
-            for name, path in host.pod_logs(lambda name: name.startswith(("tunnel-", "kube-apiserver-"))):
+            for name, path in host.pod_logs(lambda name: name.startswith(("tunnel-", "konnectivity-", "kube-apiserver-"))):
                 yield name, tail(path, lines)
 
     def _boot(self, name, closed):

@@ -70,6 +70,8 @@ def state(cluster):
     for directory, _, names in os.walk(root):
         for name in names:
             path = os.path.join(directory, name)
+            if not os.path.isfile(path):
+                continue  # A socket.
             with open(path, "rb") as file:
                 found[os.path.relpath(path, root)] = hashlib.sha256(file.read()).hexdigest()
     for line in cluster.kubectl.ok("get", KINDS, "-o", "name").splitlines():

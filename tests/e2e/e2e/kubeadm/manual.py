@@ -27,26 +27,34 @@ def install(cluster):
     """Agents and the server; the rollout ends when every agent has a tunnel."""
     host = cluster.node(CONTROL_PLANE)
     cluster.kubectl.ok("apply", "-k", _overlay(cluster.directory, host.network.node))
-    user = cluster.enter(CONTROL_PLANE, [
-        "kubeadm", "kubeconfig", "user", f"--client-name={product_image.USER}", "--config=/etc/kubernetes/init.yaml"]).stdout
     os.makedirs(host.seen_from_outside(DIRECTORY))
-    with open(host.seen_from_outside(f"{DIRECTORY}/server.conf"), "x", encoding="utf-8", opener=_for_root) as file:
-        file.write(user)
+    write_kubeconfig(cluster, f"{DIRECTORY}/server.conf")
     shutil.copy(os.path.join(STATIC_POD, "egress.yaml"), host.seen_from_outside(DIRECTORY))
     shutil.copy(os.path.join(STATIC_POD, "tunnel-server.yaml"), host.seen_from_outside(MANIFESTS))
     cluster.kubectl.ok("rollout", "status", "daemonset/tunnel-agent", "-n", NAMESPACE, f"--timeout={LIMIT}s", timeout=LIMIT + 10)
 
 
-def activate(cluster):
-    """The kube-apiserver's manifest and the ConfigMap, of which the next upgrade makes it, get the egress configuration."""
+def activate(cluster, api_server=None):
+    """The kube-apiserver's manifest and the ConfigMap, of which the next upgrade makes it, get the egress configuration.
+
+    `api_server` is kubeadm's section of that name, with another egress configuration than the tunnel's.
+    """
     host = cluster.node(CONTROL_PLANE)
     before = api_server_hash(cluster)
     file = "/etc/kubernetes/egress-init.yaml"
     with open(host.seen_from_outside(file), "w", encoding="utf-8") as opened:
-        opened.write(config.init(cluster.kubernetes.version, host, _egress()))
+        opened.write(config.init(cluster.kubernetes.version, host, api_server or _egress()))
     cluster.enter(CONTROL_PLANE, ["kubeadm", "init", "phase", "upload-config", "kubeadm", "--config", file])
     cluster.enter(CONTROL_PLANE, ["kubeadm", "init", "phase", "control-plane", "apiserver", "--config", file])
     wait.until("the kube-apiserver is ready with its new manifest", lambda: api_server_hash(cluster) not in (None, before), LIMIT, pause=0.5)
+
+
+def write_kubeconfig(cluster, path):
+    """The server's, which kubeadm makes."""
+    user = cluster.enter(CONTROL_PLANE, [
+        "kubeadm", "kubeconfig", "user", f"--client-name={product_image.USER}", "--config=/etc/kubernetes/init.yaml"]).stdout
+    with open(cluster.node(CONTROL_PLANE).seen_from_outside(path), "x", encoding="utf-8", opener=_for_root) as file:
+        file.write(user)
 
 
 def agent_on(cluster, node):
@@ -74,13 +82,17 @@ def _overlay(directory, server):
 
 
 def _egress():
-    def volume(name, path, kind):
-        return {"name": name, "hostPath": path, "mountPath": path, "pathType": kind}
+    file = f"{DIRECTORY}/egress.yaml"
+    return egress(file, {**volume("tunnel-egress", file, "File"), "readOnly": True},
+                  volume("tunnel-socket", "/run/tunnel", "DirectoryOrCreate"))
 
-    return {
-        "extraArgs": [{"name": "egress-selector-config-file", "value": f"{DIRECTORY}/egress.yaml"}],
-        "extraVolumes": [{**volume("tunnel-egress", f"{DIRECTORY}/egress.yaml", "File"), "readOnly": True},
-                         volume("tunnel-socket", "/run/tunnel", "DirectoryOrCreate")]}
+
+def egress(file, *volumes):
+    return {"extraArgs": [{"name": "egress-selector-config-file", "value": file}], "extraVolumes": list(volumes)}
+
+
+def volume(name, path, kind):
+    return {"name": name, "hostPath": path, "mountPath": path, "pathType": kind}
 
 
 def api_server_hash(cluster):
