@@ -1,12 +1,17 @@
 //! Changes as a person reads them.
 
-use similar::TextDiff;
+use diffy::DiffOptions;
 
 /// A unified diff with three lines of context. An absent text is an empty one.
 pub(crate) fn diff(name: &str, before: Option<&str>, after: Option<&str>) -> String {
     let (old, new) = (before.unwrap_or_default(), after.unwrap_or_default());
     let label = |text: Option<&str>| if text.is_some() { name.to_owned() } else { "/dev/null".to_owned() };
-    TextDiff::from_lines(old, new).unified_diff().header(&label(before), &label(after)).to_string()
+    if old == new {
+        return String::new();
+    }
+    let mut options = DiffOptions::new();
+    options.set_original_filename(label(before)).set_modified_filename(label(after));
+    options.create_patch(old, new).to_string()
 }
 
 #[cfg(test)]

@@ -55,9 +55,10 @@ pub struct Problem {
     pub next: String,
 }
 
-/// The status of a program.
+/// The status of a program. Tagged from outside: a tag within makes serde compile every field's
+/// reader a second time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "program", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// A server's.
     Server(ServerStatus),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The parts of the pod that are checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,9 +74,11 @@ impl Manifest {
     /// When the text is no pod with a kube-apiserver.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let shown = path.display();
-        let pod: Pod = serde_saphyr::from_str(text).map_err(|error| {
-            format!("{shown} is no pod: {}", error.to_string().lines().next().unwrap_or_default())
-        })?;
+        let no_pod =
+            |error: String| format!("{shown} is no pod: {}", error.lines().next().unwrap_or_default());
+        // By way of a JSON value, of which there are readers already: those of YAML are large.
+        let pod: Value = serde_saphyr::from_str(text).map_err(|error| no_pod(error.to_string()))?;
+        let pod: Pod = serde_json::from_value(pod).map_err(|error| no_pod(error.to_string()))?;
         let is_it = |container: &&Container| {
             let program = container.command.first().or_else(|| container.args.first());
             program.is_some_and(|program| program.ends_with("kube-apiserver"))

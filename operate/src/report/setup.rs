@@ -9,7 +9,7 @@ pub const MOST_AGENTS: usize = 50;
 
 /// The settings of a program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "program", rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
 pub enum Setup {
     /// A server's.
     Server(ServerSetup),
