@@ -6,7 +6,8 @@ import os
 from .. import kubenewest, kubernetes
 from ..cluster import cache_root
 from ..fail import expect
-from . import command, konnectivity, manual, scenario as by_hand
+from . import command, konnectivity, manual, use
+from . import scenario as by_hand
 from .cluster import CONTROL_PLANE, Cluster
 
 WHERE = "migration"
@@ -72,7 +73,7 @@ def _images(chosen, cluster):
 
 def _then_reached(cluster, step):
     remark = step()
-    by_hand.reached(cluster)
+    use.logs_and_exec(cluster)
     return remark
 
 
