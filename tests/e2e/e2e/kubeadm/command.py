@@ -82,9 +82,10 @@ def state(cluster):
 
 
 def difference(before, now):
-    return {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    """Names of what came, went or changed between two states."""
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 
 def unchanged(cluster, before, but=()):
-    differ = difference(before, state(cluster)) - set(but)
+    differ = set(difference(before, state(cluster))) - set(but)
     expect(not differ, f"these differ: {differ}")

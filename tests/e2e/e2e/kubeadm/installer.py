@@ -138,7 +138,7 @@ def _uninstall(cluster, installer, states):
     by_hand.refused(cluster)
     now, before = command.state(cluster), states["before"]
     # The upgrade left its own traces.
-    differ = command.difference(before, now) - {key for key in now if key.startswith(("tmp/", "pki/")) or key.endswith(".conf")}
+    differ = set(command.difference(before, now)) - {key for key in now if key.startswith(("tmp/", "pki/")) or key.endswith(".conf")}
     differ -= {"manifests/kube-apiserver.yaml", "manifests/kube-controller-manager.yaml", "manifests/kube-scheduler.yaml", "kubeadm-config"}
     expect(not differ, f"these differ: {differ}")
     expect("tunnel" not in now["kubeadm-config"], now["kubeadm-config"])
