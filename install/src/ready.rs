@@ -40,10 +40,13 @@ pub(crate) async fn wait_for_nodes(
 ) -> Result<(), Fault> {
     let (deadline, mut progress) = (Instant::now() + limit, Progress::begin());
     loop {
-        let nodes = cluster.nodes().await?;
-        let missing = match look(cluster, &nodes, socket, agents, restarted).await {
-            Ok(()) => break announce(&nodes),
-            Err(missing) => missing,
+        // A request that fails once, such as during a restart of etcd, is no reason to give up.
+        let missing = match cluster.nodes().await {
+            Err(fault) => fault.to_string().lines().next().unwrap_or_default().to_owned(),
+            Ok(nodes) => match look(cluster, &nodes, socket, agents, restarted).await {
+                Ok(()) => break announce(&nodes),
+                Err(missing) => missing,
+            },
         };
         if Instant::now() >= deadline {
             let namespace = agents.workloads.first().map_or("tunnel-system", |agent| &agent.namespace);
