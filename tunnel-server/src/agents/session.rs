@@ -329,7 +329,10 @@ pub(crate) async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
         let (from, sessions) = (incoming.from(), sessions.clone());
         drain.spawn("agent on quic", async move {
             match Box::pin(sessions.limited(incoming.accept())).await {
-                Ok((tunnel, control)) => sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control)).await,
+                Ok((tunnel, control)) => {
+                    let certificate = tunnel.certificate();
+                    sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control, certificate)).await;
+                }
                 Err(error) => sessions.handshake_failed(Link::Quic, from, &error),
             }
         });
