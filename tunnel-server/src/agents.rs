@@ -347,4 +347,6 @@ impl Drop for Registration {
 }
 
 #[cfg(test)]
+mod spoofing;
+#[cfg(test)]
 mod tests;

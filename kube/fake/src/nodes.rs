@@ -11,12 +11,17 @@ use crate::state::{FakeApi, Refused, Verb, ok};
 impl FakeApi {
     /// Creates a node or writes over it, with these labels and internal addresses.
     pub fn put_node(&self, name: &str, labels: &Value, addresses: &[&str]) {
+        self.put_node_with_pods(name, labels, addresses, "10.244.0.0/24");
+    }
+
+    /// As [`FakeApi::put_node`], with this network for pods.
+    pub fn put_node_with_pods(&self, name: &str, labels: &Value, addresses: &[&str], pods: &str) {
         let internal = addresses.iter().map(|at| json!({"type": "InternalIP", "address": at}));
         let hostname = json!({"type": "Hostname", "address": name});
         let addresses: Vec<_> = internal.chain([hostname]).collect();
         self.store_node(json!({
             "metadata": {"name": name, "labels": labels},
-            "spec": {"podCIDR": "10.244.0.0/24"},
+            "spec": {"podCIDR": pods},
             "status": {"addresses": addresses, "images": [{"names": ["not read"]}]},
         }));
     }

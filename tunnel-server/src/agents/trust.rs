@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use tunnel_kube::Reviewed;
-use tunnel_kube::nodes::Nodes;
+use tunnel_kube::nodes::{Node, Nodes};
 use tunnel_proto::ident::Identifiers;
 use tunnel_proto::target::Host;
 
@@ -256,11 +256,16 @@ impl Trust {
 
     /// Takes over the nodes of this moment. Logs new conflicts.
     pub(super) fn take(&self, nodes: &Nodes) {
+        self.take_nodes(nodes.iter().map(|(node, _)| node), nodes.is_listed());
+    }
+
+    /// As [`Trust::take`], of nodes that need not be watched.
+    pub(super) fn take_nodes<'a>(&self, nodes: impl Iterator<Item = &'a Node>, are_listed: bool) {
         let before = self.0.nodes.load_full();
-        let after = before.next(nodes.iter().map(|(node, _)| node), nodes.is_listed());
+        let after = before.next(nodes, are_listed);
         for contest in after.contests().iter().filter(|contest| !before.contests().contains(contest)) {
             warn!(
-                target = contest.target, nodes = ?contest.nodes, kept_by = ?contest.kept_by,
+                address = contest.target, nodes = ?contest.nodes, kept_by = ?contest.kept_by,
                 "several nodes list one address: it stays with the node that had it first, or routes to none"
             );
         }

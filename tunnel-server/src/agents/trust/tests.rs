@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use prometheus::Registry as Metering;
-use tunnel_kube::nodes::Node;
 use tunnel_proto::ident::UnknownKeys;
 
 use super::*;
@@ -22,7 +21,7 @@ fn knows_a(trust: &Trust) {
         addresses: vec!["10.0.0.1".to_owned()],
         pod_cidrs: vec!["10.244.0.0/24".to_owned()],
     };
-    trust.0.nodes.store(Arc::new(NodeRoutes::default().next([node].iter(), true)));
+    trust.take_nodes([node].iter(), true);
 }
 
 fn node(name: &str) -> Identity {
