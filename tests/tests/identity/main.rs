@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
+mod certificates;
 mod following;
 mod spoofing;
 
@@ -80,6 +81,10 @@ impl World {
 
     /// A server that admits agents by their tokens and watches nodes.
     fn server(&self, mode: &str, routes_from: &str) -> Server {
+        self.server_with(mode, routes_from, &[])
+    }
+
+    fn server_with(&self, mode: &str, routes_from: &str, flags: &[(&str, &str)]) -> Server {
         let shown = |name| self.path(name).display().to_string();
         let spec = ServerSpec::new("server")
             .flag("cluster-ca-cert", "")
@@ -94,11 +99,16 @@ impl World {
             .flag("proxy-strategies", "destHost,destCIDR,defaultRoute")
             .flag("identity-mode", mode)
             .flag("routes-from", routes_from);
+        let spec = flags.iter().fold(spec, |spec, (name, value)| spec.flag(name, value));
         Server::start(self.dir.path(), &self.pki, &spec).unwrap()
     }
 
     /// An agent with a token of a node, or of none.
     fn agent(&self, server: &Server, link: Link, id: &str, node: Option<&str>, claims: &str) -> Agent {
+        Agent::start(&self.pki, &[server.agents], &self.spec(link, id, node, claims))
+    }
+
+    fn spec(&self, link: Link, id: &str, node: Option<&str>, claims: &str) -> AgentSpec {
         let token = token(&format!("{id} on {node:?}"), AUDIENCE, Duration::from_secs(3600));
         let extra =
             node.map(|node| ("authentication.kubernetes.io/node-name".to_owned(), vec![node.to_owned()]));
@@ -110,12 +120,11 @@ impl World {
         self.api.know(&token, holder);
         let file = self.path(&format!("{id}.{}.token", node.unwrap_or("none")));
         std::fs::write(&file, token).unwrap();
-        let spec = AgentSpec::new(id, link, Ipv4Addr::LOCALHOST)
+        AgentSpec::new(id, link, Ipv4Addr::LOCALHOST)
             .flag("agent-identifiers", claims)
             .flag("agent-cert", "")
             .flag("agent-key", "")
-            .flag("service-account-token-path", &file.display().to_string());
-        Agent::start(&self.pki, &[server.agents], &spec)
+            .flag("service-account-token-path", &file.display().to_string())
     }
 
     async fn identities(&self) -> Identities {

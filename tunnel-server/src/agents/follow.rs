@@ -22,13 +22,13 @@ impl Registry {
         let (registry, trust, until) = (self.clone(), trust.clone(), drain.clone());
         let following = async move {
             loop {
-                trust.take(&nodes.borrow_and_update());
-                registry.route_anew(&trust);
-                sleep(SETTLE).await;
                 if nodes.changed().await.is_err() {
                     // The watch has ended with the drain; the routes stay.
                     return;
                 }
+                trust.take(&nodes.borrow_and_update());
+                registry.route_anew(&trust);
+                sleep(SETTLE).await;
             }
         };
         drain.spawn("routes of nodes", async move {
