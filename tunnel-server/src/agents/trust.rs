@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{info, warn};
 use tunnel_kube::Reviewed;
 use tunnel_kube::nodes::{Node, Nodes};
@@ -79,6 +80,15 @@ pub(crate) struct Rules {
     pub(crate) default_routes: Vec<String>,
 }
 
+/// The nodes that prove addresses at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KnownNodes {
+    pub(crate) listed: bool,
+    pub(crate) count: usize,
+    /// Since when the API does not say what changes.
+    pub(crate) stale_since: Option<Instant>,
+}
+
 /// Knows what each identity proves. Clones are the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Trust(Arc<Inner>);
@@ -127,9 +137,11 @@ impl Trust {
         contests.map(|contest| each(&contest.target, &contest.nodes, contest.kept_by.as_deref())).collect()
     }
 
-    /// The watched nodes, if nodes are watched.
-    pub(crate) fn watched(&self) -> Option<watch::Ref<'_, Nodes>> {
-        self.0.watched.get().map(watch::Receiver::borrow)
+    /// The nodes that prove addresses, if nodes are watched.
+    pub(crate) fn known_nodes(&self) -> Option<KnownNodes> {
+        let stale_since = self.0.watched.get()?.borrow().stale_since();
+        let nodes = self.0.nodes.load();
+        Some(KnownNodes { listed: nodes.is_listed(), count: nodes.count(), stale_since })
     }
 
     /// The identity of an agent with this token, certificate, or both.

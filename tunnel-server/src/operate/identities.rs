@@ -20,10 +20,10 @@ pub(super) fn report(trust: &Trust, tunnels: &[Arc<AgentTunnel>]) -> Identities 
             nodes: nodes.to_vec(),
             kept_by: kept_by.map(str::to_owned),
         }),
-        nodes: trust.watched().map(|nodes| Watched {
-            listed: nodes.is_listed(),
-            stale: nodes.stale_since().map(|since| since.elapsed().as_secs()),
-            count: nodes.len(),
+        nodes: trust.known_nodes().map(|nodes| Watched {
+            listed: nodes.listed,
+            stale: nodes.stale_since.map(|since| since.elapsed().as_secs()),
+            count: nodes.count,
         }),
         ..Identities::default()
     };

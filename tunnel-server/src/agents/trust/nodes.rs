@@ -53,6 +53,10 @@ impl NodeRoutes {
         self.by_node.get(node).map(Arc::clone)
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.by_node.len()
+    }
+
     pub(super) const fn is_listed(&self) -> bool {
         self.listed
     }
