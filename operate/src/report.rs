@@ -84,7 +84,7 @@ pub struct ServerStatus {
     /// Nodes that should have an agent, if `--expected-nodes` names them.
     pub nodes: Option<Nodes>,
     /// Identities of agents, and what they do not prove.
-    pub identities: Option<Identities>,
+    pub identities: Option<Box<Identities>>,
     /// Open streams, those being dialled included.
     pub streams: usize,
     /// Directions of connections whose receiver has taken nothing for ten seconds.

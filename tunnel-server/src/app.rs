@@ -145,7 +145,9 @@ impl App {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
         let Self { config, metrics, overview, registry, trust, .. } = &self;
-        let authenticator = cluster::join(config, metrics, overview, registry, trust, &drain).await?;
+        // Boxed, because it is large and needed at the start alone.
+        let joining = Box::pin(cluster::join(config, metrics, overview, registry, trust, &drain));
+        let authenticator = joining.await?;
         let sessions = self.start(authenticator)?;
 
         let stopped = stop.await.context("signals");

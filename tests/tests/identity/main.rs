@@ -129,7 +129,7 @@ impl World {
 
     async fn identities(&self) -> Identities {
         match Client::new(&self.path("admin")).status().await.unwrap() {
-            Status::Server(status) => status.identities.unwrap(),
+            Status::Server(status) => *status.identities.unwrap(),
             Status::Agent(status) => panic!("{status:?}"),
         }
     }

@@ -145,10 +145,8 @@ async fn no_claim_takes_a_target_from_the_node_that_proves_it() {
         for victim in 0..NODES {
             let (owner, rogue) = (Arc::clone(&world.honest[victim]), (victim + 1) % NODES);
             for claim in CLAIMS {
-                let id = match claim {
-                    Claim::Duplicate => owner.id.clone(),
-                    _ => "rogue".to_owned(),
-                };
+                let is_duplicate = matches!(claim, Claim::Duplicate);
+                let id = if is_duplicate { owner.id.clone() } else { "rogue".to_owned() };
                 let agent = world.agent(&id, rogue, &claim.identifiers(rogue, victim));
                 let _registration = world.registry.register(agent);
                 let case = format!("{mode:?} {source:?} {claim:?} of n{rogue} about n{victim}");

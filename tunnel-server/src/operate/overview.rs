@@ -110,7 +110,7 @@ impl Overview {
             draining: self.drain.has_started(),
             agents,
             nodes: self.nodes.get().map(|nodes| compare(&nodes.borrow(), &view, &self.registry, most)),
-            identities: Some(report(&self.trust, &tunnels)),
+            identities: Some(Box::new(report(&self.trust, &tunnels))),
             streams: tunnels.iter().map(|agent| agent.streams()).sum(),
             stalled: self.metrics.stalled(),
             certificate: self.certificates.nearest(),

@@ -1,5 +1,7 @@
 //! Proven routes keep targets from the claims of others.
 
+use std::slice::from_ref;
+
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use super::*;
@@ -53,7 +55,7 @@ fn a_target_that_is_proven_goes_to_nobody_else() {
         let rogue = agent("rogue", "", claim);
         for target in targets {
             assert_eq!(picked(&[owner.clone(), rogue.clone()], &[], target), ["owner"], "{claim} {target}");
-            let alone = picked(&[rogue.clone()], &[owner.clone()], target);
+            let alone = picked(from_ref(&rogue), from_ref(&owner), target);
             assert_eq!(alone, [""; 0], "{claim} {target} while the owner is silent");
         }
     }
