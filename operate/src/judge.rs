@@ -66,7 +66,10 @@ pub(crate) fn agents(server: &ServerStatus) -> Vec<Problem> {
 }
 
 fn of_identities(server: &str, identities: &Identities, problems: &mut Vec<Problem>) {
-    for Contested { target, nodes, kept_by } in identities.contested.iter().take(MOST_NAMED) {
+    // In other modes a proof that is missing changes no route.
+    let by_proof = identities.mode == "strict" || identities.routes_from == "nodes";
+    let contested = identities.contested.iter().filter(|_| by_proof);
+    for Contested { target, nodes, kept_by } in contested.take(MOST_NAMED) {
         let kept = kept_by.as_ref().map_or_else(|| "no node".to_owned(), |node| format!("{node} alone"));
         problems.push(degraded(
             format!("the nodes {} list {target}: on {server} it routes to {kept}", nodes.join(", ")),

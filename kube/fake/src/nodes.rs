@@ -9,9 +9,17 @@ use crate::leases::{WATCH, selected, watch};
 use crate::state::{FakeApi, Refused, Verb, ok};
 
 impl FakeApi {
-    /// Creates a node or writes over it, with these labels and internal addresses.
+    /// Creates a node or writes over it, with these labels and internal addresses, and a network
+    /// for pods that no other node has.
     pub fn put_node(&self, name: &str, labels: &Value, addresses: &[&str]) {
-        self.put_node_with_pods(name, labels, addresses, "10.244.0.0/24");
+        let at = {
+            let nodes = &self.state().nodes;
+            let known = nodes.get(name).map(|node| node["spec"]["podCIDR"].clone());
+            known.unwrap_or_else(|| {
+                json!(format!("10.{}.{}.0/24", 244 + nodes.len() / 256, nodes.len() % 256))
+            })
+        };
+        self.put_node_with_pods(name, labels, addresses, at.as_str().unwrap_or_default());
     }
 
     /// As [`FakeApi::put_node`], with this network for pods.
