@@ -122,7 +122,7 @@ async fn changes(site: &Site, choices: &Choices) -> Result<Vec<Change>, Fault> {
         changes.extend(Change::of_applied(&site.cluster, object).await?);
     }
     let kubeconfig = kubeconfig::of_server(site).await?;
-    let server = manifests::server(images, &site.address, *port)?;
+    let server = manifests::server(images, &site.address, *port, &site.version)?;
     changes.extend(Change::of_file(&site.host, EGRESS, Some(manifests::EGRESS), 0o644)?);
     changes.extend(Change::of_file(&site.host, SERVER_KUBECONFIG, Some(&kubeconfig), 0o600)?);
     changes.extend(Change::of_file(&site.host, SERVER, Some(&server), MODE)?);

@@ -22,6 +22,8 @@ const CONFIGURATION: &str = "ClusterConfiguration";
 pub(crate) struct Site {
     pub(crate) host: Host,
     pub(crate) cluster: Cluster,
+    /// The kube-apiserver's version, such as v1.33.1.
+    pub(crate) version: String,
     pub(crate) apiserver: ApiServer,
     /// The address by which agents reach this node.
     pub(crate) address: String,
@@ -61,7 +63,7 @@ impl Site {
             )
         })?;
         check_certificate(&host, &address)?;
-        Ok(Self { host, cluster, apiserver, address, config_map, configuration })
+        Ok(Self { host, cluster, version, apiserver, address, config_map, configuration })
     }
 
     /// The address and port of this node's kube-apiserver.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::output::{about, ago};
-use crate::report::{AgentStatus, Expiry, Health, Missing, Nodes, Problem, ServerStatus, Status};
+use crate::report::{
+    AgentStatus, Contested, Expiry, Health, Identities, Missing, Nodes, Problem, ServerStatus, Status,
+};
 
 /// Seconds before its expiry at which a certificate is a problem: two weeks are time to renew it.
 const EXPIRES_SOON: i64 = 14 * 86_400;
@@ -57,7 +59,34 @@ pub(crate) fn agents(server: &ServerStatus) -> Vec<Problem> {
     if let Some(nodes) = &server.nodes {
         of_nodes(&server.id, nodes, &mut problems);
     }
+    if let Some(identities) = &server.identities {
+        of_identities(&server.id, identities, &mut problems);
+    }
     problems
+}
+
+fn of_identities(server: &str, identities: &Identities, problems: &mut Vec<Problem>) {
+    // In other modes a proof that is missing changes no route.
+    let by_proof = identities.mode == "strict" || identities.routes_from == "nodes";
+    let contested = identities.contested.iter().filter(|_| by_proof);
+    for Contested { target, nodes, kept_by } in contested.take(MOST_NAMED) {
+        let kept = kept_by.as_ref().map_or_else(|| "no node".to_owned(), |node| format!("{node} alone"));
+        problems.push(degraded(
+            format!("the nodes {} list {target}: on {server} it routes to {kept}", nodes.join(", ")),
+            format!(
+                "kubectl get nodes -o wide, and delete or correct the node that should not have {target}"
+            ),
+        ));
+    }
+    let Some(nodes) = identities.nodes.as_ref().filter(|_| identities.routes_from == "nodes") else { return };
+    if !nodes.listed || nodes.stale.is_some_and(|age| age > STALE) {
+        let what = match nodes.stale {
+            Some(age) => format!("the routes of {server} are those of {} ago", about(age)),
+            None => format!("{server} has no routes yet: it has not listed the nodes"),
+        };
+        let next = format!("the log of tunnel-server on {server}, for \"cannot follow the nodes\"");
+        problems.push(degraded(what, next));
+    }
 }
 
 fn of_nodes(server: &str, nodes: &Nodes, problems: &mut Vec<Problem>) {

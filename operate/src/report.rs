@@ -3,10 +3,12 @@
 //!
 //! Times are seconds before the report, unless the name says otherwise.
 
+mod identities;
 mod setup;
 
 use serde::{Deserialize, Serialize};
 
+pub use identities::{Contested, Identities, MOST_VIOLATIONS, Violation, Watched};
 pub use setup::{AgentSetup, Connected, Datagram, MOST_AGENTS, Named, ServerSetup, Setup};
 
 /// Most missing nodes that are named in a report. All of them are counted.
@@ -82,6 +84,8 @@ pub struct ServerStatus {
     pub agents: Agents,
     /// Nodes that should have an agent, if `--expected-nodes` names them.
     pub nodes: Option<Nodes>,
+    /// Identities of agents, and what they do not prove.
+    pub identities: Option<Box<Identities>>,
     /// Open streams, those being dialled included.
     pub streams: usize,
     /// Directions of connections whose receiver has taken nothing for ten seconds.

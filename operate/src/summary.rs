@@ -22,6 +22,11 @@ pub fn write(mut status: ServerStatus) -> String {
         shorten(&mut expiry.file);
         shorten(&mut expiry.subject);
     }
+    if let Some(identities) = &mut status.identities {
+        // The counts stay.
+        identities.violations.clear();
+        identities.contested.clear();
+    }
     let mut most = MOST_MISSING;
     loop {
         if let Some(nodes) = &mut status.nodes {

@@ -89,6 +89,11 @@ impl Identifiers {
         parsed.default_route = default_route.unwrap_or(false);
         Ok(parsed)
     }
+
+    /// Whether they name no target.
+    pub const fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.cidrs.is_empty() && !self.default_route
+    }
 }
 
 /// The spellings of Go's `strconv.ParseBool`.

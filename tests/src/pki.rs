@@ -54,7 +54,10 @@ impl Pki {
     /// Makes them all.
     pub fn make(dir: &Path) -> Self {
         let pki = Self { dir: dir.to_owned() };
-        let (trusted, other) = (authority("tests"), authority("somebody else"));
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(pki.ca_key(), key.serialize_pem()).unwrap();
+        let (trusted, other) =
+            (authority("tests", key), authority("somebody else", KeyPair::generate().unwrap()));
         std::fs::write(pki.ca(), &trusted.0).unwrap();
         for who in Who::ALL {
             let issuer = if who == Who::Stranger { &other.1 } else { &trusted.1 };
@@ -68,6 +71,25 @@ impl Pki {
     /// The authority's certificate.
     pub fn ca(&self) -> PathBuf {
         self.dir.join("ca.crt")
+    }
+
+    fn ca_key(&self) -> PathBuf {
+        self.dir.join("ca.key")
+    }
+
+    /// Certificate and key of a node, as the kubelet has them: without names of hosts.
+    pub fn of_node(&self, node: &str) -> (PathBuf, PathBuf) {
+        let issuer =
+            authority("tests", KeyPair::from_pem(&std::fs::read_to_string(self.ca_key()).unwrap()).unwrap())
+                .1;
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+        params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
+        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let files = (self.dir.join(format!("{node}.crt")), self.dir.join(format!("{node}.key")));
+        std::fs::write(&files.0, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        std::fs::write(&files.1, key.serialize_pem()).unwrap();
+        files
     }
 
     /// Somebody's certificate.
@@ -112,8 +134,7 @@ impl Pki {
     }
 }
 
-fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
-    let key = KeyPair::generate().unwrap();
+fn authority(name: &str, key: KeyPair) -> (String, Issuer<'static, KeyPair>) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

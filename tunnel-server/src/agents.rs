@@ -3,10 +3,15 @@
 //! Of two tunnels of one agent id the newest gets new dials; the older one finishes its streams,
 //! and gets dials again only if the newer ends first. A registration is removed only by its own
 //! guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
+//! Tunnels of one agent id and different identities are different agents.
 
 mod authenticator;
 mod departed;
+mod follow;
+mod identity;
+mod routes;
 mod session;
+mod trust;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +29,10 @@ use tunnel_proto::target::Host;
 use crate::route::View;
 
 pub(crate) use authenticator::Authenticator;
+pub(crate) use identity::{Identity, IdentityMap, Template};
+pub(crate) use routes::{Routes, shown};
 pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
+pub(crate) use trust::{Mode, Rules, Source, Trust};
 
 /// Agents that left and are remembered for the errors of dials. With fewer, errors say less after
 /// the loss of many agents; more is memory.
@@ -35,8 +43,12 @@ const DEPARTED: usize = 1024;
 pub struct AgentTunnel {
     /// The agent's id. Several tunnels may have the same one.
     pub(crate) id: String,
-    /// The targets that the agent serves.
-    pub(crate) identifiers: Identifiers,
+    /// Made from the agent's credential.
+    pub(crate) identity: Identity,
+    /// The targets that the agent says it serves.
+    pub(crate) claims: Arc<Identifiers>,
+    /// The targets for which it gets dials. They change with the node's object.
+    routes: ArcSwap<Routes>,
     /// `None` in tests of routing.
     connected: Option<Connected>,
     streams: Arc<Streams>,
@@ -49,6 +61,15 @@ pub struct AgentTunnel {
     why_ended: OnceLock<String>,
 }
 
+/// An agent that the server admits.
+#[derive(Debug)]
+struct Admitted {
+    id: String,
+    identity: Identity,
+    claims: Arc<Identifiers>,
+    routes: Routes,
+}
+
 #[derive(Debug)]
 struct Connected {
     tunnel: Tunnel,
@@ -57,15 +78,29 @@ struct Connected {
 
 impl AgentTunnel {
     /// An established tunnel. `streams` counts its streams.
-    fn new(id: String, identifiers: Identifiers, tunnel: Tunnel, peer: Peer, streams: Arc<Streams>) -> Self {
-        Self { connected: Some(Connected { tunnel, peer }), streams, ..Self::detached(id, identifiers) }
+    fn new(agent: Admitted, tunnel: Tunnel, peer: Peer, streams: Arc<Streams>) -> Self {
+        let Admitted { id, identity, claims, routes } = agent;
+        let connected = Some(Connected { tunnel, peer });
+        Self { connected, streams, identity, routes: ArcSwap::from_pointee(routes), ..Self::of(id, claims) }
     }
 
     /// An agent without a tunnel, for tests and guards of routing. A dial of it fails.
     pub fn detached(id: impl Into<String>, identifiers: Identifiers) -> Self {
+        Self::of(id.into(), Arc::new(identifiers))
+    }
+
+    /// As [`AgentTunnel::detached`], with these routes.
+    #[cfg(test)]
+    pub(crate) fn routed(id: &str, routes: Routes) -> Self {
+        Self { routes: ArcSwap::from_pointee(routes), ..Self::of(id.to_owned(), Arc::default()) }
+    }
+
+    fn of(id: String, claims: Arc<Identifiers>) -> Self {
         Self {
-            id: id.into(),
-            identifiers,
+            id,
+            identity: Identity::Unknown,
+            routes: ArcSwap::from_pointee(Routes::as_claimed(Arc::clone(&claims))),
+            claims,
             connected: None,
             streams: Arc::default(),
             draining: AtomicBool::new(false),
@@ -73,6 +108,11 @@ impl AgentTunnel {
             lost: AtomicBool::new(false),
             why_ended: OnceLock::new(),
         }
+    }
+
+    /// The targets for which the tunnel gets dials.
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
     }
 
     pub(crate) fn tunnel(&self) -> Option<&Tunnel> {
@@ -182,22 +222,26 @@ impl Registry {
     pub fn register(&self, agent: Arc<AgentTunnel>) -> Registration {
         let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
-        for (_, older) in state.tunnels.iter().filter(|(_, older)| older.id == agent.id) {
+        for (_, older) in state.tunnels.iter().filter(|(_, older)| is_same(older, &agent)) {
             if let Some(peer) = older.peer() {
                 peer.doubt();
             }
         }
         state.tunnels.push((number, agent));
         drop(state);
-        self.inner.stale.store(true, Ordering::Release);
+        self.changed();
         Registration { registry: self.clone(), number }
+    }
+
+    fn changed(&self) {
+        self.inner.stale.store(true, Ordering::Release);
     }
 
     /// Keeps dials from a tunnel that a dial has found over. An older tunnel of the agent gets
     /// them instead.
     pub(crate) fn lost(&self, agent: &AgentTunnel) {
         agent.lost.store(true, Ordering::Relaxed);
-        self.inner.stale.store(true, Ordering::Release);
+        self.changed();
     }
 
     /// The usable agents, indexed for routing.
@@ -205,7 +249,9 @@ impl Registry {
         if self.inner.stale.load(Ordering::Acquire) {
             let state = self.lock();
             self.inner.stale.store(false, Ordering::Release);
-            self.inner.view.store(Arc::new(View::new(newest(&state.tunnels))));
+            let registered: Vec<_> = state.tunnels.iter().map(|(_, agent)| agent.routes()).collect();
+            let usable = newest(&state.tunnels).collect();
+            self.inner.view.store(Arc::new(View::new(usable, &registered)));
         }
         self.inner.view.load_full()
     }
@@ -219,12 +265,18 @@ impl Registry {
     /// that left.
     pub(crate) fn departed(&self, host: &Host) -> Option<LastSign> {
         let state = self.lock();
-        let suspects = state
+        let suspect = state
             .tunnels
             .iter()
-            .filter_map(|(_, agent)| Some((agent.silent_since()?, &agent.id, &agent.identifiers.hosts)));
-        let departed = state.departed.iter().map(|agent| (agent.at, &agent.id, &agent.hosts));
-        let (at, id, _) = departed.chain(suspects).rev().find(|(_, _, hosts)| hosts.contains(host))?;
+            .filter_map(|(_, agent)| Some((agent.silent_since()?, &agent.id, agent.routes())))
+            .rev()
+            .find(|(_, _, routes)| routes.hosts().any(|one| one == host))
+            .map(|(at, id, _)| (at, id));
+        let departed = || {
+            let agent = state.departed.iter().rev().find(|agent| agent.hosts.contains(host))?;
+            Some((agent.at, &agent.id))
+        };
+        let (at, id) = suspect.or_else(departed)?;
         Some(LastSign { agent: id.clone(), at })
     }
 
@@ -238,12 +290,21 @@ impl Registry {
     }
 }
 
-/// The usable tunnels, one per agent id: the last registered that does not drain, or else the
+/// An agent's id is its own word, so it is one agent's only together with the identity.
+fn key(agent: &AgentTunnel) -> (&str, &Identity) {
+    (&agent.id, &agent.identity)
+}
+
+fn is_same(one: &AgentTunnel, other: &AgentTunnel) -> bool {
+    key(one) == key(other)
+}
+
+/// The usable tunnels, one per agent: the last registered that does not drain, or else the
 /// last registered.
 fn newest(tunnels: &[(u64, Arc<AgentTunnel>)]) -> impl Iterator<Item = Arc<AgentTunnel>> {
-    let mut best = HashMap::<&str, &Arc<AgentTunnel>>::new();
+    let mut best = HashMap::<(&str, &Identity), &Arc<AgentTunnel>>::new();
     for (_, agent) in tunnels.iter().filter(|(_, agent)| agent.is_usable()) {
-        let slot = best.entry(&agent.id).or_insert(agent);
+        let slot = best.entry(key(agent)).or_insert(agent);
         if !agent.is_draining() || slot.is_draining() {
             *slot = agent;
         }
@@ -251,7 +312,7 @@ fn newest(tunnels: &[(u64, Arc<AgentTunnel>)]) -> impl Iterator<Item = Arc<Agent
     // In the order of registration, so that a view does not depend on hashing.
     tunnels
         .iter()
-        .filter(move |(_, agent)| best.get(agent.id.as_str()).is_some_and(|b| Arc::ptr_eq(b, agent)))
+        .filter(move |(_, agent)| best.get(&key(agent)).is_some_and(|b| Arc::ptr_eq(b, agent)))
         .map(|(_, agent)| Arc::clone(agent))
 }
 
@@ -265,7 +326,7 @@ pub struct Registration {
 impl Registration {
     /// Makes routing look at the tunnel again: its agent drains, became suspect or came back.
     fn changed(&self) {
-        self.registry.inner.stale.store(true, Ordering::Release);
+        self.registry.changed();
     }
 }
 
@@ -277,112 +338,15 @@ impl Drop for Registration {
             if state.departed.len() == DEPARTED {
                 state.departed.pop_front();
             }
-            let (id, hosts) = (agent.id.clone(), agent.identifiers.hosts.clone());
+            let (id, hosts) = (agent.id.clone(), agent.routes().hosts().cloned().collect());
             state.departed.push_back(Departed { at: Instant::now(), id, hosts });
         }
         drop(state);
-        self.registry.inner.stale.store(true, Ordering::Release);
+        self.registry.changed();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn agent(id: &str) -> Arc<AgentTunnel> {
-        Arc::new(AgentTunnel::detached(id, Identifiers::default()))
-    }
-
-    fn active(registry: &Registry) -> Vec<Arc<AgentTunnel>> {
-        registry.view().agents().to_vec()
-    }
-
-    #[tokio::test]
-    async fn the_newest_tunnel_of_an_agent_is_active_and_the_older_one_is_promoted_back() {
-        let registry = Registry::default();
-        let (old, new) = (agent("a"), agent("a"));
-        let _old = registry.register(Arc::clone(&old));
-        let newer = registry.register(Arc::clone(&new));
-        assert!(Arc::ptr_eq(&active(&registry)[0], &new) && active(&registry).len() == 1);
-        drop(newer);
-        assert!(Arc::ptr_eq(&active(&registry)[0], &old));
-    }
-
-    #[tokio::test]
-    async fn a_late_goodbye_of_an_old_tunnel_does_not_evict_the_new_one() {
-        let registry = Registry::default();
-        let new = agent("a");
-        let older = registry.register(agent("a"));
-        let _newer = registry.register(Arc::clone(&new));
-        drop(older);
-        assert!(Arc::ptr_eq(&active(&registry)[0], &new));
-    }
-
-    #[tokio::test]
-    async fn a_draining_newest_tunnel_gives_way_to_an_older_one() {
-        let registry = Registry::default();
-        let (old, new) = (agent("a"), agent("a"));
-        let _old = registry.register(Arc::clone(&old));
-        let newer = registry.register(Arc::clone(&new));
-        new.set_draining();
-        newer.changed();
-        assert!(Arc::ptr_eq(&active(&registry)[0], &old));
-    }
-
-    #[tokio::test]
-    async fn nothing_of_an_agent_that_left_is_kept_but_its_words() {
-        let (registry, agent) = (Registry::default(), agent("a"));
-        drop(registry.register(Arc::clone(&agent)));
-        drop(registry.view());
-        assert_eq!(Arc::strong_count(&agent), 1);
-    }
-
-    #[tokio::test]
-    async fn a_suspect_tunnel_gets_no_dials_until_it_is_back() {
-        let registry = Registry::default();
-        let (old, new) = (agent("a"), agent("a"));
-        let _old = registry.register(Arc::clone(&old));
-        let newer = registry.register(Arc::clone(&new));
-        new.set_suspect(Some(Instant::now()));
-        newer.changed();
-        assert!(Arc::ptr_eq(&active(&registry)[0], &old));
-        new.set_suspect(None);
-        newer.changed();
-        assert!(Arc::ptr_eq(&active(&registry)[0], &new) && active(&registry).len() == 1);
-        for agent in [&old, &new] {
-            agent.set_suspect(Some(Instant::now()));
-        }
-        newer.changed();
-        assert!(active(&registry).is_empty());
-        new.suspected().await;
-    }
-
-    #[tokio::test]
-    async fn who_is_suspect_is_told_of_as_if_it_had_left() {
-        let registry = Registry::default();
-        let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
-        let silent = Arc::new(AgentTunnel::detached("a", ids));
-        let _registered = registry.register(Arc::clone(&silent));
-        assert!(registry.departed(&Host::Name("node".into())).is_none());
-        let since = Instant::now();
-        silent.set_suspect(Some(since));
-        assert_eq!(
-            registry.departed(&Host::Name("node".into())),
-            Some(LastSign { agent: "a".to_owned(), at: since })
-        );
-    }
-
-    #[tokio::test]
-    async fn who_left_is_remembered_for_a_while() {
-        let registry = Registry::default();
-        let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
-        drop(registry.register(Arc::new(AgentTunnel::detached("a", ids))));
-        assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().agent, "a");
-        assert!(registry.departed(&Host::Name("other".into())).is_none());
-        assert_eq!(registry.last_departed().unwrap().agent, "a");
-        for _ in 0..2 * DEPARTED {
-            drop(registry.register(agent("b")));
-        }
-        assert!(registry.departed(&Host::Name("node".into())).is_none());
-    }
-}
+mod spoofing;
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::args::Bind;
 use tunnel_program::process;
 
-use crate::agents::{Authenticator, Limits, Registry, Sessions, accept_quic, accept_tcp};
+use crate::agents::{Authenticator, Limits, Registry, Sessions, Trust, accept_quic, accept_tcp};
 use crate::cluster;
 use crate::config::Config;
 use crate::dial::Dialer;
@@ -46,6 +46,7 @@ pub struct App {
     commands: Option<UnixSocket>,
     overview: Arc<Overview>,
     registry: Registry,
+    trust: Trust,
     drain: Drain,
 }
 
@@ -81,7 +82,8 @@ impl App {
         let admin = config.admin.listen("admin listener")?;
         let commands = socket::bind(&config.admin_socket)?;
         let (registry, drain) = (Registry::default(), Drain::new());
-        let overview = Overview::new(&config, &registry, &metrics, &drain);
+        let trust = Trust::new(config.rules.clone(), metrics.clone());
+        let overview = Overview::new(&config, &registry, &trust, &metrics, &drain);
         Backends::register(&metering, registry.clone(), &config.strategies)?;
         metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
@@ -97,6 +99,7 @@ impl App {
             commands,
             overview,
             registry,
+            trust,
             drain,
         })
     }
@@ -141,7 +144,10 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
-        let authenticator = cluster::join(&self.config, &self.metrics, &self.overview, &drain).await?;
+        let Self { config, metrics, overview, registry, trust, .. } = &self;
+        // Boxed, because it is large and needed at the start alone.
+        let joining = Box::pin(cluster::join(config, metrics, overview, registry, trust, &drain));
+        let authenticator = joining.await?;
         let sessions = self.start(authenticator)?;
 
         let stopped = stop.await.context("signals");
@@ -171,6 +177,8 @@ impl App {
             agents = %at.agents,
             health = %at.health,
             strategies = ?self.config.strategies,
+            identity_mode = self.trust.mode().label(),
+            routes_from = self.trust.source().label(),
             mode = ?self.config.mode,
             "tunnel server {}",
             env!("CARGO_PKG_VERSION")
@@ -181,7 +189,7 @@ impl App {
     /// Starts all listeners.
     fn start(self, authenticator: Authenticator) -> anyhow::Result<Sessions> {
         let agents = self.agents_tcp.local_addr().context("listener of agents")?;
-        let Self { config, metering, metrics, registry, drain, overview, .. } = self;
+        let Self { config, metering, metrics, registry, trust, drain, overview, .. } = self;
         let router = Arc::new(Router::new(config.strategies.clone()));
         let readiness = readiness(&registry, &router, &drain);
         let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
@@ -200,6 +208,7 @@ impl App {
             server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
             authenticator,
+            trust,
             patience: config.patience,
             metrics: metrics.clone(),
             drain: drain.clone(),

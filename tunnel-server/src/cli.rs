@@ -1,5 +1,7 @@
 //! Flags. Names and defaults are Konnectivity's where they mean the same.
 
+mod identity;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use tunnel_operate::command::ServerCommand;
 use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path, selector};
 
 use crate::route::Strategies;
+pub(crate) use identity::IdentityArgs;
 
 /// Lets the kube-apiserver reach nodes, pods and services through agents that
 /// dial out.
@@ -126,6 +129,9 @@ pub struct Cli {
 
     #[command(flatten)]
     pub(crate) tokens: TokenArgs,
+
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
 
     #[command(flatten)]
     pub(crate) kube: KubeArgs,

@@ -1,5 +1,5 @@
 //! The server's use of the Kubernetes API: reviews of agents' tokens, and a Lease that makes
-//! agents count this server.
+//! agents count this server. Node objects are watched for routes and proofs, and for `status`.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tunnel_kube::leases::{LeaseEvent, publish};
 use tunnel_kube::review::ReviewEvent;
 use tunnel_kube::{TokenReviewer, nodes};
 
-use crate::agents::Authenticator;
+use crate::agents::{Authenticator, Registry, Source, Trust};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::operate::Overview;
@@ -23,16 +23,28 @@ pub(crate) async fn join(
     config: &Config,
     metrics: &Metrics,
     overview: &Arc<Overview>,
+    registry: &Registry,
+    trust: &Trust,
     drain: &Drain,
 ) -> anyhow::Result<Authenticator> {
-    if config.tokens.is_none() && config.leases.is_none() && config.expected_nodes.is_none() {
+    let by_nodes = trust.source() == Source::Nodes;
+    let watches = by_nodes || config.expected_nodes.is_some();
+    if config.tokens.is_none() && config.leases.is_none() && !watches {
         return Ok(Authenticator::Tls);
     }
     let cluster = config.kube.connect().await.context(
-        "reviews of agents' tokens, Leases and --expected-nodes need the Kubernetes API (--kubeconfig, or a pod's service account)",
+        "reviews of agents' tokens, Leases, --routes-from=nodes and --expected-nodes need the Kubernetes API (--kubeconfig, or a pod's service account)",
     )?;
     if let Some(selector) = &config.expected_nodes {
-        overview.expect(nodes::follow(&cluster, selector, drain));
+        let expected = nodes::follow(&cluster, selector, drain);
+        if !by_nodes {
+            registry.follow(trust, expected.clone(), drain);
+        }
+        overview.expect(expected);
+    }
+    if by_nodes {
+        // All of them: an address of a node that needs no agent is still that node's.
+        registry.follow(trust, nodes::follow(&cluster, "", drain), drain);
     }
     if let Some(publication) = config.leases.clone() {
         let (metrics, cluster, until) = (metrics.clone(), cluster.clone(), drain.clone());

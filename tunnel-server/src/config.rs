@@ -2,6 +2,7 @@
 //! error names the flags that keep them out.
 
 mod auth;
+mod identity;
 #[cfg(test)]
 mod manifests;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use tunnel_kube::{Access, Expected};
 use tunnel_operate::certificate::Files;
 use tunnel_program::args::{Bind, List, bind, existing, given, labels};
 
+use crate::agents::Rules;
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
 use crate::route::Strategy;
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub(crate) agent_tls: Arc<rustls::ServerConfig>,
     /// The tokens that authenticate agents, if tokens do.
     pub(crate) tokens: Option<Expected>,
+    /// What an agent's credential proves, and what follows.
+    pub(crate) rules: Rules,
     /// Key of QUIC's stateless resets, by which a restarted server ends its predecessor's tunnels.
     pub(crate) reset_secret: Secret,
     pub(crate) admin: Bind,
@@ -91,6 +95,8 @@ impl TryFrom<Cli> for Config {
         let tcp = if port == 0 { no_tcp_frontend(&args)? } else { Some(tcp_frontend(&args, port, &offer)?) };
         ensure!(unix.is_some() || tcp.is_some(), "no frontend: give --uds-name, --server-port, or both");
         let agents = auth::of_agents(&args, &offer)?;
+        let expected_nodes: Option<String> = args.operate.expected_nodes.into();
+        let rules = identity::rules(&args.identity, &args.proxy_strategies.0, expected_nodes.is_some())?;
         let server_id = match args.server_id {
             id if id.is_empty() => uuid::Uuid::new_v4().to_string(),
             id => id,
@@ -115,7 +121,8 @@ impl TryFrom<Cli> for Config {
             server_count: args.server_count,
             kube: access(&args.kube)?,
             leases: publication(args.leases, &server_id)?,
-            expected_nodes: args.operate.expected_nodes.into(),
+            rules,
+            expected_nodes,
             admin_socket: args.operate.admin_socket,
             certificates,
             cluster_cert: args.cluster_cert,

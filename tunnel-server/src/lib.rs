@@ -6,6 +6,7 @@
 mod accept;
 pub mod agents;
 pub mod app;
+mod canonical;
 pub mod cli;
 mod cluster;
 pub mod config;

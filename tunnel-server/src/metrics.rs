@@ -225,6 +225,26 @@ impl Metrics {
         TwinGuard::new(self.ours.peers.tunnels.with_label_values(&[link.label()]), theirs)
     }
 
+    /// Counts a tunnel by the kind of its agent's identity, until the guard is dropped.
+    pub(crate) fn identity(&self, kind: &str) -> GaugeGuard {
+        GaugeGuard::new(self.ours.peers.identities.with_label_values(&[kind]))
+    }
+
+    /// Sets the mode of identities.
+    pub(crate) fn identity_mode(&self, mode: &str) {
+        self.ours.peers.identity_mode.with_label_values(&[mode]).set(1);
+    }
+
+    /// Counts claims of an admitted agent that are not proven.
+    pub(crate) fn unproven_claims(&self, kind: &str, count: usize) {
+        self.ours.peers.unproven_claims.with_label_values(&[kind]).inc_by(count as u64);
+    }
+
+    /// Sets the number of addresses that several nodes list.
+    pub(crate) fn contested_addresses(&self, count: usize) {
+        self.ours.peers.contested_addresses.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Counts a tunnel whose agent is silent, until the guard is dropped.
     pub(crate) fn suspect_tunnel(&self, link: Link) -> GaugeGuard {
         GaugeGuard::new(self.ours.peers.suspect_tunnels.with_label_values(&[link.label()]))

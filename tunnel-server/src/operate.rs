@@ -1,5 +1,6 @@
 //! The server's answers to `status`, `probe` and `doctor`, and its status in its Lease.
 
+mod identities;
 mod nodes;
 mod overview;
 mod probe;

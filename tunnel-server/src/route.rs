@@ -1,17 +1,17 @@
 //! The choice of the agent that gets a dial, by strategies in the operator's order. A pure function
 //! of the registered agents and the target.
 
+mod view;
 mod why;
 
-use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rand::RngExt as _;
-use tunnel_proto::network::Network;
-use tunnel_proto::target::{Host, Target};
+use tunnel_proto::target::Target;
 
 use crate::agents::AgentTunnel;
+use crate::canonical::canonical_host;
+pub use view::View;
 
 /// A way to find the agent of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,120 +61,6 @@ impl FromStr for Strategies {
     }
 }
 
-/// Agents that are equally right for a target. Those that drain are last.
-#[derive(Debug, Default)]
-struct Group {
-    agents: Vec<Arc<AgentTunnel>>,
-    /// Number of agents at the front that do not drain.
-    ready: usize,
-}
-
-/// The usable agents at one moment, one tunnel each, indexed for the strategies.
-#[derive(Debug, Default)]
-pub struct View {
-    all: Group,
-    default_route: Group,
-    by_host: HashMap<Host, Group>,
-    by_network: HashMap<Network, Group>,
-    /// The lengths of the networks' prefixes, longest first. A look-up takes at most one step
-    /// for each.
-    prefixes: Vec<u8>,
-}
-
-impl View {
-    pub(crate) fn new(agents: impl Iterator<Item = Arc<AgentTunnel>>) -> Self {
-        let mut view = Self::default();
-        for agent in agents {
-            if agent.identifiers.default_route {
-                view.default_route.add(&agent);
-            }
-            for host in &agent.identifiers.hosts {
-                view.by_host.entry(host.clone()).or_default().add(&agent);
-            }
-            for network in &agent.identifiers.cidrs {
-                view.by_network.entry(*network).or_default().add(&agent);
-            }
-            view.all.add(&agent);
-        }
-        view.prefixes = view.by_network.keys().map(Network::bits).collect();
-        view.prefixes.sort_unstable_by(|a, b| b.cmp(a));
-        view.prefixes.dedup();
-        view
-    }
-
-    pub(crate) fn agents(&self) -> &[Arc<AgentTunnel>] {
-        &self.all.agents
-    }
-
-    /// The number of a strategy's entries: hosts, networks, or agents.
-    pub(crate) fn size(&self, strategy: Strategy) -> usize {
-        match strategy {
-            Strategy::Default => self.all.agents.len(),
-            Strategy::DefaultRoute => self.default_route.agents.len(),
-            Strategy::DestCidr => self.by_network.len(),
-            Strategy::DestHost => self.by_host.len(),
-        }
-    }
-
-    /// The agents that a strategy can use for some target, possibly more than once each.
-    pub(crate) fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<AgentTunnel>> + '_> {
-        match strategy {
-            Strategy::Default => Box::new(self.all.agents.iter()),
-            Strategy::DefaultRoute => Box::new(self.default_route.agents.iter()),
-            Strategy::DestCidr => Box::new(self.by_network.values().flat_map(|group| &group.agents)),
-            Strategy::DestHost => Box::new(self.by_host.values().flat_map(|group| &group.agents)),
-        }
-    }
-
-    /// A usable agent for a target, chosen by one strategy.
-    fn pick(
-        &self,
-        strategy: Strategy,
-        target: &Target,
-        usable: impl Fn(&Arc<AgentTunnel>) -> bool,
-    ) -> Option<&Arc<AgentTunnel>> {
-        match (strategy, target.host()) {
-            (Strategy::Default, _) => self.all.pick(usable),
-            (Strategy::DefaultRoute, _) => self.default_route.pick(usable),
-            (Strategy::DestHost, host) => self.by_host.get(host)?.pick(usable),
-            (Strategy::DestCidr, Host::Name(_)) => None,
-            (Strategy::DestCidr, Host::Ip(ip)) => self
-                .prefixes
-                .iter()
-                .filter_map(|&bits| self.by_network.get(&Network::of(*ip, bits)?))
-                .find_map(|group| group.pick(&usable)),
-        }
-    }
-}
-
-impl Group {
-    fn add(&mut self, agent: &Arc<AgentTunnel>) {
-        // An agent that names a host twice is added once. The agent that was added last is the
-        // last of all or the last that does not drain.
-        let last = [self.agents.len().checked_sub(1), self.ready.checked_sub(1)];
-        if last.into_iter().flatten().any(|at| Arc::ptr_eq(&self.agents[at], agent)) {
-            return;
-        }
-        self.agents.push(Arc::clone(agent));
-        if !agent.is_draining() {
-            let last = self.agents.len() - 1;
-            self.agents.swap(self.ready, last);
-            self.ready += 1;
-        }
-    }
-
-    /// An agent that does not drain, or else one that does; stuck ones come after both, because a
-    /// dial would only wait there.
-    fn pick(&self, usable: impl Fn(&Arc<AgentTunnel>) -> bool) -> Option<&Arc<AgentTunnel>> {
-        let (ready, draining) = self.agents.split_at(self.ready);
-        let takes = |agent: &Arc<AgentTunnel>| usable(agent) && !agent.is_stuck();
-        pick_of(ready, takes)
-            .or_else(|| pick_of(draining, takes))
-            .or_else(|| pick_of(ready, &usable))
-            .or_else(|| pick_of(draining, &usable))
-    }
-}
-
 /// The strategies of a server, in order.
 #[derive(Debug, Clone)]
 pub struct Router {
@@ -201,26 +87,12 @@ impl Router {
         not: Option<&Arc<AgentTunnel>>,
     ) -> Option<Arc<AgentTunnel>> {
         let usable = |agent: &Arc<AgentTunnel>| not.is_none_or(|not| !Arc::ptr_eq(agent, not));
-        self.strategies.iter().find_map(|&strategy| view.pick(strategy, target, usable)).map(Arc::clone)
+        let host = canonical_host(target.host());
+        self.strategies.iter().find_map(|&strategy| view.pick(strategy, &host, usable)).map(Arc::clone)
     }
 }
 
-/// Power of two choices. Agents that are not usable, in practice few, are stepped over.
-fn pick_of(
-    agents: &[Arc<AgentTunnel>],
-    usable: impl Fn(&Arc<AgentTunnel>) -> bool,
-) -> Option<&Arc<AgentTunnel>> {
-    if agents.is_empty() {
-        return None;
-    }
-    let mut rng = rand::rng();
-    let mut try_one = || {
-        let (before, from) = agents.split_at(rng.random_range(0..agents.len()));
-        from.iter().chain(before).find(|agent| usable(agent))
-    };
-    let (first, second) = (try_one()?, try_one()?);
-    Some(if second.streams() < first.streams() { second } else { first })
-}
-
+#[cfg(test)]
+mod shadows;
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,27 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
+{{/* From Kubernetes 1.30 on a token names its node; before, agents prove no node, and in strict mode would get no dials. */}}
+{{- define "tunnel.tokensNameNodes" -}}
+{{- if and .Values.agent.presentToken (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}true{{ end }}
+{{- end }}
+
+{{- define "tunnel.identityMode" -}}
+{{- .Values.server.identityMode | default (ternary "strict" "audit" (eq (include "tunnel.tokensNameNodes" .) "true")) }}
+{{- end }}
+
+{{- define "tunnel.routesFrom" -}}
+{{- .Values.server.routesFrom | default (ternary "nodes" "claims" (eq (include "tunnel.tokensNameNodes" .) "true")) }}
+{{- end }}
+
+{{- define "tunnel.identifiers" -}}
+{{- if .Values.agent.identifiers -}}
+{{- .Values.agent.identifiers }}
+{{- else if or (ne (include "tunnel.routesFrom" .) "nodes") (eq .Values.server.kind "External") -}}
+host=$(NODE_NAME)&ipv4=$(NODE_IP)
+{{- end }}
+{{- end }}
+
 {{/* The arguments that servers of every kind have. */}}
 {{- define "tunnel.serverArgs" -}}
 - --agent-port={{ .Values.server.agentPort }}
@@ -59,6 +80,8 @@ rollingUpdate:
 - --agent-service-account={{ .Values.server.agentServiceAccount | default "tunnel-agent" }}
 - --authentication-audience={{ .Values.token.audience }}
 - --proxy-strategies={{ .Values.server.strategies }}
+- --identity-mode={{ include "tunnel.identityMode" . }}
+- --routes-from={{ include "tunnel.routesFrom" . }}
 - --expected-nodes={{ .Values.server.expectedNodes }}
 {{- if .Values.leases.publish }}
 - --enable-lease-controller
@@ -91,6 +114,12 @@ rollingUpdate:
 {{- end }}
 {{- if and $agent.enabled (not $agent.presentToken) (not $agent.certificateSecret) }}
 {{- fail "agents have neither a token nor a certificate: set agent.presentToken or agent.certificateSecret" }}
+{{- end }}
+{{- if and (eq (include "tunnel.routesFrom" .) "nodes") (not (contains "destCIDR" .Values.server.strategies)) }}
+{{- fail "server.routesFrom nodes makes routes for pod networks: server.strategies needs destCIDR" }}
+{{- end }}
+{{- if and (eq (include "tunnel.routesFrom" .) "nodes") (not (contains "destHost" .Values.server.strategies)) }}
+{{- fail "server.routesFrom nodes makes routes for addresses of nodes: server.strategies needs destHost" }}
 {{- end }}
 {{- if $agent.hostNetwork }}
 {{- if .Values.networkPolicy.enabled }}

@@ -9,14 +9,27 @@ use crate::leases::{WATCH, selected, watch};
 use crate::state::{FakeApi, Refused, Verb, ok};
 
 impl FakeApi {
-    /// Creates a node or writes over it, with these labels and internal addresses.
+    /// Creates a node or writes over it, with these labels and internal addresses, and a network
+    /// for pods that no other node has.
     pub fn put_node(&self, name: &str, labels: &Value, addresses: &[&str]) {
+        let at = {
+            let nodes = &self.state().nodes;
+            let known = nodes.get(name).map(|node| node["spec"]["podCIDR"].clone());
+            known.unwrap_or_else(|| {
+                json!(format!("10.{}.{}.0/24", 244 + nodes.len() / 256, nodes.len() % 256))
+            })
+        };
+        self.put_node_with_pods(name, labels, addresses, at.as_str().unwrap_or_default());
+    }
+
+    /// As [`FakeApi::put_node`], with this network for pods.
+    pub fn put_node_with_pods(&self, name: &str, labels: &Value, addresses: &[&str], pods: &str) {
         let internal = addresses.iter().map(|at| json!({"type": "InternalIP", "address": at}));
         let hostname = json!({"type": "Hostname", "address": name});
         let addresses: Vec<_> = internal.chain([hostname]).collect();
         self.store_node(json!({
             "metadata": {"name": name, "labels": labels},
-            "spec": {"podCIDR": "10.244.0.0/24"},
+            "spec": {"podCIDR": pods},
             "status": {"addresses": addresses, "images": [{"names": ["not read"]}]},
         }));
     }

@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Its addresses and names, of the types `InternalIP` and `Hostname`.
+    /// Its addresses and names.
     pub addresses: Vec<String>,
     /// The networks of its pods.
     pub pod_cidrs: Vec<String>,
 }
+
+/// The types of addresses by which a kube-apiserver may dial a kubelet
+/// (`--kubelet-preferred-address-types`).
+const KINDS: [&str; 5] = ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"];
 
 /// A node on the wire.
 pub(super) type Slim = Object<Spec, Status>;
@@ -50,7 +54,7 @@ impl From<Slim> for Node {
     fn from(slim: Slim) -> Self {
         let Spec { pod_cidrs, pod_cidr } = slim.spec;
         let addresses = slim.status.map(|status| status.addresses).unwrap_or_default();
-        let ours = addresses.into_iter().filter(|at| matches!(at.kind.as_str(), "InternalIP" | "Hostname"));
+        let ours = addresses.into_iter().filter(|at| KINDS.contains(&at.kind.as_str()));
         Self {
             name: slim.metadata.name.unwrap_or_default(),
             addresses: ours.map(|at| at.address).collect(),

@@ -12,7 +12,7 @@ use super::{CommonArgs, View, remedy};
 use crate::Program;
 use crate::judge::{self, Coverage};
 use crate::output::{Paint, about, ago, table};
-use crate::report::{AgentStatus, Expiry, Health, Problem, ServerStatus, Status};
+use crate::report::{AgentStatus, Expiry, Health, Identities, Problem, ServerStatus, Status, Violation};
 use crate::summary::{self, ANNOTATION};
 
 pub(super) const SERVER_EXAMPLES: &str = "Examples:
@@ -29,6 +29,9 @@ pub(super) const AGENT_EXAMPLES: &str = "Examples:
   kubectl -n kube-system exec POD -- /tunnel-agent status   # where the tunnel works
 
 Exit codes: 0 well, 1 degraded, 2 down or no answer.";
+
+/// Agents with unproven claims that the text names; `-o json` has more.
+const VIOLATIONS: usize = 5;
 
 /// Flags of `tunnel-server status`.
 #[derive(Debug, Clone, Args)]
@@ -245,6 +248,13 @@ impl Shown {
                 ),
             };
         }
+        let identities = self
+            .servers
+            .iter()
+            .filter_map(|row| Some((row.name.as_str(), row.status.as_ref()?.identities.as_ref()?)));
+        for (server, identities) in identities {
+            text += &of_identities(server, identities);
+        }
         for problem in &self.problems {
             let mark = paint.health(problem.health, "!");
             text += &format!("{mark} {}\n  next: {}\n", problem.what, problem.next);
@@ -294,6 +304,20 @@ fn of_agent(agent: &AgentStatus, health: Health, paint: Paint) -> String {
             (None, _) => "not tried yet".to_owned(),
         };
         text += &format!("no tunnel: {}{led}: {why}\n", missing.address);
+    }
+    text
+}
+
+/// The agents whose claims are not proven: their number, and some of them.
+fn of_identities(server: &str, identities: &Identities) -> String {
+    let Some(verdict) = identities.verdict() else { return String::new() };
+    let mut text = format!("identities: {verdict} (--identity-mode={} on {server})\n", identities.mode);
+    for Violation { agent, identity, claims } in identities.violations.iter().take(VIOLATIONS) {
+        text += &format!("  {agent}, whose identity is {identity}, claims {}\n", claims.join(", "));
+    }
+    let more = identities.violating.saturating_sub(VIOLATIONS);
+    if more > 0 && !identities.violations.is_empty() {
+        text += &format!("  and {more} more: tunnel-server status -o json\n");
     }
     text
 }

@@ -82,6 +82,7 @@ fn well(program: Program) -> Facts {
         unix: "/run/tunnel/server.socket".to_owned(),
         strategies: vec!["destHost".to_owned()],
         connected: vec![Connected {
+            identity: "node:worker-7".to_owned(),
             id: "worker-7".to_owned(),
             hosts: vec!["10.0.3.7".to_owned()],
             datagram: Some(Datagram { now: 1452, most: 1452 }),

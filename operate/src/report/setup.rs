@@ -51,7 +51,9 @@ pub struct ServerSetup {
 pub struct Connected {
     /// Its id.
     pub id: String,
-    /// The names and addresses among its identifiers.
+    /// Its identity, by its token or certificate.
+    pub identity: String,
+    /// The names and addresses for which it gets dials.
     pub hosts: Vec<String>,
     /// The datagrams of its tunnel, on QUIC.
     pub datagram: Option<Datagram>,

@@ -15,7 +15,8 @@ impl Registry {
         }
         for (_, agent) in &state.tunnels {
             if let Some(since) = agent.silent_since() {
-                each(&agent.id, &agent.identifiers.hosts, since);
+                let hosts: Vec<_> = agent.routes().hosts().cloned().collect();
+                each(&agent.id, &hosts, since);
             }
         }
     }

@@ -20,7 +20,7 @@ use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{Hello, Rejection, RejectionKind, VERSION, Welcome};
 
 use crate::accept::accept;
-use crate::agents::{AgentTunnel, Authenticator, Registry};
+use crate::agents::{Admitted, AgentTunnel, Authenticator, Registry, Trust};
 use crate::metrics::Metrics;
 
 /// Limit of a handshake, TLS and link together. Less turns away agents on slow networks; more
@@ -47,6 +47,7 @@ pub(crate) struct Sessions {
     /// Number of servers, told to agents; 0 is unknown.
     pub(crate) server_count: u32,
     pub(crate) authenticator: Authenticator,
+    pub(crate) trust: Trust,
     pub(crate) patience: Patience,
     pub(crate) metrics: Metrics,
     pub(crate) drain: Drain,
@@ -112,16 +113,21 @@ impl Sessions {
         if self.drain.has_started() {
             return Err(rejected(RejectionKind::Draining, "the server is draining".to_owned()));
         }
-        let applicant = introduced(hello)?;
+        let Introduced { id, claims, software } = introduced(hello)?;
         let holder = self.authenticator.check(token).await.map_err(|error| {
             let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
             Denial::Rejected { kind, reason, text }
         })?;
+        let identity = self.trust.identify(holder.as_ref(), arrived.certificate()).map_err(|error| {
+            let (kind, text) = (RejectionKind::Unauthenticated, error.to_string());
+            Denial::Rejected { kind, reason: "identity_conflict", text }
+        })?;
         if let Some(holder) = holder {
             let (account, node, pod) = (holder.username, holder.node_name, holder.pod_name);
-            debug!(agent = applicant.id, account, node, pod, "token accepted");
+            debug!(agent = id, account, node, pod, "token accepted");
         }
-        Ok(applicant)
+        let routes = self.trust.admit(&id, &identity, &claims);
+        Ok(Applicant { agent: Admitted { id, identity, claims, routes }, software })
     }
 
     fn turn_away(&self, arrived: Arrived, reason: &str, why: &str) {
@@ -169,7 +175,7 @@ impl Sessions {
     }
 
     async fn keep(self, tunnel: Tunnel, control: Option<Messages>, applicant: Applicant) {
-        let Applicant { id, identifiers, software } = applicant;
+        let Applicant { agent, software } = applicant;
         let (link, streams) = (tunnel.link().label(), Arc::<Streams>::default());
         let (mut liveness, peer) =
             Liveness::new(tunnel.clone(), control, Party::Server, self.patience, Arc::clone(&streams));
@@ -179,10 +185,14 @@ impl Sessions {
             info!(from = %tunnel.remote(), link, why = %error, "agent dropped");
             return tunnel.close(&error.to_string());
         }
-        let agent = Arc::new(AgentTunnel::new(id, identifiers, tunnel.clone(), peer, streams));
+        let agent = Arc::new(AgentTunnel::new(agent, tunnel.clone(), peer, streams));
         let registration = self.registry.register(Arc::clone(&agent));
-        let counted = self.metrics.tunnel(tunnel.link());
-        info!(agent = agent.id, from = %tunnel.remote(), link, software, "agent connected");
+        // Again, because the nodes may have changed before the tunnel could be seen.
+        agent.route_anew(&self.trust);
+        registration.changed();
+        let identity = &agent.identity;
+        let counted = (self.metrics.tunnel(tunnel.link()), self.metrics.identity(identity.kind()));
+        info!(agent = agent.id, %identity, from = %tunnel.remote(), link, software, "agent connected");
 
         let mut suspect = None;
         let why = loop {
@@ -237,8 +247,14 @@ impl Sessions {
 
 /// An agent that may be admitted.
 struct Applicant {
+    agent: Admitted,
+    software: String,
+}
+
+/// An agent's own words.
+struct Introduced {
     id: String,
-    identifiers: Identifiers,
+    claims: Arc<Identifiers>,
     software: String,
 }
 
@@ -255,7 +271,7 @@ const fn rejected(kind: RejectionKind, text: String) -> Denial {
 }
 
 /// Checks an agent's introduction.
-fn introduced(hello: Hello) -> Result<Applicant, Denial> {
+fn introduced(hello: Hello) -> Result<Introduced, Denial> {
     if hello.version != VERSION {
         let text =
             format!("this server speaks version {VERSION} of the protocol, the agent {}", hello.version);
@@ -267,10 +283,10 @@ fn introduced(hello: Hello) -> Result<Applicant, Denial> {
         let text = format!("an agent id is 1 to {MAX_AGENT_ID} printable characters without spaces");
         return Err(rejected(RejectionKind::Identity, text));
     }
-    let identifiers = Identifiers::parse(&hello.identifiers, UnknownKeys::Ignore)
+    let claims = Identifiers::parse(&hello.identifiers, UnknownKeys::Ignore)
         .map_err(|error| rejected(RejectionKind::Identity, error.to_string()))?;
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
-    Ok(Applicant { id: hello.agent_id, identifiers, software })
+    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software })
 }
 
 /// Admits agents on TCP until the drain is killed.
@@ -329,7 +345,10 @@ pub(crate) async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
         let (from, sessions) = (incoming.from(), sessions.clone());
         drain.spawn("agent on quic", async move {
             match Box::pin(sessions.limited(incoming.accept())).await {
-                Ok((tunnel, control)) => sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control)).await,
+                Ok((tunnel, control)) => {
+                    let certificate = tunnel.certificate();
+                    sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control, certificate)).await;
+                }
                 Err(error) => sessions.handshake_failed(Link::Quic, from, &error),
             }
         });

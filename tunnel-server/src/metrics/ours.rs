@@ -92,6 +92,10 @@ pub(super) struct Peers {
     pub(super) rejected_agents: IntCounterVec,
     pub(super) tunnels_closed: IntCounterVec,
     pub(super) accept_errors: IntCounterVec,
+    pub(super) identities: IntGaugeVec,
+    pub(super) identity_mode: IntGaugeVec,
+    pub(super) unproven_claims: IntCounterVec,
+    pub(super) contested_addresses: IntGauge,
     pub(super) token_reviews: IntCounterVec,
     pub(super) token_review_seconds: Histogram,
 }
@@ -121,6 +125,22 @@ impl Peers {
                 "accept_errors_total",
                 "Connections that could not be accepted, for lack of file descriptors or memory.",
                 &["listener"],
+            )?,
+            identities: make.gauges(
+                "identities",
+                "Tunnels of agents that stand, by the kind of the agent's identity.",
+                &["kind"],
+            )?,
+            identity_mode: make.gauges("identity_mode", "1 for the value of --identity-mode.", &["mode"])?,
+            unproven_claims: make.counters(
+                "unproven_claims_total",
+                "Claims of admitted agents that their identities do not prove, by kind of claim: host, address, \
+                 cidr or default_route. --identity-mode=strict drops them.",
+                &["claim"],
+            )?,
+            contested_addresses: make.gauge(
+                "contested_addresses",
+                "Addresses, names and networks that several Node objects list, at most 100.",
             )?,
             token_reviews: make.counters(
                 "token_reviews_total",

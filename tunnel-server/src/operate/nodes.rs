@@ -14,7 +14,7 @@ use crate::route::View;
 pub(super) fn compare(nodes: &Nodes, view: &View, registry: &Registry, most: usize) -> Report {
     let mut present = Present::default();
     for agent in view.agents() {
-        present.add(&agent.id, &agent.identifiers.hosts, ());
+        present.add(&agent.id, agent.routes().hosts(), ());
     }
     let absent: Vec<_> = nodes.iter().filter(|(node, _)| present.of(node).is_none()).collect();
     let mut missing = if absent.is_empty() { Vec::new() } else { described(&absent, registry) };
@@ -31,7 +31,7 @@ pub(super) fn compare(nodes: &Nodes, view: &View, registry: &Registry, most: usi
 
 fn described(absent: &[(&Node, Instant)], registry: &Registry) -> Vec<Missing> {
     let mut left = Present::default();
-    registry.for_each_departed(|id, hosts, at| left.add(id, hosts, at));
+    registry.for_each_departed(|id, hosts, at| left.add(id, hosts.iter(), at));
     let missing = absent.iter().map(|(node, known)| {
         let last = left.of(node).copied();
         Missing {
@@ -57,9 +57,9 @@ impl<T> Default for Present<T> {
 
 impl<T: Copy> Present<T> {
     /// A later agent of the same name takes its place.
-    fn add(&mut self, id: &str, hosts: &[Host], what: T) {
+    fn add<'a>(&mut self, id: &str, hosts: impl Iterator<Item = &'a Host>, what: T) {
         self.ids.insert(id.to_owned(), what);
-        self.hosts.extend(hosts.iter().map(|host| (host.clone(), what)));
+        self.hosts.extend(hosts.map(|host| (host.clone(), what)));
     }
 
     /// An agent counts for a node by its id, or by an identifier that is the node's name or

@@ -13,8 +13,9 @@ use tunnel_operate::certificate::Files;
 use tunnel_operate::report::{Agents, Connected, Datagram, MOST_AGENTS, MOST_MISSING, ServerStatus};
 use tunnel_operate::summary;
 
+use super::identities::report;
 use super::nodes::compare;
-use crate::agents::Registry;
+use crate::agents::{Registry, Trust};
 use crate::config::Config;
 use crate::metrics::Metrics;
 
@@ -26,6 +27,7 @@ pub(crate) struct Overview {
     datagrams: Datagrams,
     started: Instant,
     registry: Registry,
+    trust: Trust,
     metrics: Metrics,
     drain: Drain,
     /// Set once the Kubernetes API is asked for nodes.
@@ -33,13 +35,20 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
-    pub(crate) fn new(config: &Config, registry: &Registry, metrics: &Metrics, drain: &Drain) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        registry: &Registry,
+        trust: &Trust,
+        metrics: &Metrics,
+        drain: &Drain,
+    ) -> Arc<Self> {
         Arc::new(Self {
             server_id: config.server_id.clone(),
             certificates: config.certificates.clone(),
             datagrams: config.datagrams,
             started: Instant::now(),
             registry: registry.clone(),
+            trust: trust.clone(),
             metrics: metrics.clone(),
             drain: drain.clone(),
             nodes: OnceLock::new(),
@@ -68,8 +77,8 @@ impl Overview {
                 let most = self.datagrams.to(tunnel.remote().ip());
                 Some(Datagram { now: tunnel.datagram()?, most })
             });
-            let hosts = agent.identifiers.hosts.iter().map(ToString::to_string).collect();
-            Connected { id: agent.id.clone(), hosts, datagram }
+            let hosts = agent.routes().hosts().map(ToString::to_string).collect();
+            Connected { id: agent.id.clone(), identity: agent.identity.to_string(), hosts, datagram }
         });
         connected.collect()
     }
@@ -101,6 +110,7 @@ impl Overview {
             draining: self.drain.has_started(),
             agents,
             nodes: self.nodes.get().map(|nodes| compare(&nodes.borrow(), &view, &self.registry, most)),
+            identities: Some(Box::new(report(&self.trust, &tunnels))),
             streams: tunnels.iter().map(|agent| agent.streams()).sum(),
             stalled: self.metrics.stalled(),
             certificate: self.certificates.nearest(),

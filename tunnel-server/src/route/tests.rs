@@ -1,13 +1,18 @@
 use super::*;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
+use tunnel_proto::target::Host;
 
 fn agent(id: &str, identifiers: &str) -> Arc<AgentTunnel> {
     let identifiers = Identifiers::parse(identifiers, UnknownKeys::Ignore).unwrap();
     Arc::new(AgentTunnel::detached(id, identifiers))
 }
 
+fn viewed(agents: &[Arc<AgentTunnel>]) -> View {
+    View::new(agents.to_vec(), &[])
+}
+
 fn picked(strategies: &[Strategy], agents: &[Arc<AgentTunnel>], target: &str) -> Vec<String> {
-    let view = View::new(agents.iter().cloned());
+    let view = viewed(agents);
     let router = Router::new(strategies.to_vec());
     let target = target.parse().unwrap();
     let mut ids: Vec<String> =
@@ -74,7 +79,7 @@ fn the_longest_network_with_the_address_decides() {
     assert_eq!(picked(&[DestCidr, Default], &agents[..1], "node.example:80"), ["ten"]);
 
     // The one that failed a dial is passed over for the next longest.
-    let view = View::new(agents.iter().cloned());
+    let view = viewed(&agents);
     let router = Router::new(vec![DestCidr]);
     let target = "10.1.0.7:80".parse().unwrap();
     assert!(router.pick(&view, &target, Some(&agents[3])).unwrap().id.starts_with("pods"));
@@ -86,7 +91,7 @@ fn default_routes_are_those_that_say_so() {
     let agents =
         [agent("yes", "default-route=true"), agent("no", "default-route=false"), agent("silent", "host=a")];
     assert_eq!(picked(&[DefaultRoute], &agents, "10.0.0.1:80"), ["yes"]);
-    assert_eq!(View::new(agents.iter().cloned()).size(DefaultRoute), 1);
+    assert_eq!(viewed(&agents).size(DefaultRoute), 1);
 }
 
 #[test]
@@ -103,11 +108,11 @@ fn tables_count_names_and_an_agent_is_once_in_each() {
     let ids = "host=a&host=a&host=A&ipv4=10.0.0.1&cidr=10.0.0.0/8&cidr=10.9.0.0/8&default-route=true";
     let agents = [agent("x", ids), agent("y", "host=a")];
     agents[1].set_draining();
-    let view = View::new(agents.iter().cloned());
+    let view = viewed(&agents);
     let sizes = [Strategy::Default, Strategy::DefaultRoute, Strategy::DestCidr, Strategy::DestHost]
         .map(|strategy| view.size(strategy));
     assert_eq!(sizes, [2, 1, 1, 2]);
-    let group = view.by_host.get(&Host::Name("a".to_owned())).unwrap();
+    let group = view.claimed.by_host.get(&Host::Name("a".to_owned())).unwrap();
     assert_eq!((group.agents.len(), group.ready), (2, 1));
 }
 
@@ -130,13 +135,13 @@ fn strategies_parse_as_konnectivitys_flag_does() {
 #[test]
 fn the_excluded_agent_is_never_picked_and_load_decides() {
     let agents = [agent("a", ""), agent("b", "")];
-    let view = View::new(agents.iter().cloned());
+    let view = viewed(&agents);
     let router = Router::new(vec![Strategy::Default]);
     let target = "10.0.0.1:80".parse().unwrap();
     for _ in 0..50 {
         assert_eq!(router.pick(&view, &target, Some(&agents[0])).unwrap().id, "b");
     }
-    let only = View::new(agents[..1].iter().cloned());
+    let only = viewed(&agents[..1]);
     assert!(router.pick(&only, &target, Some(&agents[0])).is_none());
 
     let _streams: Vec<_> = (0..10).map(|_| agents[0].count_stream()).collect();

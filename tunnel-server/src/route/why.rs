@@ -1,9 +1,12 @@
 //! Why an agent was chosen, for people.
 
+use tunnel_proto::ident::Identifiers;
+use tunnel_proto::network::Network;
 use tunnel_proto::target::{Host, Target};
 
 use super::{Router, Strategy};
 use crate::agents::AgentTunnel;
+use crate::canonical::{canonical_host, canonical_network};
 
 impl Router {
     /// The first strategy by which `agent` serves `target`, and the identifier that matched.
@@ -21,22 +24,29 @@ impl Router {
 }
 
 fn serves(strategy: Strategy, agent: &AgentTunnel, target: &Target) -> Option<String> {
-    let identifiers = &agent.identifiers;
-    match (strategy, target.host()) {
+    let (routes, host) = (agent.routes(), canonical_host(target.host()));
+    [&routes.proven, &routes.claimed].into_iter().find_map(|kind| matched(strategy, kind, &host))
+}
+
+fn matched(strategy: Strategy, identifiers: &Identifiers, host: &Host) -> Option<String> {
+    match (strategy, host) {
         (Strategy::Default, _) => Some("any agent".to_owned()),
         (Strategy::DefaultRoute, _) => identifiers.default_route.then(String::new),
-        (Strategy::DestHost, host) => identifiers.hosts.contains(host).then(|| host.to_string()),
+        (Strategy::DestHost, host) => {
+            identifiers.hosts.iter().any(|one| *canonical_host(one) == *host).then(|| host.to_string())
+        }
         (Strategy::DestCidr, Host::Name(_)) => None,
         (Strategy::DestCidr, Host::Ip(ip)) => {
-            let of = identifiers.cidrs.iter().filter(|cidr| cidr.contains(*ip));
-            of.max_by_key(|cidr| cidr.bits()).map(ToString::to_string)
+            let networks = identifiers.cidrs.iter().map(|network| canonical_network(*network));
+            let of = networks.filter(|network| network.contains(*ip));
+            of.max_by_key(Network::bits).map(|network| network.to_string())
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tunnel_proto::ident::{Identifiers, UnknownKeys};
+    use tunnel_proto::ident::UnknownKeys;
 
     use super::*;
 

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
@@ -39,23 +40,31 @@ pub async fn accept_tcp(
     drain: &Drain,
     mut arrived: impl FnMut(Arrived),
 ) -> Result<(), HandshakeError> {
+    let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+    let certificate = certificate.map(CertificateDer::into_owned);
     if link == Link::Konnectivity {
         let accepting = konnectivity::accept(tls, from, counters);
         let agents = timeout(HANDSHAKE_LIMIT, accepting).await.unwrap_or(Err(HandshakeError::Timeout))?;
-        let why = agents.serve(drain, |call| arrived(Arrived(Greeting::Call(Box::new(call))))).await;
+        let on_call = |call| {
+            arrived(Arrived { greeting: Greeting::Call(Box::new(call)), certificate: certificate.clone() });
+        };
+        let why = agents.serve(drain, on_call).await;
         debug!(%from, why, "connection of a konnectivity agent ended");
     } else {
         let accepting = Box::pin(h2::accept(tls, from, drain));
         let (tunnel, control) =
             timeout(HANDSHAKE_LIMIT, accepting).await.unwrap_or(Err(HandshakeError::Timeout))?;
-        arrived(Arrived::new(Tunnel::H2(tunnel), control));
+        arrived(Arrived::new(Tunnel::H2(tunnel), control, certificate));
     }
     Ok(())
 }
 
 /// Servers: an agent that has not introduced itself yet.
 #[derive(Debug)]
-pub struct Arrived(Greeting);
+pub struct Arrived {
+    greeting: Greeting,
+    certificate: Option<CertificateDer<'static>>,
+}
 
 #[derive(Debug)]
 enum Greeting {
@@ -98,14 +107,25 @@ impl NotAdmitted {
 }
 
 impl Arrived {
-    /// An agent on a link with a control stream.
-    pub fn new(tunnel: Tunnel, control: impl Into<Stream>) -> Self {
-        Self(Greeting::Control(tunnel, Box::new(control_messages(control))))
+    /// An agent on a link with a control stream, and the certificate that it presented.
+    pub fn new(
+        tunnel: Tunnel,
+        control: impl Into<Stream>,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Self {
+        let greeting = Greeting::Control(tunnel, Box::new(control_messages(control)));
+        Self { greeting, certificate }
+    }
+
+    /// The agent's own certificate, without its chain, which TLS has verified; `None` if the
+    /// listener asks for none.
+    pub const fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
     }
 
     /// The link that the agent came on.
     pub const fn link(&self) -> Link {
-        match &self.0 {
+        match &self.greeting {
             Greeting::Control(tunnel, _) => tunnel.link(),
             Greeting::Call(_) => Link::Konnectivity,
         }
@@ -113,7 +133,7 @@ impl Arrived {
 
     /// The agent's address.
     pub fn from(&self) -> SocketAddr {
-        match &self.0 {
+        match &self.greeting {
             Greeting::Control(tunnel, _) => tunnel.remote(),
             Greeting::Call(call) => call.remote(),
         }
@@ -124,7 +144,7 @@ impl Arrived {
     /// # Errors
     /// With the fault of the introduction.
     pub async fn introduction(&mut self) -> Result<Introduction, String> {
-        match &mut self.0 {
+        match &mut self.greeting {
             Greeting::Control(_, messages) => match timeout(GREETING_LIMIT, greeting(messages)).await {
                 Ok(Ok(Control::Hello(mut hello))) => {
                     let token = std::mem::take(&mut hello.token);
@@ -148,7 +168,7 @@ impl Arrived {
         welcome: Welcome,
         drain: &Drain,
     ) -> Result<(Tunnel, Option<Messages>), NotAdmitted> {
-        match self.0 {
+        match self.greeting {
             Greeting::Control(tunnel, mut messages) => {
                 let sent = async {
                     let message = encode_control(Control::Welcome(welcome))?;
@@ -169,7 +189,7 @@ impl Arrived {
     /// Tells the agent why it is not admitted, and ends the tunnel, within ten seconds. Not
     /// cancel safe.
     pub async fn reject(self, rejection: Rejection) {
-        match self.0 {
+        match self.greeting {
             Greeting::Control(tunnel, mut messages) => {
                 let text = rejection.text.clone();
                 if let Ok(message) = encode_control(Control::Rejection(rejection)) {
@@ -201,7 +221,7 @@ impl Arrived {
 
     /// Ends the tunnel at once.
     pub fn turn_away(self, why: &str) {
-        match self.0 {
+        match self.greeting {
             Greeting::Control(tunnel, _) => tunnel.close(why),
             Greeting::Call(call) => call.refuse(Status::Unavailable, why),
         }

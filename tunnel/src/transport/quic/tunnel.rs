@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
+use rustls::pki_types::CertificateDer;
 
 use super::congestion;
 use super::grant::Grant;
@@ -27,6 +28,12 @@ impl Tunnel {
     /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// Servers: the agent's own certificate, if the agent presented one.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let chain = self.connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+        chain.into_iter().next()
     }
 
     /// Size of the largest datagrams that the path is known to carry, in bytes.
