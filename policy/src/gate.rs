@@ -81,8 +81,8 @@ impl Gate {
         Err(Denied { rule: verdict.rule.to_owned(), target: target.to_string(), address })
     }
 
-    /// Writes the audit line of a refusal, unless there were too many in this second. `by` is the
-    /// id of the agent that refused, empty for the server itself.
+    /// Writes the audit line of a refusal, unless there were too many in this second. `agent` is
+    /// the id of the agent that refuses; a server has chosen none.
     pub fn audit(&self, denied: &Denied, subject: Subject<'_>, agent: Option<&str>) {
         let Some(suppressed) = self.admit(Instant::now()) else { return };
         info!(
