@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use tunnel_proto::target::{Host, Target};
 
+use crate::index::Index;
 use crate::rule::{Asked, Rule};
 use crate::special;
 use crate::spelling::{carried, number, plain};
@@ -15,8 +16,9 @@ const DEFAULT: &str = "default";
 /// destinations are allowed but the special ones.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    pub(crate) rules: Vec<Rule>,
-    pub(crate) allow: bool,
+    rules: Vec<Rule>,
+    index: Index,
+    allow: bool,
 }
 
 /// The other end, on whose behalf a destination is asked for.
@@ -38,11 +40,16 @@ pub struct Verdict<'a> {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { rules: Vec::new(), allow: true }
+        Self::new(Vec::new(), true)
     }
 }
 
 impl Policy {
+    /// `allow` is the default.
+    pub(crate) fn new(rules: Vec<Rule>, allow: bool) -> Self {
+        Self { index: Index::of(&rules), rules, allow }
+    }
+
     /// Decides about a target, and about `address` if that is one of a name's addresses. Without
     /// it, networks apply to no name. Does not allocate; takes 60 ns without rules, and 35 µs with
     /// 10,000 rules of which none applies.
@@ -81,8 +88,9 @@ impl Policy {
     fn judge(&self, asked: &Asked<'_>) -> Verdict<'_> {
         let special = asked.address.and_then(special::of);
         let name = asked.name.and_then(special::of_name);
-        let rule = self.rules.iter().find(|rule| rule.decides(asked, special, name.is_some()));
-        match (rule, special, name) {
+        let rule = |number: u32| &self.rules[number as usize];
+        let first = self.index.first(asked, |number| rule(number).decides(asked, special, name.is_some()));
+        match (first.map(rule), special, name) {
             (Some(rule), ..) => Verdict { allow: rule.allow, rule: &rule.name },
             (None, Some(special), _) => Verdict { allow: false, rule: special.rule },
             (None, None, Some(rule)) => Verdict { allow: false, rule },

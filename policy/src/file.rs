@@ -180,7 +180,7 @@ impl FromStr for Policy {
             ));
         }
         let rules = document.rules.into_iter().map(Written::into_rule).collect();
-        Ok(Self { rules, allow: document.default == Action::Allow })
+        Ok(Self::new(rules, document.default == Action::Allow))
     }
 }
 

@@ -7,6 +7,7 @@
 mod decide;
 mod file;
 mod gate;
+mod index;
 mod rule;
 mod special;
 pub mod spelling;

@@ -120,6 +120,17 @@ impl Span {
         self.first >> 32 == 0xffff && self.last >> 32 == 0xffff
     }
 
+    /// The first and the last address of an IPv4 network.
+    pub(crate) fn v4(&self) -> Option<(u32, u32)> {
+        // The lowest 32 bits of an IPv4-mapped address.
+        let number = |mapped: u128| (mapped & u128::from(u32::MAX)) as u32;
+        self.is_v4().then(|| (number(self.first), number(self.last)))
+    }
+
+    pub(crate) const fn numbers(&self) -> (u128, u128) {
+        (self.first, self.last)
+    }
+
     fn is_within(&self, other: &Self) -> bool {
         other.first <= self.first && self.last <= other.last
     }

@@ -304,6 +304,35 @@ fn no_spelling_of_a_forbidden_address_is_allowed() {
 
 proptest! {
     #[test]
+    fn the_first_rule_is_found_whatever_its_kind(
+        rules in prop::collection::vec((0_usize..7, any::<bool>(), prop::option::of(1_u16..4)), 0..12),
+        asked in 0_usize..4,
+        port in 1_u16..4,
+    ) {
+        const TO: [&str; 7] = ["[10.0.0.0/8]", "['fd00::/8', 10.0.0.1]", "[a.b.c]", "['*.b.c', x]", "['*.c']", "['::/0']", ""];
+        let targets = ["10.0.0.1", "[fd00::1]", "a.b.c", "a.c"];
+        let matches = |to: usize| match asked {
+            0 => [0, 1, 6].contains(&to),
+            1 => [1, 5, 6].contains(&to),
+            2 => [2, 3, 4, 6].contains(&to),
+            _ => [4, 6].contains(&to),
+        };
+        let mut text = "default: allow\nrules:\n".to_owned();
+        for (i, (to, allow, ports)) in rules.iter().enumerate() {
+            let action = if *allow { "allow" } else { "deny" };
+            let to = if TO[*to].is_empty() { String::new() } else { format!(", to: {}", TO[*to]) };
+            let ports = ports.map_or(String::new(), |port| format!(", ports: [{port}]"));
+            text += &format!("- {{name: r{i}, action: {action}{to}{ports}}}\n");
+        }
+        if rules.is_empty() {
+            text = "default: allow".to_owned();
+        }
+        let expected = rules.iter().position(|(to, _, ports)| matches(*to) && ports.is_none_or(|one| one == port));
+        let expected = expected.map_or("allow default".to_owned(), |i| format!("{} r{i}", if rules[i].1 { "allow" } else { "deny" }));
+        prop_assert_eq!(decided(&policy(&text), &format!("{}:{port}", targets[asked]), None, None), expected);
+    }
+
+    #[test]
     fn every_forbidden_address_is_refused_in_every_spelling(
         low in any::<u32>(),
         class in prop::sample::select(vec![(0xa9fe_0000_u32, 16_u32), (0xe000_0000, 4), (0, 8)]),

@@ -32,7 +32,8 @@ def install(cluster):
     os.makedirs(host.seen_from_outside(DIRECTORY))
     with open(host.seen_from_outside(f"{DIRECTORY}/server.conf"), "x", encoding="utf-8", opener=_for_root) as file:
         file.write(user)
-    shutil.copy(os.path.join(STATIC_POD, "egress.yaml"), host.seen_from_outside(DIRECTORY))
+    for name in ("egress.yaml", "policy.yaml"):
+        shutil.copy(os.path.join(STATIC_POD, name), host.seen_from_outside(DIRECTORY))
     shutil.copy(os.path.join(STATIC_POD, "tunnel-server.yaml"), host.seen_from_outside(MANIFESTS))
     cluster.kubectl.ok("rollout", "status", "daemonset/tunnel-agent", "-n", NAMESPACE, f"--timeout={LIMIT}s", timeout=LIMIT + 10)
 
