@@ -51,8 +51,9 @@ impl Policy {
     }
 
     /// Decides about a target, and about `address` if that is one of a name's addresses. Without
-    /// it, networks apply to no name. Does not allocate; takes 60 ns without rules, and 35 µs with
-    /// 10,000 rules of which none applies.
+    /// it, networks apply to no name. Does not allocate. Takes
+    /// 40 ns without a file or with the chart's, 150 ns for a name, and 8.5 µs with 10,000 networks of
+    /// which none applies.
     pub fn decide(&self, subject: Subject<'_>, target: &Target, address: Option<IpAddr>) -> Verdict<'_> {
         let (name, address) = match target.host() {
             Host::Ip(ip) => (None, Some(address.unwrap_or(*ip))),

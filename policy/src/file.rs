@@ -12,11 +12,12 @@ use serde::de::{Deserializer, Error as _, Visitor};
 use crate::Policy;
 use crate::rule::{Identity, Pattern, Ports, Rule};
 
-/// Longest file. 10,000 rules of a line for each field take about as much; a longer one would
-/// delay the start of the program by seconds.
+/// Longest file. 10,000 rules with a network and ports take 640 KB and 0.14 s; with less, they do
+/// not fit, and a longer file delays the start for nothing.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Most rules: each dial goes through them, at about 4 ns each.
+/// Most rules. A dial compares its address with each network, 0.9 ns each; with more rules that shows
+/// in the time of a dial, and fewer are not enough for a network of each node.
 const MAX_RULES: usize = 10_000;
 
 /// Longest name of a rule, which is a metric's label and part of every refusal.
