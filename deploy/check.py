@@ -34,6 +34,8 @@ def load(path):
     with open(path, encoding="utf-8") as file:
         found = [each for each in yaml.safe_load_all(file) if each]
     inside = [yaml.safe_load(text) for each in found if each["kind"] == "ConfigMap" for text in each["data"].values()]
+    # The policy of destinations has no kind.
+    inside = [each for each in inside if "apiVersion" in each]
     return [each for each in found + inside if not each["apiVersion"].startswith(FOREIGN)]
 
 

@@ -1,5 +1,6 @@
 //! Bounds on what connections cost, for the pieces that need no socket: the
-//! relay, the CONNECT head, the dial, Konnectivity's packets, routing.
+//! relay, the CONNECT head, the dial, the policy of destinations, Konnectivity's
+//! packets, routing.
 //!
 //! Time is not measured here, so the guards say the same on a busy machine as
 //! on an idle one:
@@ -38,6 +39,7 @@
     reason = "a guard that cannot set up its world has to stop, and says where it was"
 )]
 
+pub mod destinations;
 pub mod ends;
 pub mod packets;
 pub mod routing;

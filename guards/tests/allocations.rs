@@ -5,6 +5,7 @@
 //! says how to read a failure.
 
 use allocation_counter::measure;
+use tunnel_guards::destinations::Destinations;
 use tunnel_guards::ends::{Connections, Relayed};
 use tunnel_guards::packets::PacketStream;
 use tunnel_guards::routing::Routing;
@@ -138,6 +139,15 @@ fn routing_allocates_nothing() {
     holds("routing by host", NOTHING, || routing.by_host());
     holds("routing by network", NOTHING, || routing.by_network());
     holds("routing by default", NOTHING, || routing.by_default());
+}
+
+#[test]
+fn a_decision_about_a_destination_allocates_nothing() {
+    let mut destinations = Destinations::new();
+    holds("a decision without a file", NOTHING, || destinations.without_a_file());
+    holds("a decision of the chart's file", NOTHING, || destinations.of_the_chart());
+    holds("a decision about a name's address", NOTHING, || destinations.of_the_chart_with_name());
+    holds("a decision of 10,000 rules", NOTHING, || destinations.of_all_rules());
 }
 
 /// Measures an operation that has been done before.

@@ -14,12 +14,13 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// with a dot, so backups are elsewhere.
 pub(crate) const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
-/// Directory of the egress configuration, the server's kubeconfig and the backups.
+/// Directory of the egress configuration, the policy, the server's kubeconfig and the backups.
 pub(crate) const DIRECTORY: &str = "/etc/kubernetes/tunnel";
 
 pub(crate) const APISERVER: &str = "/etc/kubernetes/manifests/kube-apiserver.yaml";
 pub(crate) const SERVER: &str = "/etc/kubernetes/manifests/tunnel-server.yaml";
 pub(crate) const EGRESS: &str = "/etc/kubernetes/tunnel/egress.yaml";
+pub(crate) const POLICY: &str = "/etc/kubernetes/tunnel/policy.yaml";
 pub(crate) const SERVER_KUBECONFIG: &str = "/etc/kubernetes/tunnel/server.conf";
 pub(crate) const APISERVER_CERTIFICATE: &str = "/etc/kubernetes/pki/apiserver.crt";
 

@@ -13,7 +13,7 @@ use crate::apiserver::EGRESS_FLAG;
 use crate::cluster::{ApiServerPod, Cluster, Workload, title};
 use crate::diff::diff;
 use crate::fault::Fault;
-use crate::host::{APISERVER, EGRESS, Host, SERVER, SERVER_KUBECONFIG};
+use crate::host::{APISERVER, EGRESS, Host, POLICY, SERVER, SERVER_KUBECONFIG};
 use crate::manifests::{self, AGENT, Earlier, Images, NAMESPACE};
 use crate::plan::Change;
 use crate::ready::{Agents, wait_for_nodes};
@@ -119,11 +119,19 @@ async fn changes(site: &Site, choices: &Choices) -> Result<Vec<Change>, Fault> {
     let servers = servers(site, agents.as_ref())?;
     let mut changes = Vec::new();
     for object in manifests::objects(images, &servers, *port)? {
+        // A policy that is there is the operator's.
+        let is_policy = object["metadata"]["name"] == manifests::AGENTS_POLICY;
+        if is_policy && site.cluster.get(&object).await?.is_some() {
+            continue;
+        }
         changes.extend(Change::of_applied(&site.cluster, object).await?);
     }
     let kubeconfig = kubeconfig::of_server(site).await?;
     let server = manifests::server(images, &site.address, *port, &site.version)?;
     changes.extend(Change::of_file(&site.host, EGRESS, Some(manifests::EGRESS), 0o644)?);
+    if site.host.read(POLICY)?.is_none() {
+        changes.extend(Change::of_file(&site.host, POLICY, Some(manifests::POLICY), 0o644)?);
+    }
     changes.extend(Change::of_file(&site.host, SERVER_KUBECONFIG, Some(&kubeconfig), 0o600)?);
     changes.extend(Change::of_file(&site.host, SERVER, Some(&server), MODE)?);
     Ok(changes)

@@ -13,6 +13,12 @@ const SERVER: &str = include_str!("../../deploy/manifests/static-pod/tunnel-serv
 /// The egress configuration of the kube-apiserver.
 pub(crate) const EGRESS: &str = include_str!("../../deploy/manifests/static-pod/egress.yaml");
 
+/// The policy of destinations of a server.
+pub(crate) const POLICY: &str = include_str!("../../deploy/manifests/static-pod/policy.yaml");
+
+/// Name of the ConfigMap with the agents' policy.
+pub(crate) const AGENTS_POLICY: &str = "tunnel-agent-policy";
+
 /// Namespace of everything that is installed in the cluster.
 pub(crate) const NAMESPACE: &str = "tunnel-system";
 
@@ -205,6 +211,25 @@ mod tests {
                 assert_eq!(lines.len(), 1, "{version}: {text}");
                 assert!(lines[0].ends_with(&format!("--{flag}={value}")), "{version}: {lines:?}");
             }
+        }
+    }
+
+    #[test]
+    fn server_and_agents_get_the_same_policy_which_refuses_loopback() {
+        let agents = objects(&images(), &[], 9132).unwrap();
+        let map = agents.iter().find(|object| object["metadata"]["name"] == AGENTS_POLICY).unwrap();
+        let written = map["data"]["policy.yaml"].as_str().unwrap();
+        assert!(POLICY.ends_with(written), "{POLICY}\n{written}");
+        assert!(SERVER.contains(&format!("--policy-file={}\n", crate::host::POLICY)), "{SERVER}");
+        let policy: tunnel_policy::Policy = POLICY.parse().unwrap();
+        let allows = |target: &str| policy.decide(Default::default(), &target.parse().unwrap(), None).allow;
+        for target in
+            ["127.0.0.1:10250", "[::1]:10250", "localhost:80", "[::ffff:127.0.0.1]:80", "169.254.169.254:80"]
+        {
+            assert!(!allows(target), "{target}");
+        }
+        for target in ["10.0.0.1:10250", "[fd00::1]:10250", "worker-7:10250", "webhook.ns.svc:443"] {
+            assert!(allows(target), "{target}");
         }
     }
 

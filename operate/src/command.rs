@@ -3,6 +3,7 @@
 //! Exit codes: 0 well, 1 degraded, 2 down or no answer.
 
 mod doctor;
+mod policy;
 mod probe;
 mod status;
 
@@ -39,6 +40,9 @@ pub enum ServerCommand {
     /// kubelets, and name a cure for each fault.
     #[command(after_help = doctor::SERVER_EXAMPLES)]
     Doctor(doctor::ServerArgs),
+    /// Work with policies of destinations.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Commands of `tunnel-agent`.
@@ -55,6 +59,9 @@ pub enum AgentCommand {
     /// and name a cure for each fault.
     #[command(after_help = doctor::AGENT_EXAMPLES)]
     Doctor(doctor::AgentArgs),
+    /// Work with policies of destinations.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 impl ServerCommand {
@@ -69,6 +76,7 @@ impl ServerCommand {
             Self::Status(args) => args.run().await,
             Self::Probe(args) => args.run(Program::Server).await,
             Self::Doctor(args) => Box::pin(args.run()).await,
+            Self::Policy(command) => command.run().await,
         }
     }
 }
@@ -85,6 +93,7 @@ impl AgentCommand {
             Self::Status(args) => args.run().await,
             Self::Probe(args) => args.run(Program::Agent).await,
             Self::Doctor(args) => Box::pin(args.run()).await,
+            Self::Policy(command) => command.run().await,
         }
     }
 }

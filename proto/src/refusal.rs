@@ -54,7 +54,7 @@ refusal_kinds! {
     Unreachable = 3, "unreachable", "No route to the host or the network.";
     Dns = 4, "dns", "The name has no address.";
     Timeout = 5, "timeout", "The target did not answer in time.";
-    Forbidden = 6, "forbidden", "The agent is not allowed to dial this target.";
+    Forbidden = 6, "forbidden", "The policy of destinations refuses the target.";
     BadRequest = 7, "bad_request", "The dial header is malformed.";
     Draining = 8, "draining", "The agent drains.";
     Busy = 9, "busy", "The agent is at a limit of streams or file descriptors.";
@@ -62,10 +62,12 @@ refusal_kinds! {
 
 impl Refusal {
     /// Finds the kind of a Go program's dial error by parts of its text: those of
-    /// Konnectivity's server, and a few more.
+    /// Konnectivity's server, and a few more; and of our agent's on a link that has no kinds.
     pub fn from_go(text: String) -> Self {
         use RefusalKind as Kind;
-        const PARTS: [(&str, Kind); 10] = [
+        const PARTS: [(&str, Kind); 11] = [
+            // Our agent's words, first: they quote the name of a rule.
+            ("denied by policy rule", Kind::Forbidden),
             ("timeout", Kind::Timeout),
             ("timed out", Kind::Timeout),
             ("deadline exceeded", Kind::Timeout),
@@ -94,6 +96,7 @@ mod tests {
             ("dial tcp: lookup x on 10.0.0.10:53: no such host", RefusalKind::Dns),
             ("dial tcp 10.0.0.1:80: i/o timeout", RefusalKind::Timeout),
             ("context deadline exceeded", RefusalKind::Timeout),
+            ("denied by policy rule \"timeout\": 10.0.0.1:80", RefusalKind::Forbidden),
             ("dial tcp 10.0.0.1:80: connect: no route to host", RefusalKind::Unreachable),
             ("dial tcp 10.0.0.1:80: connect: network is unreachable", RefusalKind::Unreachable),
             ("dial tcp 10.0.0.1:80: socket: too many open files", RefusalKind::Busy),

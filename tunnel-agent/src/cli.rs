@@ -94,6 +94,11 @@ pub struct Cli {
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub admin_socket: PathBuf,
 
+    /// Policy of destinations (docs/POLICY.md). Without a file link-local, metadata, multicast and
+    /// unspecified addresses are refused.
+    #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
+    pub(crate) policy_file: PathBuf,
+
     /// Time limit of connections after SIGTERM.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "20s")]
     pub(crate) graceful_shutdown_timeout: Duration,

@@ -16,6 +16,7 @@ use tunnel::liveness::Patience;
 use tunnel::tls::{self, Identity};
 use tunnel::transport::quic::Datagrams;
 use tunnel_operate::certificate::Files;
+use tunnel_policy::Gate;
 use tunnel_program::args::{Bind, List, bind, existing, given};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
@@ -68,6 +69,8 @@ pub struct Config {
     pub leases: Option<LeaseCount>,
     /// Which count of servers holds.
     pub count_source: CountSource,
+    /// The policy of destinations.
+    pub policy: Arc<Gate>,
     /// Time limit of a drain.
     pub grace: Duration,
 }
@@ -162,6 +165,7 @@ impl TryFrom<Cli> for Config {
             patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,
+            policy: Gate::of_file(given(&cli.policy_file).as_deref()).context("--policy-file")?,
             grace: cli.graceful_shutdown_timeout,
         })
     }

@@ -1,5 +1,8 @@
-//! Connecting to a target. Errors have the shape of Go's dialler, because runbooks and
-//! other programs match it.
+//! Connecting to a target: one look-up, the policy's check of each address, and a connect to one
+//! that passed. Errors have the shape of Go's dialler, because runbooks and other programs match
+//! it.
+
+mod permit;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,19 +14,25 @@ use tunnel::listen::tune;
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::{Host, Target};
 
+pub(crate) use permit::Permits;
+
 /// Least time for each of several addresses of a target. With less, one lost SYN, which
 /// the kernel repeats after a second, fails an address that works; with more, a dead
 /// first address uses up the limit of the dial.
 const LEAST: Duration = Duration::from_secs(2);
 
-/// Connects to `target` within `limit`, trying its addresses in the resolver's order.
-/// Cancel safe: a dropped call gives the attempt up.
+/// Connects to `target` within `limit`, trying those of its addresses that `permit` leaves, in the
+/// resolver's order. Cancel safe: a dropped call gives the attempt up.
 ///
 /// # Errors
-/// The refusal of the address tried last, or of the resolver.
-pub(crate) async fn connect(target: &Target, limit: Duration) -> Result<(TcpStream, SocketAddr), Refusal> {
+/// The refusal of the address tried last, of the resolver, or of `permit`.
+pub(crate) async fn connect(
+    target: &Target,
+    limit: Duration,
+    permit: impl FnOnce(Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refusal>,
+) -> Result<(TcpStream, SocketAddr), Refusal> {
     let deadline = Instant::now() + limit;
-    let addrs = resolve(target, deadline).await?;
+    let addrs = permit(resolve(target, deadline).await?)?;
     connect_resolved(target, &addrs, deadline).await
 }
 
@@ -66,17 +75,26 @@ pub(crate) async fn connect_any(
     Err(last)
 }
 
-/// The addresses of a target, at least one. Cancel safe.
+/// The addresses of a target, at least one, by one look-up of the system's resolver. Cancel safe.
 ///
 /// # Errors
 /// With a refusal that names what failed.
 pub(crate) async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
+    let lookup = async |name: &str, port| io::Result::Ok(lookup_host((name, port)).await?.collect());
+    resolve_with(lookup, target, deadline).await
+}
+
+async fn resolve_with(
+    lookup: impl AsyncFnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    target: &Target,
+    deadline: Instant,
+) -> Result<Vec<SocketAddr>, Refusal> {
     let name = match target.host() {
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, target.port())]),
         Host::Name(name) => name,
     };
-    let (kind, why) = match timeout_at(deadline, lookup_host((name.as_str(), target.port()))).await {
-        Ok(Ok(addrs)) => return Ok(addrs.collect()),
+    let (kind, why) = match timeout_at(deadline, lookup(name, target.port())).await {
+        Ok(Ok(addrs)) => return Ok(addrs),
         // The codes of getaddrinfo do not survive the standard library.
         Ok(Err(error)) if error.to_string().contains("Temporary failure") => {
             (RefusalKind::Dns, "server misbehaving")
@@ -117,7 +135,7 @@ mod tests {
     use super::*;
 
     async fn text(target: &str, limit: Duration) -> (RefusalKind, String) {
-        let refusal = connect(&target.parse().unwrap(), limit).await.unwrap_err();
+        let refusal = connect(&target.parse().unwrap(), limit, Ok).await.unwrap_err();
         (refusal.kind, refusal.text)
     }
 

@@ -28,6 +28,7 @@ use tunnel::transport::{Greeted, GreetingError, quic};
 use crate::cli::Transport;
 use crate::config::Config;
 use crate::connect::{ConnectError, Connector};
+use crate::dial::Permits;
 use crate::metrics::Metrics;
 use crate::serve::{Answer, Serving};
 
@@ -102,7 +103,12 @@ impl Fleet {
             config: Arc::clone(config),
             failures: Failures::default(),
             patience: config.patience,
-            serving: Arc::new(Serving { answer, metrics: metrics.clone(), drain: drain.clone() }),
+            serving: Arc::new(Serving {
+                answer,
+                permits: Permits::new(config, metrics),
+                metrics: metrics.clone(),
+                drain: drain.clone(),
+            }),
         };
         let mut leases = sources.leases.unwrap_or_else(|| watch::channel(None).1);
         keeper.plan.leased(*leases.borrow_and_update(), Instant::now());
@@ -253,6 +259,7 @@ impl Keeper {
         if self.plan.stopped {
             return greeted.tunnel.close("the agent is draining");
         }
+        let name = Arc::clone(&attempt.endpoint.name);
         let (server, link, welcome) = (&attempt.endpoint, greeted.tunnel.link(), &greeted.welcome);
         let id = welcome.server_id.clone();
         let Verdict::Keep { serial, replaces } = self.plan.connected(attempt, welcome, link, now) else {
@@ -264,7 +271,7 @@ impl Keeper {
         self.failures.forget(server);
         info!(%server, id, link = link.label(), software = welcome.software, "connected");
         let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
-        let session = session::start(greeted, serial, self.patience, &self.sessions, serving, reports);
+        let session = session::start(greeted, serial, name, self.patience, &self.sessions, serving, reports);
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
             info!(%server, id, "in place of an older tunnel");

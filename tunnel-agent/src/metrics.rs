@@ -104,6 +104,11 @@ impl Metrics {
         self.ours.dials.with_label_values(&[outcome]).inc();
     }
 
+    /// The policy refused a dial. The rules of the file bound the label.
+    pub(crate) fn denied(&self, rule: &str) {
+        self.ours.denied.with_label_values(&[rule]).inc();
+    }
+
     /// A target accepted. Counts its connection until the guard is dropped.
     pub(crate) fn dialed(&self, took: Duration) -> GaugeGuard {
         self.dial_ended("connected");

@@ -12,6 +12,7 @@ use tunnel_operate::api::Answers;
 use tunnel_operate::report::{AgentStatus, ProbeReport, ProbeRequest, Setup, Status};
 
 use crate::config::Config;
+use crate::dial::Permits;
 use crate::fleet::{Description, Fleet};
 use crate::metrics::Metrics;
 
@@ -22,6 +23,7 @@ const PROBES: usize = 4;
 pub(crate) struct Operating {
     config: Arc<Config>,
     fleet: Fleet,
+    permits: Permits,
     metrics: Metrics,
     drain: Drain,
     started: Instant,
@@ -36,8 +38,9 @@ impl Operating {
         drain: &Drain,
         started: Instant,
     ) -> Self {
+        let permits = Permits::new(config, metrics);
         let (config, metrics, drain) = (Arc::clone(config), metrics.clone(), drain.clone());
-        Self { config, fleet, metrics, drain, started, probes: Semaphore::new(PROBES) }
+        Self { config, fleet, permits, metrics, drain, started, probes: Semaphore::new(PROBES) }
     }
 }
 
@@ -66,6 +69,6 @@ impl Answers for Operating {
     async fn probe(&self, request: ProbeRequest) -> ProbeReport {
         // Never closed.
         let _permit = self.probes.acquire().await;
-        Box::pin(probe::probe(&self.config.agent_id, request)).await
+        Box::pin(probe::probe(&self.config.agent_id, &self.permits, request)).await
     }
 }

@@ -15,7 +15,7 @@ use tunnel::transport::IncomingDial;
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
-use crate::dial::connect;
+use crate::dial::{Permits, connect};
 use crate::metrics::{GaugeGuard, Metrics};
 
 /// Longest time for a target to accept, whatever the server allows. It is Konnectivity's: shorter,
@@ -34,14 +34,20 @@ pub type Answer = Arc<dyn Fn(Target, Stream) -> Pin<Box<dyn Future<Output = ()> 
 pub(crate) struct Serving {
     /// Answers dials; the agent connects to targets if `None`.
     pub(crate) answer: Option<Answer>,
+    /// The destinations that may be dialled.
+    pub(crate) permits: Permits,
     pub(crate) metrics: Metrics,
     pub(crate) drain: Drain,
 }
 
 impl Serving {
-    /// Serves a dial up to the relay. `None` is a dial that is over: refused, cancelled, or
-    /// answered in place of a target.
-    pub(crate) async fn connect(self: Arc<Self>, asked: IncomingDial) -> Option<Box<Connected>> {
+    /// Serves a dial of `server` up to the relay. `None` is a dial that is over: refused, cancelled,
+    /// or answered in place of a target.
+    pub(crate) async fn connect(
+        self: Arc<Self>,
+        asked: IncomingDial,
+        server: Arc<str>,
+    ) -> Option<Box<Connected>> {
         let metrics = &self.metrics;
         let counted = metrics.connection();
         let (dial, mut asked) = self.read_dial(asked).await?;
@@ -50,6 +56,7 @@ impl Serving {
             return None;
         }
         let started = Instant::now();
+        let permit = |addrs| self.permits.check(Some(&server), &dial.target, addrs);
         let connected = tokio::select! {
             biased;
             () = self.drain.killed() => return None,
@@ -58,7 +65,7 @@ impl Serving {
                 debug!(id = dial.connection_id, target = %dial.target, "dial cancelled");
                 return None;
             }
-            connected = connect(&dial.target, dial.timeout.min(DIAL_LIMIT)) => connected,
+            connected = connect(&dial.target, dial.timeout.min(DIAL_LIMIT), permit) => connected,
         };
         match connected {
             Ok((tcp, addr)) => {

@@ -223,7 +223,8 @@ impl App {
             accept_tcp(self.agents_tcp, Arc::clone(&config.agent_tls), sessions.clone()),
         );
 
-        let dialer = Dialer::new(registry, router, metrics.clone(), config.dial_limit);
+        let policy = Arc::clone(&config.policy);
+        let dialer = Dialer::new(registry, router, policy, metrics.clone(), config.dial_limit);
         if let Some(socket) = self.commands {
             let operating = Operating::new(overview, dialer.clone(), &config, agents);
             socket::serve(socket, api::routes(operating), &drain);

@@ -115,6 +115,11 @@ pub struct Cli {
     #[arg(long, value_name = "LIST", default_value = "default")]
     pub(crate) proxy_strategies: Strategies,
 
+    /// Policy of destinations (docs/POLICY.md). Without a file link-local, metadata, multicast and
+    /// unspecified addresses are refused.
+    #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
+    pub(crate) policy_file: PathBuf,
+
     /// Limit of one dial, all agents tried included.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "30s")]
     pub(crate) backend_dial_timeout: Duration,

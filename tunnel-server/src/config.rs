@@ -20,6 +20,7 @@ use tunnel::transport::quic::Datagrams;
 use tunnel_kube::leases::Publication;
 use tunnel_kube::{Access, Expected};
 use tunnel_operate::certificate::Files;
+use tunnel_policy::Gate;
 use tunnel_program::args::{Bind, List, bind, existing, given, labels};
 
 use crate::agents::Rules;
@@ -79,6 +80,8 @@ pub struct Config {
     /// Limits of an agent's silence. No flag sets them.
     pub patience: Patience,
     pub(crate) strategies: Vec<Strategy>,
+    /// The policy of destinations.
+    pub(crate) policy: Arc<Gate>,
     pub(crate) dial_limit: Duration,
     /// Limit of a drain.
     pub(crate) grace: Duration,
@@ -132,6 +135,7 @@ impl TryFrom<Cli> for Config {
             stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),
             strategies: args.proxy_strategies.0,
+            policy: Gate::of_file(given(&args.policy_file).as_deref()).context("--policy-file")?,
             dial_limit: match args.backend_dial_timeout {
                 Duration::ZERO => LONGEST_DIAL,
                 limit => limit,

@@ -1,8 +1,9 @@
-//! A dial from the server's side: pick an agent, open a stream, ask, wait.
+//! A dial from the server's side: ask the policy, pick an agent, open a stream, ask, wait.
 //!
 //! Every failure becomes a [`DialError`] here; frontends translate it into their protocol.
 
 pub mod error;
+mod permit;
 mod probe;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
 use tunnel::transport::{DialFailure, Reached, Tunnel};
+use tunnel_policy::Gate;
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
@@ -59,6 +61,7 @@ struct Detail {
 pub(crate) struct Dialer {
     registry: Registry,
     router: Arc<Router>,
+    policy: Arc<Gate>,
     metrics: Metrics,
     limit: Duration,
     next_id: Arc<AtomicU64>,
@@ -66,8 +69,14 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     /// A dialer whose dials take at most `limit`.
-    pub(crate) fn new(registry: Registry, router: Arc<Router>, metrics: Metrics, limit: Duration) -> Self {
-        Self { registry, router, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
+    pub(crate) fn new(
+        registry: Registry,
+        router: Arc<Router>,
+        policy: Arc<Gate>,
+        metrics: Metrics,
+        limit: Duration,
+    ) -> Self {
+        Self { registry, router, policy, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
     }
 
     /// The number of a new connection: never 0, and unique in this process.
@@ -76,16 +85,23 @@ impl Dialer {
     }
 
     /// Asks an agent to connect to `target`, and one other agent if the first fails before
-    /// anything reached the target. Cancel safe: a drop cancels the dial at the agent.
+    /// anything reached the target. `client` is the identity of the client, if it has one. Cancel
+    /// safe: a drop cancels the dial at the agent.
     ///
     /// # Errors
     /// With the text for the user of `kubectl`.
-    pub(crate) async fn dial(&self, id: u64, target: &Target) -> Result<Dialed, DialError> {
-        self.dial_measured(id, target, false).await
+    pub(crate) async fn dial(
+        &self,
+        id: u64,
+        target: &Target,
+        client: Option<&str>,
+    ) -> Result<Dialed, DialError> {
+        self.dial_measured(Wanted { id, target, client, measure: false }).await
     }
 
-    /// As [`Self::dial`]. With `measure`, the stages that only a probe needs are measured too.
-    async fn dial_measured(&self, id: u64, target: &Target, measure: bool) -> Result<Dialed, DialError> {
+    /// As [`Self::dial`].
+    async fn dial_measured(&self, wanted: Wanted<'_>) -> Result<Dialed, DialError> {
+        let Wanted { id, target, client, measure } = wanted;
         let _pending = self.metrics.pending_dial();
         let now = Instant::now();
         let asking = Asking {
@@ -98,7 +114,10 @@ impl Dialer {
             routed: None,
             measure,
         };
-        let result = self.ask_up_to_two(asking).await;
+        let result = match self.permit(target, client) {
+            Ok(()) => self.ask_up_to_two(asking).await,
+            Err(denied) => Err(denied),
+        };
         match &result {
             Ok(dialed) => self.metrics.dialed(dialed.stream.stream.link(), &dialed.times),
             Err(error) => self.metrics.dial_failed(error),
@@ -198,6 +217,16 @@ impl Dialer {
             }
         })
     }
+}
+
+/// A dial that a client or a probe wants.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    id: u64,
+    target: &'a Target,
+    client: Option<&'a str>,
+    /// Whether stages are measured that ordinary dials do not need.
+    measure: bool,
 }
 
 /// One try of a dial.

@@ -156,6 +156,11 @@ impl Metrics {
         self.theirs.dial_failures.with_label_values(&[reason(error)]).inc();
     }
 
+    /// Counts a dial that the policy refused. The rules of the file bound the label.
+    pub(crate) fn denied(&self, rule: &str) {
+        self.ours.dials.denied.with_label_values(&[rule]).inc();
+    }
+
     /// Counts a dial that was given up.
     pub(crate) fn dial_given_up(&self, why: GivenUp) {
         if let Some(reason) = reason_given_up(why) {

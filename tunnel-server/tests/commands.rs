@@ -49,6 +49,23 @@ fn a_wait_ends_and_says_what_it_waits_for() {
 }
 
 #[test]
+fn a_policy_is_checked_without_a_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml").display().to_string();
+    let check = |target| {
+        let ended = run(&["policy", "check", &file, target]);
+        (ended.status.code().unwrap(), text(&ended.stdout))
+    };
+    assert!(matches!(check("10.0.0.1:80"), (2, text) if text.starts_with("cannot read the policy ")));
+    std::fs::write(&file, "default: allow\nrules:\n- {name: lo, action: deny, to: [127.0.0.0/8]}\n").unwrap();
+    assert!(matches!(check("10.0.0.1:80"), (0, text) if text.starts_with("allowed\n")));
+    assert!(matches!(check("127.1:80"), (1, text) if text.contains("127.0.0.1:80  deny     lo ")));
+    assert!(matches!(check("127.1"), (2, text) if text.contains("missing port")));
+    std::fs::write(&file, "default: allow\nrule: []\n").unwrap();
+    assert!(matches!(check("10.0.0.1:80"), (2, text) if text.contains("line 2")));
+}
+
+#[test]
 fn help_has_examples_and_the_exit_codes() {
     for command in ["status", "probe", "doctor"] {
         let help = run(&[command, "--help"]);

@@ -87,6 +87,7 @@ host=$(NODE_NAME)&ipv4=$(NODE_IP)
 - --enable-lease-controller
 - --lease-namespace={{ include "tunnel.leaseNamespace" . }}
 {{- end }}
+- --policy-file={{ eq .Values.server.kind "StaticPod" | ternary .Values.server.staticPod.configDirectory "/run/tunnel/policy" }}/policy.yaml
 - --admin-port={{ .Values.server.adminPort }}
 - --admin-socket=/run/tunnel-server/admin.sock
 - --health-port={{ .Values.server.healthPort }}

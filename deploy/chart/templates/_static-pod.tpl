@@ -73,6 +73,9 @@ spec:
         - name: kubeconfig
           mountPath: {{ $server.staticPod.kubeconfig }}
           readOnly: true
+        - name: policy
+          mountPath: {{ $server.staticPod.configDirectory }}/policy.yaml
+          readOnly: true
         - name: socket
           mountPath: {{ $server.staticPod.socketDirectory }}
         - name: admin
@@ -89,6 +92,10 @@ spec:
     - name: kubeconfig
       hostPath:
         path: {{ $server.staticPod.kubeconfig }}
+        type: File
+    - name: policy
+      hostPath:
+        path: {{ $server.staticPod.configDirectory }}/policy.yaml
         type: File
     - name: socket
       hostPath:

@@ -135,6 +135,7 @@ fn next(report: &ProbeReport) -> Option<String> {
         (_, "timeout" | "unreachable") => {
             "tunnel-agent probe from that node; check routes and firewalls there"
         }
+        (_, "forbidden") => "policy check, with the --policy-file of the program that refused",
         (_, "dns") => "check the name, and the resolver of the agent's host or pod",
         ("tls", "expired") => "renew the target's certificate",
         _ => return None,

@@ -47,10 +47,12 @@ impl Handle {
     }
 }
 
-/// Starts to serve a tunnel, under a number for its reports.
+/// Starts to serve a tunnel, under a number for its reports. `server` is the name that the server's
+/// certificate is for.
 pub(super) fn start(
     greeted: Greeted,
     serial: u64,
+    server: Arc<str>,
     patience: Patience,
     sessions: &TaskTracker,
     serving: Arc<Serving>,
@@ -63,7 +65,7 @@ pub(super) fn start(
     let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
     let drain = serving.drain.clone();
     let handle = Handle { retired: retired.clone(), streams: Arc::clone(&streams), tunnel: tunnel.clone() };
-    let session = Session { tunnel, peer, streams, retired, server_drains, serving };
+    let session = Session { tunnel, server, peer, streams, retired, server_drains, serving };
     let run = async move {
         let mut reporter = Reporter { serial, server_id: welcome.server_id, reports, ended: false };
         let why = session.run(liveness, &reporter).await;
@@ -104,6 +106,7 @@ impl Drop for Reporter {
 
 struct Session {
     tunnel: Tunnel,
+    server: Arc<str>,
     peer: Peer,
     streams: Arc<Streams>,
     retired: CancellationToken,
@@ -147,7 +150,8 @@ impl Session {
                 Ok(asked) => {
                     let open = self.streams.count();
                     // Boxed, so that it costs nothing once the connection is relayed.
-                    let connecting = Box::pin(Arc::clone(&self.serving).connect(asked));
+                    let connecting =
+                        Box::pin(Arc::clone(&self.serving).connect(asked, Arc::clone(&self.server)));
                     self.serving.drain.spawn_connection("connection", async move {
                         if let Some(connected) = connecting.await {
                             connected.relay().await;

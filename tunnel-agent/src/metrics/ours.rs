@@ -8,6 +8,7 @@ pub(super) struct Ours {
     pub(super) traffic: Traffic,
     pub(super) connections: IntGauge,
     pub(super) dials: IntCounterVec,
+    pub(super) denied: IntCounterVec,
     pub(super) dial_seconds: Histogram,
     pub(super) servers_connected: IntGauge,
     pub(super) servers_wanted: IntGauge,
@@ -32,6 +33,11 @@ impl Ours {
                 "dials_total",
                 "Dials of targets, by outcome: connected, or why not.",
                 &["outcome"],
+            )?,
+            denied: make.counters(
+                "policy_denied_total",
+                "Dials that this agent's policy refused, by rule of the file or built in.",
+                &["rule"],
             )?,
             dial_seconds: make.histogram(
                 "dial_duration_seconds",

@@ -8,16 +8,16 @@ use tunnel_operate::report::{Failure, Health, ProbeReport, ProbeRequest, Stage};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::{Host, Target};
 
-use crate::dial::{connect_resolved, resolve};
+use crate::dial::{Permits, connect_resolved, resolve};
 
 /// Longest limit of a request, of each of dial and TLS.
 const LONGEST: Duration = Duration::from_secs(60);
 
-pub(super) async fn probe(agent_id: &str, request: ProbeRequest) -> ProbeReport {
+pub(super) async fn probe(agent_id: &str, permits: &Permits, request: ProbeRequest) -> ProbeReport {
     let began = Instant::now();
     let (target, from) = (request.target.clone(), agent_id.to_owned());
     let mut report = ProbeReport { target, from, ..ProbeReport::default() };
-    if let Err((stage, Refusal { kind, text })) = stages(&request, &mut report).await {
+    if let Err((stage, Refusal { kind, text })) = stages(permits, &request, &mut report).await {
         let (stage, kind) = (stage.to_owned(), kind.label().to_owned());
         report.failure = Some(Failure { stage, kind, text, health: Health::Down });
     }
@@ -25,7 +25,11 @@ pub(super) async fn probe(agent_id: &str, request: ProbeRequest) -> ProbeReport 
     report
 }
 
-async fn stages(request: &ProbeRequest, report: &mut ProbeReport) -> Result<(), (&'static str, Refusal)> {
+async fn stages(
+    permits: &Permits,
+    request: &ProbeRequest,
+    report: &mut ProbeReport,
+) -> Result<(), (&'static str, Refusal)> {
     let target: Target = request.target.parse().map_err(|error: tunnel_proto::target::TargetError| {
         ("target", Refusal { kind: RefusalKind::BadRequest, text: error.to_string() })
     })?;
@@ -41,6 +45,7 @@ async fn stages(request: &ProbeRequest, report: &mut ProbeReport) -> Result<(), 
         let ips: Vec<_> = addrs.iter().take(4).map(|addr| addr.ip().to_string()).collect();
         stage("resolve", format!("{name} → {}", ips.join(", ")), began);
     }
+    let addrs = permits.check(None, &target, addrs).map_err(|refusal| ("policy", refusal))?;
     let began = Instant::now();
     let (tcp, at) =
         connect_resolved(&target, &addrs, deadline).await.map_err(|refusal| ("connect", refusal))?;

@@ -1,5 +1,6 @@
 //! Reasons why dials fail or are given up.
 
+use tunnel_policy::Denied;
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 
 /// Why a client does not get its connection. `agent` is the id of the agent that was asked last.
@@ -11,6 +12,9 @@ pub enum DialError {
     /// Agents are connected, but none for this host. `hint` names the last one that was.
     #[error("no agent serves {host}{hint}")]
     NoneServes { host: String, hint: String },
+    /// The policy of this server refuses the target.
+    #[error(transparent)]
+    Denied(Denied),
     /// The tunnel or the stream broke before the answer came.
     #[error("agent {agent} was lost while dialling {target}: {why}")]
     AgentLost { agent: String, target: String, why: String },
@@ -32,7 +36,7 @@ pub enum DialError {
 impl DialError {
     pub(crate) fn agent(&self) -> Option<&str> {
         match self {
-            Self::NoAgent { .. } | Self::NoneServes { .. } => None,
+            Self::NoAgent { .. } | Self::NoneServes { .. } | Self::Denied(_) => None,
             Self::AgentLost { agent, .. }
             | Self::AgentBusy { agent }
             | Self::Refused { agent, .. }
@@ -45,6 +49,7 @@ impl DialError {
     pub(crate) const fn label(&self) -> &'static str {
         match self {
             Self::NoAgent { .. } | Self::NoneServes { .. } => "no_agent",
+            Self::Denied(_) => RefusalKind::Forbidden.label(),
             Self::AgentLost { .. } => "agent_lost",
             Self::AgentBusy { .. } => "agent_busy",
             Self::Refused { refusal, .. } => refusal.kind.label(),
@@ -62,6 +67,7 @@ impl DialError {
             }
             Self::NoAgent { .. }
             | Self::NoneServes { .. }
+            | Self::Denied(_)
             | Self::Timeout { .. }
             | Self::BadAnswer { .. } => false,
         }

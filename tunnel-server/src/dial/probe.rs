@@ -7,7 +7,7 @@ use std::time::Duration;
 use tunnel_proto::target::Target;
 
 use super::error::DialError;
-use super::{CountedStream, Detail, Dialed, Dialer};
+use super::{CountedStream, Detail, Dialed, Dialer, Wanted};
 use crate::agents::AgentTunnel;
 
 /// A probe that reached its target.
@@ -46,7 +46,8 @@ impl Dialer {
     /// As there.
     pub(crate) async fn probe(&self, target: &Target, limit: Duration) -> Result<Probed, DialError> {
         let dialer = Self { limit: self.limit.min(limit), ..self.clone() };
-        let dialed = Box::pin(dialer.dial_measured(dialer.next_id(), target, true)).await?;
+        let wanted = Wanted { id: dialer.next_id(), target, client: None, measure: true };
+        let dialed = Box::pin(dialer.dial_measured(wanted)).await?;
         let why = self.router.why(&dialed.agent, target);
         let Dialed { stream, agent, times, detail: Detail { address, connect, route } } = dialed;
         let route = route.unwrap_or_default();

@@ -27,6 +27,7 @@ const fn status(error: &DialError) -> Status {
         DialError::NoAgent { .. } | DialError::NoneServes { .. } | DialError::AgentBusy { .. } => {
             Status::UNAVAILABLE
         }
+        DialError::Denied(_) => Status::FORBIDDEN,
         DialError::AgentLost { .. } | DialError::BadAnswer { .. } => Status::BAD_GATEWAY,
         DialError::Timeout { .. } => Status::GATEWAY_TIMEOUT,
         DialError::Refused { refusal, .. } => match refusal.kind {
@@ -100,7 +101,7 @@ async fn dial(
     target: &Target,
     mut record: Record,
 ) -> Option<Box<Carried<Socket>>> {
-    let dial = frontend.dialer.dial(record.id, target);
+    let dial = frontend.dialer.dial(record.id, target, None);
     let (dialed, early) = tokio::select! {
         biased;
         () = frontend.drain.killed() => {

@@ -24,7 +24,8 @@ pub(super) const fn reason(error: &DialError) -> &'static str {
     match error {
         DialError::NoAgent { .. } | DialError::NoneServes { .. } => "no_agent",
         DialError::AgentLost { .. } | DialError::AgentBusy { .. } => "backend_close",
-        DialError::Refused { .. } => "error_response",
+        // Konnectivity has no policy; the agent's denial is an error response as well.
+        DialError::Denied(_) | DialError::Refused { .. } => "error_response",
         DialError::Timeout { .. } => "backend_dial_timeout",
         DialError::BadAnswer { .. } => "unrecognized_response",
     }

@@ -48,6 +48,7 @@ pub(super) struct Dials {
     pub(super) pending: IntGauge,
     pub(super) ended: IntCounterVec,
     pub(super) retries: IntCounter,
+    pub(super) denied: IntCounterVec,
     pub(super) seconds: HistogramVec,
     pub(super) stages: HistogramVec,
 }
@@ -65,6 +66,11 @@ impl Dials {
             retries: make.counter(
                 "dial_retries_total",
                 "Dials tried again on another agent because nothing had reached the target.",
+            )?,
+            denied: make.counters(
+                "policy_denied_total",
+                "Dials that this server's policy refused, by rule of the file or built in.",
+                &["rule"],
             )?,
             seconds: make.histograms(
                 "dial_duration_seconds",

@@ -47,6 +47,7 @@ pub(super) async fn probe(dialer: &Dialer, server_id: &str, request: ProbeReques
 
 fn failed(error: &DialError) -> Failure {
     let stage = match error {
+        DialError::Denied(_) => "policy",
         DialError::NoAgent { .. } | DialError::NoneServes { .. } => "route",
         DialError::AgentLost { .. }
         | DialError::AgentBusy { .. }

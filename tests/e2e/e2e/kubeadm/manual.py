@@ -29,7 +29,8 @@ def install(cluster):
     cluster.kubectl.ok("apply", "-k", _overlay(cluster.directory, host.network.node))
     os.makedirs(host.seen_from_outside(DIRECTORY))
     write_kubeconfig(cluster, f"{DIRECTORY}/server.conf")
-    shutil.copy(os.path.join(STATIC_POD, "egress.yaml"), host.seen_from_outside(DIRECTORY))
+    for name in ("egress.yaml", "policy.yaml"):
+        shutil.copy(os.path.join(STATIC_POD, name), host.seen_from_outside(DIRECTORY))
     shutil.copy(os.path.join(STATIC_POD, "tunnel-server.yaml"), host.seen_from_outside(MANIFESTS))
     cluster.kubectl.ok("rollout", "status", "daemonset/tunnel-agent", "-n", NAMESPACE, f"--timeout={LIMIT}s", timeout=LIMIT + 10)
 

@@ -127,7 +127,7 @@ impl Dialling<'_> {
         target: &Target,
         random: i64,
     ) -> Result<Result<Dialed, DialError>, Gone> {
-        let mut dial = pin!(self.frontend.dialer.dial(id, target));
+        let mut dial = pin!(self.frontend.dialer.dial(id, target, None));
         poll_fn(|cx| {
             if let Poll::Ready(dialed) = dial.as_mut().poll(cx) {
                 return Poll::Ready(Ok(dialed));
