@@ -3,6 +3,7 @@
 //! * [`args`]: flags as Go programs and Konnectivity's manifests write them;
 //! * [`process`]: logging, file limit, allocator, panics, signals;
 //! * [`metering`], [`exposition`]: metrics, and Prometheus' text format;
+//! * [`renewal`]: files that are read again while the program runs;
 //! * [`admin`]: health, readiness, metrics and debug pages over HTTP.
 //!
 //! The crate knows nothing of frontends, fleets or dials; [`tunnel`] moves the bytes.
@@ -15,3 +16,4 @@ pub mod exposition;
 mod logfile;
 pub mod metering;
 pub mod process;
+pub mod renewal;
