@@ -62,7 +62,7 @@ def _cluster(cluster, programs):
     by_hand.init(cluster, programs)
     cluster.add_node(by_hand.WORKER)
     by_hand.deploy(cluster)
-    return by_hand.refused(cluster)
+    return by_hand.refused(cluster.kubectl)
 
 
 def _images(chosen, cluster):
@@ -73,7 +73,7 @@ def _images(chosen, cluster):
 
 def _then_reached(cluster, step):
     remark = step()
-    use.logs_and_exec(cluster)
+    use.logs_and_exec(cluster.kubectl)
     return remark
 
 
