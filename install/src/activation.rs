@@ -121,7 +121,8 @@ pub(crate) fn read(host: &Host) -> Result<ApiServer, Fault> {
     let text = host.read(APISERVER)?.ok_or_else(|| {
         Fault::new(
             format!("there is no {APISERVER}: this is no control plane node of kubeadm"),
-            "run this as root on a control plane node, or use the Helm chart",
+            "run this as root on a control plane node, or use the Helm chart; before kubeadm join --control-plane \
+             add --before-join",
         )
     })?;
     ApiServer::parse(APISERVER, &text)

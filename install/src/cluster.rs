@@ -15,6 +15,8 @@ use tokio::time::timeout;
 
 use crate::fault::Fault;
 
+#[cfg(test)]
+pub(crate) use pods::pod;
 pub(crate) use pods::{ApiServerPod, Pod, Workload};
 
 /// Limit of a request. A kube-apiserver that just started answers the first ones slowly.
@@ -32,6 +34,8 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     /// Its first InternalIP.
     pub(crate) address: Option<String>,
+    /// All its addresses and names.
+    pub(crate) addresses: Vec<String>,
     pub(crate) kubelet_port: u16,
     pub(crate) ready: bool,
     pub(crate) linux: bool,
@@ -41,6 +45,7 @@ pub(crate) struct Machine {
 #[derive(Clone)]
 pub(crate) struct Cluster {
     client: Client,
+    config: Config,
     source: String,
 }
 
@@ -61,8 +66,23 @@ impl Cluster {
             .await
             .map_err(|error| failed(error.to_string()))?;
         (config.connect_timeout, config.read_timeout) = (Some(LIMIT), Some(LIMIT));
-        let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { client, source })
+        let client = Client::try_from(config.clone()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { client, config, source })
+    }
+
+    /// A client of one kube-apiserver: a kubeconfig names a load balancer where there are several.
+    ///
+    /// # Errors
+    /// When `endpoint` is no address and port.
+    pub(crate) fn at(&self, endpoint: &str) -> Result<Self, Fault> {
+        let failed = |why: String| {
+            Fault::new(format!("cannot ask the kube-apiserver at {endpoint}: {why}"), "kubectl cluster-info")
+        };
+        let mut config = self.config.clone();
+        config.cluster_url =
+            format!("https://{endpoint}").parse().map_err(|error| failed(format!("{error}")))?;
+        let client = Client::try_from(config.clone()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { client, config, source: self.source.clone() })
     }
 
     async fn ask<T>(&self, what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
@@ -204,13 +224,14 @@ fn plain(object: &DynamicObject) -> Value {
     value
 }
 
-fn machine(node: &Value) -> Machine {
-    let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
-    let internal = addresses.into_iter().find(|each| each["type"] == "InternalIP");
+pub(crate) fn machine(node: &Value) -> Machine {
+    let addresses = || node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let internal = addresses().find(|each| each["type"] == "InternalIP");
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     Machine {
         name: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
         address: internal.and_then(|internal| internal["address"].as_str()).map(str::to_owned),
+        addresses: addresses().filter_map(|each| each["address"].as_str()).map(str::to_owned).collect(),
         kubelet_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(10250),
         ready: is_ready(node),
         linux: node["metadata"]["labels"]["kubernetes.io/os"].as_str().is_none_or(|os| os == "linux"),

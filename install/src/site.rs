@@ -22,6 +22,8 @@ const CONFIGURATION: &str = "ClusterConfiguration";
 pub(crate) struct Site {
     pub(crate) host: Host,
     pub(crate) cluster: Cluster,
+    /// This node's kube-apiserver, which `cluster` may reach by a load balancer of several.
+    pub(crate) local: Cluster,
     /// The kube-apiserver's version, such as v1.33.1.
     pub(crate) version: String,
     pub(crate) apiserver: ApiServer,
@@ -63,7 +65,8 @@ impl Site {
             )
         })?;
         check_certificate(&host, &address)?;
-        Ok(Self { host, cluster, version, apiserver, address, config_map, configuration })
+        let local = apiserver.endpoint().map_or_else(|| Ok(cluster.clone()), |at| cluster.at(at))?;
+        Ok(Self { host, cluster, local, version, apiserver, address, config_map, configuration })
     }
 
     /// The address and port of this node's kube-apiserver.

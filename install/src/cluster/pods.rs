@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use super::{Cluster, is_ready};
+use super::{Cluster, Machine, is_ready};
 use crate::apiserver::flag;
 use crate::fault::Fault;
 
@@ -25,6 +25,13 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) node: String,
     pub(crate) ready: bool,
+    annotations: Value,
+}
+
+impl Pod {
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations[name].as_str()
+    }
 }
 
 /// The pod of a kube-apiserver.
@@ -105,6 +112,13 @@ impl Cluster {
         Ok(pods.iter().map(pod).collect())
     }
 
+    /// The pods of tunnel servers beside kube-apiservers. Those of a node that was deleted stay for a while.
+    pub(crate) async fn servers(&self, nodes: &[Machine]) -> Result<Vec<Pod>, Fault> {
+        let mut pods = self.pods_of("kube-system", "app.kubernetes.io/name=tunnel-server").await?;
+        pods.retain(|pod| nodes.iter().any(|node| node.name == pod.node));
+        Ok(pods)
+    }
+
     /// The last line of a pod's log.
     pub(crate) async fn last_line(&self, namespace: &str, name: &str) -> Result<String, Fault> {
         let params = LogParams { tail_lines: Some(1), ..LogParams::default() };
@@ -147,22 +161,24 @@ fn in_namespace(namespace: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace}})
 }
 
-fn pod(pod: &Value) -> Pod {
+pub(crate) fn pod(pod: &Value) -> Pod {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Pod {
         name: text(&pod["metadata"]["name"]),
         node: text(&pod["spec"]["nodeName"]),
         ready: is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null(),
+        annotations: pod["metadata"]["annotations"].clone(),
     }
 }
 
 fn apiserver(listed: &Value) -> ApiServerPod {
-    let annotation = |name: &str| listed["metadata"]["annotations"][name].as_str().map(str::to_owned);
+    let pod = pod(listed);
+    let annotation = |name: &str| pod.annotation(name).map(str::to_owned);
     let command = listed.pointer("/spec/containers/0/command").and_then(Value::as_array);
     ApiServerPod {
-        pod: pod(listed),
         hash: annotation("kubernetes.io/config.hash"),
         endpoint: annotation("kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"),
         command: command.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
+        pod,
     }
 }
