@@ -31,8 +31,11 @@ JOIN = re.compile(r"kubeadm join (?P<endpoint>\S+) --token (?P<token>\S+) --disc
 class Cluster(Workplace):
     """Nodes are known by their names."""
 
-    def create(self, kubernetes, cache_root, shared=None):
-        """Boot the control plane's host and run `kubeadm init` there. `shared` is a name for all kube-apiservers, which further ones need."""
+    def create(self, kubernetes, cache_root, shared=None, api_server=None):
+        """Boot the control plane's host and run `kubeadm init` there.
+
+        `shared` is a name for all kube-apiservers, which further ones need; `api_server` kubeadm's section of that name.
+        """
         self.kubernetes, self._archives = kubernetes, []
         self._shared, self._control_planes = shared, []
         self.lan = Lan(self.run.name)
@@ -45,7 +48,7 @@ class Cluster(Workplace):
         for archive in self._static_pods:
             host.ctr("image", "import", archive)
         self._is_control_plane(host)
-        host.kubeadm("init", config.init(kubernetes.version, host, shared=shared))
+        host.kubeadm("init", config.init(kubernetes.version, host, api_server, shared))
         self.kubectl = self.kubectl_at(CONTROL_PLANE)
 
     def add_node(self, name):
@@ -104,6 +107,10 @@ class Cluster(Workplace):
         host.kill()
         self.hosts.remove(host)
         self.lan.detach(host.network)
+
+    def control_planes(self):
+        """Their names, in the order of the shared name's addresses."""
+        return [host.name for host in self._control_planes]
 
     def node(self, name):
         return next(host for host in self.hosts if host.name == name)
