@@ -15,8 +15,6 @@ use tokio::time::timeout;
 
 use crate::fault::Fault;
 
-#[cfg(test)]
-pub(crate) use pods::pod;
 pub(crate) use pods::{ApiServerPod, Pod, Workload};
 
 /// Limit of a request. A kube-apiserver that just started answers the first ones slowly.
@@ -224,7 +222,7 @@ fn plain(object: &DynamicObject) -> Value {
     value
 }
 
-pub(crate) fn machine(node: &Value) -> Machine {
+fn machine(node: &Value) -> Machine {
     let addresses = || node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
     let internal = addresses().find(|each| each["type"] == "InternalIP");
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);

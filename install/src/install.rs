@@ -152,12 +152,9 @@ pub(crate) fn daemonset() -> Value {
 
 /// Other kube-apiservers that do not use the tunnel.
 async fn without_egress(site: &Site) -> Result<Vec<ApiServerPod>, Fault> {
-    let (mut pods, nodes) = (site.cluster.apiservers().await?, site.cluster.nodes().await?);
+    let mut pods = site.cluster.apiservers_on(&site.cluster.nodes().await?).await?;
     pods.retain(|pod| {
-        pod.endpoint.as_deref() != site.apiserver.endpoint()
-            && pod.flag(EGRESS_FLAG) != Some(EGRESS)
-            // The pod of a node that was deleted stays for a while.
-            && nodes.iter().any(|node| node.name == pod.pod.node)
+        pod.endpoint.as_deref() != site.apiserver.endpoint() && pod.flag(EGRESS_FLAG) != Some(EGRESS)
     });
     Ok(pods)
 }

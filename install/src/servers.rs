@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Machine, Pod, title};
+use crate::cluster::{Cluster, title};
 use crate::diff::diff;
 use crate::fault::Fault;
 use crate::host::{EGRESS, Host};
@@ -47,10 +47,9 @@ pub(crate) async fn wanted(site: &Site, agents: Option<&Value>) -> Result<Vec<St
         ));
     }
     let listed = agents.map(manifests::servers_of).unwrap_or_default();
-    let nodes = site.cluster.nodes().await?;
-    let pods = site.cluster.servers(&nodes).await?;
+    let known = addresses(&site.cluster).await?;
     let (mut servers, gone): (Vec<_>, Vec<_>) =
-        listed.into_iter().partition(|address| *address == site.address || exists(address, &nodes, &pods));
+        listed.into_iter().partition(|address| *address == site.address || exists(address, &known));
     let others: Vec<_> = servers.iter().filter(|server| **server != site.address).cloned().collect();
     if !others.is_empty() {
         say(&format!("ok       agents dial other servers, which stay: {}", others.join(", ")));
@@ -64,13 +63,30 @@ pub(crate) async fn wanted(site: &Site, agents: Option<&Value>) -> Result<Vec<St
     Ok(servers)
 }
 
-/// Whether a server may be at the address. An address without a node and without a server is one of
-/// a node that left; nobody knows of a name where it leads.
-fn exists(address: &str, nodes: &[Machine], servers: &[Pod]) -> bool {
-    let is_name = address.parse::<IpAddr>().is_err();
-    is_name
-        || nodes.iter().any(|node| node.addresses.iter().any(|other| other == address))
-        || servers.iter().any(|pod| pod.annotation(ADDRESS) == Some(address))
+/// All addresses of nodes, of their kube-apiservers and of their servers.
+async fn addresses(cluster: &Cluster) -> Result<Vec<String>, Fault> {
+    let nodes = cluster.nodes().await?;
+    let mut known = Vec::new();
+    for pod in cluster.servers(&nodes).await? {
+        known.extend(pod.annotation(ADDRESS).map(str::to_owned));
+    }
+    for pod in cluster.apiservers_on(&nodes).await? {
+        known.extend(pod.endpoint.as_deref().and_then(host_of));
+    }
+    known.extend(nodes.into_iter().flat_map(|node| node.addresses));
+    Ok(known)
+}
+
+/// The address of an address and port.
+fn host_of(endpoint: &str) -> Option<String> {
+    endpoint.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned())
+}
+
+/// Whether a server may be at the address. An IP address that nothing has is one of a node that
+/// left; where a name leads nobody knows.
+fn exists(address: &str, known: &[String]) -> bool {
+    let Ok(ip) = address.parse::<IpAddr>() else { return true };
+    known.iter().any(|other| other.parse() == Ok(ip))
 }
 
 /// The merge patch by which agents forget this node's server; `None` if they do not know it.
@@ -97,22 +113,15 @@ pub(crate) fn without(daemonset: &Value, address: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{machine, pod};
 
     #[test]
-    fn a_server_is_gone_when_neither_a_node_nor_a_server_has_its_address() {
-        let nodes = [machine(&json!({
-            "metadata": {"name": "cp-1"},
-            "status": {"addresses": [
-                {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "ExternalIP", "address": "192.0.2.1"},
-            ]},
-        }))];
-        let servers = [pod(&json!({"metadata": {"annotations": {ADDRESS: "198.51.100.7"}}}))];
-        for address in ["10.0.0.1", "192.0.2.1", "198.51.100.7", "cp-2.example"] {
-            assert!(exists(address, &nodes, &servers), "{address}");
+    fn a_server_is_gone_when_nothing_in_the_cluster_has_its_address() {
+        let known = ["cp-1".to_owned(), "10.0.0.1".to_owned(), host_of("[fd00::1]:6443").unwrap()];
+        for address in ["10.0.0.1", "fd00:0::1", "cp-2.example"] {
+            assert!(exists(address, &known), "{address}");
         }
-        for address in ["10.0.0.2", "fd00::2"] {
-            assert!(!exists(address, &nodes, &servers), "{address}");
+        for address in ["10.0.0.2", "10.0.0.11", "fd00::2"] {
+            assert!(!exists(address, &known), "{address}");
         }
     }
 

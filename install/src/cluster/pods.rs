@@ -29,6 +29,10 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
+    fn is_on(&self, nodes: &[Machine]) -> bool {
+        nodes.iter().any(|node| node.name == self.node)
+    }
+
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations[name].as_str()
     }
@@ -99,11 +103,18 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// The pods of all kube-apiservers that kubeadm runs.
+    /// The pods of all kube-apiservers that kubeadm runs. That of a node that was deleted stays for a while.
     pub(crate) async fn apiservers(&self) -> Result<Vec<ApiServerPod>, Fault> {
         let labels = "component=kube-apiserver,tier=control-plane";
         let pods = self.list("the kube-apiservers' pods", &in_namespace("kube-system"), labels).await?;
         Ok(pods.iter().map(apiserver).collect())
+    }
+
+    /// The pods of kube-apiservers on these nodes.
+    pub(crate) async fn apiservers_on(&self, nodes: &[Machine]) -> Result<Vec<ApiServerPod>, Fault> {
+        let mut pods = self.apiservers().await?;
+        pods.retain(|found| found.pod.is_on(nodes));
+        Ok(pods)
     }
 
     /// Pods of a namespace that `labels` selects.
@@ -112,10 +123,10 @@ impl Cluster {
         Ok(pods.iter().map(pod).collect())
     }
 
-    /// The pods of tunnel servers beside kube-apiservers. Those of a node that was deleted stay for a while.
+    /// The pods of tunnel servers beside kube-apiservers, on these nodes.
     pub(crate) async fn servers(&self, nodes: &[Machine]) -> Result<Vec<Pod>, Fault> {
         let mut pods = self.pods_of("kube-system", "app.kubernetes.io/name=tunnel-server").await?;
-        pods.retain(|pod| nodes.iter().any(|node| node.name == pod.node));
+        pods.retain(|pod| pod.is_on(nodes));
         Ok(pods)
     }
 
@@ -161,7 +172,7 @@ fn in_namespace(namespace: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace}})
 }
 
-pub(crate) fn pod(pod: &Value) -> Pod {
+fn pod(pod: &Value) -> Pod {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Pod {
         name: text(&pod["metadata"]["name"]),
