@@ -45,6 +45,7 @@ class ControlPlanes:
         yield "the second node finds what the first made", self._prepare
         yield "the kube-apiservers follow, one after the other", self._activate
         yield "every agent has a tunnel to both servers", lambda: self._tunnels(FIRST, SECOND)
+        yield "doctor finds no failure on either", self._doctor
         yield "kubeadm upgrade keeps the tunnel on both", self._upgrade
         yield "the first control plane stops: the second goes on", self._stop
         yield "the first comes back", self._start
@@ -102,6 +103,12 @@ class ControlPlanes:
             agent = manual.agent_on(self.cluster, node)
             said = self._kubectl(names[0]).ok("exec", agent, "-n", manual.NAMESPACE, "--", "/tunnel-agent", "status", "--wait=60s", timeout=70)
             expect(f"{len(names)}/{len(names)}" in said and all(self._address(server) in said for server in names), said)
+
+    def _doctor(self):
+        """kubeadm lets the kube-apiserver verify no kubelet, which is the one warning."""
+        for name in (FIRST, SECOND):
+            said = json.loads(self.installers[name].run("doctor", "-o", "json", code=1))
+            expect([check["id"] for check in said["checks"] if check["verdict"] in ("warn", "fail")] == ["T110"], f"on {name}: {said}")
 
     def _upgrade(self):
         """The first as `kubeadm upgrade apply` does it, the second as `kubeadm upgrade node` does."""
