@@ -260,3 +260,28 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_of_several_kube_apiservers_is_asked_by_its_own_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("admin.conf");
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "k", "cluster": {"server": "https://load-balancer.example:6443"}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        let cluster = Cluster::new(&file).await.unwrap();
+        assert_eq!(cluster.config.cluster_url.host(), Some("load-balancer.example"));
+        for endpoint in ["10.0.0.2:6443", "[fd00::2]:6443"] {
+            let local = cluster.at(endpoint).unwrap();
+            assert_eq!(local.config.cluster_url.to_string(), format!("https://{endpoint}/"));
+        }
+        assert!(cluster.at("no address").is_err());
+    }
+}

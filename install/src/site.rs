@@ -55,7 +55,7 @@ impl Site {
             )
         })?;
         let configuration = ClusterConfiguration::parse(text)?;
-        let pod = activation::own(&cluster, &apiserver).await?;
+        let pod = activation::own_soon(&cluster, &apiserver).await?;
         say(&format!("ok       this is the control plane node {}", pod.pod.node));
         let address = address.or_else(|| endpoint(&apiserver).map(|(address, _)| address));
         let address = address.ok_or_else(|| {
