@@ -20,6 +20,10 @@ const MARKER: &str = "/etc/kubernetes/tunnel/switching";
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Limit of the wait for the pod of a node that has just joined: its kubelet makes it within seconds.
+/// A node that is none of the cluster's is refused so much later.
+const APPEARS: Duration = Duration::from_secs(60);
+
 /// Mode of kubeadm's manifests.
 pub(crate) const MODE: u32 = 0o600;
 
@@ -121,7 +125,8 @@ pub(crate) fn read(host: &Host) -> Result<ApiServer, Fault> {
     let text = host.read(APISERVER)?.ok_or_else(|| {
         Fault::new(
             format!("there is no {APISERVER}: this is no control plane node of kubeadm"),
-            "run this as root on a control plane node, or use the Helm chart",
+            "run this as root on a control plane node, or use the Helm chart; before kubeadm join --control-plane \
+             add --before-join",
         )
     })?;
     ApiServer::parse(APISERVER, &text)
@@ -140,6 +145,22 @@ pub(crate) async fn own(cluster: &Cluster, manifest: &ApiServer) -> Result<ApiSe
             "kubectl -n kube-system get pods -l component=kube-apiserver",
         )
     })
+}
+
+/// The same of a node that may have joined a moment ago.
+///
+/// # Errors
+/// When the cluster does not know it after a minute.
+pub(crate) async fn own_soon(cluster: &Cluster, manifest: &ApiServer) -> Result<ApiServerPod, Fault> {
+    let (began, mut progress) = (Instant::now(), Progress::begin());
+    loop {
+        match own(cluster, manifest).await {
+            Err(_) if began.elapsed() < APPEARS => {
+                progress.during("waiting for the pod of this node's kube-apiserver", sleep(LOOK)).await;
+            }
+            found => return found,
+        }
+    }
 }
 
 /// Waits for a ready pod with the manifest's egress flag and another hash than `old`.

@@ -66,8 +66,10 @@ impl ApiServer {
     pub(crate) fn with_egress(&self, file: &str) -> Self {
         let mut pod = self.without_egress();
         let flag = format!("--{EGRESS_FLAG}={file}");
+        // A flag that is there keeps its place: kubeadm puts arguments that were added later after it.
+        let place = self.command().iter().position(|other| *other == flag);
         if let Some(command) = list(&mut pod.0, "/spec/containers/0", "command") {
-            command.push(json!(flag));
+            command.insert(place.unwrap_or(command.len()).min(command.len()), json!(flag));
         }
         for Mount { name, path, kind } in MOUNTS {
             if let Some(mounts) = list(&mut pod.0, "/spec/containers/0", "volumeMounts") {
@@ -154,6 +156,16 @@ mod tests {
             );
         }
         assert_eq!(with.without_egress(), pod());
+    }
+
+    #[test]
+    fn a_pod_that_kubeadm_made_with_further_arguments_stays_as_it_is() {
+        let flag = format!("--{EGRESS_FLAG}={EGRESS}");
+        let text =
+            pod().with_egress(EGRESS).render().replace(&flag, &format!("{flag}\n    - --profiling=false"));
+        let with = ApiServer::parse("kube-apiserver.yaml", &text).unwrap();
+        assert_eq!(with.command().last(), Some(&"--profiling=false"));
+        assert_eq!(with.with_egress(EGRESS), with);
     }
 
     #[test]

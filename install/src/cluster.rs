@@ -32,6 +32,8 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     /// Its first InternalIP.
     pub(crate) address: Option<String>,
+    /// All its addresses and names.
+    pub(crate) addresses: Vec<String>,
     pub(crate) kubelet_port: u16,
     pub(crate) ready: bool,
     pub(crate) linux: bool,
@@ -41,6 +43,7 @@ pub(crate) struct Machine {
 #[derive(Clone)]
 pub(crate) struct Cluster {
     client: Client,
+    config: Config,
     source: String,
 }
 
@@ -61,8 +64,23 @@ impl Cluster {
             .await
             .map_err(|error| failed(error.to_string()))?;
         (config.connect_timeout, config.read_timeout) = (Some(LIMIT), Some(LIMIT));
-        let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { client, source })
+        let client = Client::try_from(config.clone()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { client, config, source })
+    }
+
+    /// A client of one kube-apiserver: a kubeconfig names a load balancer where there are several.
+    ///
+    /// # Errors
+    /// When `endpoint` is no address and port.
+    pub(crate) fn at(&self, endpoint: &str) -> Result<Self, Fault> {
+        let failed = |why: String| {
+            Fault::new(format!("cannot ask the kube-apiserver at {endpoint}: {why}"), "kubectl cluster-info")
+        };
+        let mut config = self.config.clone();
+        config.cluster_url =
+            format!("https://{endpoint}").parse().map_err(|error| failed(format!("{error}")))?;
+        let client = Client::try_from(config.clone()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { client, config, source: self.source.clone() })
     }
 
     async fn ask<T>(&self, what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Fault> {
@@ -205,12 +223,13 @@ fn plain(object: &DynamicObject) -> Value {
 }
 
 fn machine(node: &Value) -> Machine {
-    let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
-    let internal = addresses.into_iter().find(|each| each["type"] == "InternalIP");
+    let addresses = || node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let internal = addresses().find(|each| each["type"] == "InternalIP");
     let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
     Machine {
         name: node["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
         address: internal.and_then(|internal| internal["address"].as_str()).map(str::to_owned),
+        addresses: addresses().filter_map(|each| each["address"].as_str()).map(str::to_owned).collect(),
         kubelet_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(10250),
         ready: is_ready(node),
         linux: node["metadata"]["labels"]["kubernetes.io/os"].as_str().is_none_or(|os| os == "linux"),
@@ -240,4 +259,29 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_of_several_kube_apiservers_is_asked_by_its_own_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("admin.conf");
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "k", "cluster": {"server": "https://load-balancer.example:6443"}}],
+            "users": [{"name": "u", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        });
+        std::fs::write(&file, kubeconfig.to_string()).unwrap();
+        let cluster = Cluster::new(&file).await.unwrap();
+        assert_eq!(cluster.config.cluster_url.host(), Some("load-balancer.example"));
+        for endpoint in ["10.0.0.2:6443", "[fd00::2]:6443"] {
+            let local = cluster.at(endpoint).unwrap();
+            assert_eq!(local.config.cluster_url.to_string(), format!("https://{endpoint}/"));
+        }
+        assert!(cluster.at("no address").is_err());
+    }
 }

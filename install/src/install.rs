@@ -10,7 +10,7 @@ use tunnel_operate::client::Client;
 
 use crate::activation::{MODE, Manifest, recover, switch};
 use crate::apiserver::EGRESS_FLAG;
-use crate::cluster::{ApiServerPod, Cluster, Workload, title};
+use crate::cluster::{ApiServerPod, Cluster, Workload};
 use crate::diff::diff;
 use crate::fault::Fault;
 use crate::host::{APISERVER, EGRESS, Host, POLICY, SERVER, SERVER_KUBECONFIG};
@@ -20,7 +20,7 @@ use crate::ready::{Agents, wait_for_nodes};
 use crate::say::{confirm, say};
 use crate::site::Site;
 use crate::verify::{self, verify};
-use crate::{KubeadmArgs, konnectivity, kubeconfig, yaml};
+use crate::{KubeadmArgs, konnectivity, kubeconfig, servers, yaml};
 
 /// Name of kubeadm's ConfigMap in diffs.
 pub(crate) const CONFIG_MAP: &str = "ConfigMap kube-system/kubeadm-config: ClusterConfiguration";
@@ -28,7 +28,11 @@ pub(crate) const CONFIG_MAP: &str = "ConfigMap kube-system/kubeadm-config: Clust
 /// # Errors
 /// When a step failed. Steps before it stay, and the next run goes on from there.
 pub(crate) async fn run(args: &KubeadmArgs) -> Result<(), Fault> {
-    let (host, cluster) = (Host::new(Path::new("/")), Cluster::new(&args.common.kubeconfig).await?);
+    let host = Host::new(Path::new("/"));
+    if args.before_join {
+        return servers::before_join(&host, args.common.dry_run);
+    }
+    let cluster = Cluster::new(&args.common.kubeconfig).await?;
     recover(&host, &cluster, args.common.timeout).await?;
     let choices = Choices::new(&host, &cluster, args).await?;
     let site = Site::examine(host, cluster, choices.address.clone()).await?;
@@ -116,7 +120,7 @@ impl Choices {
 /// All changes but those of the kube-apiserver, in their order.
 async fn changes(site: &Site, choices: &Choices) -> Result<Vec<Change>, Fault> {
     let Choices { images, port, agents, .. } = choices;
-    let servers = servers(site, agents.as_ref())?;
+    let servers = servers::wanted(site, agents.as_ref()).await?;
     let mut changes = Vec::new();
     for object in manifests::objects(images, &servers, *port)? {
         // A policy that is there is the operator's.
@@ -146,26 +150,9 @@ pub(crate) fn daemonset() -> Value {
     json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": AGENT, "namespace": NAMESPACE}})
 }
 
-/// The servers that agents know from earlier runs on other nodes, and this one.
-fn servers(site: &Site, agents: Option<&Value>) -> Result<Vec<String>, Fault> {
-    if let Some(found) = agents
-        && found["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
-    {
-        return Err(Fault::new(
-            format!("{} was installed by Helm", title(found)),
-            format!("helm -n {NAMESPACE} uninstall its release, or go on with the chart"),
-        ));
-    }
-    let mut servers = agents.map(manifests::servers_of).unwrap_or_default();
-    if !servers.contains(&site.address) {
-        servers.push(site.address.clone());
-    }
-    Ok(servers)
-}
-
 /// Other kube-apiservers that do not use the tunnel.
 async fn without_egress(site: &Site) -> Result<Vec<ApiServerPod>, Fault> {
-    let mut pods = site.cluster.apiservers().await?;
+    let mut pods = site.cluster.apiservers_on(&site.cluster.nodes().await?).await?;
     pods.retain(|pod| {
         pod.endpoint.as_deref() != site.apiserver.endpoint() && pod.flag(EGRESS_FLAG) != Some(EGRESS)
     });
@@ -181,7 +168,7 @@ fn configures(site: &Site, others: &[ApiServerPod]) -> bool {
 async fn activate(site: &Site, others: &[ApiServerPod], limit: Duration) -> Result<(), Fault> {
     let manifest = site.apiserver.with_egress(EGRESS);
     let selector = format!("app.kubernetes.io/name={AGENT}");
-    let verified = verify(&site.cluster, NAMESPACE, &selector, verify::Program::Ours);
+    let verified = verify(&site.local, NAMESPACE, &selector, verify::Program::Ours);
     if manifest == site.apiserver {
         verified.await?;
     } else {

@@ -67,7 +67,7 @@ pub(crate) async fn install(
     let restarted = server.is_some().then_some(began);
     wait_for_nodes(&site.cluster, &socket, &awaited, restarted, args.timeout).await?;
     for agent in &agents {
-        verify(&site.cluster, &agent.namespace, &agent.selector, verify::Program::Ours).await?;
+        verify(&site.local, &agent.namespace, &agent.selector, verify::Program::Ours).await?;
     }
     say(
         "Konnectivity's place is taken.\n  next: tunnel-server status; tunnel-server uninstall kubeadm puts Konnectivity back",
@@ -114,7 +114,7 @@ pub(crate) async fn uninstall(site: &Site, manifest: &str, args: &CommonArgs) ->
     wait_for_end().await?;
     for agent in &agents {
         let program = verify::Program::Konnectivity;
-        verify(&site.cluster, &agent.namespace, &agent.selector, program).await?;
+        verify(&site.local, &agent.namespace, &agent.selector, program).await?;
     }
     site.host.remove_directory(DIRECTORY)?;
     say("Konnectivity is back.");

@@ -7,6 +7,7 @@
 //!
 //! * `site`: the node and cluster as they are found, and checks;
 //! * `manifests`, `apiserver`, `clusterconfig`, `kubeconfig`: how things have to be;
+//! * `servers`: the servers of several control plane nodes;
 //! * `konnectivity`: the move from it, and back;
 //! * `plan`: the difference, shown and then made;
 //! * `ready`, `activation`, `verify`: waits, the switch of the kube-apiserver with its way back,
@@ -32,6 +33,7 @@ mod manifests;
 mod plan;
 mod ready;
 mod say;
+mod servers;
 mod site;
 mod uninstall;
 mod verify;
@@ -50,6 +52,7 @@ const INSTALL_EXAMPLES: &str = "Examples, as root on each control plane node:
   tunnel-server install kubeadm --dry-run                    # all changes, and nothing else
   tunnel-server install kubeadm --image-repository=REGISTRY  # the server and the agents
   tunnel-server install kubeadm --activate                   # and the kube-apiserver; keeps earlier choices
+  tunnel-server install kubeadm --before-join                # on a node that will be a further control plane
 
 Exit codes: 0 done, 2 failed. A failed or interrupted run may be repeated.";
 
@@ -106,6 +109,11 @@ pub struct KubeadmArgs {
     /// if it does not start or logs and exec do not work.
     #[arg(long)]
     activate: bool,
+
+    /// On a node that `kubeadm join --control-plane` will join to a cluster with the tunnel: write the
+    /// one file without which its kube-apiserver does not start, and nothing else. Needs no cluster.
+    #[arg(long, conflicts_with_all = ["activate", "image_repository", "address", "agent_port"])]
+    before_join: bool,
 
     /// Registry and path in front of the images' names, tunnel-server and tunnel-agent. Without
     /// the flag that of an earlier run, or localhost, for images that were imported.

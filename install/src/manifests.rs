@@ -29,7 +29,7 @@ pub(crate) const AGENT: &str = "tunnel-agent";
 pub(crate) const USER: &str = "system:konnectivity-server";
 
 /// Annotation of the server's static pod.
-const ADDRESS: &str = "tunnel-installer/address";
+pub(crate) const ADDRESS: &str = "tunnel-installer/address";
 
 /// Repository and tag of both images.
 #[derive(Debug, Clone)]

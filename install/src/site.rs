@@ -22,6 +22,8 @@ const CONFIGURATION: &str = "ClusterConfiguration";
 pub(crate) struct Site {
     pub(crate) host: Host,
     pub(crate) cluster: Cluster,
+    /// This node's kube-apiserver, which `cluster` may reach by a load balancer of several.
+    pub(crate) local: Cluster,
     /// The kube-apiserver's version, such as v1.33.1.
     pub(crate) version: String,
     pub(crate) apiserver: ApiServer,
@@ -53,7 +55,7 @@ impl Site {
             )
         })?;
         let configuration = ClusterConfiguration::parse(text)?;
-        let pod = activation::own(&cluster, &apiserver).await?;
+        let pod = activation::own_soon(&cluster, &apiserver).await?;
         say(&format!("ok       this is the control plane node {}", pod.pod.node));
         let address = address.or_else(|| endpoint(&apiserver).map(|(address, _)| address));
         let address = address.ok_or_else(|| {
@@ -63,7 +65,8 @@ impl Site {
             )
         })?;
         check_certificate(&host, &address)?;
-        Ok(Self { host, cluster, version, apiserver, address, config_map, configuration })
+        let local = apiserver.endpoint().map_or_else(|| Ok(cluster.clone()), |at| cluster.at(at))?;
+        Ok(Self { host, cluster, local, version, apiserver, address, config_map, configuration })
     }
 
     /// The address and port of this node's kube-apiserver.

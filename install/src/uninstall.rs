@@ -19,7 +19,7 @@ use crate::manifests::{self, Earlier, Images, NAMESPACE};
 use crate::plan::Change;
 use crate::say::{confirm, say};
 use crate::site::Site;
-use crate::{CommonArgs, konnectivity, yaml};
+use crate::{CommonArgs, konnectivity, servers, yaml};
 
 /// Limit of the server's end: its drain takes 25 s at most.
 const END: Duration = Duration::from_secs(60);
@@ -40,7 +40,8 @@ pub(crate) async fn run(args: &CommonArgs) -> Result<(), Fault> {
     if let Some(manifest) = konnectivity::is_moved(&site)? {
         return konnectivity::uninstall(&site, &manifest, args).await;
     }
-    let last = is_last(&site).await?;
+    let others = others(&site).await?;
+    let last = others.is_empty();
     let changes = changes(&site, last).await?;
     let configuration = site.configuration.without_egress();
     let configures = configuration != site.configuration;
@@ -83,7 +84,16 @@ pub(crate) async fn run(args: &CommonArgs) -> Result<(), Fault> {
         site.host.remove_empty(directory)?;
     }
     site.host.remove_directory(DIRECTORY)?;
-    say(if last { "The tunnel is gone." } else { "The tunnel is gone from this node." });
+    if last {
+        say("The tunnel is gone.");
+        return Ok(());
+    }
+    let others = others.join(", ");
+    say(&format!(
+        "The tunnel is gone from this node and from kubeadm's configuration: kubeadm upgrade undoes it on the others.\n  \
+         next: tunnel-server uninstall kubeadm on {others}; or, when this node has left the cluster,\n  \
+         tunnel-server install kubeadm --activate on one of them",
+    ));
     Ok(())
 }
 
@@ -103,34 +113,29 @@ async fn wait_for_namespace(cluster: &Cluster, limit: Duration) -> Result<(), Fa
     Ok(())
 }
 
-/// Whether no other control plane node runs a server.
-async fn is_last(site: &Site) -> Result<bool, Fault> {
-    let servers = site.cluster.pods_of("kube-system", "app.kubernetes.io/name=tunnel-server").await?;
+/// Other control plane nodes that run a server.
+async fn others(site: &Site) -> Result<Vec<String>, Fault> {
+    let servers = site.cluster.servers(&site.cluster.nodes().await?).await?;
     let own = crate::activation::own(&site.cluster, &site.apiserver).await?.pod.node;
-    Ok(servers.iter().all(|pod| pod.node == own))
+    Ok(servers.into_iter().map(|pod| pod.node).filter(|node| *node != own).collect())
 }
 
-/// The server's static pod, then the objects in the opposite order of their creation; while
-/// other nodes have servers, only this one's address leaves the agents' list.
+/// The server's static pod, then the objects in the opposite order of their creation. While other
+/// nodes have servers, agents only forget this one, and first: its address is in the static pod.
 async fn changes(site: &Site, last: bool) -> Result<Vec<Change>, Fault> {
-    let mut changes: Vec<_> = Change::of_file(&site.host, SERVER, None, 0o600)?.into_iter().collect();
-    let unused = Images { repository: String::new(), tag: String::new() };
-    let objects = manifests::objects(&unused, &[], 0)?;
-    if last {
-        for object in objects.into_iter().rev() {
-            changes.extend(Change::of_deleted(&site.cluster, object).await?);
-        }
-        return Ok(changes);
+    let server = Change::of_file(&site.host, SERVER, None, 0o600)?;
+    if !last {
+        let found = site.cluster.get(&daemonset()).await?;
+        let forgotten = match found.and_then(|found| servers::without(&found, &site.address)) {
+            Some(patch) => Change::of_patched(&site.cluster, patch).await?,
+            None => None,
+        };
+        return Ok(forgotten.into_iter().chain(server).collect());
     }
-    if let Some(mut found) = site.cluster.get(&daemonset()).await? {
-        let servers: Vec<_> =
-            manifests::servers_of(&found).into_iter().filter(|server| *server != site.address).collect();
-        let container = &mut found["spec"]["template"]["spec"]["containers"][0];
-        let mut args = container["args"].as_array().cloned().unwrap_or_default();
-        args.retain(|arg| !arg.as_str().is_some_and(|arg| arg.starts_with("--proxy-server-host=")));
-        args.push(json!(format!("--proxy-server-host={}", servers.join(","))));
-        container["args"] = json!(args);
-        changes.extend(Change::of_applied(&site.cluster, found).await?);
+    let mut changes: Vec<_> = server.into_iter().collect();
+    let unused = Images { repository: String::new(), tag: String::new() };
+    for object in manifests::objects(&unused, &[], 0)?.into_iter().rev() {
+        changes.extend(Change::of_deleted(&site.cluster, object).await?);
     }
     Ok(changes)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use super::{Cluster, is_ready};
+use super::{Cluster, Machine, is_ready};
 use crate::apiserver::flag;
 use crate::fault::Fault;
 
@@ -25,6 +25,17 @@ pub(crate) struct Pod {
     pub(crate) name: String,
     pub(crate) node: String,
     pub(crate) ready: bool,
+    annotations: Value,
+}
+
+impl Pod {
+    fn is_on(&self, nodes: &[Machine]) -> bool {
+        nodes.iter().any(|node| node.name == self.node)
+    }
+
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations[name].as_str()
+    }
 }
 
 /// The pod of a kube-apiserver.
@@ -92,17 +103,31 @@ impl Cluster {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// The pods of all kube-apiservers that kubeadm runs.
+    /// The pods of all kube-apiservers that kubeadm runs. That of a node that was deleted stays for a while.
     pub(crate) async fn apiservers(&self) -> Result<Vec<ApiServerPod>, Fault> {
         let labels = "component=kube-apiserver,tier=control-plane";
         let pods = self.list("the kube-apiservers' pods", &in_namespace("kube-system"), labels).await?;
         Ok(pods.iter().map(apiserver).collect())
     }
 
+    /// The pods of kube-apiservers on these nodes.
+    pub(crate) async fn apiservers_on(&self, nodes: &[Machine]) -> Result<Vec<ApiServerPod>, Fault> {
+        let mut pods = self.apiservers().await?;
+        pods.retain(|found| found.pod.is_on(nodes));
+        Ok(pods)
+    }
+
     /// Pods of a namespace that `labels` selects.
     pub(crate) async fn pods_of(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>, Fault> {
         let pods = self.list(&format!("pods of {namespace}"), &in_namespace(namespace), labels).await?;
         Ok(pods.iter().map(pod).collect())
+    }
+
+    /// The pods of tunnel servers beside kube-apiservers, on these nodes.
+    pub(crate) async fn servers(&self, nodes: &[Machine]) -> Result<Vec<Pod>, Fault> {
+        let mut pods = self.pods_of("kube-system", "app.kubernetes.io/name=tunnel-server").await?;
+        pods.retain(|pod| pod.is_on(nodes));
+        Ok(pods)
     }
 
     /// The last line of a pod's log.
@@ -153,16 +178,18 @@ fn pod(pod: &Value) -> Pod {
         name: text(&pod["metadata"]["name"]),
         node: text(&pod["spec"]["nodeName"]),
         ready: is_ready(pod) && pod["metadata"]["deletionTimestamp"].is_null(),
+        annotations: pod["metadata"]["annotations"].clone(),
     }
 }
 
 fn apiserver(listed: &Value) -> ApiServerPod {
-    let annotation = |name: &str| listed["metadata"]["annotations"][name].as_str().map(str::to_owned);
+    let pod = pod(listed);
+    let annotation = |name: &str| pod.annotation(name).map(str::to_owned);
     let command = listed.pointer("/spec/containers/0/command").and_then(Value::as_array);
     ApiServerPod {
-        pod: pod(listed),
         hash: annotation("kubernetes.io/config.hash"),
         endpoint: annotation("kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"),
         command: command.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
+        pod,
     }
 }

@@ -16,8 +16,8 @@ STEPS = ("wrote ", "applied ", "changed ", "removed ", "ready ", "verified ", "r
 
 
 class Installer:
-    def __init__(self, cluster, program):
-        self._cluster, self._program = cluster, os.path.abspath(program)
+    def __init__(self, cluster, program, node=CONTROL_PLANE):
+        self._cluster, self._program, self._node = cluster, os.path.abspath(program), node
         self._log = os.path.join(cluster.directory, "installer.log")
 
     def run(self, *argv, code=0, each=lambda line: None):
@@ -44,12 +44,13 @@ class Installer:
 
     def _run(self, argv, each):
         """Kills the command at a line for which `each` is true."""
-        command = self._cluster.node(CONTROL_PLANE).command([self._program, *argv])
+        command = self._cluster.node(self._node).command([self._program, *argv])
         environment = self._cluster.processes.environment
         said = ""
         with open(self._log, "a", encoding="utf-8") as log, subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True) as process:
-            log.write(f"$ tunnel-server {' '.join(argv)}\n")
+            log.write(f"{self._node}$ tunnel-server {' '.join(argv)}\n")
+            log.flush()
             limit = threading.Timer(LIMIT, process.kill)
             limit.start()
             for line in process.stdout:
@@ -63,9 +64,9 @@ class Installer:
         return said, process.returncode
 
 
-def state(cluster):
-    """Everything that an installation may change, by name."""
-    root = cluster.node(CONTROL_PLANE).seen_from_outside("/etc/kubernetes")
+def state(cluster, node=CONTROL_PLANE):
+    """Everything that an installation on the node may change, by name."""
+    root = cluster.node(node).seen_from_outside("/etc/kubernetes")
     found = {}
     for directory, _, names in os.walk(root):
         for name in names:

@@ -11,15 +11,16 @@ IGNORED_PREFLIGHT_ERRORS = ["SystemVerification", "Swap", "NumCPU", "Mem"]
 VOLUME_PLUGINS = "/var/lib/kubelet/volume-plugins"
 
 
-def init(version, host, api_server=None):
-    """`api_server` is the section of that name. No kube-proxy and no DNS: pods that need neither a Service nor a name are enough here, and cost less time."""
+def init(version, host, api_server=None, shared=None):
+    """`api_server` is the section of that name, `shared` a name for all kube-apiservers. No kube-proxy and no DNS: pods that need neither a Service nor a name are enough here, and cost less time."""
     # Without a service proxy the kube-apiserver has to dial the pods behind a Service by itself.
     api_server = api_server or {}
     api_server = {**api_server, "extraArgs": [*_arguments({"enable-aggregator-routing": "true"}), *api_server.get("extraArgs", [])]}
+    endpoint = {"controlPlaneEndpoint": shared} if shared else {}
     return _documents(
         {"apiVersion": API, "kind": "InitConfiguration", "nodeRegistration": _registration(host),
          "localAPIEndpoint": {"advertiseAddress": host.network.node}},
-        {"apiVersion": API, "kind": "ClusterConfiguration", "kubernetesVersion": f"v{version}",
+        {"apiVersion": API, "kind": "ClusterConfiguration", "kubernetesVersion": f"v{version}", **endpoint,
          "networking": {"serviceSubnet": lan.SERVICES}, "apiServer": api_server, "proxy": {"disabled": True}, "dns": {"disabled": True},
          # The data lives for minutes, and disks of CI machines are slow.
          "etcd": {"local": {"extraArgs": _arguments({"unsafe-no-fsync": "true"})}},
@@ -30,11 +31,14 @@ def init(version, host, api_server=None):
          "volumePluginDir": VOLUME_PLUGINS})
 
 
-def join(host, endpoint, token, authority_hash):
+def join(host, endpoint, token, authority_hash, certificate_key=None):
+    """With the key of the uploaded certificates as a control plane, else as a worker."""
     discovery = {"apiServerEndpoint": endpoint, "token": token, "caCertHashes": [authority_hash]}
+    control_plane = {"controlPlane": {
+        "localAPIEndpoint": {"advertiseAddress": host.network.node}, "certificateKey": certificate_key}} if certificate_key else {}
     return _documents({
         "apiVersion": API, "kind": "JoinConfiguration", "nodeRegistration": _registration(host),
-        "discovery": {"bootstrapToken": discovery}})
+        "discovery": {"bootstrapToken": discovery}, **control_plane})
 
 
 def _registration(host):

@@ -46,7 +46,7 @@ def _cluster(cluster, programs):
     by_hand.init(cluster, programs)
     cluster.add_node(WORKER)
     by_hand.deploy(cluster)
-    return by_hand.refused(cluster)
+    return by_hand.refused(cluster.kubectl)
 
 
 def _dry_run(cluster, installer, states):
@@ -63,7 +63,7 @@ def _prepare(cluster, installer, states):
     killed = installer.kill_at_each_line(*PREPARE)
     _changes_nothing(cluster, installer, PREPARE)
     states["prepared"] = command.state(cluster)
-    by_hand.refused(cluster)
+    by_hand.refused(cluster.kubectl)
     return f"{killed} times"
 
 
@@ -78,7 +78,7 @@ def _roll_back(cluster, installer, states):
 
     said = installer.run(*ACTIVATE, f"--timeout={LIMIT}s", code=2, each=spoil)
     expect("runs with its old manifest again" in said, said)
-    by_hand.refused(cluster)
+    by_hand.refused(cluster.kubectl)
     # The next run mends the file.
     installer.run(*PREPARE)
     command.unchanged(cluster, states["prepared"], but=["tunnel/backup/kube-apiserver.yaml"])
@@ -135,7 +135,7 @@ def _upgrade(cluster):
 
 def _uninstall(cluster, installer, states):
     killed = installer.kill_at_each_line(*REMOVE)
-    by_hand.refused(cluster)
+    by_hand.refused(cluster.kubectl)
     now, before = command.state(cluster), states["before"]
     # The upgrade left its own traces.
     differ = set(command.difference(before, now)) - {key for key in now if key.startswith(("tmp/", "pki/")) or key.endswith(".conf")}

@@ -46,7 +46,7 @@ def _by_hand(cluster):
             ("agents first: agents", lambda: _new_agents_old_server(cluster, new)),
             ("agents first: the server", lambda: _our_server(cluster, NEW)),
             ("back, servers first: the server", lambda: _old_server(cluster)),
-            ("back, servers first: agents", lambda: konnectivity.set_agents(cluster, old))]:
+            ("back, servers first: agents", lambda: _old_agents_old_server(cluster, old))]:
         yield title, lambda step=step: _then_reached(cluster, step)
 
 
@@ -62,7 +62,7 @@ def _cluster(cluster, programs):
     by_hand.init(cluster, programs)
     cluster.add_node(by_hand.WORKER)
     by_hand.deploy(cluster)
-    return by_hand.refused(cluster)
+    return by_hand.refused(cluster.kubectl)
 
 
 def _images(chosen, cluster):
@@ -73,7 +73,7 @@ def _images(chosen, cluster):
 
 def _then_reached(cluster, step):
     remark = step()
-    use.logs_and_exec(cluster)
+    use.logs_and_exec(cluster.kubectl)
     return remark
 
 
@@ -101,6 +101,12 @@ def _new_agents_old_server(cluster, image):
     konnectivity.wait_server(cluster, ours=False)
     counts = konnectivity.servers_of_agents(cluster)
     expect(counts == [1], f"agents have {counts} servers")
+
+
+def _old_agents_old_server(cluster, image):
+    """An agent's pod is ready before it is connected."""
+    konnectivity.set_agents(cluster, image)
+    konnectivity.wait_server(cluster, ours=False)
 
 
 def _dry_run(cluster, installer, before):

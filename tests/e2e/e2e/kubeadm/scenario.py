@@ -26,7 +26,7 @@ def _checks(chosen, cluster, programs):
     yield "kubeadm init makes a control plane", lambda: init(cluster, programs)
     yield "a worker joins", lambda: cluster.add_node(WORKER) and None
     yield "a Deployment is scheduled", lambda: deploy(cluster)
-    yield "direct connections to the worker's kubelet are refused", lambda: refused(cluster)
+    yield "direct connections to the worker's kubelet are refused", lambda: refused(cluster.kubectl)
     yield "the images are built and imported", lambda: manual.import_images(cluster, chosen.bin_dir)
     yield "agents roll out, and the server has them", lambda: manual.install(cluster)
     yield "the kube-apiserver restarts with the egress configuration", lambda: manual.activate(cluster)
@@ -36,8 +36,8 @@ def _checks(chosen, cluster, programs):
     yield "a worker leaves", lambda: _leave(cluster)
 
 
-def init(cluster, programs):
-    cluster.create(programs, cache_root())
+def init(cluster, programs, **how):
+    cluster.create(programs, cache_root(), **how)
     cluster.wait_node_ready(CONTROL_PLANE)
     # The pods that mirror static pods come when the kubelet has its node.
     for component in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
@@ -59,16 +59,16 @@ def deploy(cluster):
     expect(pod["spec"]["nodeName"] == WORKER, f"it is on {pod['spec']['nodeName']}")
 
 
-def refused(cluster):
-    said = cluster.kubectl.try_("logs", "deployment/box")
+def refused(kubectl):
+    said = kubectl.try_("logs", "deployment/box")
     expect(said.returncode != 0, f"there is no tunnel, and kubectl logs printed {said.stdout!r}")
     expect("connection refused" in said.stderr, f"kubectl logs said {said.stderr!r}")
     return said.stderr.strip()
 
 
-def kept(cluster):
+def kept(cluster, node=CONTROL_PLANE):
     """Of the ConfigMap kubeadm makes the manifests anew."""
-    said = cluster.enter(CONTROL_PLANE, ["kubeadm", "upgrade", "diff", f"v{cluster.kubernetes.version}"]).stdout
+    said = cluster.enter(node, ["kubeadm", "upgrade", "diff", f"v{cluster.kubernetes.version}"]).stdout
     changed = [line for line in said.splitlines() if line.startswith(("+", "-", "@@"))]
     # Quotes are free in YAML, and no two writers agree on them.
     plain = [line.replace('"', "") for line in changed if not line.startswith(("---", "+++", "@@"))]

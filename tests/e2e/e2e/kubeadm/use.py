@@ -16,21 +16,20 @@ LIMIT = 90
 FETCH = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())"
 
 
-def logs_and_exec(cluster):
-    """Of the worker, and of the control plane's own kubelet."""
-    kubectl = cluster.kubectl
+def logs_and_exec(kubectl, control_plane=CONTROL_PLANE):
+    """Of the worker, and of a control plane's own kubelet."""
     logs = kubectl.ok("logs", "deployment/box").strip()
     expect(logs.startswith("hello from box-"), f"kubectl logs printed {logs!r}")
     said = kubectl.ok("exec", "deployment/box", "--", "echo", "through the tunnel").strip()
     expect(said == "through the tunnel", f"kubectl exec printed {said!r}")
-    expect(kubectl.ok("logs", f"kube-scheduler-{CONTROL_PLANE}", "-n", "kube-system", "--tail=1"),
-           "the kubelet of the control plane printed no logs")
+    expect(kubectl.ok("logs", f"kube-scheduler-{control_plane}", "-n", "kube-system", "--tail=1"),
+           f"the kubelet of {control_plane} printed no logs")
 
 
 def everything(cluster, node):
     """logs, exec, cp, port-forward, a webhook and the kubelet's metrics; to be called again after a change."""
     kubectl = cluster.kubectl
-    logs_and_exec(cluster)
+    logs_and_exec(kubectl)
     _copy(cluster)
     _forward(kubectl, cluster.node(CONTROL_PLANE).network.enter())
     _ask_webhook(cluster, node)
