@@ -118,7 +118,8 @@ async fn every_listener_refuses_bad_certificates_each_with_its_reason() {
             let named = format!("reason=\"{reason}\"");
             let count = async || {
                 let metrics = server.metrics().await;
-                (metrics.sum(counter, &[label, &named]), metrics.sum(counter, &[]), metrics)
+                let of_all = metrics.sum(counter, &["reason=\"certificate_"]);
+                (metrics.sum(counter, &[label, &named]), of_all, metrics)
             };
             let (of_reason, of_all, _) = count().await;
             let admitted = listener.admits(&server, config(credential, &pki, dir.path()), &target).await;

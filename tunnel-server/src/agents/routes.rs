@@ -29,7 +29,8 @@ impl Routes {
     pub(crate) fn prove(&self, host: &Host) -> bool {
         let Identifiers { hosts, cidrs, .. } = &*self.proven;
         let is_host = |one: &Host| *canonical_host(one) == *host;
-        let contains = |network: &Network| matches!(host, Host::Ip(ip) if canonical_network(*network).contains(*ip));
+        let contains =
+            |network: &Network| matches!(host, Host::Ip(ip) if canonical_network(*network).contains(*ip));
         hosts.iter().any(is_host) || cidrs.iter().any(contains)
     }
 

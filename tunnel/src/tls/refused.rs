@@ -74,15 +74,18 @@ impl ClientCertVerifier for TellSelfSigned {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.0.verify_client_cert(certificate, intermediates, now).map_err(|error| match error {
+        self.0.verify_client_cert(certificate, intermediates, now).map_err(|error| {
             // An authority's own certificate is no error of its issuer (webpki's
             // `CaUsedAsEndEntity`), and openssl makes self-signed ones like that.
-            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))
-                if is_self_issued(certificate) =>
-            {
+            let is_of_issuer = matches!(
+                error,
+                Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::Other(_))
+            );
+            if is_of_issuer && is_self_issued(certificate) {
                 CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
+            } else {
+                error
             }
-            error => error,
         })
     }
 

@@ -63,8 +63,7 @@ impl NodeRoutes {
             let mut networks = self.prefixes.iter().filter_map(|&bits| Network::of(*ip, bits));
             networks.any(|network| self.targets.contains(&Target::Network(network)))
         };
-        self.targets.contains(&Target::Host(host.clone()))
-            || matches!(host, Host::Ip(ip) if in_network(ip))
+        self.targets.contains(&Target::Host(host.clone())) || matches!(host, Host::Ip(ip) if in_network(ip))
     }
 
     pub(super) fn count(&self) -> usize {
