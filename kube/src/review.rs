@@ -204,7 +204,7 @@ fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Ver
         }
         let why = status.error.filter(|text| !text.is_empty());
         let why = why.unwrap_or_else(|| "it is not known there".to_owned());
-        return Err(TokenError::Unauthenticated(printable(&why)));
+        return Err(TokenError::unauthenticated(printable(&why)));
     }
     // An authenticator without audiences names none and accepts every token of the
     // cluster, which is no proof.

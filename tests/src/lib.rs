@@ -7,6 +7,7 @@
 //! * [`Target`]: servers that agents connect to; [`payload`]: bytes that show their
 //!   connection and position; [`Canary`]: a connection that has to survive;
 //! * [`TcpOnly`], [`Wire`], [`Balancer`]: paths between agents and servers;
+//! * [`Credential`]: client certificates, each of which is refused for another reason;
 //! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that break the protocol;
 //! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
@@ -26,6 +27,7 @@
 mod balancer;
 mod canary;
 mod cluster;
+mod credentials;
 mod fake_agent;
 mod fake_server;
 mod forwarder;
@@ -45,6 +47,7 @@ mod wait;
 pub use balancer::Balancer;
 pub use canary::Canary;
 pub use cluster::{Builder, Cluster, node};
+pub use credentials::Credential;
 pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};
 pub use fake_server::FakeServer;
 pub use forwarder::{TcpOnly, Wire};

@@ -77,11 +77,14 @@ impl Pki {
         self.dir.join("ca.key")
     }
 
+    /// The authority, as the issuer of further certificates.
+    pub fn issuer(&self) -> Issuer<'static, KeyPair> {
+        authority("tests", KeyPair::from_pem(&std::fs::read_to_string(self.ca_key()).unwrap()).unwrap()).1
+    }
+
     /// Certificate and key of a node, as the kubelet has them: without names of hosts.
     pub fn of_node(&self, node: &str) -> (PathBuf, PathBuf) {
-        let issuer =
-            authority("tests", KeyPair::from_pem(&std::fs::read_to_string(self.ca_key()).unwrap()).unwrap())
-                .1;
+        let issuer = self.issuer();
         let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
         params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");

@@ -199,7 +199,9 @@ impl Connector {
 fn both(last: HandshakeError, other: Link, error: &HandshakeError) -> HandshakeError {
     let text = format!("{last}; {}: {error}", other.label());
     match last {
-        HandshakeError::Tls(last) => HandshakeError::Tls(format!("{last}; {}: {error}", other.label())),
+        HandshakeError::Tls(last) | HandshakeError::Certificate { text: last, .. } => {
+            HandshakeError::Tls(format!("{last}; {}: {error}", other.label()))
+        }
         HandshakeError::Config(_)
         | HandshakeError::Rejected(_)
         | HandshakeError::Lost(_)

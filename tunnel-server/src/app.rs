@@ -208,7 +208,7 @@ impl App {
             server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
             authenticator,
-            trust,
+            trust: trust.clone(),
             patience: config.patience,
             metrics: metrics.clone(),
             drain: drain.clone(),
@@ -224,7 +224,7 @@ impl App {
         );
 
         let policy = Arc::clone(&config.policy);
-        let dialer = Dialer::new(registry, router, policy, metrics.clone(), config.dial_limit);
+        let dialer = Dialer::new(registry, router, trust, policy, metrics.clone(), config.dial_limit);
         if let Some(socket) = self.commands {
             let operating = Operating::new(overview, dialer.clone(), &config, agents);
             socket::serve(socket, api::routes(operating), &drain);

@@ -18,7 +18,7 @@ use tunnel_policy::Gate;
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
-use crate::agents::{AgentTunnel, LastSign, Registry};
+use crate::agents::{AgentTunnel, LastSign, Registry, Trust};
 use crate::metrics::{DialTimes, GaugeGuard, Metrics};
 use crate::route::{Router, View};
 use error::DialError;
@@ -61,6 +61,7 @@ struct Detail {
 pub(crate) struct Dialer {
     registry: Registry,
     router: Arc<Router>,
+    trust: Trust,
     policy: Arc<Gate>,
     metrics: Metrics,
     limit: Duration,
@@ -72,11 +73,12 @@ impl Dialer {
     pub(crate) fn new(
         registry: Registry,
         router: Arc<Router>,
+        trust: Trust,
         policy: Arc<Gate>,
         metrics: Metrics,
         limit: Duration,
     ) -> Self {
-        Self { registry, router, policy, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
+        Self { registry, router, trust, policy, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
     }
 
     /// The number of a new connection: never 0, and unique in this process.
@@ -143,13 +145,23 @@ impl Dialer {
     /// The limit of [`Asking::untaken`], if another agent could take the dial.
     fn untaken(&self, agent: &Arc<AgentTunnel>, target: &Target) -> Option<Duration> {
         let shares = agent.tunnel().is_some_and(Tunnel::shares_a_stream);
-        let others = || self.router.pick(&self.registry.view(), target, Some(agent)).is_some();
+        let others = || self.pick_of(&self.registry.view(), target, Some(agent)).is_some();
         (shares && others()).then_some(UNTAKEN)
     }
 
     fn pick(&self, target: &Target, not: Option<&Arc<AgentTunnel>>) -> Result<Arc<AgentTunnel>, DialError> {
         let view = self.registry.view();
-        self.router.pick(&view, target, not).ok_or_else(|| self.nobody(&view, target))
+        self.pick_of(&view, target, not).ok_or_else(|| self.nobody(&view, target))
+    }
+
+    fn pick_of(
+        &self,
+        view: &View,
+        target: &Target,
+        not: Option<&Arc<AgentTunnel>>,
+    ) -> Option<Arc<AgentTunnel>> {
+        let picked = self.router.pick(view, target, not)?;
+        self.trust.lets(&picked.routes(), target.host()).then_some(picked)
     }
 
     fn nobody(&self, view: &View, target: &Target) -> DialError {

@@ -27,6 +27,7 @@ use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
 use tunnel::listen::{UnixSocket, tune};
 use tunnel::socket::Socket;
+use tunnel::tls::refused_certificate;
 
 use self::carried::Carried;
 use crate::accept::accept;
@@ -144,7 +145,8 @@ impl Frontend {
         let (socket, protocol) = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => {
-                self.bad_client("no_request", listener, &error.to_string());
+                let why = error.to_string();
+                self.bad_client(refused_certificate(&why).unwrap_or("no_request"), listener, &why);
                 return Begun::Nothing;
             }
             Err(_) => {

@@ -4,6 +4,7 @@
 //! per byte.
 
 mod options;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
 pub use options::{MinVersion, Offer, Suites, UnknownSuite};
+pub use refused::refused_certificate;
 
 /// The ALPN protocol of tunnels, on TCP and QUIC.
 pub const ALPN: &[u8] = b"tunnel/1";
@@ -179,11 +181,11 @@ fn server(
     let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(offer.versions())?;
     let builder = match clients {
-        Some(roots) => builder.with_client_cert_verifier(
+        Some(roots) => builder.with_client_cert_verifier(Arc::new(refused::TellSelfSigned(
             WebPkiClientVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| TlsError::Config(error.to_string()))?,
-        ),
+        ))),
         None => builder.with_no_client_auth(),
     };
     let (chain, key) = identity.parts();

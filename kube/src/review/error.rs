@@ -14,6 +14,12 @@ pub enum TokenError {
          --kubeconfig-burst of the server"
     )]
     Busy,
+    /// The token has expired.
+    #[error("the Kubernetes API does not accept the token, which has expired: {0}")]
+    Expired(String),
+    /// The token was bound to an object that is gone.
+    #[error("the Kubernetes API does not accept the token, whose pod, node or service account is gone: {0}")]
+    Invalidated(String),
     /// No service-account token.
     #[error("the token is no service-account token: it has not the three parts of a signed one")]
     Malformed,
@@ -32,7 +38,8 @@ pub enum TokenError {
     /// The API could not be asked.
     #[error("the token could not be reviewed: {0}")]
     ReviewFailed(String),
-    /// The API does not accept the token: expired, or not signed by the cluster.
+    /// The API does not accept the token for another reason, such as a signature that is not the
+    /// cluster's.
     #[error("the Kubernetes API does not accept the token: {0}")]
     Unauthenticated(String),
     /// A token of another account.
@@ -57,10 +64,25 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// The error of an API that does not accept a token, by its words: "service account token has
+    /// expired" or "has been invalidated" (Kubernetes, `pkg/serviceaccount/claims.go`).
+    pub(super) fn unauthenticated(why: String) -> Self {
+        let says = |words| why.to_ascii_lowercase().contains(words);
+        if says("token has expired") {
+            Self::Expired(why)
+        } else if says("token has been invalidated") {
+            Self::Invalidated(why)
+        } else {
+            Self::Unauthenticated(why)
+        }
+    }
+
     /// The name in metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Busy => "reviews_busy",
+            Self::Expired(_) => "token_expired",
+            Self::Invalidated(_) => "token_invalidated",
             Self::Malformed => "token_malformed",
             Self::Missing => "token_missing",
             Self::Oversized { .. } => "token_oversized",
@@ -75,7 +97,9 @@ impl TokenError {
     pub const fn is_temporary(&self) -> bool {
         match self {
             Self::Busy | Self::ReviewFailed(_) => true,
-            Self::Malformed
+            Self::Expired(_)
+            | Self::Invalidated(_)
+            | Self::Malformed
             | Self::Missing
             | Self::Oversized { .. }
             | Self::Unauthenticated(_)

@@ -90,6 +90,23 @@ async fn every_refusal_says_why_and_what_was_expected() {
     }
 }
 
+/// The texts of kube-apiservers from 1.20 on, with those of other authenticators around them.
+#[test]
+fn an_api_that_does_not_accept_a_token_is_understood() {
+    for (said, label) in [
+        ("[invalid bearer token, service account token has expired]", "token_expired"),
+        ("[invalid bearer token, Token has expired]", "token_expired"),
+        ("[invalid bearer token, service account token has been invalidated]", "token_invalidated"),
+        ("[invalid bearer token, Token has been invalidated]", "token_invalidated"),
+        ("invalid bearer token", "token_unauthenticated"),
+        ("certificate has expired", "token_unauthenticated"),
+    ] {
+        let error = TokenError::unauthenticated(said.to_owned());
+        assert_eq!(error.label(), label, "{said}");
+        assert!(error.to_string().ends_with(said) && !error.is_temporary(), "{error}");
+    }
+}
+
 /// Such an API server accepts any token of the cluster for any audience.
 #[tokio::test(start_paused = true)]
 async fn an_api_that_knows_no_audiences_proves_nothing() {

@@ -81,9 +81,9 @@ def projected(kubectl, node):
 
 def expired(token, key, directory):
     """The same token, good until an hour ago."""
-    claims = json.loads(_decode(token.split(".")[1]))
+    head, claims = (json.loads(_decode(part)) for part in token.split(".")[:2])
     past = int(time.time()) - 3600
-    return _sign({**claims, "iat": past - 600, "nbf": past - 600, "exp": past}, key, directory)
+    return _sign(head, {**claims, "iat": past - 600, "nbf": past - 600, "exp": past}, key, directory)
 
 
 def forged(token):
@@ -92,19 +92,20 @@ def forged(token):
     return ".".join((head, claims, ("A" if signature[0] != "A" else "B") + signature[1:]))
 
 
-def _sign(claims, key, directory):
-    """A JWT by ES256, with the openssl program."""
-    content = ".".join(_encode(json.dumps(part).encode()) for part in ({"alg": "ES256"}, claims))
+def _sign(head, claims, key, directory):
+    """A JWT by ES256 or RS256, with the openssl program."""
+    content = ".".join(_encode(json.dumps(part).encode()) for part in (head, claims))
     message, signature = (os.path.join(directory, f"jwt.{kind}") for kind in ("message", "signature"))
     with open(message, "w", encoding="ascii") as file:
         file.write(content)
     run(["openssl", "dgst", "-sha256", "-sign", key, "-out", signature, message])
     with open(signature, "rb") as file:
-        return f"{content}.{_encode(_plain(file.read()))}"
+        signed = file.read()
+    return f"{content}.{_encode(_plain(signed) if head['alg'] == 'ES256' else signed)}"
 
 
 def _plain(der):
-    """The two numbers of an ECDSA signature, 32 bytes each, which openssl wraps into DER."""
+    """The two numbers of an ECDSA signature, 32 bytes each, which openssl wraps into DER. One by RSA is plain already."""
     numbers, at = [], 2
     for _ in range(2):
         length = der[at + 1]

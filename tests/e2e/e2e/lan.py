@@ -61,6 +61,8 @@ class Port:
         inside(["ip", "addr", "add", f"{self.node}/24", "dev", INTERFACE])
         inside(["ip", "link", "set", INTERFACE, "up"])
         inside(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
+        # Refusals of closed hosts are ICMP. With the kernel's limit of one a second, most would be timeouts.
+        inside(["sysctl", "-q", "-w", "net.ipv4.icmp_ratelimit=0"])
 
     def route_to(self, other):
         self.namespace.inside(["ip", "route", "add", other.pods, "via", other.node])

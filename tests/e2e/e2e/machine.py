@@ -26,12 +26,12 @@ NEEDS = {
 }
 
 
-def prepare(say, with_kubectl):
+def prepare(say, with_kubectl, with_strace):
     """Check the rights, then install what is missing; one sentence when that cannot be done."""
     if os.geteuid() != 0:
         raise Unusable("The suite makes network namespaces and runs a container runtime: run it as root.")
     _add_system_paths()
-    needs = {**NEEDS, **({"kubectl": "kubernetes-client"} if with_kubectl else {})}
+    needs = {**NEEDS, **({"kubectl": "kubernetes-client"} if with_kubectl else {}), **({"strace": "strace"} if with_strace else {})}
     _install(needs, say)
     _try_namespaces()
 

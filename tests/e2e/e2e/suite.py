@@ -39,7 +39,7 @@ def _run(chosen, report):
     if not chosen.direct:
         TunnelServer.find(chosen.bin_dir)
         TunnelAgent.find(chosen.bin_dir)
-    machine.prepare(report.say, with_kubectl=not kubernetes.brings_kubectl(chosen))
+    machine.prepare(report.say, with_kubectl=not kubernetes.brings_kubectl(chosen), with_strace="identity" in chosen.only)
     leftovers.clean_abandoned(report.say)
     programs = kubernetes.find(chosen, cache_root(), report.say)
     _leave_out_newer(chosen, programs, report.say)

@@ -15,14 +15,18 @@ use crate::{AGENTS, CLIENTS, Siege, say};
 /// The first bytes of a ClientHello whose rest never comes.
 const HALF_A_HELLO: &[u8] = &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 1, 2, 3, 4];
 
-/// Insufficient certificates, and none.
-const STRANGERS: [Option<Who>; 3] = [None, Some(Who::Stranger), Some(Who::Expired)];
+/// No certificate, and insufficient ones, each with its reason in metrics.
+const STRANGERS: [(Option<Who>, &str); 3] = [
+    (None, "reason=\"certificate_missing\""),
+    (Some(Who::Stranger), "reason=\"certificate_unknown_issuer\""),
+    (Some(Who::Expired), "reason=\"certificate_expired\""),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_frontend_wants_a_good_certificate() {
     let siege = Siege::begin().await;
     let (server, pki) = (&siege.cluster.server, &siege.cluster.pki);
-    for who in STRANGERS {
+    for (who, reason) in STRANGERS {
         let mut config = who.map_or_else(|| Arc::unwrap_or_clone(pki.nobody()), |who| pki.client(who));
         for alpn in [&[][..], &[b"h2".to_vec()]] {
             config.alpn_protocols = alpn.to_vec();
@@ -34,7 +38,7 @@ async fn the_frontend_wants_a_good_certificate() {
                     .ok()?;
                 Some(read_to_any_end(&mut tls).await)
             };
-            let answer = siege.attack("a bad certificate", (CLIENTS, "reason=\"no_request\""), asked).await;
+            let answer = siege.attack("a bad certificate", (CLIENTS, reason), asked).await;
             assert_eq!(answer.unwrap_or_default(), b"", "{who:?}");
         }
     }
@@ -76,7 +80,7 @@ async fn the_listener_of_agents_wants_a_good_certificate_on_both_links() {
     let siege = Siege::begin().await;
     let (server, pki) = (&siege.cluster.server, &siege.cluster.pki);
     for link in LINKS {
-        for who in STRANGERS {
+        for (who, reason) in STRANGERS {
             let mut config = Arc::unwrap_or_clone(who.map_or_else(|| pki.nobody(), |who| pki.agent(who)));
             config.alpn_protocols = vec![ALPN.to_vec()];
             let drain = Drain::new();
@@ -86,7 +90,7 @@ async fn the_listener_of_agents_wants_a_good_certificate_on_both_links() {
                 let mut messages = tunnel::messages::control_messages(control);
                 messages.recv().await.map_err(|error| HandshakeError::Lost(error.to_string()))
             };
-            let counter = format!("link=\"{}\",reason=\"tls\"", link.label());
+            let counter = format!("link=\"{}\",{reason}", link.label());
             let refused = siege.attack("a bad certificate", (AGENTS, &counter), opened).await;
             assert!(!matches!(refused, Ok(Some(_))), "{who:?} on {}: {refused:?}", link.label());
             drain.kill();

@@ -83,6 +83,39 @@ async fn an_address_of_two_nodes_stays_with_the_earlier_one() {
     tunnel_tests::panics::assert_none();
 }
 
+/// The strategy `default`, which charts set last, gives any agent what no agent serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_its_agent_is_served_by_no_other() {
+    let world = World::new().await;
+    let server = world.server_with("strict", "nodes", &[("proxy-strategies", "destHost,destCIDR,default")]);
+    let a = world.agent(&server, Link::Quic, "agent-a", Some(A.name), "");
+    server.wait_for_tunnels(1).await;
+    let (on_a, on_b, in_b) =
+        (Target::echo(A.address).await, Target::echo(B.address).await, Target::echo(B.pod).await);
+    let elsewhere = Target::echo(Ipv4Addr::new(127, 5, 5, 5)).await;
+    until(&server, "node A", &on_a.to_string(), true).await;
+    until(&server, "an address of no node", &elsewhere.to_string(), true).await;
+    let of_a = a.dials().await;
+    let mapped = format!("[::ffff:{}]:{}", B.address, on_b.addr.port());
+    for target in [on_b.to_string(), in_b.to_string(), mapped, format!("{}:{}", B.name, on_b.addr.port())] {
+        for _ in 0..10 {
+            let (status, text) = server.refusal(Frontend::ConnectUnix, &target).await;
+            assert_eq!(status, Some(503), "{target}: {text}");
+        }
+    }
+    assert_eq!(a.dials().await, of_a);
+    let b = world.agent(&server, Link::H2, "agent-b", Some(B.name), "");
+    server.wait_for_tunnels(2).await;
+    dial(&server, &on_b, 5).await;
+    dial(&server, &in_b, 5).await;
+    assert_eq!(b.dials().await, 10);
+    for agent in [a, b] {
+        agent.kill().await;
+    }
+    server.kill().await;
+    tunnel_tests::panics::assert_none();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_api_the_last_routes_stay_and_their_age_is_told() {
     let mut world = World::new().await;

@@ -4,6 +4,7 @@
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 mod certificates;
+mod credentials;
 mod fleet;
 mod following;
 mod spoofing;

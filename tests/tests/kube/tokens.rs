@@ -187,7 +187,7 @@ async fn where_both_are_asked_for_a_certificate_is_not_enough_and_a_token_neithe
     let rejection = world.rejection(&server, Link::H2, "").await;
     assert!(rejection.text.contains("--service-account-token-path"), "{}", rejection.text);
     let without_certificate = world.agent(&server, Link::H2, &good("1"));
-    rejected(&server, "tls", 1).await;
+    rejected(&server, "certificate_missing", 1).await;
     without_certificate.kill().await;
     let spec = AgentSpec::new("agent", Link::H2, Ipv4Addr::LOCALHOST)
         .flag("service-account-token-path", &world.shown("token"));

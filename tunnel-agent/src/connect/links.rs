@@ -57,7 +57,7 @@ impl Connector {
         let tls = TlsConnector::from(Arc::clone(&self.tcp_tls))
             .connect(server, tcp)
             .await
-            .map_err(|error| HandshakeError::Tls(error.to_string()))?;
+            .map_err(|error| HandshakeError::tls(error.to_string()))?;
         Box::pin(open_on_tcp(tls, *addr, name, self.metrics.packets(), &self.drain)).await
     }
 }

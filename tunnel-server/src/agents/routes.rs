@@ -25,6 +25,15 @@ impl Routes {
         Self { proven: Arc::default(), claimed: claims, any: true }
     }
 
+    /// Whether a host, which is in canonical form, is among the proven targets.
+    pub(crate) fn prove(&self, host: &Host) -> bool {
+        let Identifiers { hosts, cidrs, .. } = &*self.proven;
+        let is_host = |one: &Host| *canonical_host(one) == *host;
+        let contains =
+            |network: &Network| matches!(host, Host::Ip(ip) if canonical_network(*network).contains(*ip));
+        hosts.iter().any(is_host) || cidrs.iter().any(contains)
+    }
+
     /// Names and addresses, proven ones first.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.proven.hosts.iter().chain(&self.claimed.hosts)

@@ -151,8 +151,9 @@ impl Sessions {
     }
 
     fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
-        self.metrics.agent_rejected(link, error.label());
-        info!(%from, link = link.label(), %error, "agent handshake failed");
+        let reason = error.reason();
+        self.metrics.agent_rejected(link, reason);
+        info!(%from, link = link.label(), reason, %error, "agent handshake failed");
     }
 
     /// Admits an agent, and keeps its tunnel until that is over.
@@ -314,7 +315,7 @@ async fn handshake_tcp(
     from: SocketAddr,
 ) {
     let tls = Box::pin(sessions.limited(async {
-        let tls = tls.await.map_err(|error| HandshakeError::Tls(error.to_string()))?;
+        let tls = tls.await.map_err(|error| HandshakeError::tls(error.to_string()))?;
         Ok((link_on_tcp(tls.get_ref().1)?, Box::new(tls)))
     }));
     let (link, tls) = match tls.await {

@@ -18,6 +18,7 @@ use tunnel_proto::target::Host;
 
 use super::identity::{Conflict, Identity, IdentityMap, Template};
 use super::routes::{Routes, counted, shown, split};
+use crate::canonical::canonical_host;
 use crate::metrics::Metrics;
 use nodes::NodeRoutes;
 
@@ -128,6 +129,23 @@ impl Trust {
     /// The claims that an identity does not prove. None in [`Mode::Legacy`].
     pub(crate) fn unproven(&self, identity: &Identity, claims: &Arc<Identifiers>) -> Arc<Identifiers> {
         self.judged(identity, claims).1
+    }
+
+    /// Whether a tunnel with these routes may get dials for a host that a strategy gives it. Where
+    /// Node objects make the routes, a node's targets are for those alone who prove them, also
+    /// while there is none: any other agent could play the kubelet. Before the first list of nodes
+    /// every target may be a node's.
+    pub(crate) fn lets(&self, routes: &Routes, host: &Host) -> bool {
+        let Rules { mode, source, .. } = &self.0.rules;
+        if (*mode, *source) != (Mode::Strict, Source::Nodes) {
+            return true;
+        }
+        let host = canonical_host(host);
+        let is_nobodys = || {
+            let nodes = self.0.nodes.load();
+            nodes.is_listed() && !nodes.list(&host)
+        };
+        routes.proven.default_route || routes.prove(&host) || is_nobodys()
     }
 
     /// The targets that several nodes list: each with some of the nodes, and the one that keeps it.

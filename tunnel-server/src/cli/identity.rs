@@ -19,7 +19,8 @@ pub(crate) struct IdentityArgs {
 
     /// Origin of the routes of agents that are a node. claims: their identifiers.
     /// nodes: the addresses, host name and pod networks of the Node object, which is
-    /// watched; needs destHost and destCIDR in --proxy-strategies.
+    /// watched; needs destHost and destCIDR in --proxy-strategies. With
+    /// --identity-mode=strict a node without its agent is served by no other.
     #[arg(long, value_enum, default_value_t = Source::Claims)]
     pub(crate) routes_from: Source,
 

@@ -3,6 +3,7 @@
 use tunnel_proto::refusal::Refusal;
 
 use crate::duplex::Broken;
+use crate::tls::refused_certificate;
 
 /// A tunnel that could not be established.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,9 +14,17 @@ pub enum HandshakeError {
     /// There was no connection, or it was lost.
     #[error("{0}")]
     Lost(String),
-    /// One side did not accept the other's certificate, or did not speak TLS.
+    /// The other side did not accept this one's certificate, or one did not speak TLS.
     #[error("tls: {0}")]
     Tls(String),
+    /// This end refused the peer's certificate.
+    #[error("tls: {text}")]
+    Certificate {
+        /// One of the names of [`refused_certificate`].
+        reason: &'static str,
+        /// The error of TLS.
+        text: String,
+    },
     /// The peer refused the tunnel.
     #[error("{0}")]
     Rejected(String),
@@ -25,12 +34,30 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// The failure of a handshake of TLS, by the text of this end's own error.
+    pub fn tls(text: String) -> Self {
+        match refused_certificate(&text) {
+            Some(reason) => Self::Certificate { reason, text },
+            None => Self::Tls(text),
+        }
+    }
+
+    /// The name in metrics, with a name for each reason to refuse a certificate.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Certificate { reason, .. } => reason,
+            Self::Config(_) | Self::Lost(_) | Self::Tls(_) | Self::Rejected(_) | Self::Timeout => {
+                self.label()
+            }
+        }
+    }
+
     /// The name in metrics and logs.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Config(_) => "config",
             Self::Lost(_) => "lost",
-            Self::Tls(_) => "tls",
+            Self::Tls(_) | Self::Certificate { .. } => "tls",
             Self::Rejected(_) => "rejected",
             Self::Timeout => "timeout",
         }

@@ -4,7 +4,7 @@ from . import (
     aggregated, attach, conversion, copy, debug, disruption, egress, exec, forward, kubelet, leases, logs, noagent,
     proxy, streaming, tokens, webhook)
 from .. import product_chart, product_image
-from ..kubeadm import controlplanes, installer, migration, scenario as kubeadm
+from ..kubeadm import controlplanes, identity, installer, migration, scenario as kubeadm
 from .streaming import over_spdy
 
 # One after another in each frontend, the frontends at once.
@@ -62,12 +62,12 @@ PASS = [*BEFORE, *BESIDE, *STEPS, *DISRUPTIONS]
 SCENARIOS = {"tokens": tokens.scenario, "leases": leases.scenario, "image": product_image.scenario,
              "chart": product_chart.scenario}
 # Each in a cluster of its own, and only when it is asked for.
-CLUSTERS = {"kubeadm": kubeadm.scenario, "installer": installer.scenario, "migration": migration.scenario,
-            "controlplanes": controlplanes.scenario}
+CLUSTERS = {"kubeadm": kubeadm.scenario, "identity": identity.scenario, "installer": installer.scenario,
+            "migration": migration.scenario, "controlplanes": controlplanes.scenario}
 # The minor version of Kubernetes 1 from which on a check works. kubectl speaks WebSockets from 1.31 on. An older
 # kube-apiserver than 1.24 that is built by today's Go panics in its reflection when there are custom resources. The
 # module of `kubernetes/` has the programs of kubeadm's cluster.
 SINCE = {"conversion": 24, "chart": 25, "debug": 25, "egress-metrics": 27, "websockets": 31, "spdy": 31, "node-logs": 36,
-         "kubeadm": 37, "installer": 37, "migration": 37, "controlplanes": 37}
+         "kubeadm": 37, "identity": 37, "installer": 37, "migration": 37, "controlplanes": 37}
 USUAL = [*PASS, *SCENARIOS]
 NAMES = [*USUAL, *CLUSTERS]

@@ -72,7 +72,7 @@ def _bad_tokens(kubectl, good, cluster):
     other = "system:serviceaccount:kube-system:other"
     elsewhere = f"system:serviceaccount:default:{accounts.ACCOUNT}"
     return {
-        "expired": (accounts.expired(good, key, cluster.directory), "token_unauthenticated", "xpired"),
+        "expired": (accounts.expired(good, key, cluster.directory), "token_expired", "which has expired"),
         "forged": (accounts.forged(good), "token_unauthenticated", "the Kubernetes API does not accept the token"),
         "for another audience": (accounts.request(kubectl, audience="vault"), "token_wrong_audience", "vault"),
         "of another account": (accounts.request(kubectl, name="other"), "token_wrong_account", other),

@@ -32,7 +32,7 @@ def everything(cluster, node):
     logs_and_exec(kubectl)
     _copy(cluster)
     _forward(kubectl, cluster.node(CONTROL_PLANE).network.enter())
-    _ask_webhook(cluster, node)
+    ask_webhook(cluster, node)
     metrics = kubectl.raw(f"/api/v1/nodes/{node}/proxy/metrics/resource")
     expect("node_cpu_usage_seconds_total" in metrics, f"the metrics of {node} are {metrics[:200]!r}")
 
@@ -73,7 +73,7 @@ def create_webhook(cluster, node):
     objects.create_webhook(kubectl, cluster.authority.certificate)
 
 
-def _ask_webhook(cluster, node):
+def ask_webhook(cluster, node):
     if cluster.kubectl.try_("get", "pod", "hook").returncode != 0:
         create_webhook(cluster, node)
     name = f"denied-{os.urandom(4).hex()}"

@@ -26,6 +26,10 @@ const MOST_NAMED: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct NodeRoutes {
     by_node: HashMap<String, Arc<Identifiers>>,
+    /// The targets of all nodes, contested ones included.
+    targets: HashSet<Target>,
+    /// The lengths of the prefixes of the networks among them.
+    prefixes: BTreeSet<u8>,
     contests: Vec<Contest>,
     listed: bool,
 }
@@ -53,6 +57,15 @@ impl NodeRoutes {
         self.by_node.get(node).map(Arc::clone)
     }
 
+    /// Whether a node lists a host, which is in canonical form, or has it in its pod networks.
+    pub(super) fn list(&self, host: &Host) -> bool {
+        let in_network = |ip: &IpAddr| {
+            let mut networks = self.prefixes.iter().filter_map(|&bits| Network::of(*ip, bits));
+            networks.any(|network| self.targets.contains(&Target::Network(network)))
+        };
+        self.targets.contains(&Target::Host(host.clone())) || matches!(host, Host::Ip(ip) if in_network(ip))
+    }
+
     pub(super) fn count(&self) -> usize {
         self.by_node.len()
     }
@@ -70,7 +83,10 @@ impl NodeRoutes {
     pub(super) fn next<'a>(&self, nodes: impl Iterator<Item = &'a Node>, is_listed: bool) -> Self {
         let listed: Vec<_> = nodes.map(Listed::of).collect();
         let owners = self.owners(&listed);
-        let mut next = Self { listed: is_listed, contests: owners.contests, ..Self::default() };
+        let targets: HashSet<_> = listed.iter().flat_map(|node| node.targets.iter().cloned()).collect();
+        let prefixes = Networks::of(&listed).prefixes;
+        let contests = owners.contests;
+        let mut next = Self { targets, prefixes, contests, listed: is_listed, by_node: HashMap::new() };
         for node in &listed {
             let gets = |target: &Target| !owners.lost.contains(&(target, node.name));
             let (mut hosts, mut cidrs) = (Vec::new(), Vec::new());
@@ -237,6 +253,11 @@ mod tests {
         assert_eq!(hosts(&routes, "a"), ["a", "10.0.0.1", "10.0.0.2", "a.example"]);
         assert_eq!(routes.of("a").unwrap().cidrs[0].to_string(), "10.244.0.0/24");
         assert!(routes.of("b").is_none());
+        for (host, is_listed) in
+            [("a", true), ("10.0.0.2", true), ("10.244.0.9", true), ("10.244.1.9", false), ("b", false)]
+        {
+            assert_eq!(routes.list(&Host::parse(host).unwrap()), is_listed, "{host}");
+        }
         let again = next(&routes, &nodes);
         assert!(Arc::ptr_eq(&again.of("a").unwrap(), &routes.of("a").unwrap()));
     }
@@ -269,6 +290,7 @@ mod tests {
         assert_eq!((hosts(&routes, "a"), hosts(&routes, "b")), (vec!["a".to_owned()], vec!["b".to_owned()]));
         assert!(routes.of("a").unwrap().cidrs.is_empty() && routes.of("b").unwrap().cidrs.is_empty());
         assert_eq!(routes.contests().len(), 2);
+        assert!(routes.list(&Host::parse("10.0.0.1").unwrap()), "a contested address is the nodes'");
         assert!(routes.contests().iter().all(|contest| contest.kept_by.is_none()));
     }
 

@@ -209,19 +209,22 @@ fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
 }
 
 fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
-    let code = match &error {
-        quinn::ConnectionError::TransportError(ours) => Some(ours.code),
-        quinn::ConnectionError::ConnectionClosed(peers) => Some(peers.error_code),
-        quinn::ConnectionError::VersionMismatch
+    let text = error.to_string();
+    // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
+    let is_alert = |code| (0x100..0x200).contains(&u64::from(code));
+    match error {
+        quinn::ConnectionError::TransportError(ours) if is_alert(ours.code) => HandshakeError::tls(text),
+        // The text is the peer's.
+        quinn::ConnectionError::ConnectionClosed(peers) if is_alert(peers.error_code) => {
+            HandshakeError::Tls(text)
+        }
+        quinn::ConnectionError::TransportError(_)
+        | quinn::ConnectionError::ConnectionClosed(_)
+        | quinn::ConnectionError::VersionMismatch
         | quinn::ConnectionError::ApplicationClosed(_)
         | quinn::ConnectionError::Reset
         | quinn::ConnectionError::TimedOut
         | quinn::ConnectionError::LocallyClosed
-        | quinn::ConnectionError::CidsExhausted => None,
-    };
-    // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
-    if code.is_some_and(|code| (0x100..0x200).contains(&u64::from(code))) {
-        return HandshakeError::Tls(error.to_string());
+        | quinn::ConnectionError::CidsExhausted => HandshakeError::Lost(text),
     }
-    HandshakeError::Lost(error.to_string())
 }
