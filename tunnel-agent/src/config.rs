@@ -181,7 +181,7 @@ fn tls(cli: &Cli, has_token: bool) -> anyhow::Result<Kept<Dialling>> {
     }
     let files = TlsFiles {
         cert: ("agent-cert", cli.agent_cert.clone()),
-        key: cli.agent_key.clone(),
+        key: ("agent-key", cli.agent_key.clone()),
         authorities: ("ca-cert", cli.ca_cert.clone()),
         revoked: ("crl-file", cli.crl_file.clone()),
     };

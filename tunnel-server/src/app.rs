@@ -214,6 +214,7 @@ impl App {
             registry: registry.clone(),
             server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
+            tls: config.agent_tls.now().clone(),
             authenticator,
             trust,
             patience: config.patience,

@@ -195,7 +195,7 @@ fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, K
     );
     let files = TlsFiles {
         cert: ("server-cert", args.server_cert.clone()),
-        key: args.server_key.clone(),
+        key: ("server-key", args.server_key.clone()),
         authorities: ("server-ca-cert", args.server_ca_cert.clone()),
         revoked: ("server-crl-file", args.renewal.server_crl_file.clone()),
     };

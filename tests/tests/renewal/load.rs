@@ -52,7 +52,8 @@ impl Content {
     fn of(self, good: &str) -> String {
         match self {
             Self::Good => good.to_owned(),
-            Self::Half => good.chars().take(good.len() / 2).collect(),
+            // In the middle of the last certificate: a list that ends between two is a good one.
+            Self::Half => good.chars().take(good.len() * 3 / 4).collect(),
             Self::Garbage => format!("\u{0}{}", "x: [".repeat(100)),
             Self::Empty => String::new(),
         }
@@ -122,7 +123,7 @@ struct Rig {
     roots: std::path::PathBuf,
 }
 
-const POLICY: &str = "default: allow\n";
+const POLICY: &str = "rules: []\ndefault: allow\n";
 const MAP: &str = "cn:agent:\n  hosts: [somewhere]\n";
 
 const OF_SERVER: [&str; 6] =

@@ -82,9 +82,12 @@ impl Credentials {
 
     /// `renewed` says that the files may have changed since the last call.
     fn step(&mut self, tls: &Dialling, renewed: bool, now: i64, grace: Duration) -> Step {
-        let why = match (&self.own, &self.lapsed) {
-            (Some((end, _)), _) if *end <= now => Some("the agent's certificate has expired".to_owned()),
-            (_, Some((_, why))) if !renewed => Some(why.clone()),
+        let has_ended = self.own.is_some_and(|(end, _)| end <= now);
+        // Servers of ours end such a tunnel first, and name the reason.
+        let grace = if has_ended { 2 * grace } else { grace };
+        let why = match &self.lapsed {
+            _ if has_ended => Some("the agent's certificate has expired".to_owned()),
+            Some((_, why)) if !renewed => Some(why.clone()),
             _ if renewed || self.verify <= now => self.verify(tls, now).err(),
             _ => None,
         };
@@ -107,7 +110,8 @@ impl Credentials {
         tls.check(chain, name)
             .map_err(|why| format!("the server's certificate is not accepted any more: {why}"))?;
         let ends = chain.iter().filter_map(|der| certificate::ends(der));
-        self.verify = ends.filter(|end| *end > now).min().unwrap_or(i64::MAX);
+        // A certificate is valid in the second of its end too.
+        self.verify = ends.filter(|end| *end >= now).min().unwrap_or(i64::MAX);
         Ok(())
     }
 }

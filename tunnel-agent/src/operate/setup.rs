@@ -28,7 +28,7 @@ pub(super) fn setup(config: &Config, datagrams: Vec<Datagram>) -> AgentSetup {
         alpn: alpn.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
         ca_cert: shown(&files.authorities.1),
         agent_cert: shown(&files.cert.1),
-        agent_key: shown(&files.key),
+        agent_key: shown(&files.key.1),
         token: config.token_path.as_deref().map(shown).unwrap_or_default(),
         kubeconfig: kubeconfig.map(shown).unwrap_or_default(),
         identifiers: config.identifiers.clone(),

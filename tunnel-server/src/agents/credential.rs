@@ -148,7 +148,8 @@ impl Credential {
         let ends = || self.chain.iter().filter_map(|der| certificate::ends(der));
         match tls.check(&self.chain) {
             Ok(()) => {
-                let next = ends().filter(|end| *end > now).min().unwrap_or(NEVER);
+                // A certificate is valid in the second of its end too.
+                let next = ends().filter(|end| *end >= now).min().unwrap_or(NEVER);
                 self.verify.store(next, Ordering::Relaxed);
                 None
             }

@@ -18,6 +18,7 @@ use tunnel::tls::{Listening, Renewed};
 use tunnel::transport::{
     Arrived, HandshakeError, Introduction, Link, Tunnel, accept_tcp as accept_link, link_on_tcp, quic,
 };
+use tunnel_operate::certificate;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{Hello, Rejection, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
@@ -50,6 +51,8 @@ pub(crate) struct Sessions {
     pub(crate) server_id: Arc<str>,
     /// Number of servers, told to agents; 0 is unknown.
     pub(crate) server_count: u32,
+    /// The agents' listener's.
+    pub(crate) tls: Renewed<Listening>,
     pub(crate) authenticator: Authenticator,
     pub(crate) trust: Trust,
     pub(crate) patience: Patience,
@@ -124,6 +127,13 @@ impl Sessions {
             let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
             Denial::Rejected { kind, reason, text }
         })?;
+        // The handshake may have resumed a session from when it had not expired.
+        if certificate::has_expired(arrived.chain())
+            && let Err(text) = self.tls.get().check(arrived.chain())
+        {
+            let kind = RejectionKind::Unauthenticated;
+            return Err(Denial::Rejected { kind, reason: "certificate_expired", text });
+        }
         let identity = self.trust.identify(holder.as_ref(), arrived.chain().first()).map_err(|error| {
             let (kind, text) = (RejectionKind::Unauthenticated, error.to_string());
             Denial::Rejected { kind, reason: "identity_conflict", text }

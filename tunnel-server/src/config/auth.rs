@@ -57,7 +57,7 @@ pub(super) fn of_agents(args: &Cli, offer: &Offer) -> anyhow::Result<OfAgents> {
     );
     let files = TlsFiles {
         cert: ("cluster-cert", args.cluster_cert.clone()),
-        key: args.cluster_key.clone(),
+        key: ("cluster-key", args.cluster_key.clone()),
         authorities: ("cluster-ca-cert", args.cluster_ca_cert.clone()),
         revoked: ("cluster-crl-file", args.renewal.cluster_crl_file.clone()),
     };

@@ -20,7 +20,7 @@ pub struct TlsFiles {
     /// The own certificate and its chain.
     pub cert: (&'static str, PathBuf),
     /// Its key.
-    pub key: PathBuf,
+    pub key: (&'static str, PathBuf),
     /// Authorities of peers.
     pub authorities: (&'static str, PathBuf),
     /// Revocation lists of the authorities.
@@ -40,9 +40,9 @@ pub enum Part {
 
 /// A part that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("--{flag}")]
+#[error("{flags}")]
 pub struct Unreadable {
-    flag: &'static str,
+    flags: String,
     #[source]
     why: TlsError,
 }
@@ -55,7 +55,8 @@ struct Material {
     revoked: Vec<CertificateRevocationListDer<'static>>,
 }
 
-type Build<T> = Arc<dyn Fn(Option<&Identity>, Option<&Authorities>) -> Result<T, TlsError> + Send + Sync>;
+type Builder<T> = dyn Fn(Option<&Identity>, Option<&Authorities>) -> Result<T, TlsError> + Send + Sync;
+type Build<T> = Arc<Builder<T>>;
 
 /// A configuration that is made of files. Clones share it.
 pub struct Kept<T> {
@@ -89,12 +90,13 @@ impl<T> Kept<T> {
         build: impl Fn(Option<&Identity>, Option<&Authorities>) -> Result<T, TlsError> + Send + Sync + 'static,
     ) -> Result<Self, Unreadable> {
         let mut material = Material::default();
+        let identity = format!("--{}, --{}", files.cert.0, files.key.0);
         for (part, flag, _) in files.parts() {
-            material.read(part, &files).map_err(|why| Unreadable { flag, why })?;
+            let flags = if part == Part::Identity { identity.clone() } else { format!("--{flag}") };
+            material.read(part, &files).map_err(|why| Unreadable { flags, why })?;
         }
         let build: Build<T> = Arc::new(build);
-        let flag = files.cert.0;
-        let first = material.build(&*build).map_err(|why| Unreadable { flag, why })?;
+        let first = material.build(&*build).map_err(|why| Unreadable { flags: identity, why })?;
         let material = Arc::new(Mutex::new(material));
         Ok(Self { files: Arc::new(files), material, build, now: Renewed::new(first) })
     }
@@ -129,7 +131,7 @@ impl TlsFiles {
     pub fn parts(&self) -> Vec<(Part, &'static str, Vec<PathBuf>)> {
         let (cert, authorities, revoked) = (&self.cert, &self.authorities, &self.revoked);
         let all = [
-            (Part::Identity, cert.0, vec![cert.1.clone(), self.key.clone()]),
+            (Part::Identity, cert.0, vec![cert.1.clone(), self.key.1.clone()]),
             (Part::Authorities, authorities.0, vec![authorities.1.clone()]),
             (Part::Revoked, revoked.0, vec![revoked.1.clone()]),
         ];
@@ -144,17 +146,14 @@ fn is_given(path: &Path) -> bool {
 impl Material {
     fn read(&mut self, part: Part, files: &TlsFiles) -> Result<(), TlsError> {
         match part {
-            Part::Identity => self.identity = Some(Arc::new(Identity::load(&files.cert.1, &files.key)?)),
+            Part::Identity => self.identity = Some(Arc::new(Identity::load(&files.cert.1, &files.key.1)?)),
             Part::Authorities => self.roots = Some(load_roots(&files.authorities.1)?),
             Part::Revoked => self.revoked = lists(&files.revoked.1)?,
         }
         Ok(())
     }
 
-    fn build<T>(
-        &self,
-        build: &(dyn Fn(Option<&Identity>, Option<&Authorities>) -> Result<T, TlsError> + Send + Sync),
-    ) -> Result<T, TlsError> {
+    fn build<T>(&self, build: &Builder<T>) -> Result<T, TlsError> {
         let revoked = self.revoked.clone();
         let authorities = self.roots.clone().map(|roots| Authorities { roots, revoked });
         build(self.identity.as_deref(), authorities.as_ref())
