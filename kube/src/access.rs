@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::client::{ClientBuilder, DynBody};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tokio::sync::watch;
 use tower::util::MapResponseLayer;
 
 /// Requests per second and at once for a flag of 0, as in client-go.
@@ -60,6 +61,41 @@ impl Access {
     /// # Errors
     /// When the credentials are missing or not usable.
     pub async fn connect(&self) -> Result<Cluster, AccessError> {
+        let current = watch::Sender::new(self.client().await?);
+        let latest = current.subscribe();
+        let namespace = latest.borrow().default_namespace().to_owned();
+        let service = tower::service_fn(move |request| {
+            let client = latest.borrow().clone();
+            async move { client.send(request).await }
+        });
+        let client = Client::new(service, namespace);
+        Ok(Cluster { client, current, clock: Timestamp::now, rate: self.rate() })
+    }
+
+    /// Reads the credentials again; requests that begin later use them. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; the cluster keeps the credentials from before.
+    pub async fn renew(&self, cluster: &Cluster) -> Result<(), AccessError> {
+        cluster.current.send_replace(self.client().await?);
+        Ok(())
+    }
+
+    /// The files whose change calls for [`Self::renew`]: the kubeconfig, and those that it names. The
+    /// token and the CA of a pod's service account are read again by the client.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Some(path) = &self.kubeconfig else { return Vec::new() };
+        let mut files = vec![path.clone()];
+        let Ok(config) = Kubeconfig::read_from(path) else { return files };
+        let clusters = config.clusters.into_iter().filter_map(|of| of.cluster?.certificate_authority);
+        files.extend(clusters.map(PathBuf::from));
+        for user in config.auth_infos.into_iter().filter_map(|of| of.auth_info) {
+            files.extend([user.client_certificate, user.client_key].into_iter().flatten().map(PathBuf::from));
+        }
+        files
+    }
+
+    async fn client(&self) -> Result<Client, AccessError> {
         let mut config = match &self.kubeconfig {
             Some(path) => from_file(path).await?,
             None => Config::incluster_env().map_err(|error| AccessError::InCluster(chain(&error)))?,
@@ -68,12 +104,11 @@ impl Access {
         // The callers retry: retries of the client would exceed its rate.
         config.default_retry = false;
         let builder = ClientBuilder::try_from(config).map_err(|error| AccessError::Client(chain(&error)))?;
-        let client = builder
+        Ok(builder
             .with_layer(&MapResponseLayer::new(|answer: Response<Box<DynBody>>| {
                 answer.map(|body| Limited::new(body, MAX_ANSWER))
             }))
-            .build();
-        Ok(Cluster { client, clock: Timestamp::now, rate: self.rate() })
+            .build())
     }
 
     /// Requests per second, and requests at once; `None` is no limit.
@@ -97,6 +132,8 @@ async fn from_file(path: &Path) -> Result<Config, AccessError> {
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) client: Client,
+    /// The client with the credentials of now, to which `client` hands its requests.
+    pub(crate) current: watch::Sender<Client>,
     /// The cluster's time, by which Leases of other hosts are measured. Not the
     /// runtime's, which tests pause.
     pub(crate) clock: fn() -> Timestamp,

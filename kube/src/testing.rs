@@ -16,7 +16,8 @@ pub(crate) fn cluster(api: &FakeApi, qps: f32, burst: u32) -> Cluster {
     let routes = api.router();
     let service = routes.map_request(|request: http::Request<kube::client::Body>| request.map(Body::new));
     let rate = Access { kubeconfig: None, qps, burst }.rate();
-    Cluster { client: Client::new(service, "default"), clock: now, rate }
+    let client = Client::new(service, "default");
+    Cluster { current: tokio::sync::watch::Sender::new(client.clone()), client, clock: now, rate }
 }
 
 /// The cluster's time as the paused clock has it.

@@ -2,10 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -17,20 +21,34 @@ const MOST_NAMES: usize = 64;
 /// Longest text of a certificate that is shown, in characters.
 const MAX_TEXT: usize = 256;
 
-/// The certificates of files that flags name, read when the program read them.
+/// The certificates of files that flags name, as the program has read them last. Clones are the same
+/// certificates.
 #[derive(Debug, Clone, Default)]
-pub struct Files(Vec<Found>);
+pub struct Files(Arc<Mutex<Vec<OfFlag>>>);
 
-/// Flag, file, certificate and its end.
-type Found = (&'static str, PathBuf, Certificate, Timestamp);
+/// The certificates of one flag.
+#[derive(Debug)]
+struct OfFlag {
+    flag: &'static str,
+    path: PathBuf,
+    found: Vec<(Certificate, Timestamp)>,
+}
 
-fn expiry((flag, path, certificate, end): &Found) -> Expiry {
-    Expiry {
-        flag: (*flag).to_owned(),
-        file: path.display().to_string(),
-        subject: certificate.subject.clone(),
-        not_after: certificate.not_after.clone(),
-        left: until(*end),
+impl OfFlag {
+    fn read(flag: &'static str, path: &Path) -> Self {
+        let found = CertificateDer::pem_file_iter(path).into_iter().flatten().flatten();
+        let found = found.filter_map(|der| parse(&der).ok()).collect();
+        Self { flag, path: path.to_owned(), found }
+    }
+
+    fn expiries(&self) -> impl Iterator<Item = Expiry> {
+        self.found.iter().map(|(certificate, end)| Expiry {
+            flag: self.flag.to_owned(),
+            file: self.path.display().to_string(),
+            subject: certificate.subject.clone(),
+            not_after: certificate.not_after.clone(),
+            left: until(*end),
+        })
     }
 }
 
@@ -38,25 +56,68 @@ impl Files {
     /// Reads files; an empty path is none. Unreadable files are left out: programs refuse those
     /// that they need.
     pub fn read<'a>(files: impl IntoIterator<Item = (&'static str, &'a Path)>) -> Self {
-        let mut read = Vec::new();
-        for (flag, path) in files.into_iter().filter(|(_, path)| !path.as_os_str().is_empty()) {
-            let Ok(found) = CertificateDer::pem_file_iter(path) else { continue };
-            for (certificate, end) in found.flatten().filter_map(|der| parse(&der).ok()) {
-                read.push((flag, path.to_owned(), certificate, end));
-            }
-        }
-        Self(read)
+        let given = files.into_iter().filter(|(_, path)| !path.as_os_str().is_empty());
+        Self(Arc::new(Mutex::new(given.map(|(flag, path)| OfFlag::read(flag, path)).collect())))
+    }
+
+    /// Reads the file of a flag, without its dashes, again. Returns the end of the certificate that
+    /// expires first, in seconds since 1970.
+    pub fn renew(&self, flag: &str) -> Option<i64> {
+        let mut files = self.lock();
+        let one = files.iter_mut().find(|one| one.flag.trim_start_matches('-') == flag)?;
+        *one = OfFlag::read(one.flag, &one.path);
+        one.found.iter().map(|(_, end)| end.as_second()).min()
     }
 
     /// The certificate that expires first.
     pub fn nearest(&self) -> Option<Expiry> {
-        self.0.iter().min_by_key(|(_, _, _, end)| *end).map(expiry)
+        self.all().into_iter().min_by_key(|expiry| expiry.left)
     }
 
     /// All certificates, in the order of the files.
     pub fn all(&self) -> Vec<Expiry> {
-        self.0.iter().map(expiry).collect()
+        self.lock().iter().flat_map(OfFlag::expiries).collect()
     }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<OfFlag>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The client certificates of a kubeconfig.
+pub fn of_kubeconfig(path: &Path) -> Vec<Expiry> {
+    let config = std::fs::read_to_string(path).ok();
+    let config: Value = config.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
+    let mut all = Vec::new();
+    for user in config["users"].as_array().into_iter().flatten().map(|user| &user["user"]) {
+        if let Some(file) = user["client-certificate"].as_str() {
+            let file = path.parent().unwrap_or(path).join(file);
+            all.extend(OfFlag::read("--kubeconfig", &file).expiries());
+        }
+        let data =
+            user["client-certificate-data"].as_str().and_then(|data| BASE64_STANDARD.decode(data).ok());
+        let der = data.and_then(|pem| CertificateDer::from_pem_slice(&pem).ok());
+        let found = der.and_then(|der| parse(&der).ok()).into_iter().collect();
+        all.extend(OfFlag { flag: "--kubeconfig", path: path.to_owned(), found }.expiries());
+    }
+    all
+}
+
+/// The end of the client certificate of a kubeconfig that expires first, in seconds since 1970.
+pub fn kubeconfig_ends(path: &Path) -> Option<i64> {
+    let left = of_kubeconfig(path).iter().map(|expiry| expiry.left).min()?;
+    Some(Timestamp::now().as_second().saturating_add(left))
+}
+
+/// Of certificates in use, those that their files on disk do not hold any more.
+pub fn stale(in_use: &[Expiry]) -> Vec<Expiry> {
+    let is_on_disk = |one: &&Expiry| {
+        let on_disk = OfFlag::read("", Path::new(&one.file));
+        on_disk.expiries().any(|other| (&other.subject, &other.not_after) == (&one.subject, &one.not_after))
+    };
+    // A file that cannot be read here is another host's, or another user's.
+    let readable = in_use.iter().filter(|one| std::fs::File::open(&one.file).is_ok());
+    readable.filter(|one| !is_on_disk(one)).cloned().collect()
 }
 
 /// Reads a certificate in DER.
@@ -65,6 +126,24 @@ impl Files {
 /// When it is malformed.
 pub fn describe(der: &[u8]) -> Result<Certificate, String> {
     parse(der).map(|(certificate, _)| certificate)
+}
+
+/// The end of a certificate's validity, in seconds since 1970; `None` if it is malformed.
+pub fn ends(der: &[u8]) -> Option<i64> {
+    Some(X509Certificate::from_der(der).ok()?.1.validity().not_after.timestamp())
+}
+
+/// Whether a certificate of a chain has expired by this host's clock. Resumed TLS sessions do not
+/// verify that.
+pub fn has_expired(chain: &[CertificateDer<'_>]) -> bool {
+    let now = Timestamp::now().as_second();
+    chain.iter().filter_map(|der| ends(der)).any(|end| end <= now)
+}
+
+/// The validity of a certificate, in seconds since 1970; `None` if it is malformed.
+pub fn validity(der: &[u8]) -> Option<std::ops::RangeInclusive<i64>> {
+    let (_, found) = X509Certificate::from_der(der).ok()?;
+    Some(found.validity().not_before.timestamp()..=found.validity().not_after.timestamp())
 }
 
 fn parse(der: &[u8]) -> Result<(Certificate, Timestamp), String> {

@@ -146,10 +146,7 @@ fn common(id: &str, draining: bool, certificate: Option<&Expiry>, problems: &mut
     }
     if let Some(expiry) = certificate.filter(|expiry| expiry.left < EXPIRES_SOON) {
         let Expiry { flag, file, left, .. } = expiry;
-        problems.push(degraded(
-            format!("{flag} of {id}, {file}, {}", ago(*left)),
-            format!("renew {file} and restart the program"),
-        ));
+        problems.push(degraded(format!("{flag} of {id}, {file}, {}", ago(*left)), format!("renew {file}")));
     }
 }
 

@@ -14,6 +14,7 @@ use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
 
 use crate::args::{LogArgs, LogFormat, Sink};
 use crate::logfile::LogFile;
+use crate::renewal::Renewal;
 use tunnel::drain::Drain;
 
 /// Runs a program: parses its command line, hands it to `run`, and prints why the
@@ -147,6 +148,26 @@ pub async fn wait_for_signal(drain: &Drain) -> io::Result<()> {
     Ok(())
 }
 
+/// Looks at all files at each SIGHUP, until the drain is killed.
+///
+/// # Errors
+/// When signals cannot be received.
+pub fn look_on_hangup(renewal: &Renewal, drain: &Drain) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (renewal, until) = (renewal.clone(), drain.clone());
+    drain.spawn("hangup", async move {
+        loop {
+            tokio::select! {
+                () = until.killed() => return,
+                // The signal's stream does not end.
+                _ = hangup.recv() => info!("SIGHUP: looking at all files"),
+            }
+            renewal.look();
+        }
+    });
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +188,29 @@ mod tests {
         (0..100).for_each(|_| fill());
         let taken = faults() - before;
         assert!(taken < 5 * 256, "{taken} pages were taken again in 100 rounds of 256");
+    }
+
+    #[tokio::test]
+    async fn a_hangup_looks_at_all_files_and_ends_nothing() {
+        use crate::metering::Maker;
+        use crate::renewal::RenewalMetrics;
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let drain = Drain::new();
+        let metrics = RenewalMetrics::make(&mut Maker::new(&Registry::new(), "test")).unwrap();
+        let renewal = Renewal::new(std::time::Duration::from_secs(86_400), metrics, drain.clone());
+        look_on_hangup(&renewal, &drain).unwrap();
+        let (applied, mut looks) = tokio::sync::watch::channel(0);
+        renewal.follow("file", vec![file.path().to_owned()], move || {
+            applied.send_modify(|count| *count += 1);
+            Ok::<_, String>(())
+        });
+        looks.wait_for(|count| *count == 1).await.unwrap();
+        std::fs::write(file.path(), "changed").unwrap();
+        let own = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &own]).status().unwrap().success());
+        looks.wait_for(|count| *count == 2).await.unwrap();
+        drain.finish().await;
     }
 
     #[tokio::test]

@@ -36,6 +36,7 @@ type Digest = std::result::Result<Vec<u8>, String>;
 pub struct RenewalMetrics {
     renewals: IntCounterVec,
     stale: IntGaugeVec,
+    expires: IntGaugeVec,
 }
 
 impl RenewalMetrics {
@@ -53,6 +54,11 @@ impl RenewalMetrics {
             stale: make.gauges(
                 "file_stale",
                 "1 while the files on disk cannot be used and those read before are still in use, by file.",
+                &["file"],
+            )?,
+            expires: make.gauges(
+                "certificate_expiration_timestamp_seconds",
+                "When the first certificate in use of a file expires, or the token, in seconds since 1970, by file.",
                 &["file"],
             )?,
         })
@@ -74,9 +80,23 @@ impl Renewal {
         Self { period, metrics, drain, asked: watch::Sender::new(()) }
     }
 
+    /// The drain whose end is the end of all looks.
+    pub const fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
     /// Looks at all files now, as SIGHUP asks.
     pub fn look(&self) {
         self.asked.send_replace(());
+    }
+
+    /// Sets the moment at which what a file holds expires, in seconds since 1970; `None` is never.
+    pub fn expires(&self, name: &'static str, at: Option<i64>) {
+        match at {
+            Some(at) => self.metrics.expires.with_label_values(&[name]).set(at),
+            // Fails if there was none.
+            None => drop(self.metrics.expires.remove_label_values(&[name])),
+        }
     }
 
     /// Follows a set of files, named by its flag without dashes. `apply` reads the files and puts
@@ -92,7 +112,7 @@ impl Renewal {
         if paths.is_empty() {
             return;
         }
-        let set = Set { name, paths, apply, seen: None, metrics: self.metrics.clone() };
+        let set = Set { name, paths, apply, seen: None, first: true, metrics: self.metrics.clone() };
         self.metrics.stale.with_label_values(&[name]).set(0);
         for result in ["applied", "refused"] {
             self.metrics.renewals.with_label_values(&[name, result]);
@@ -132,8 +152,10 @@ struct Set<F> {
     name: &'static str,
     paths: Vec<PathBuf>,
     apply: F,
-    /// The digest at the last look.
+    /// The digest at the last look; `None` if the files changed while they were applied.
     seen: Option<Digest>,
+    /// Whether nothing was applied yet.
+    first: bool,
     metrics: RenewalMetrics,
 }
 
@@ -147,12 +169,13 @@ where
         if self.seen.as_ref() == Some(&digest) {
             return;
         }
-        let first = self.seen.is_none();
+        let first = std::mem::take(&mut self.first);
         let applied = match &digest {
             Ok(_) => (self.apply)().map_err(|error| error.to_string()),
             Err(error) => Err(error.clone()),
         };
-        self.seen = Some(digest);
+        // Other content may have been applied than was digested.
+        self.seen = (self::digest(&self.paths) == digest).then_some(digest);
         let name = self.name;
         let result = if applied.is_ok() { "applied" } else { "refused" };
         self.metrics.stale.with_label_values(&[name]).set(applied.is_err().into());
@@ -221,14 +244,15 @@ mod tests {
             let registry = Registry::new();
             let metrics = RenewalMetrics::make(&mut Maker::new(&registry, "test")).unwrap();
             let paths = vec![path.clone()];
-            let set = Set { name: "number", paths, apply: Box::new(apply) as _, seen: None, metrics };
+            let set =
+                Set { name: "number", paths, apply: Box::new(apply) as _, seen: None, first: true, metrics };
             Self { set, path, applied, _directory: directory }
         }
 
         /// Looks; the numbers applied, whether the file is stale, and how often it was applied and refused.
         fn look(&mut self) -> (Vec<u32>, bool, u64, u64) {
             self.set.look();
-            let RenewalMetrics { renewals, stale } = &self.set.metrics;
+            let RenewalMetrics { renewals, stale, .. } = &self.set.metrics;
             let count = |result| renewals.with_label_values(&["number", result]).get();
             let stale = stale.with_label_values(&["number"]).get() == 1;
             (self.applied.lock().unwrap().clone(), stale, count("applied"), count("refused"))

@@ -11,7 +11,10 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::target::{Target, TargetError};
 
 pub use wire::control::Body as Control;
-pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Welcome};
+pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Renew, Token, Welcome};
+
+/// The capability of an agent that sends [`Token`].
+pub const TOKEN_RENEWAL: &str = "token-renewal";
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;

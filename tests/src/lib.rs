@@ -24,6 +24,7 @@
     reason = "a test that cannot set up its world has to stop, and says where it was"
 )]
 
+mod authority;
 mod balancer;
 mod canary;
 mod cluster;
@@ -44,6 +45,7 @@ mod target;
 mod task;
 mod wait;
 
+pub use authority::{Authority, Issued};
 pub use balancer::Balancer;
 pub use canary::Canary;
 pub use cluster::{Builder, Cluster, node};

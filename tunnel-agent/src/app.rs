@@ -14,11 +14,13 @@ use tunnel::listen::UnixSocket;
 use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::process;
+use tunnel_program::renewal::Renewal;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Sources};
 use crate::metrics::Metrics;
 use crate::operate::Operating;
+use crate::renew;
 
 pub use crate::fleet::Lookup;
 
@@ -31,6 +33,7 @@ pub struct App {
     admin: TcpListener,
     commands: Option<UnixSocket>,
     started: Instant,
+    renewal: Renewal,
     drain: Drain,
     sources: Sources,
 }
@@ -48,7 +51,9 @@ impl App {
         let health = config.health.listen("health listener")?;
         let admin = config.admin.listen("admin listener")?;
         let commands = socket::bind(&config.admin_socket)?;
+        let drain = Drain::new();
         Ok(Self {
+            renewal: Renewal::new(config.renewal, metrics.renewal(), drain.clone()),
             config: Arc::new(config),
             registry,
             metrics,
@@ -56,7 +61,7 @@ impl App {
             admin,
             commands,
             started: Instant::now(),
-            drain: Drain::new(),
+            drain,
             sources: Sources::default(),
         })
     }
@@ -100,6 +105,7 @@ impl App {
     /// As [`App::run`], and when signals cannot be received.
     pub async fn run_until_signal(self) -> anyhow::Result<()> {
         let drain = self.drain.clone();
+        process::look_on_hangup(&self.renewal, &drain).context("signals")?;
         self.run(async move { process::wait_for_signal(&drain).await }).await
     }
 
@@ -117,8 +123,9 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        self.sources.tokens = renew::follow(&self.renewal, &self.config);
         if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
-            self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.drain).await?);
+            self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.renewal).await?);
         }
         let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);

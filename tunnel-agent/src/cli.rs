@@ -29,6 +29,11 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
     pub(crate) ca_cert: PathBuf,
 
+    /// Certificate revocation lists of --ca-cert, in PEM. An authority without a list
+    /// there has revoked nothing.
+    #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
+    pub(crate) crl_file: PathBuf,
+
     /// File with this agent's client certificate.
     #[arg(long, value_name = "FILE", value_parser = path, default_value = "")]
     pub(crate) agent_cert: PathBuf,

@@ -13,11 +13,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use tracing::warn;
 use tunnel::liveness::Patience;
-use tunnel::tls::{self, Identity};
+use tunnel::tls::{Dialling, Kept, Renewed, TlsError, TlsFiles};
 use tunnel::transport::quic::Datagrams;
 use tunnel_operate::certificate::Files;
 use tunnel_policy::Gate;
 use tunnel_program::args::{Bind, List, bind, existing, given};
+use tunnel_program::renewal::PERIOD;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
 use crate::cli::{Cli, CountArgs, SyncArgs, Transport};
@@ -32,7 +33,11 @@ pub struct Config {
     /// Servers to keep a tunnel to, each once.
     pub servers: Vec<ServerAddr>,
     /// The agent's certificate, if it has one, and the CAs of servers.
-    pub tls: Arc<rustls::ClientConfig>,
+    pub tls: Renewed<Dialling>,
+    /// The files of [`Config::tls`].
+    pub tls_files: Kept<Dialling>,
+    /// Time between two looks at the files of flags. No flag sets it.
+    pub renewal: Duration,
     /// ALPN names to offer in front of our own.
     pub alpn: Vec<String>,
     /// File with the token for servers, read again for every tunnel.
@@ -53,8 +58,6 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// The certificates of all flags.
     pub certificates: Files,
-    /// The files of [`Config::tls`].
-    pub files: TlsFiles,
     /// Whether `/debug/pprof/` answers on the admin listener.
     pub profiling: bool,
     /// When servers are dialled.
@@ -71,19 +74,10 @@ pub struct Config {
     pub count_source: CountSource,
     /// The policy of destinations.
     pub policy: Arc<Gate>,
+    /// Its file; none if it is built in.
+    pub policy_file: Option<PathBuf>,
     /// Time limit of a drain.
     pub grace: Duration,
-}
-
-/// Files of an agent's TLS; an empty path is none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// CAs of servers.
-    pub ca: PathBuf,
-    /// The agent's certificate.
-    pub cert: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
 }
 
 /// When servers are dialled.
@@ -137,13 +131,15 @@ impl TryFrom<Cli> for Config {
         ensure!(given(&cli.ca_cert).is_some(), "--ca-cert is needed to check the tunnel servers");
         let profiling = cli.shared.profiling()?;
         let token_path = existing("--service-account-token-path", &cli.service_account_token_path)?;
-        let identity = identity(&cli, token_path.is_some())?;
+        let tls_files = tls(&cli, token_path.is_some())?;
         check_identifiers(&cli.agent_identifiers)?;
         let certificates =
             Files::read([("--ca-cert", cli.ca_cert.as_path()), ("--agent-cert", &cli.agent_cert)]);
         Ok(Self {
             servers: servers(&cli.proxy_server_host, cli.proxy_server_port)?,
-            tls: tls::agent_client(identity.as_ref(), tls::load_roots(&cli.ca_cert).context("--ca-cert")?)?,
+            tls: tls_files.now().clone(),
+            tls_files,
+            renewal: PERIOD,
             alpn: alpn(cli.alpn_proto)?,
             token_path,
             proxies: Proxies::from_variables(|name| std::env::var(name).ok())?,
@@ -157,7 +153,6 @@ impl TryFrom<Cli> for Config {
             admin: bind("--admin-bind-address", &cli.admin_bind_address, cli.admin_server_port)?,
             admin_socket: cli.admin_socket,
             certificates,
-            files: TlsFiles { ca: cli.ca_cert, cert: cli.agent_cert, key: cli.agent_key },
             profiling,
             sync: sync(&cli.sync)?,
             datagrams: cli.shared.datagrams(),
@@ -165,24 +160,36 @@ impl TryFrom<Cli> for Config {
             patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,
+            policy_file: given(&cli.policy_file),
             policy: Gate::of_file(given(&cli.policy_file).as_deref()).context("--policy-file")?,
             grace: cli.graceful_shutdown_timeout,
         })
     }
 }
 
-/// The client certificate, which an agent with a token does not need.
-fn identity(cli: &Cli, has_token: bool) -> anyhow::Result<Option<Identity>> {
+/// The client certificate, which an agent with a token does not need, and the CAs of servers.
+fn tls(cli: &Cli, has_token: bool) -> anyhow::Result<Kept<Dialling>> {
     match (given(&cli.agent_cert), given(&cli.agent_key)) {
-        (Some(cert), Some(key)) => Identity::load(&cert, &key).context("--agent-cert, --agent-key").map(Some),
+        (Some(_), Some(_)) => {}
         (Some(_), None) => bail!("--agent-cert needs --agent-key"),
         (None, Some(_)) => bail!("--agent-key needs --agent-cert"),
-        (None, None) if has_token => Ok(None),
+        (None, None) if has_token => {}
         (None, None) => bail!(
             "nothing tells the tunnel servers who this agent is: give --agent-cert and --agent-key, or \
              --service-account-token-path, or all of them"
         ),
     }
+    let files = TlsFiles {
+        cert: ("agent-cert", cli.agent_cert.clone()),
+        key: ("agent-key", cli.agent_key.clone()),
+        authorities: ("ca-cert", cli.ca_cert.clone()),
+        revoked: ("crl-file", cli.crl_file.clone()),
+    };
+    Ok(Kept::read(files, |identity, servers| match servers {
+        Some(servers) => Dialling::new(identity, servers),
+        // Refused at the start.
+        None => Err(TlsError::Config("no authority".to_owned())),
+    })?)
 }
 
 fn check_identifiers(text: &str) -> anyhow::Result<()> {

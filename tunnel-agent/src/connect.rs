@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, timeout};
 use tunnel::drain::Drain;
-use tunnel::tls::ALPN;
-use tunnel::transport::{Greeted, GreetingError, HandshakeError, Link, Opened, quic};
-use tunnel_proto::message::{Hello, VERSION};
+use tunnel::tls::Dialling;
+use tunnel::transport::{Chain, Greeted, GreetingError, HandshakeError, Link, Opened, quic};
+use tunnel_operate::certificate;
+use tunnel_proto::message::{Hello, TOKEN_RENEWAL, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
@@ -19,6 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
 pub(crate) use links::tcp_alpn;
+pub(crate) use token::read as read_token;
 
 /// Head start of the preferred link. Shorter than a handshake, and both links are
 /// established each time; longer, and people wait for the tunnel where UDP is blocked.
@@ -48,6 +51,34 @@ pub(crate) enum ConnectError {
     Token(String),
 }
 
+/// A tunnel to a server that has admitted the agent.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) greeted: Greeted,
+    pub(crate) made_with: MadeWith,
+}
+
+/// The credentials that a tunnel was made with.
+pub(crate) struct MadeWith {
+    /// The agent's own certificate, without its chain.
+    pub(crate) own: Option<Arc<CertificateDer<'static>>>,
+    /// The agent's token; empty if it has none.
+    pub(crate) token: String,
+    /// The server's certificates.
+    pub(crate) chain: Chain,
+    /// The name that the server's certificate is for.
+    pub(crate) name: Arc<str>,
+}
+
+impl std::fmt::Debug for MadeWith {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MadeWith").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A connection before the greeting, and the server's certificates.
+type Open = (Opened, Chain);
+
 /// Dials servers.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -56,8 +87,6 @@ pub(crate) struct Connector {
     drain: Drain,
     /// A UDP socket for all attempts; each has its own if `None`.
     dialer: Option<quic::Dialer>,
-    quic_tls: Arc<rustls::ClientConfig>,
-    tcp_tls: Arc<rustls::ClientConfig>,
     /// Endpoints on which QUIC lost the race, and when.
     quic_lost: Mutex<HashMap<Endpoint, Instant>>,
 }
@@ -69,14 +98,7 @@ impl Connector {
         drain: Drain,
         dialer: Option<quic::Dialer>,
     ) -> Self {
-        let with_alpn = |alpn: Vec<Vec<u8>>| {
-            let mut tls = (*config.tls).clone();
-            tls.alpn_protocols = alpn;
-            Arc::new(tls)
-        };
-        let quic_tls = with_alpn(vec![ALPN.to_vec()]);
-        let tcp_tls = with_alpn(tcp_alpn(&config.alpn, config.transport));
-        Self { config, metrics, drain, dialer, quic_tls, tcp_tls, quic_lost: Mutex::default() }
+        Self { config, metrics, drain, dialer, quic_lost: Mutex::default() }
     }
 
     /// Whether a server is reached through a proxy. The proxy resolves its name, which may
@@ -96,7 +118,7 @@ impl Connector {
         endpoint: &Endpoint,
         is_upgrade: bool,
         held: impl Fn() -> Vec<String>,
-    ) -> Result<Greeted, ConnectError> {
+    ) -> Result<Established, ConnectError> {
         let token = match &self.config.token_path {
             Some(path) => token::read(path).map_err(|error| {
                 self.metrics.tunnel_attempted(None, "no_token");
@@ -104,41 +126,52 @@ impl Connector {
             })?,
             None => String::new(),
         };
-        let opened = match (is_upgrade, self.config.transport) {
+        let tls = self.config.tls.get();
+        let (opened, chain) = match (is_upgrade, self.config.transport) {
             // Operators who name a proxy want no connection past it.
             (true, _) if self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
                 Err(HandshakeError::Config("quic does not go through a proxy".to_owned()))
             }
             (false, Transport::Auto) if !self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
-                Box::pin(self.race(endpoint)).await
+                Box::pin(self.race(endpoint, &tls)).await
             }
-            (true, _) | (false, Transport::Quic) => self.attempt(endpoint, Link::Quic).await,
+            (true, _) | (false, Transport::Quic) => self.attempt(endpoint, &tls, Link::Quic).await,
             (false, Transport::Auto | Transport::H2 | Transport::Konnectivity) => {
-                self.attempt(endpoint, Link::H2).await
+                self.attempt(endpoint, &tls, Link::H2).await
             }
         }?;
         let link = opened.link();
+        // The handshake may have resumed a session from when it had not expired.
+        if certificate::has_expired(&chain)
+            && let Err(why) = tls.check(&chain, &endpoint.name)
+        {
+            let error = HandshakeError::Tls(why);
+            self.metrics.tunnel_attempted(Some(link), error.label());
+            return Err(error.into());
+        }
         let hello = Hello {
             version: VERSION,
             agent_id: self.config.agent_id.clone(),
             identifiers: self.config.identifiers.clone(),
-            token,
+            token: token.clone(),
             connected_servers: held(),
+            capabilities: vec![TOKEN_RENEWAL.to_owned()],
             software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Hello::default()
         };
         let greeted = opened.introduce(hello).await;
         let outcome = greeted.as_ref().map_or_else(GreetingError::label, |_| "connected");
         self.metrics.tunnel_attempted(Some(link), outcome);
-        Ok(greeted?)
+        let made_with = MadeWith { own: tls.own.clone(), token, chain, name: Arc::clone(&endpoint.name) };
+        Ok(Established { greeted: greeted?, made_with })
     }
 
-    async fn race(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
+    async fn race(&self, endpoint: &Endpoint, tls: &Dialling) -> Result<Open, HandshakeError> {
         let (first, second) =
             if self.quic_lost_lately(endpoint) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
-        let mut ahead = Box::pin(self.attempt(endpoint, first));
+        let mut ahead = Box::pin(self.attempt(endpoint, tls, first));
         let early = timeout(HEAD_START, &mut ahead).await;
-        let mut behind = Box::pin(self.attempt(endpoint, second));
+        let mut behind = Box::pin(self.attempt(endpoint, tls, second));
         let (link, result, other_link, other) = match early {
             Ok(result) => (first, result, second, behind),
             Err(_) => tokio::select! {
@@ -181,13 +214,13 @@ impl Connector {
     }
 
     /// One attempt on one link, without the greeting.
-    async fn attempt(&self, endpoint: &Endpoint, link: Link) -> Result<Opened, HandshakeError> {
+    async fn attempt(&self, endpoint: &Endpoint, tls: &Dialling, link: Link) -> Result<Open, HandshakeError> {
         let opening = async {
             // Boxed, because handshakes are large and few run at a time.
             match link {
                 // The server chooses between the two.
-                Link::H2 | Link::Konnectivity => Box::pin(self.tcp(endpoint)).await,
-                Link::Quic => Box::pin(self.quic(endpoint)).await,
+                Link::H2 | Link::Konnectivity => Box::pin(self.tcp(endpoint, tls)).await,
+                Link::Quic => Box::pin(self.quic(endpoint, tls)).await,
             }
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));

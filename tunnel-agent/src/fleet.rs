@@ -3,6 +3,7 @@
 //! One task owns the [`Plan`], which decides, and carries its decisions out. Attempts,
 //! lookups and sessions are tasks of their own that report to it.
 
+mod credentials;
 mod demand;
 mod describe;
 mod entries;
@@ -18,16 +19,16 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 use tunnel::liveness::{Health, Patience};
-use tunnel::transport::{Greeted, GreetingError, quic};
+use tunnel::transport::{GreetingError, quic};
 
 use crate::cli::Transport;
 use crate::config::Config;
-use crate::connect::{ConnectError, Connector};
+use crate::connect::{ConnectError, Connector, Established};
 use crate::dial::Permits;
 use crate::metrics::Metrics;
 use crate::serve::{Answer, Serving};
@@ -36,6 +37,7 @@ pub use tasks::Lookup;
 
 pub(crate) use describe::Description;
 
+use credentials::Credentials;
 use demand::Demand;
 use describe::Failures;
 use pace::Pace;
@@ -69,6 +71,8 @@ pub(crate) struct Sources {
     /// The resolver; the system's if `None`.
     pub(crate) lookup: Option<Lookup>,
     pub(crate) means: Means,
+    /// The agent's token, whenever it was renewed.
+    pub(crate) tokens: Option<watch::Receiver<Arc<str>>>,
 }
 
 /// The fleet, seen from outside.
@@ -91,6 +95,7 @@ impl Fleet {
         let mut keeper = Keeper {
             plan: plan(config),
             servers,
+            tokens: sources.tokens.unwrap_or_else(|| watch::channel(Arc::from("")).1),
             tasks: Tasks {
                 connector: Arc::new(connector),
                 lookup: sources.lookup,
@@ -144,6 +149,7 @@ fn plan(config: &Config) -> Plan {
 struct Keeper {
     plan: Plan,
     servers: watch::Sender<Servers>,
+    tokens: watch::Receiver<Arc<str>>,
     tasks: Tasks,
     /// Sessions by serial number.
     running: HashMap<u64, session::Handle>,
@@ -156,6 +162,9 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, mut inbox: mpsc::Receiver<Report>, mut leases: watch::Receiver<Option<u32>>) {
+        let mut renewals = self.config.tls.changes();
+        let mut looks = interval(credentials::look_every(self.config.renewal));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             for action in self.plan.due(Instant::now()) {
                 match action {
@@ -173,6 +182,9 @@ impl Keeper {
                 Some(report) = inbox.recv() => self.take(report),
                 // Closed while nobody counts Leases; the last count stays.
                 Ok(()) = leases.changed() => self.plan.leased(*leases.borrow_and_update(), Instant::now()),
+                Ok(()) = renewals.changed() => self.look(true),
+                Ok(()) = self.tokens.changed() => self.show_token(),
+                _ = looks.tick() => self.look(false),
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -201,7 +213,7 @@ impl Keeper {
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
             }
-            Report::Attempted(attempt, Some(Ok(greeted))) => self.connected(&attempt, *greeted, now),
+            Report::Attempted(attempt, Some(Ok(established))) => self.connected(&attempt, *established, now),
             Report::Attempted(attempt, Some(Err(ConnectError::Greeting(GreetingError::Duplicate(id))))) => {
                 let server = &attempt.endpoint;
                 if self.plan.duplicate(&attempt, &id, now) {
@@ -245,6 +257,13 @@ impl Keeper {
                     info!(id, "the server is heard of again");
                 }
             }
+            Health::Renew(reason) => {
+                if self.plan.replace(serial, now).is_some() {
+                    warn!(id, reason, "the server ends this tunnel soon: looking for another one to it");
+                }
+            }
+            // Kept by the session.
+            Health::Token(_) => {}
             Health::Dead(why) => {
                 self.running.remove(&serial);
                 self.note_lost(serial, &why, now);
@@ -255,11 +274,11 @@ impl Keeper {
         }
     }
 
-    fn connected(&mut self, attempt: &Attempt, greeted: Greeted, now: Instant) {
+    fn connected(&mut self, attempt: &Attempt, established: Established, now: Instant) {
+        let Established { greeted, made_with } = established;
         if self.plan.stopped {
             return greeted.tunnel.close("the agent is draining");
         }
-        let name = Arc::clone(&attempt.endpoint.name);
         let (server, link, welcome) = (&attempt.endpoint, greeted.tunnel.link(), &greeted.welcome);
         let id = welcome.server_id.clone();
         let Verdict::Keep { serial, replaces } = self.plan.connected(attempt, welcome, link, now) else {
@@ -271,7 +290,11 @@ impl Keeper {
         self.failures.forget(server);
         info!(%server, id, link = link.label(), software = welcome.software, "connected");
         let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
-        let session = session::start(greeted, serial, name, self.patience, &self.sessions, serving, reports);
+        let credentials = Credentials::new(made_with, rand::rng().random());
+        let (sessions, patience) = (&self.sessions, self.patience);
+        let mut session = session::start(greeted, credentials, serial, patience, sessions, serving, reports);
+        // The token may have been renewed since the greeting.
+        session.show(&self.tokens.borrow());
         self.running.insert(serial, session);
         if let Some(old) = replaces.and_then(|old| self.running.get(&old)) {
             info!(%server, id, "in place of an older tunnel");

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tunnel::drain::Drain;
-use tunnel_kube::Access;
 use tunnel_kube::leases::{Counting, LeaseEvent, count};
+use tunnel_kube::{Access, AccessError};
+use tunnel_operate::certificate::kubeconfig_ends;
+use tunnel_program::renewal::Renewal;
 
 use crate::config::LeaseCount;
 use crate::metrics::Metrics;
@@ -18,14 +19,21 @@ use crate::metrics::Metrics;
 pub(crate) async fn follow(
     leases: &LeaseCount,
     metrics: &Metrics,
-    drain: &Drain,
+    renewal: &Renewal,
 ) -> anyhow::Result<watch::Receiver<Option<u32>>> {
     let access = Access { kubeconfig: leases.kubeconfig.clone(), ..Access::default() };
     let cluster = access.connect().await.context(
         "--count-server-leases needs the Kubernetes API (--kubeconfig, or a pod's service account)",
     )?;
+    let (runtime, renewed) = (tokio::runtime::Handle::current(), cluster.clone());
+    let expiry = renewal.clone();
+    renewal.follow("kubeconfig", access.files(), move || {
+        runtime.block_on(access.renew(&renewed))?;
+        expiry.expires("kubeconfig", access.kubeconfig.as_deref().and_then(kubeconfig_ends));
+        Ok::<_, AccessError>(())
+    });
     let counting = Counting { namespace: leases.namespace.clone(), selector: leases.selector.clone() };
     let metrics = metrics.clone();
     let observe = Arc::new(move |event: LeaseEvent| metrics.lease_event(&event));
-    Ok(count(&cluster, counting, observe, drain))
+    Ok(count(&cluster, counting, observe, renewal.drain()))
 }

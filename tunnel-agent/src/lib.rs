@@ -16,4 +16,5 @@ mod leases;
 pub mod metrics;
 mod operate;
 pub mod proxy;
+mod renew;
 mod serve;

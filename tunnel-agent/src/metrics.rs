@@ -13,6 +13,7 @@ use tunnel::relay::{Ending, Meter};
 use tunnel::transport::Link;
 use tunnel_kube::leases::{LeaseEvent, Outcome};
 use tunnel_program::metering::{Described, Maker, Waits};
+use tunnel_program::renewal::RenewalMetrics;
 use tunnel_proto::refusal::RefusalKind;
 
 use konnectivity::Konnectivity;
@@ -54,6 +55,11 @@ impl Metrics {
     /// Sets the bytes that all stalled connections together may hold; 0 is no limit.
     pub(crate) fn limit_stalled(&self, bytes: u64) {
         self.ours.traffic.limit_stalled(bytes);
+    }
+
+    /// The metrics of files that are read again.
+    pub(crate) fn renewal(&self) -> RenewalMetrics {
+        self.ours.renewal.clone()
     }
 
     /// Directions of connections whose receiver has taken nothing for ten seconds.

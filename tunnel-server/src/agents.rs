@@ -6,11 +6,13 @@
 //! Tunnels of one agent id and different identities are different agents.
 
 mod authenticator;
+mod credential;
 mod departed;
 mod follow;
 mod identity;
 mod routes;
 mod session;
+mod tokens;
 mod trust;
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +31,7 @@ use tunnel_proto::target::Host;
 use crate::route::View;
 
 pub(crate) use authenticator::Authenticator;
+use credential::Credential;
 pub(crate) use identity::{Identity, IdentityMap, Template};
 pub(crate) use routes::{Routes, shown};
 pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
@@ -45,6 +48,7 @@ pub struct AgentTunnel {
     pub(crate) id: String,
     /// Made from the agent's credential.
     pub(crate) identity: Identity,
+    credential: Credential,
     /// The targets that the agent says it serves.
     pub(crate) claims: Arc<Identifiers>,
     /// The targets for which it gets dials. They change with the node's object.
@@ -66,6 +70,7 @@ pub struct AgentTunnel {
 struct Admitted {
     id: String,
     identity: Identity,
+    credential: Credential,
     claims: Arc<Identifiers>,
     routes: Routes,
 }
@@ -79,9 +84,9 @@ struct Connected {
 impl AgentTunnel {
     /// An established tunnel. `streams` counts its streams.
     fn new(agent: Admitted, tunnel: Tunnel, peer: Peer, streams: Arc<Streams>) -> Self {
-        let Admitted { id, identity, claims, routes } = agent;
-        let connected = Some(Connected { tunnel, peer });
-        Self { connected, streams, identity, routes: ArcSwap::from_pointee(routes), ..Self::of(id, claims) }
+        let Admitted { id, identity, credential, claims, routes } = agent;
+        let (connected, routes) = (Some(Connected { tunnel, peer }), ArcSwap::from_pointee(routes));
+        Self { connected, streams, identity, credential, routes, ..Self::of(id, claims) }
     }
 
     /// An agent without a tunnel, for tests and guards of routing. A dial of it fails.
@@ -99,6 +104,7 @@ impl AgentTunnel {
         Self {
             id,
             identity: Identity::Unknown,
+            credential: Credential::new(Arc::new([]), None),
             routes: ArcSwap::from_pointee(Routes::as_claimed(Arc::clone(&claims))),
             claims,
             connected: None,

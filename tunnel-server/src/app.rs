@@ -17,6 +17,7 @@ use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::args::Bind;
 use tunnel_program::process;
+use tunnel_program::renewal::Renewal;
 
 use crate::agents::{Authenticator, Limits, Registry, Sessions, Trust, accept_quic, accept_tcp};
 use crate::cluster;
@@ -25,6 +26,7 @@ use crate::dial::Dialer;
 use crate::frontend::Frontend;
 use crate::metrics::{Backends, Metrics};
 use crate::operate::{Operating, Overview};
+use crate::renew;
 use crate::route::Router;
 
 /// Time for agents to close their tunnels after the last stream. Less cuts agents on slow networks
@@ -47,6 +49,7 @@ pub struct App {
     overview: Arc<Overview>,
     registry: Registry,
     trust: Trust,
+    renewal: Renewal,
     drain: Drain,
 }
 
@@ -84,6 +87,7 @@ impl App {
         let (registry, drain) = (Registry::default(), Drain::new());
         let trust = Trust::new(config.rules.clone(), metrics.clone());
         let overview = Overview::new(&config, &registry, &trust, &metrics, &drain);
+        let renewal = Renewal::new(config.renewal, metrics.renewal(), drain.clone());
         Backends::register(&metering, registry.clone(), &config.strategies)?;
         metering.register(Box::new(ProcessCollector::for_self()))?;
         Ok(Self {
@@ -100,6 +104,7 @@ impl App {
             overview,
             registry,
             trust,
+            renewal,
             drain,
         })
     }
@@ -132,6 +137,7 @@ impl App {
     /// When signals cannot be received or a listener cannot be used.
     pub async fn run_until_signal(self) -> anyhow::Result<()> {
         let drain = self.drain.clone();
+        process::look_on_hangup(&self.renewal, &drain).context("signals")?;
         self.run(async move { process::wait_for_signal(&drain).await }).await
     }
 
@@ -144,9 +150,10 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = io::Result<()>>) -> anyhow::Result<()> {
         let (drain, grace) = (self.drain.clone(), self.config.grace);
         self.announce()?;
-        let Self { config, metrics, overview, registry, trust, .. } = &self;
+        let Self { config, metrics, overview, registry, trust, renewal, .. } = &self;
+        renew::follow(renewal, config, registry, trust);
         // Boxed, because it is large and needed at the start alone.
-        let joining = Box::pin(cluster::join(config, metrics, overview, registry, trust, &drain));
+        let joining = Box::pin(cluster::join(config, metrics, overview, registry, trust, renewal));
         let authenticator = joining.await?;
         let sessions = self.start(authenticator)?;
 
@@ -207,6 +214,7 @@ impl App {
             registry: registry.clone(),
             server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
+            tls: config.agent_tls.now().clone(),
             authenticator,
             trust: trust.clone(),
             patience: config.patience,
@@ -214,15 +222,17 @@ impl App {
             drain: drain.clone(),
             limits: Limits::default(),
         };
-        let tls = Arc::clone(&config.agent_tls);
-        let listener = quic::Listener::new(self.agents_udp, tls, &config.reset_secret, config.datagrams)
-            .context("agents on UDP")?;
-        drain.spawn("agents on UDP", accept_quic(listener, sessions.clone()));
-        drain.spawn(
-            "agents on TCP",
-            accept_tcp(self.agents_tcp, Arc::clone(&config.agent_tls), sessions.clone()),
-        );
+        let tls = config.agent_tls.now().clone();
+        let config_now = Arc::clone(&tls.get().config);
+        let listener =
+            quic::Listener::new(self.agents_udp, config_now, &config.reset_secret, config.datagrams)
+                .context("agents on UDP")?;
+        drain.spawn("agents on UDP", accept_quic(listener, tls.clone(), sessions.clone()));
+        drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, tls, sessions.clone()));
 
+        let agents_tls = config.agent_tls.now().clone();
+        let lapsed = registry.clone().end_lapsed(agents_tls, config.renewal, metrics.clone(), drain.clone());
+        drain.spawn("lapsed credentials", lapsed);
         let policy = Arc::clone(&config.policy);
         let dialer = Dialer::new(registry, router, trust, policy, metrics.clone(), config.dial_limit);
         if let Some(socket) = self.commands {
@@ -234,7 +244,7 @@ impl App {
             drain.spawn("clients on unix", Arc::clone(&frontend).accept_unix(socket));
         }
         if let (Some(listener), Some((_, tls))) = (self.tcp, config.tcp) {
-            drain.spawn("clients on TCP", frontend.accept_tcp(listener, tls));
+            drain.spawn("clients on TCP", frontend.accept_tcp(listener, tls.now().clone()));
         }
         Ok(sessions)
     }

@@ -1,6 +1,7 @@
 //! Flags. Names and defaults are Konnectivity's where they mean the same.
 
 mod identity;
+mod renewal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_
 
 use crate::route::Strategies;
 pub(crate) use identity::IdentityArgs;
+pub(crate) use renewal::RenewalArgs;
 
 /// Lets the kube-apiserver reach nodes, pods and services through agents that
 /// dial out.
@@ -137,6 +139,9 @@ pub struct Cli {
 
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
+
+    #[command(flatten)]
+    pub(crate) renewal: RenewalArgs,
 
     #[command(flatten)]
     pub(crate) kube: KubeArgs,

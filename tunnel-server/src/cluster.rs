@@ -4,15 +4,16 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tunnel::drain::Drain;
 use tunnel_kube::leases::{LeaseEvent, publish};
 use tunnel_kube::review::ReviewEvent;
 use tunnel_kube::{TokenReviewer, nodes};
+use tunnel_program::renewal::Renewal;
 
 use crate::agents::{Authenticator, Registry, Source, Trust};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::operate::Overview;
+use crate::renew;
 
 /// Publishes the Lease, if configured, until the drain begins, and makes the authenticator of
 /// agents. Without tokens and Leases no API is needed.
@@ -25,8 +26,9 @@ pub(crate) async fn join(
     overview: &Arc<Overview>,
     registry: &Registry,
     trust: &Trust,
-    drain: &Drain,
+    renewal: &Renewal,
 ) -> anyhow::Result<Authenticator> {
+    let drain = renewal.drain();
     let by_nodes = trust.source() == Source::Nodes;
     let watches = by_nodes || config.expected_nodes.is_some();
     if config.tokens.is_none() && config.leases.is_none() && !watches {
@@ -35,6 +37,7 @@ pub(crate) async fn join(
     let cluster = config.kube.connect().await.context(
         "reviews of agents' tokens, Leases, --routes-from=nodes and --expected-nodes need the Kubernetes API (--kubeconfig, or a pod's service account)",
     )?;
+    renew::follow_kubeconfig(renewal, config, &cluster);
     if let Some(selector) = &config.expected_nodes {
         let expected = nodes::follow(&cluster, selector, drain);
         if !by_nodes {

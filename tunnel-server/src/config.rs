@@ -15,13 +15,14 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use tracing::warn;
 use tunnel::liveness::Patience;
-use tunnel::tls::{self, Identity, MinVersion, Offer, Secret, Suites};
+use tunnel::tls::{Kept, Listening, MinVersion, Offer, Secret, Suites, TlsError, TlsFiles};
 use tunnel::transport::quic::Datagrams;
 use tunnel_kube::leases::Publication;
 use tunnel_kube::{Access, Expected};
 use tunnel_operate::certificate::Files;
 use tunnel_policy::Gate;
 use tunnel_program::args::{Bind, List, bind, existing, given, labels};
+use tunnel_program::renewal::PERIOD;
 
 use crate::agents::Rules;
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
@@ -40,13 +41,13 @@ pub struct Config {
     /// Unix socket of the frontend, and whether to take over an existing one.
     pub(crate) unix: Option<(PathBuf, bool)>,
     /// TCP frontend.
-    pub tcp: Option<(Bind, Arc<rustls::ServerConfig>)>,
+    pub tcp: Option<(Bind, Kept<Listening>)>,
     /// The only protocol of the frontends; both if `None`.
     pub(crate) mode: Option<Mode>,
     /// Listener of agents, TCP and UDP.
     pub(crate) agents: Bind,
     /// TLS of the listener of agents; asks for certificates if those authenticate agents.
-    pub(crate) agent_tls: Arc<rustls::ServerConfig>,
+    pub(crate) agent_tls: Kept<Listening>,
     /// The tokens that authenticate agents, if tokens do.
     pub(crate) tokens: Option<Expected>,
     /// What an agent's credential proves, and what follows.
@@ -79,6 +80,10 @@ pub struct Config {
     pub(crate) stalled_memory: u64,
     /// Limits of an agent's silence. No flag sets them.
     pub patience: Patience,
+    /// Time between two looks at the files of flags. No flag sets it.
+    pub renewal: Duration,
+    pub(crate) policy_file: Option<PathBuf>,
+    pub(crate) identity_map: Option<PathBuf>,
     pub(crate) strategies: Vec<Strategy>,
     /// The policy of destinations.
     pub(crate) policy: Arc<Gate>,
@@ -134,6 +139,9 @@ impl TryFrom<Cli> for Config {
             datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,
             patience: Patience::default(),
+            renewal: PERIOD,
+            policy_file: given(&args.policy_file),
+            identity_map: given(&args.identity.identity_map),
             strategies: args.proxy_strategies.0,
             policy: Gate::of_file(given(&args.policy_file).as_deref()).context("--policy-file")?,
             dial_limit: match args.backend_dial_timeout {
@@ -163,6 +171,7 @@ fn no_tcp_frontend<T>(args: &Cli) -> anyhow::Result<Option<T>> {
         ("--server-cert", &args.server_cert),
         ("--server-key", &args.server_key),
         ("--server-ca-cert", &args.server_ca_cert),
+        ("--server-crl-file", &args.renewal.server_crl_file),
     ];
     for (flag, path) in useless {
         ensure!(
@@ -174,7 +183,7 @@ fn no_tcp_frontend<T>(args: &Cli) -> anyhow::Result<Option<T>> {
 }
 
 /// Refuses a TCP frontend without client certificates: its clients reach every node.
-fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, Arc<rustls::ServerConfig>)> {
+fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, Kept<Listening>)> {
     ensure!(
         given(&args.server_ca_cert).is_some(),
         "the frontend on TCP port {port} would let anybody reach every node: give --server-ca-cert, the CA \
@@ -184,10 +193,18 @@ fn tcp_frontend(args: &Cli, port: u16, offer: &Offer) -> anyhow::Result<(Bind, A
         given(&args.server_cert).is_some() && given(&args.server_key).is_some(),
         "the frontend on TCP port {port} needs --server-cert and --server-key"
     );
-    let identity =
-        Identity::load(&args.server_cert, &args.server_key).context("--server-cert, --server-key")?;
-    let clients = tls::load_roots(&args.server_ca_cert).context("--server-ca-cert")?;
-    let tls = tls::frontend_listener(&identity, clients, offer)?;
+    let files = TlsFiles {
+        cert: ("server-cert", args.server_cert.clone()),
+        key: ("server-key", args.server_key.clone()),
+        authorities: ("server-ca-cert", args.server_ca_cert.clone()),
+        revoked: ("server-crl-file", args.renewal.server_crl_file.clone()),
+    };
+    let offer = offer.clone();
+    let tls = Kept::read(files, move |identity, clients| match (identity, clients) {
+        (Some(identity), Some(clients)) => Listening::for_clients(identity, clients, &offer),
+        // Refused above.
+        (None, _) | (_, None) => Err(TlsError::Config("no certificate, or no authority".to_owned())),
+    })?;
     Ok((bind("--server-bind-address", &args.server_bind_address, port)?, tls))
 }
 

@@ -27,7 +27,7 @@ use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
 use tunnel::listen::{UnixSocket, tune};
 use tunnel::socket::Socket;
-use tunnel::tls::refused_certificate;
+use tunnel::tls::{Listening, Renewed, refused_certificate};
 
 use self::carried::Carried;
 use crate::accept::accept;
@@ -88,15 +88,14 @@ impl Frontend {
     }
 
     /// Accepts clients on TCP with TLS until the drain starts.
-    pub(crate) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-        let acceptor = TlsAcceptor::from(tls);
+    pub(crate) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Renewed<Listening>) {
         loop {
             let (tcp, _) = tokio::select! {
                 biased;
                 () = self.drain.started() => return,
                 accepted = accept(&self.metrics, "tcp", |cx| listener.poll_accept(cx)) => accepted,
             };
-            self.spawn("tcp", handshake(acceptor.clone(), tcp));
+            self.spawn("tcp", handshake(Arc::clone(&tls.get().config).into(), tcp));
         }
     }
 

@@ -14,4 +14,5 @@ pub mod dial;
 mod frontend;
 pub mod metrics;
 mod operate;
+mod renew;
 pub mod route;

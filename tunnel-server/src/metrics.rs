@@ -17,6 +17,7 @@ use tunnel::transport::Link;
 use tunnel_kube::leases::{LeaseEvent, Outcome};
 use tunnel_kube::review::ReviewEvent;
 use tunnel_program::metering::{Described, Maker, Waits};
+use tunnel_program::renewal::RenewalMetrics;
 
 use crate::dial::error::{DialError, GivenUp};
 pub use backends::Backends;
@@ -107,6 +108,16 @@ impl Metrics {
     /// Directions of connections whose receiver has taken nothing for ten seconds.
     pub fn stalled(&self) -> u64 {
         self.ours.traffic.stalled()
+    }
+
+    /// The metrics of files that are read again.
+    pub(crate) fn renewal(&self) -> RenewalMetrics {
+        self.ours.renewal.clone()
+    }
+
+    /// Counts a tunnel that ends with its agent's credential.
+    pub(crate) fn tunnel_lapsed(&self, reason: &str) {
+        self.ours.peers.lapsed.with_label_values(&[reason]).inc();
     }
 
     /// Counts a failed accept.

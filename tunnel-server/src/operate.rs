@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tunnel_operate::api::Answers;
+use tunnel_operate::certificate::Files;
 use tunnel_operate::report::{ProbeReport, ProbeRequest, ServerSetup, Setup, Status};
 
 use crate::config::Config;
@@ -25,15 +26,17 @@ const PROBES: usize = 4;
 pub(crate) struct Operating {
     overview: Arc<Overview>,
     dialer: Dialer,
-    /// The settings, without agents.
+    /// The settings, without agents and certificates.
     setup: ServerSetup,
+    certificates: Files,
     probes: Semaphore,
 }
 
 impl Operating {
     pub(crate) fn new(overview: Arc<Overview>, dialer: Dialer, config: &Config, agents: SocketAddr) -> Self {
         let setup = setup::settings(config, agents);
-        Self { overview, dialer, setup, probes: Semaphore::const_new(PROBES) }
+        let certificates = config.certificates.clone();
+        Self { overview, dialer, setup, certificates, probes: Semaphore::const_new(PROBES) }
     }
 }
 
@@ -43,8 +46,8 @@ impl Answers for Operating {
     }
 
     async fn setup(&self) -> Setup {
-        let connected = self.overview.connected();
-        Setup::Server(ServerSetup { connected, ..self.setup.clone() })
+        let (connected, certificates) = (self.overview.connected(), self.certificates.all());
+        Setup::Server(ServerSetup { connected, certificates, ..self.setup.clone() })
     }
 
     async fn probe(&self, request: ProbeRequest) -> ProbeReport {

@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tunnel_proto::message::{Control, Drain as DrainNotice};
+use tunnel_proto::message::{Control, Drain as DrainNotice, Renew, Token};
 
 use crate::messages::{ControlError, Messages};
 use crate::streams::Streams;
@@ -53,6 +53,17 @@ impl Peer {
         self.tunnel.announce_drain();
         // The queue is closed on links without a control stream.
         let _ = self.say.try_send(Box::new(Control::Drain(DrainNotice { reason: reason.to_owned() })));
+    }
+
+    /// Agents: shows a renewed token. Does not wait for the message to be sent.
+    pub fn show_token(&self, token: &str) {
+        let _ = self.say.try_send(Box::new(Control::Token(Token { token: token.to_owned() })));
+    }
+
+    /// Servers: asks the agent for a tunnel with another credential in place of this one. Does
+    /// not wait for the message to be sent.
+    pub fn ask_to_renew(&self, reason: &str) {
+        let _ = self.say.try_send(Box::new(Control::Renew(Renew { reason: reason.to_owned() })));
     }
 
     /// Checks soon whether the peer lives, because another process has taken its id. QUIC

@@ -3,8 +3,10 @@
 //! ring is the only provider. AES-128 comes first: it is as safe here, and a tenth cheaper
 //! per byte.
 
+mod files;
 mod options;
 mod refused;
+mod renewed;
 #[cfg(test)]
 mod tests;
 
@@ -12,15 +14,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::ring::hmac;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
 
+pub use files::{Kept, Part, TlsFiles, Unreadable};
 pub use options::{MinVersion, Offer, Suites, UnknownSuite};
 pub use refused::refused_certificate;
+pub use renewed::{Authorities, Dialling, Listening, Renewed};
 
 /// The ALPN protocol of tunnels, on TCP and QUIC.
 pub const ALPN: &[u8] = b"tunnel/1";
@@ -86,12 +92,9 @@ impl Identity {
         Self { chain: vec![certificate], key }
     }
 
-    /// Derives a secret from the key (HMAC-SHA-256 of `purpose`), for uses beside TLS.
+    /// Derives a secret from the key, for uses beside TLS.
     pub fn derived_secret(&self, purpose: &str) -> Secret {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());
-        let mut secret = [0; 32];
-        secret.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
-        Secret(secret)
+        Secret::derived(self.key.secret_der(), purpose)
     }
 
     fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
@@ -104,6 +107,14 @@ impl Identity {
 pub struct Secret([u8; 32]);
 
 impl Secret {
+    /// HMAC-SHA-256 of `purpose`.
+    pub fn derived(key: &[u8], purpose: &str) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let mut secret = [0; 32];
+        secret.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
+        Self(secret)
+    }
+
     pub(crate) const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -152,40 +163,20 @@ pub fn agent_listener(
     agents: Option<Arc<RootCertStore>>,
     offer: &Offer,
 ) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let mut config = server(identity, agents, offer)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// For the frontend on TCP, with required client certificates. kube-apiservers offer no ALPN,
-/// gRPC clients `h2`.
-///
-/// # Errors
-/// When key, certificate or settings do not fit together.
-pub fn frontend_listener(
-    identity: &Identity,
-    clients: Arc<RootCertStore>,
-    offer: &Offer,
-) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-    let mut config = server(identity, Some(clients), offer)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let agents = agents.map(Authorities::from);
+    Ok(Listening::for_agents(identity, agents.as_ref(), offer)?.config)
 }
 
 fn server(
     identity: &Identity,
-    clients: Option<Arc<RootCertStore>>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
     offer: &Offer,
+    provider: Arc<CryptoProvider>,
 ) -> Result<rustls::ServerConfig, TlsError> {
-    let provider = Arc::new(offer.provider());
-    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(offer.versions())?;
+    let builder =
+        rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(offer.versions())?;
     let builder = match clients {
-        Some(roots) => builder.with_client_cert_verifier(Arc::new(refused::TellSelfSigned(
-            WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .build()
-                .map_err(|error| TlsError::Config(error.to_string()))?,
-        ))),
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
     let (chain, key) = identity.parts();
@@ -200,9 +191,17 @@ pub fn agent_client(
     identity: Option<&Identity>,
     servers: Arc<RootCertStore>,
 ) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(Offer::default().provider()))
+    Ok(Dialling::new(identity, &servers.into())?.config)
+}
+
+fn client(
+    identity: Option<&Identity>,
+    servers: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+) -> Result<rustls::ClientConfig, TlsError> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(servers);
+        .with_webpki_verifier(servers);
     let mut config = match identity {
         Some(identity) => {
             let (chain, key) = identity.parts();
@@ -211,5 +210,5 @@ pub fn agent_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }

@@ -15,7 +15,7 @@ pub(crate) mod link;
 pub mod quic;
 mod tunnel;
 
-pub use arrival::{Arrived, Introduction, NotAdmitted, accept_tcp};
+pub use arrival::{Arrived, Chain, Introduction, NotAdmitted, accept_tcp};
 pub use dial::{IncomingDial, Reached};
 pub use error::{DialFailure, HandshakeError, TunnelClosed};
 pub use introduction::{Greeted, GreetingError, Opened, open_on_tcp};

@@ -29,6 +29,7 @@ spec:
         - --cluster-cert={{ $server.staticPod.certificate }}
         - --cluster-key={{ $server.staticPod.key }}
         - --kubeconfig={{ $server.staticPod.kubeconfig }}
+        - --quic-reset-key-file=/run/tunnel-server/quic-reset.key
         - --server-id=$(NODE_NAME)
         {{- include "tunnel.serverArgs" . | nindent 8 }}
         - --health-bind-address={{ $server.staticPod.healthBindAddress }}
@@ -63,19 +64,22 @@ spec:
       securityContext:
         {{- include "tunnel.containerSecurity" . | nindent 8 }}
       volumeMounts:
-        # Single files: the directory has the keys of the cluster's CAs.
+        # Single files: the directory has the keys of the cluster's CAs. kubeadm renews them in place, so a renewal is
+        # seen here; a file that is replaced by rename is not.
         - name: certificate
           mountPath: {{ $server.staticPod.certificate }}
           readOnly: true
         - name: key
           mountPath: {{ $server.staticPod.key }}
           readOnly: true
+        - name: config
+          mountPath: {{ $server.staticPod.configDirectory }}
+          readOnly: true
+        {{- if ne (dir $server.staticPod.kubeconfig) $server.staticPod.configDirectory }}
         - name: kubeconfig
           mountPath: {{ $server.staticPod.kubeconfig }}
           readOnly: true
-        - name: policy
-          mountPath: {{ $server.staticPod.configDirectory }}/policy.yaml
-          readOnly: true
+        {{- end }}
         - name: socket
           mountPath: {{ $server.staticPod.socketDirectory }}
         - name: admin
@@ -89,14 +93,17 @@ spec:
       hostPath:
         path: {{ $server.staticPod.key }}
         type: File
+    # Whole, because its files are replaced by rename.
+    - name: config
+      hostPath:
+        path: {{ $server.staticPod.configDirectory }}
+        type: Directory
+    {{- if ne (dir $server.staticPod.kubeconfig) $server.staticPod.configDirectory }}
     - name: kubeconfig
       hostPath:
         path: {{ $server.staticPod.kubeconfig }}
         type: File
-    - name: policy
-      hostPath:
-        path: {{ $server.staticPod.configDirectory }}/policy.yaml
-        type: File
+    {{- end }}
     - name: socket
       hostPath:
         path: {{ $server.staticPod.socketDirectory }}

@@ -13,6 +13,7 @@ use rustls::client::Resumption;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
+use tunnel::tls::Renewed;
 use tunnel::transport::{self, quic};
 use tunnel_agent::config::Config;
 use tunnel_agent::embedded::{Embedded, Means};
@@ -209,10 +210,10 @@ impl Configs {
 
     fn of(&self, number: usize) -> Arc<Config> {
         // Each agent has sessions of its own, or one would resume those of another.
-        let mut tls = (*self.base.tls).clone();
-        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let mut tls = (*self.base.tls.get()).clone();
+        Arc::make_mut(&mut tls.config).resumption = Resumption::in_memory_sessions(SESSIONS);
         let agent_id = format!("{}-{number}", self.id);
-        Arc::new(Config { agent_id, tls: Arc::new(tls), ..self.base.clone() })
+        Arc::new(Config { agent_id, tls: Renewed::new(tls), ..self.base.clone() })
     }
 
     fn means(&self, number: usize) -> Means {

@@ -211,8 +211,8 @@ pub(crate) const CHECKS: &[Check] = &[
         side: Both,
         judge: |facts, _| identity::expiries(facts),
         symptom: "On one day no new tunnel or connection is accepted.",
-        cause: "A certificate of a flag or of the kubeconfig has expired or is about to. kubeadm's live for a year.",
-        cure: "Renew it (kubeadm certs renew), and restart the program, which reads certificates at its start.",
+        cause: "A certificate of a flag or of the kubeconfig has expired or is about to. kubeadm's live for a year. Or its file was renewed, and cannot be used.",
+        cure: "Renew it (kubeadm certs renew). The program reads it within ten seconds; if not, its log says why.",
     },
     Check {
         id: "T304",

@@ -36,6 +36,8 @@ pub(crate) struct Facts {
     /// This agent with its own credentials.
     pub(crate) admissions: Known<Vec<Admission>>,
     pub(crate) certificates: Known<Vec<Expiry>>,
+    /// Those among them that are in use, and that their files do not hold any more.
+    pub(crate) stale: Vec<Expiry>,
     /// The server's own certificate, and the names that agents dial.
     pub(crate) named: Known<(Certificate, Vec<String>)>,
     /// Seconds by which this host's clock is ahead of the API server's.

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tunnel_kube::Access;
 
 use super::facts::{Facts, Known};
+use crate::certificate;
 use crate::client::Client;
 use crate::report::{AgentSetup, ProbeReport, ProbeRequest, ServerSetup, Setup, TlsMode};
 
@@ -61,6 +62,7 @@ pub(super) fn nothing() -> Facts {
         anonymous: elsewhere(),
         stranger: elsewhere(),
         admissions: elsewhere(),
+        stale: Vec::new(),
         certificates: elsewhere(),
         named: elsewhere(),
         clock: elsewhere(),
@@ -101,6 +103,7 @@ pub(crate) async fn server(client: &Client, sources: &Sources) -> Facts {
     );
     Facts {
         status: status.map_err(|error| error.to_string()),
+        stale: server.as_ref().map(|server| certificate::stale(&server.certificates)).unwrap_or_default(),
         certificates: Ok(files::certificates_of_server(server.as_ref().ok(), manifest.as_ref().ok())),
         named: server.as_ref().map_err(Clone::clone).and_then(|server| {
             let named = files::certificate(Path::new(&server.cluster_cert))?;
@@ -161,7 +164,8 @@ pub(crate) async fn agent(client: &Client, sources: &Sources) -> Facts {
     Facts {
         handshakes: links.handshakes,
         admissions: links.admissions,
-        certificates: Ok(agent.certificates.clone()),
+        stale: certificate::stale(&agent.certificates),
+        certificates: Ok(files::certificates_of_agent(&agent)),
         clock,
         lookups: Ok(found.into_iter().map(|named| named.lookup).collect()),
         token: files::token(&agent.token, &sources.audience),

@@ -4,6 +4,7 @@ use super::facts::{Admission, Admitted, Facts, Failed, Handshake, Known};
 use super::finding::Finding;
 use crate::judge::{EXPIRES_MONTH, expired};
 use crate::output::{about, ago};
+use crate::report::Expiry;
 use crate::witness::Fault;
 
 /// Seconds that clocks may differ. Certificates and tokens of this minute fail beyond it.
@@ -65,11 +66,16 @@ pub(super) fn expiries(facts: &Facts) -> Finding {
         soon.map(|expiry| format!("{} {} {}", expiry.flag, expiry.file, ago(expiry.left))).collect();
     let lines = if lines.len() > 1 { lines } else { Vec::new() };
     let detail = format!("{} {} {}", first.flag, first.file, ago(first.left));
-    let fix = "renew it, and restart the program: certificates are read once, at start";
+    let fix = "renew it (kubeadm certs renew): the program reads it within ten seconds, without a restart";
     if expired(first) {
         Finding::fail(detail, fix).since(Some(first.not_after.clone())).notes(lines)
     } else if first.left < EXPIRES_MONTH {
         Finding::warn(detail, fix).notes(lines)
+    } else if let Some(Expiry { flag, file, .. }) = facts.stale.first() {
+        Finding::warn(
+            format!("{flag} {file} has changed, and the program uses the certificate from before"),
+            "see the program's log for the fault of the file",
+        )
     } else {
         Finding::ok(format!("{} certificates; the first {} ({})", all.len(), ago(first.left), first.file))
     }
@@ -134,11 +140,12 @@ fn presented(handshakes: &Known<Vec<Handshake>>) -> Finding {
         ),
         Fault::Authority => (
             format!("the certificate of {address} is of a CA that is not in --ca-cert"),
-            "give --ca-cert the CA of the server's --cluster-cert (with kubeadm: kube-root-ca.crt)".to_owned(),
+            "give --ca-cert the CA of the server's --cluster-cert (with kubeadm: kube-root-ca.crt)"
+                .to_owned(),
         ),
         Fault::Expired => (
             format!("the certificate of {address} has expired"),
-            "renew the server's --cluster-cert and restart tunnel-server; if it is valid, see the clock (T305)".to_owned(),
+            "renew the server's --cluster-cert; if it is valid, see the clock (T305)".to_owned(),
         ),
         Fault::Early => (
             format!("the certificate of {address} is not valid yet"),

@@ -115,6 +115,7 @@ fn well(program: Program) -> Facts {
         stranger: visits(|link| admission(link, Admitted::No("unknown CA".to_owned()))),
         admissions: visits(|link| admission(link, Admitted::Yes("cp-1".to_owned()))),
         certificates: Ok(vec![expiry]),
+        stale: Vec::new(),
         named: Ok((
             Certificate {
                 names: vec!["*.example".to_owned(), "10.0.0.1".to_owned()],

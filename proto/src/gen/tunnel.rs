@@ -2,7 +2,7 @@
 /// A message on the control stream, the first stream of a tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Control {
-    #[prost(oneof = "control::Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "control::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: ::core::option::Option<control::Body>,
 }
 /// Nested message and enum types in `Control`.
@@ -23,6 +23,10 @@ pub mod control {
         Drain(super::Drain),
         #[prost(message, tag = "7")]
         Alive(super::Alive),
+        #[prost(message, tag = "8")]
+        Token(super::Token),
+        #[prost(message, tag = "9")]
+        Renew(super::Renew),
     }
 }
 /// First message of the agent.
@@ -38,6 +42,8 @@ pub struct Hello {
     /// Name and version of the agent program, for logs.
     #[prost(string, tag = "4")]
     pub software: ::prost::alloc::string::String,
+    /// "token-renewal": the agent sends Token when its token is renewed, so the tunnel may
+    /// end with the last one.
     #[prost(string, repeated, tag = "5")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Service-account token, if agents authenticate by one; at most 16 KiB.
@@ -103,6 +109,20 @@ pub struct Alive {
 /// another server.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drain {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// An agent's renewed service-account token, at most 16 KiB, in place of the one in Hello.
+/// An old server ignores it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Token {
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+}
+/// The server ends this tunnel soon, because the agent's credential is not accepted any
+/// more; a tunnel with another credential may take its place. An old agent ignores it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Renew {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }

@@ -20,13 +20,15 @@ pub struct AgentSpec {
     pub id: String,
     /// How long it waits for silent servers; `None` is the default.
     pub patience: Option<Patience>,
+    /// Time between two looks at its files; `None` is the default.
+    pub renewal: Option<Duration>,
     flags: Flags,
 }
 
 impl AgentSpec {
     /// An agent of this id on this link that serves the targets on an address.
     pub fn new(id: &str, link: Link, serves: Ipv4Addr) -> Self {
-        let spec = Self { id: id.to_owned(), patience: None, flags: Flags::new() };
+        let spec = Self { id: id.to_owned(), patience: None, renewal: None, flags: Flags::new() };
         spec.flag("transport", link.label()).flag("agent-identifiers", &format!("ipv4={serves}"))
     }
 
@@ -80,6 +82,7 @@ impl Agent {
             .unwrap();
         let mut config = tunnel_agent::config::Config::try_from(cli).unwrap();
         config.patience = spec.patience.unwrap_or(config.patience);
+        config.renewal = spec.renewal.unwrap_or(config.renewal);
         let app = with(tunnel_agent::app::App::bind(config).unwrap());
         let health = app.health_addr().unwrap();
         let running = Running::start(app.drain().clone(), |stop| async move {

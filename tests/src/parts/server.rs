@@ -24,13 +24,15 @@ pub struct ServerSpec {
     pub agent_port: u16,
     /// How long it waits for silent agents; `None` is the default.
     pub patience: Option<Patience>,
+    /// Time between two looks at its files; `None` is the default.
+    pub renewal: Option<Duration>,
     flags: Flags,
 }
 
 impl ServerSpec {
     /// A server with an id that is unique in the cluster.
     pub fn new(id: &str) -> Self {
-        Self { id: id.to_owned(), agent_port: 0, patience: None, flags: Flags::new() }
+        Self { id: id.to_owned(), agent_port: 0, patience: None, renewal: None, flags: Flags::new() }
     }
 
     /// One more flag, without its dashes.
@@ -94,6 +96,7 @@ impl Server {
             bind.port = 0;
         }
         config.patience = spec.patience.unwrap_or(config.patience);
+        config.renewal = spec.renewal.unwrap_or(config.renewal);
         let app = tunnel_server::app::App::bind(config).map_err(|error| format!("{error:#}"))?;
         let at = app.addresses().map_err(|error| error.to_string())?;
         let running = Running::start(app.drain().clone(), |stop| async move {

@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::listen::tune_link;
-use tunnel::tls::ALPN;
+use tunnel::tls::{ALPN, Dialling};
 use tunnel::transport::quic;
 use tunnel::transport::{HandshakeError, Opened, Tunnel, open_on_tcp};
 
-use super::{ATTEMPT_LIMIT, Connector};
+use super::{ATTEMPT_LIMIT, Connector, Open};
 use crate::cli::Transport;
 use crate::endpoint::Endpoint;
 
@@ -23,7 +23,7 @@ impl Connector {
     /// UDP and QUIC. Without a shared socket, each attempt has its own, which lives as long
     /// as the tunnel: load balancers that hash ports would lead one port to one server for
     /// ever.
-    pub(super) async fn quic(&self, endpoint: &Endpoint) -> Result<Opened, HandshakeError> {
+    pub(super) async fn quic(&self, endpoint: &Endpoint, tls: &Dialling) -> Result<Open, HandshakeError> {
         let local: SocketAddr = if endpoint.addr.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()
         } else {
@@ -34,13 +34,18 @@ impl Connector {
             None => quic::Dialer::new(local, self.config.datagrams)
                 .map_err(|error| HandshakeError::Lost(error.to_string()))?,
         };
-        let tls = Arc::clone(&self.quic_tls);
+        let tls = with_alpn(tls, vec![ALPN.to_vec()]);
         let (tunnel, control) = dialer.connect(endpoint.addr, &endpoint.name, tls).await?;
-        Ok(Opened::new(Tunnel::Quic(tunnel), control))
+        let chain = tunnel.chain().into();
+        Ok((Opened::new(Tunnel::Quic(tunnel), control), chain))
     }
 
     /// TCP, TLS, and the protocol that the server has chosen by ALPN.
-    pub(super) async fn tcp(&self, Endpoint { addr, name }: &Endpoint) -> Result<Opened, HandshakeError> {
+    pub(super) async fn tcp(
+        &self,
+        Endpoint { addr, name }: &Endpoint,
+        tls: &Dialling,
+    ) -> Result<Open, HandshakeError> {
         let tcp = match self.config.proxies.to(name, addr.port()) {
             Some(proxy) => {
                 let connected = proxy.connect(name, addr.port(), Instant::now() + ATTEMPT_LIMIT).await;
@@ -54,12 +59,21 @@ impl Connector {
         tune_link(&tcp);
         let server = ServerName::try_from(name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
-        let tls = TlsConnector::from(Arc::clone(&self.tcp_tls))
+        let tls = with_alpn(tls, tcp_alpn(&self.config.alpn, self.config.transport));
+        let tls = TlsConnector::from(tls)
             .connect(server, tcp)
             .await
             .map_err(|error| HandshakeError::tls(error.to_string()))?;
-        Box::pin(open_on_tcp(tls, *addr, name, self.metrics.packets(), &self.drain)).await
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default().into();
+        let opened = Box::pin(open_on_tcp(tls, *addr, name, self.metrics.packets(), &self.drain)).await?;
+        Ok((opened, chain))
     }
+}
+
+fn with_alpn(tls: &Dialling, alpn: Vec<Vec<u8>>) -> Arc<rustls::ClientConfig> {
+    let mut config = rustls::ClientConfig::clone(&tls.config);
+    config.alpn_protocols = alpn;
+    Arc::new(config)
 }
 
 /// The ALPN names to offer on TCP, best first: the operator's for load balancers, our

@@ -12,7 +12,7 @@ const MAX_TOKEN: u64 = 32 * 1024;
 ///
 /// # Errors
 /// When there is no token of at most [`MAX_TOKEN`] in the file; the text names the file.
-pub(super) fn read(path: &Path) -> Result<String, String> {
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     let read = || {
         let mut text = String::new();
         match File::open(path)?.take(MAX_TOKEN + 1).read_to_string(&mut text)? as u64 {

@@ -1,13 +1,14 @@
 //! Decides what to dial next, and when, without sockets, timers or tasks. Events go in,
 //! [`Action`]s come out, time is an argument.
 //!
-//! An endpoint is dialled for one of three reasons:
+//! An endpoint is dialled for one of four reasons:
 //!
 //! * **need**: it holds no tunnel. After a failure it backs off; one that led to a server to
 //!   which another endpoint holds a tunnel is tried rarely;
 //! * **search**: fewer servers are held than counted, and a load balancer may lead to another
 //!   one the next time. One attempt at a time, on all endpoints in turn;
-//! * **upgrade**: a tunnel is on h2, and QUIC may work by now.
+//! * **upgrade**: a tunnel is on h2, and QUIC may work by now;
+//! * **renewal**: a tunnel's credentials end, and there are newer ones.
 //!
 //! An attempt for any reason may gain any server. One that finds a server already held costs
 //! nothing but itself.
@@ -28,6 +29,7 @@ use crate::endpoint::Endpoint;
 
 mod describe;
 mod endpoints;
+mod replace;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -64,6 +66,8 @@ pub(super) enum Purpose {
     Search,
     /// The tunnel to this server should move to QUIC.
     Upgrade(String),
+    /// The tunnel to this server was made with credentials that end.
+    Renew(String),
 }
 
 /// A dial. Those due at one time are made in this order.
@@ -129,6 +133,8 @@ struct Held {
     draining: bool,
     /// The time of the next upgrade, if it needs one.
     upgrade: Option<Instant>,
+    /// The time of the next attempt to replace it, if its credentials end.
+    renew: Option<Instant>,
 }
 
 impl Plan {
@@ -223,8 +229,9 @@ impl Plan {
     ) -> Verdict {
         let id = &welcome.server_id;
         let held = self.held.get(id).map(|held| held.serial);
-        let upgrades = attempt.purpose == Purpose::Upgrade(id.clone()) && link == Link::Quic;
-        if held.is_some() && !upgrades {
+        let is_upgrade = matches!(attempt.purpose, Purpose::Upgrade(_));
+        let replacing = attempt.purpose.replaces(id) && (link == Link::Quic || !is_upgrade);
+        if held.is_some() && !replacing {
             self.duplicate(attempt, id, now);
             return Verdict::Duplicate;
         }
@@ -234,7 +241,7 @@ impl Plan {
         self.serial += 1;
         let upgrade = (self.manner.upgrades && link == Link::H2).then(|| self.next_upgrade(now));
         let (serial, endpoint) = (self.serial, attempt.endpoint.clone());
-        let held = Held { endpoint, serial, since: now, link, draining: false, upgrade };
+        let held = Held { endpoint, serial, since: now, link, draining: false, upgrade, renew: None };
         if let Some(old) = self.held.insert(id.clone(), held) {
             self.endpoints.lost(&old.endpoint);
         }
@@ -285,7 +292,7 @@ impl Plan {
                 self.search_again(now);
                 self.search.failures = failures;
             }
-            Purpose::Upgrade(_) => {}
+            Purpose::Upgrade(_) | Purpose::Renew(_) => {}
         }
         self.endpoints.list(&self.entries, now);
     }
@@ -342,17 +349,8 @@ impl Plan {
     /// The bookkeeping of every outcome.
     fn settle(&mut self, attempt: &Attempt, now: Instant) {
         self.endpoints.end(&attempt.endpoint);
-        match &attempt.purpose {
-            Purpose::Need => {}
-            Purpose::Search => self.search.in_flight = false,
-            Purpose::Upgrade(id) => {
-                let next = self.next_upgrade(now);
-                if let Some(held) = self.held.get_mut(id) {
-                    // Another tunnel, which needs no upgrade, may have replaced it.
-                    held.upgrade = held.upgrade.map(|_| next);
-                }
-            }
-        }
+        self.search.in_flight &= attempt.purpose != Purpose::Search;
+        self.tried(&attempt.purpose, now);
     }
 
     fn next_upgrade(&mut self, now: Instant) -> Instant {
@@ -371,19 +369,12 @@ impl Plan {
                 Status::Holds | Status::Gone => {}
             }
         }
-        for (id, held) in &self.held {
-            if let Some(at) = held.upgrade
-                && !held.draining
-                && self.endpoints.is_idle(&held.endpoint)
-            {
-                add(at, Purpose::Upgrade(id.clone()), &held.endpoint);
-            }
-        }
         if let Some(at) = self.next_search()
             && let Some(endpoint) = self.searchable()
         {
             add(at, Purpose::Search, endpoint);
         }
+        candidates.extend(self.replacements());
         candidates
     }
 

@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 use tunnel::liveness::Health;
-use tunnel::transport::Greeted;
 
 use super::describe::Description;
 use super::plan::Attempt;
 use crate::config::ServerAddr;
-use crate::connect::ConnectError;
+use crate::connect::{ConnectError, Established};
 
 /// A report to the fleet's task.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub(super) enum Report {
     /// The addresses of a name, or the resolver's error.
     Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
     /// The outcome of an attempt; `None` if its task ended without one.
-    Attempted(Attempt, Option<Result<Box<Greeted>, ConnectError>>),
+    Attempted(Attempt, Option<Result<Box<Established>, ConnectError>>),
     /// An event of a session, which [`Health::Dead`] ends.
     Session { serial: u64, server_id: String, health: Health },
     /// A request for a description of the fleet.

@@ -13,6 +13,7 @@ use tunnel::transport::quic::Datagrams;
 use tunnel::transport::{Greeted, Tunnel};
 use tunnel_operate::report::Datagram;
 
+use super::credentials::Credentials;
 use super::report::Report;
 use crate::serve::Serving;
 
@@ -24,12 +25,26 @@ const NOTICE_TRAVELS: Duration = Duration::from_millis(500);
 /// A session that runs.
 #[derive(Debug)]
 pub(super) struct Handle {
+    pub(super) credentials: Credentials,
     retired: CancellationToken,
     streams: Arc<Streams>,
     tunnel: Tunnel,
+    peer: Peer,
 }
 
 impl Handle {
+    /// Shows the server a token, unless it has this one.
+    pub(super) fn show(&mut self, token: &str) {
+        if self.credentials.show(token) {
+            self.peer.show_token(token);
+        }
+    }
+
+    /// Ends the tunnel and its streams at once.
+    pub(super) fn close(&self, why: &str) {
+        self.tunnel.close(why);
+    }
+
     /// The datagrams of the tunnel, in bytes: the largest that the path is known to carry, and
     /// the largest that are tried. QUIC only.
     pub(super) fn datagram(&self, tried: Datagrams) -> Option<Datagram> {
@@ -47,24 +62,31 @@ impl Handle {
     }
 }
 
-/// Starts to serve a tunnel, under a number for its reports. `server` is the name that the server's
-/// certificate is for.
+/// Starts to serve a tunnel, under a number for its reports.
 pub(super) fn start(
     greeted: Greeted,
+    credentials: Credentials,
     serial: u64,
-    server: Arc<str>,
     patience: Patience,
     sessions: &TaskTracker,
     serving: Arc<Serving>,
     reports: mpsc::Sender<Report>,
 ) -> Handle {
     let Greeted { tunnel, welcome, control } = greeted;
+    let server = Arc::clone(credentials.server());
     let streams = Arc::<Streams>::default();
     let (liveness, peer) =
         Liveness::new(tunnel.clone(), control, Party::Agent, patience, Arc::clone(&streams));
     let (retired, server_drains) = (CancellationToken::new(), CancellationToken::new());
     let drain = serving.drain.clone();
-    let handle = Handle { retired: retired.clone(), streams: Arc::clone(&streams), tunnel: tunnel.clone() };
+    let (streams_of, tunnel_of, peer_of) = (Arc::clone(&streams), tunnel.clone(), peer.clone());
+    let handle = Handle {
+        credentials,
+        retired: retired.clone(),
+        streams: streams_of,
+        tunnel: tunnel_of,
+        peer: peer_of,
+    };
     let session = Session { tunnel, server, peer, streams, retired, server_drains, serving };
     let run = async move {
         let mut reporter = Reporter { serial, server_id: welcome.server_id, reports, ended: false };
@@ -135,7 +157,9 @@ impl Session {
                     self.server_drains.cancel();
                     reporter.tell(Health::Draining(reason)).await;
                 }
-                Health::Suspect | Health::Back => reporter.tell(health).await,
+                Health::Suspect | Health::Back | Health::Renew(_) => reporter.tell(health).await,
+                // Agents show tokens, and servers none.
+                Health::Token(_) => {}
             }
         };
         debug!(remote = %self.tunnel.remote(), link = self.tunnel.link().label(), why, "tunnel closed");

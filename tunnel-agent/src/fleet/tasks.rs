@@ -69,11 +69,9 @@ impl Tasks {
         let (connector, servers, drain) =
             (Arc::clone(&self.connector), self.servers.clone(), self.drain.clone());
         self.drain.spawn("attempt", async move {
-            // The tunnel of an upgrade is replaced, so it is no duplicate.
-            let replaced = match &attempt.purpose {
-                Purpose::Need | Purpose::Search => None,
-                Purpose::Upgrade(id) => Some(id),
-            };
+            // A tunnel that is replaced is no duplicate.
+            let replaced = attempt.purpose.replaced();
+            let is_upgrade = matches!(attempt.purpose, Purpose::Upgrade(_));
             let held = || {
                 let ids = &servers.borrow().connected;
                 ids.iter().filter(|id| Some(*id) != replaced).cloned().collect()
@@ -81,7 +79,7 @@ impl Tasks {
             let result = tokio::select! {
                 biased;
                 () = drain.started() => return,
-                result = connector.connect(&attempt.endpoint, replaced.is_some(), held) => result,
+                result = connector.connect(&attempt.endpoint, is_upgrade, held) => result,
             };
             unreported.attempt = None;
             let report = Report::Attempted(attempt, Some(result.map(Box::new)));

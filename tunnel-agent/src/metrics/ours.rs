@@ -2,6 +2,7 @@
 
 use prometheus::{Histogram, IntCounterVec, IntGauge, Result};
 use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};
+use tunnel_program::renewal::RenewalMetrics;
 
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -14,6 +15,7 @@ pub(super) struct Ours {
     pub(super) servers_wanted: IntGauge,
     pub(super) tunnel_attempts: IntCounterVec,
     pub(super) tunnels_closed: IntCounterVec,
+    pub(super) renewal: RenewalMetrics,
 }
 
 impl Ours {
@@ -51,6 +53,7 @@ impl Ours {
                 "Attempts to establish a tunnel, by link and outcome.",
                 &["link", "outcome"],
             )?,
+            renewal: RenewalMetrics::make(make)?,
             tunnels_closed: make.counters(
                 "tunnels_closed_total",
                 "Tunnels that ended, by link.",

@@ -5,13 +5,13 @@ use std::path::Path;
 use tunnel_operate::report::{AgentSetup, Datagram, Named};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
-use crate::config::{Config, ServerAddr, TlsFiles};
+use crate::config::{Config, ServerAddr};
 use crate::connect::tcp_alpn;
 
 pub(super) fn setup(config: &Config, datagrams: Vec<Datagram>) -> AgentSetup {
     // The command may run in another directory. Fails for an empty path only.
     let shown = |path: &Path| std::path::absolute(path).unwrap_or_default().display().to_string();
-    let TlsFiles { ca, cert, key } = &config.files;
+    let files = config.tls_files.files();
     let server = |ServerAddr { host, port }: &ServerAddr| Named {
         host: host.clone(),
         port: *port,
@@ -26,9 +26,9 @@ pub(super) fn setup(config: &Config, datagrams: Vec<Datagram>) -> AgentSetup {
         servers: config.servers.iter().map(server).collect(),
         transport: config.transport.label().to_owned(),
         alpn: alpn.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
-        ca_cert: shown(ca),
-        agent_cert: shown(cert),
-        agent_key: shown(key),
+        ca_cert: shown(&files.authorities.1),
+        agent_cert: shown(&files.cert.1),
+        agent_key: shown(&files.key.1),
         token: config.token_path.as_deref().map(shown).unwrap_or_default(),
         kubeconfig: kubeconfig.map(shown).unwrap_or_default(),
         identifiers: config.identifiers.clone(),

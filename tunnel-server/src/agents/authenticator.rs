@@ -44,6 +44,11 @@ impl AuthenticationError {
 }
 
 impl Authenticator {
+    /// Whether agents need a token.
+    pub(crate) const fn needs_tokens(&self) -> bool {
+        matches!(self, Self::Tokens(_))
+    }
+
     /// Reviews an agent's token and returns its holder; `None` where agents need no token. Takes
     /// nine seconds at most. Cancel safe.
     ///

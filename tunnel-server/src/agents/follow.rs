@@ -40,7 +40,8 @@ impl Registry {
         });
     }
 
-    fn route_anew(&self, trust: &Trust) {
+    /// Gives all tunnels the routes of what is known now.
+    pub(crate) fn route_anew(&self, trust: &Trust) {
         let mut changed = false;
         for agent in self.tunnels() {
             changed |= agent.route_anew(trust);

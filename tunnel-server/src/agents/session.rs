@@ -7,18 +7,23 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 use tunnel::drain::Drain;
 use tunnel::listen::tune_link;
 use tunnel::liveness::{Health, Liveness, Party, Patience};
 use tunnel::messages::Messages;
 use tunnel::streams::Streams;
+use tunnel::tls::{Listening, Renewed};
 use tunnel::transport::{
     Arrived, HandshakeError, Introduction, Link, Tunnel, accept_tcp as accept_link, link_on_tcp, quic,
 };
+use tunnel_operate::certificate;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
-use tunnel_proto::message::{Hello, Rejection, RejectionKind, VERSION, Welcome};
+use tunnel_proto::message::{Hello, Rejection, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
+use super::credential::{Credential, end_of};
+use super::tokens::Review;
 use crate::accept::accept;
 use crate::agents::{Admitted, AgentTunnel, Authenticator, Registry, Trust};
 use crate::metrics::Metrics;
@@ -46,6 +51,8 @@ pub(crate) struct Sessions {
     pub(crate) server_id: Arc<str>,
     /// Number of servers, told to agents; 0 is unknown.
     pub(crate) server_count: u32,
+    /// The agents' listener's.
+    pub(crate) tls: Renewed<Listening>,
     pub(crate) authenticator: Authenticator,
     pub(crate) trust: Trust,
     pub(crate) patience: Patience,
@@ -113,12 +120,21 @@ impl Sessions {
         if self.drain.has_started() {
             return Err(rejected(RejectionKind::Draining, "the server is draining".to_owned()));
         }
-        let Introduced { id, claims, software } = introduced(hello)?;
+        let Introduced { id, claims, software, renews } = introduced(hello)?;
+        // Other agents cannot show another token; their tunnels outlive it, as Konnectivity's do.
+        let end = token.as_ref().ok().and_then(Option::as_deref).filter(|_| renews).map(end_of);
         let holder = self.authenticator.check(token).await.map_err(|error| {
             let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
             Denial::Rejected { kind, reason, text }
         })?;
-        let identity = self.trust.identify(holder.as_ref(), arrived.certificate()).map_err(|error| {
+        // The handshake may have resumed a session from when it had not expired.
+        if certificate::has_expired(arrived.chain())
+            && let Err(text) = self.tls.get().check(arrived.chain())
+        {
+            let kind = RejectionKind::Unauthenticated;
+            return Err(Denial::Rejected { kind, reason: "certificate_expired", text });
+        }
+        let identity = self.trust.identify(holder.as_ref(), arrived.chain().first()).map_err(|error| {
             let (kind, text) = (RejectionKind::Unauthenticated, error.to_string());
             Denial::Rejected { kind, reason: "identity_conflict", text }
         })?;
@@ -127,7 +143,9 @@ impl Sessions {
             debug!(agent = id, account, node, pod, "token accepted");
         }
         let routes = self.trust.admit(&id, &identity, &claims);
-        Ok(Applicant { agent: Admitted { id, identity, claims, routes }, software })
+        let end = end.filter(|_| self.authenticator.needs_tokens());
+        let credential = Credential::new(Arc::clone(arrived.chain()), end);
+        Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes }, software })
     }
 
     fn turn_away(&self, arrived: Arrived, reason: &str, why: &str) {
@@ -195,14 +213,16 @@ impl Sessions {
         let counted = (self.metrics.tunnel(tunnel.link()), self.metrics.identity(identity.kind()));
         info!(agent = agent.id, %identity, from = %tunnel.remote(), link, software, "agent connected");
 
-        let mut suspect = None;
+        let (mut suspect, mut review) = (None, Review::default());
         let why = loop {
             let health = tokio::select! {
                 biased;
                 () = self.drain.killed() => break "server stopped".to_owned(),
-                health = liveness.next() => health,
+                health = self.next(&mut liveness, &agent, &mut review) => health,
             };
             match health {
+                // Tokens are reviewed by `next`, and only servers ask for renewal.
+                Health::Token(_) | Health::Renew(_) => {}
                 Health::Draining(reason) => {
                     info!(agent = agent.id, link, reason, "agent drains");
                     agent.set_draining();
@@ -222,6 +242,8 @@ impl Sessions {
             registration.changed();
         };
         agent.set_ended(&why);
+        // The end of a lapsed credential says more than that of the link.
+        let why = agent.why_ended().unwrap_or(&why).to_owned();
         drop((suspect, registration, counted));
         tunnel.close(&why);
         self.metrics.tunnel_closed(tunnel.link());
@@ -257,6 +279,8 @@ struct Introduced {
     id: String,
     claims: Arc<Identifiers>,
     software: String,
+    /// Whether it shows renewed tokens.
+    renews: bool,
 }
 
 /// Why an agent is not admitted.
@@ -287,25 +311,35 @@ fn introduced(hello: Hello) -> Result<Introduced, Denial> {
     let claims = Identifiers::parse(&hello.identifiers, UnknownKeys::Ignore)
         .map_err(|error| rejected(RejectionKind::Identity, error.to_string()))?;
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
-    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software })
+    let renews = hello.capabilities.iter().any(|name| name == TOKEN_RENEWAL);
+    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews })
 }
 
 /// Admits agents on TCP until the drain is killed.
-pub(crate) async fn accept_tcp(listener: TcpListener, tls: Arc<rustls::ServerConfig>, sessions: Sessions) {
-    // Konnectivity's agents know only this protocol; ours prefer their own.
-    let mut tls = rustls::ServerConfig::clone(&tls);
-    tls.alpn_protocols.push(b"h2".to_vec());
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+pub(crate) async fn accept_tcp(listener: TcpListener, tls: Renewed<Listening>, sessions: Sessions) {
+    let mut renewed = tls.changes();
+    let mut acceptor = acceptor(&tls);
     let drain = sessions.drain.clone();
     loop {
         let (tcp, from) = tokio::select! {
             biased;
             () = drain.killed() => return,
+            Ok(()) = renewed.changed() => {
+                acceptor = self::acceptor(&tls);
+                continue;
+            }
             accepted = accept(&sessions.metrics, "agents", |cx| listener.poll_accept(cx)) => accepted,
         };
         tune_link(&tcp);
         drain.spawn("agent on tcp", handshake_tcp(sessions.clone(), acceptor.accept(tcp), from));
     }
+}
+
+fn acceptor(tls: &Renewed<Listening>) -> TlsAcceptor {
+    // Konnectivity's agents know only this protocol; ours prefer their own.
+    let mut config = rustls::ServerConfig::clone(&tls.get().config);
+    config.alpn_protocols.push(b"h2".to_vec());
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// Does the handshake of an agent on TCP, and serves its tunnels.
@@ -331,12 +365,20 @@ async fn handshake_tcp(
 }
 
 /// Admits agents on UDP until the drain is killed.
-pub(crate) async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
-    let drain = sessions.drain.clone();
+pub(crate) async fn accept_quic(listener: quic::Listener, tls: Renewed<Listening>, sessions: Sessions) {
+    let (drain, mut renewed) = (sessions.drain.clone(), tls.changes());
+    // It may have changed since the listener was made.
+    renewed.mark_changed();
     loop {
         let incoming = tokio::select! {
             biased;
             () = drain.killed() => break,
+            Ok(()) = renewed.changed() => {
+                if let Err(error) = listener.renew(Arc::clone(&tls.get().config)) {
+                    error!(%error, "agents on QUIC get the certificate from before its renewal");
+                }
+                continue;
+            }
             incoming = listener.next() => incoming,
         };
         let Some(incoming) = incoming else {
@@ -347,8 +389,8 @@ pub(crate) async fn accept_quic(listener: quic::Listener, sessions: Sessions) {
         drain.spawn("agent on quic", async move {
             match Box::pin(sessions.limited(incoming.accept())).await {
                 Ok((tunnel, control)) => {
-                    let certificate = tunnel.certificate();
-                    sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control, certificate)).await;
+                    let chain = tunnel.chain().into();
+                    sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control, chain)).await;
                 }
                 Err(error) => sessions.handshake_failed(Link::Quic, from, &error),
             }

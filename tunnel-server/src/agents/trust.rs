@@ -97,6 +97,8 @@ pub(crate) struct Trust(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     rules: Rules,
+    /// In place of the one in `rules`.
+    map: ArcSwap<IdentityMap>,
     metrics: Metrics,
     nodes: ArcSwap<NodeRoutes>,
     /// Set once nodes are watched.
@@ -109,6 +111,7 @@ impl Trust {
     pub(crate) fn new(rules: Rules, metrics: Metrics) -> Self {
         metrics.identity_mode(rules.mode.label());
         Self(Arc::new(Inner {
+            map: ArcSwap::from_pointee(rules.map.clone()),
             rules,
             metrics,
             nodes: ArcSwap::default(),
@@ -124,6 +127,11 @@ impl Trust {
 
     pub(crate) fn source(&self) -> Source {
         self.0.rules.source
+    }
+
+    /// Replaces the map of identities, for routes that are made later.
+    pub(crate) fn remap(&self, map: IdentityMap) {
+        self.0.map.store(Arc::new(map));
     }
 
     /// The claims that an identity does not prove. None in [`Mode::Legacy`].
@@ -233,7 +241,8 @@ impl Trust {
             Identity::Spiffe(_) | Identity::Subject(_) | Identity::Unknown => Arc::default(),
         };
         let default_route = self.may_be_default_route(identity);
-        let mapped = self.0.rules.map.of(identity);
+        let map = self.0.map.load();
+        let mapped = map.of(identity);
         if mapped.is_empty() && own.default_route == default_route {
             return own;
         }

@@ -2,6 +2,7 @@
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
 use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};
+use tunnel_program::renewal::RenewalMetrics;
 
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -11,6 +12,7 @@ pub(super) struct Ours {
     pub(super) streams: IntGaugeVec,
     pub(super) streams_opened: IntCounterVec,
     pub(super) peers: Peers,
+    pub(super) renewal: RenewalMetrics,
 }
 
 impl Ours {
@@ -38,6 +40,7 @@ impl Ours {
             )?,
             streams_opened: make.counters("streams_opened_total", "Streams opened to agents.", &["link"])?,
             peers: Peers::make(make)?,
+            renewal: RenewalMetrics::make(make)?,
         })
     }
 }
@@ -97,6 +100,7 @@ pub(super) struct Peers {
     pub(super) suspect_tunnels: IntGaugeVec,
     pub(super) rejected_agents: IntCounterVec,
     pub(super) tunnels_closed: IntCounterVec,
+    pub(super) lapsed: IntCounterVec,
     pub(super) accept_errors: IntCounterVec,
     pub(super) identities: IntGaugeVec,
     pub(super) identity_mode: IntGaugeVec,
@@ -127,6 +131,12 @@ impl Peers {
                 &["link", "reason"],
             )?,
             tunnels_closed: make.counters("tunnels_closed_total", "Tunnels that ended.", &["link"])?,
+            lapsed: make.counters(
+                "lapsed_tunnels_total",
+                "Tunnels that ended because the agent's credential had: expired, untrusted (its CA was withdrawn, \
+                 or it was revoked) or token_expired.",
+                &["reason"],
+            )?,
             accept_errors: make.counters(
                 "accept_errors_total",
                 "Connections that could not be accepted, for lack of file descriptors or memory.",

@@ -20,7 +20,7 @@ pub(super) fn settings(config: &Config, agents: SocketAddr) -> ServerSetup {
         mode: config.mode.map(Mode::label).map(str::to_owned),
         strategies: config.strategies.iter().map(|strategy| strategy.label().to_owned()).collect(),
         anonymous: config.anonymous,
-        certificates: config.certificates.all(),
+        certificates: Vec::new(),
         cluster_cert: shown(&config.cluster_cert),
         kubeconfig: config.kube.kubeconfig.as_deref().map(shown).unwrap_or_default(),
         connected: Vec::new(),

@@ -241,6 +241,8 @@ impl Conversation {
                 self.signs.promise(Duration::from_millis(next_ms.into()));
             }
             Some(Control::Drain(notice)) => return Ok(Some(Health::Draining(notice.reason))),
+            Some(Control::Token(shown)) => return Ok(Some(Health::Token(shown.token))),
+            Some(Control::Renew(notice)) => return Ok(Some(Health::Renew(notice.reason))),
             // Messages of the greeting, and of newer peers, have no meaning here.
             Some(Control::Pong(_) | Control::Hello(_) | Control::Welcome(_) | Control::Rejection(_))
             | None => {}

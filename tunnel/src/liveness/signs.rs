@@ -62,6 +62,11 @@ pub enum Health {
     Back,
     /// The peer asks for no new work, for this reason.
     Draining(String),
+    /// Servers: the agent shows this renewed token.
+    Token(String),
+    /// Agents: the server is about to end the tunnel, because the agent's credential is not
+    /// accepted any more.
+    Renew(String),
     /// The tunnel is over, for this reason.
     Dead(String),
 }

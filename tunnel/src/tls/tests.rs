@@ -101,7 +101,7 @@ fn versions_and_suites_take_effect_on_both_listeners() {
     ] {
         let offer = offer(min, suites);
         let listeners = [
-            frontend_listener(&own, Arc::clone(&roots), &offer).unwrap(),
+            Listening::for_clients(&own, &Arc::clone(&roots).into(), &offer).unwrap().config,
             agent_listener(&own, Some(Arc::clone(&roots)), &offer).unwrap(),
             agent_listener(&own, None, &offer).unwrap(),
         ];

@@ -5,6 +5,7 @@
 //! the metadata of its gRPC call, and the server's answer is the head of the response.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -40,13 +41,12 @@ pub async fn accept_tcp(
     drain: &Drain,
     mut arrived: impl FnMut(Arrived),
 ) -> Result<(), HandshakeError> {
-    let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-    let certificate = certificate.map(CertificateDer::into_owned);
+    let chain: Chain = tls.get_ref().1.peer_certificates().unwrap_or_default().into();
     if link == Link::Konnectivity {
         let accepting = konnectivity::accept(tls, from, counters);
         let agents = timeout(HANDSHAKE_LIMIT, accepting).await.unwrap_or(Err(HandshakeError::Timeout))?;
         let on_call = |call| {
-            arrived(Arrived { greeting: Greeting::Call(Box::new(call)), certificate: certificate.clone() });
+            arrived(Arrived { greeting: Greeting::Call(Box::new(call)), chain: Arc::clone(&chain) });
         };
         let why = agents.serve(drain, on_call).await;
         debug!(%from, why, "connection of a konnectivity agent ended");
@@ -54,7 +54,7 @@ pub async fn accept_tcp(
         let accepting = Box::pin(h2::accept(tls, from, drain));
         let (tunnel, control) =
             timeout(HANDSHAKE_LIMIT, accepting).await.unwrap_or(Err(HandshakeError::Timeout))?;
-        arrived(Arrived::new(Tunnel::H2(tunnel), control, certificate));
+        arrived(Arrived::new(Tunnel::H2(tunnel), control, chain));
     }
     Ok(())
 }
@@ -63,8 +63,11 @@ pub async fn accept_tcp(
 #[derive(Debug)]
 pub struct Arrived {
     greeting: Greeting,
-    certificate: Option<CertificateDer<'static>>,
+    chain: Chain,
 }
+
+/// The certificates that a peer presented, its own first; empty if it presented none.
+pub type Chain = Arc<[CertificateDer<'static>]>;
 
 #[derive(Debug)]
 enum Greeting {
@@ -107,20 +110,15 @@ impl NotAdmitted {
 }
 
 impl Arrived {
-    /// An agent on a link with a control stream, and the certificate that it presented.
-    pub fn new(
-        tunnel: Tunnel,
-        control: impl Into<Stream>,
-        certificate: Option<CertificateDer<'static>>,
-    ) -> Self {
+    /// An agent on a link with a control stream, and the certificates that it presented.
+    pub fn new(tunnel: Tunnel, control: impl Into<Stream>, chain: Chain) -> Self {
         let greeting = Greeting::Control(tunnel, Box::new(control_messages(control)));
-        Self { greeting, certificate }
+        Self { greeting, chain }
     }
 
-    /// The agent's own certificate, without its chain, which TLS has verified; `None` if the
-    /// listener asks for none.
-    pub const fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.certificate.as_ref()
+    /// The agent's certificates, which TLS has verified; empty if the listener asks for none.
+    pub const fn chain(&self) -> &Chain {
+        &self.chain
     }
 
     /// The link that the agent came on.

@@ -187,9 +187,13 @@ async fn greet(control: Stream, hello: Hello) -> Result<(Messages, Welcome), Gre
             | RejectionKind::Draining
             | RejectionKind::Unavailable) => Err(GreetingError::Rejected { kind, text: rejection.text }),
         },
-        Control::Hello(_) | Control::Ping(_) | Control::Pong(_) | Control::Alive(_) | Control::Drain(_) => {
-            Err(GreetingError::Unexpected)
-        }
+        Control::Hello(_)
+        | Control::Ping(_)
+        | Control::Pong(_)
+        | Control::Alive(_)
+        | Control::Drain(_)
+        | Control::Token(_)
+        | Control::Renew(_) => Err(GreetingError::Unexpected),
     }
 }
 

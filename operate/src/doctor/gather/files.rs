@@ -3,18 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use serde_json::Value;
 use tunnel_kube::review::Claims;
 
-use crate::certificate::{self, Files};
+use crate::certificate::{self, Files, of_kubeconfig};
 use crate::doctor::egress::{Egress, EgressFile};
 use crate::doctor::facts::{Known, Resolver, TokenFile};
 use crate::doctor::manifest::Manifest;
-use crate::report::{Certificate, Expiry, ServerSetup};
+use crate::report::{AgentSetup, Certificate, Expiry, ServerSetup};
 
 /// Longest file that is read, in bytes. Manifests have 10 KB.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -66,6 +63,15 @@ pub(super) fn kubelet_user(manifest: &Manifest) -> Known<String> {
     name.map(str::to_owned).ok_or_else(|| format!("{} has no common name", path.display()))
 }
 
+/// The certificates of the agent's flags, and of its kubeconfig.
+pub(super) fn certificates_of_agent(agent: &AgentSetup) -> Vec<Expiry> {
+    let mut all = agent.certificates.clone();
+    if !agent.kubeconfig.is_empty() {
+        all.extend(of_kubeconfig(Path::new(&agent.kubeconfig)));
+    }
+    all
+}
+
 /// The certificates of the server's flags, of its kubeconfig, and the kube-apiserver's for
 /// kubelets.
 pub(super) fn certificates_of_server(
@@ -80,30 +86,6 @@ pub(super) fn certificates_of_server(
     let kubelets = manifest.and_then(|manifest| manifest.on_host(Path::new(manifest.flag(flag)?)));
     if let Some(path) = kubelets {
         all.extend(Files::read([("--kubelet-client-certificate", path.as_path())]).all());
-    }
-    all
-}
-
-/// The client certificates of a kubeconfig.
-fn of_kubeconfig(path: &Path) -> Vec<Expiry> {
-    let config: Value =
-        read(path).ok().and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
-    let mut all = Vec::new();
-    for user in config["users"].as_array().into_iter().flatten().map(|user| &user["user"]) {
-        if let Some(file) = user["client-certificate"].as_str() {
-            let file = path.parent().unwrap_or(path).join(file);
-            all.extend(Files::read([("--kubeconfig", file.as_path())]).all());
-        }
-        let data =
-            user["client-certificate-data"].as_str().and_then(|data| BASE64_STANDARD.decode(data).ok());
-        let der = data.and_then(|pem| CertificateDer::from_pem_slice(&pem).ok());
-        all.extend(der.and_then(|der| certificate::describe(&der).ok()).map(|found| Expiry {
-            flag: "--kubeconfig".to_owned(),
-            file: path.display().to_string(),
-            subject: found.subject,
-            not_after: found.not_after,
-            left: found.left,
-        }));
     }
     all
 }

@@ -50,6 +50,10 @@ pub(super) fn expires(facts: &mut Facts, days: i64) {
     facts.certificates.as_mut().unwrap().push(Expiry { file, left: days * 86_400, ..Expiry::default() });
 }
 
+pub(super) fn stale(facts: &mut Facts) {
+    facts.stale = vec![Expiry { file: "/pki/server.crt".to_owned(), ..Expiry::default() }];
+}
+
 pub(super) fn admitted(link: Way) -> Admission {
     admission(link, Admitted::Yes("cp-1".to_owned()))
 }

@@ -221,7 +221,8 @@ pub(super) const OF_SERVER: &[Fixture] = &[
         "--cluster-ca-cert",
     ),
     ("T303", Server, |f| expires(f, 20), Verdict::Warn, "expires in 20d", "renew"),
-    ("T303", Server, |f| expires(f, -1), Verdict::Fail, "expired 1d ago", "restart"),
+    ("T303", Server, |f| expires(f, -1), Verdict::Fail, "expired 1d ago", "renew"),
+    ("T303", Server, stale, Verdict::Warn, "uses the certificate from before", "log"),
     (
         "T304",
         Server,

@@ -4,6 +4,7 @@ mod entries;
 mod losses;
 mod names;
 mod properties;
+mod renewals;
 mod searches;
 mod upgrades;
 
@@ -197,7 +198,7 @@ impl World {
             found: found.clone(),
         });
         let Some(id) = found else { return self.plan.failed(attempt, self.now) };
-        let known = self.plan.held().any(|held| held == id) && *purpose != Purpose::Upgrade(id.clone());
+        let known = self.plan.held().any(|held| held == id) && !purpose.replaces(&id);
         // Half of the servers notice a duplicate; the plan notices the others.
         if known && self.random.random() {
             self.plan.duplicate(attempt, &id, self.now);
@@ -212,7 +213,7 @@ impl World {
                 assert!(!known, "{id} is held already");
                 let suspects = self.suspects.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial);
                 let mut old: Vec<u64> = suspects.collect();
-                if *purpose == Purpose::Upgrade(id.clone()) {
+                if purpose.replaces(&id) {
                     old.extend(self.tunnels.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial));
                 }
                 assert_eq!(old, replaces.into_iter().collect::<Vec<_>>());

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -73,6 +73,11 @@ fn end(
 #[derive(Debug)]
 pub struct Listener {
     endpoint: quinn::Endpoint,
+    configs: Mutex<Configs>,
+}
+
+#[derive(Debug, Clone)]
+struct Configs {
     /// For agents on this host; `elsewhere` for all others.
     here: Arc<quinn::ServerConfig>,
     elsewhere: Arc<quinn::ServerConfig>,
@@ -109,14 +114,30 @@ impl Listener {
         endpoint.min_reset_interval(RESET_INTERVAL);
         endpoint.cid_generator(move || Box::new(ids.clone()));
         let endpoint = end(endpoint, Some(config), socket)?;
-        Ok(Self { endpoint, here, elsewhere })
+        Ok(Self { endpoint, configs: Mutex::new(Configs { here, elsewhere }) })
+    }
+
+    /// Uses another TLS configuration for handshakes that begin later.
+    ///
+    /// # Errors
+    /// When it is not fit for QUIC.
+    pub fn renew(&self, tls: Arc<rustls::ServerConfig>) -> io::Result<()> {
+        let crypto = Arc::new(QuicServerConfig::try_from(tls).map_err(io::Error::other)?);
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let Configs { here, elsewhere } = &mut *configs;
+        for config in [here, elsewhere] {
+            Arc::make_mut(config).crypto = Arc::clone(&crypto) as Arc<_>;
+        }
+        self.endpoint.set_server_config(Some((*configs.elsewhere).clone()));
+        Ok(())
     }
 
     /// Waits for the next agent that dials. Returns `None` when the socket failed. Cancel safe.
     pub async fn next(&self) -> Option<Incoming> {
         let incoming = self.endpoint.accept().await?;
-        let config = if is_here(incoming.remote_address().ip()) { &self.here } else { &self.elsewhere };
-        Some(Incoming { incoming, config: Arc::clone(config) })
+        let Configs { here, elsewhere } = self.configs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = if is_here(incoming.remote_address().ip()) { here } else { elsewhere };
+        Some(Incoming { incoming, config })
     }
 
     /// Waits until all tunnels are closed and their last packets sent. Cancel safe.

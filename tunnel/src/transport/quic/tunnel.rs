@@ -30,10 +30,10 @@ impl Tunnel {
         self.connection.remote_address()
     }
 
-    /// Servers: the agent's own certificate, if the agent presented one.
-    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
-        let chain = self.connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-        chain.into_iter().next()
+    /// The peer's certificates, its own first; empty if it presented none.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let chain = self.connection.peer_identity().and_then(|any| any.downcast().ok());
+        chain.map(|chain| *chain).unwrap_or_default()
     }
 
     /// Size of the largest datagrams that the path is known to carry, in bytes.
