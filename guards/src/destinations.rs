@@ -61,7 +61,7 @@ impl Destinations {
     }
 
     fn allowed(&self, policy: &Policy, target: &Target, address: Option<IpAddr>) {
-        let subject = Subject { identity: Some("kube-apiserver") };
+        let subject = Subject { identity: Some("cn:kube-apiserver"), also: &[] };
         assert!(black_box(policy).decide(subject, black_box(target), black_box(address)).allow);
     }
 }

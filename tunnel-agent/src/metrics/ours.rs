@@ -1,7 +1,7 @@
 //! Our own metrics, documented by their help texts.
 
 use prometheus::{Histogram, IntCounterVec, IntGauge, Result};
-use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};
+use tunnel_program::metering::{DIAL_BUCKETS, Maker, SocketMetrics, Traffic, TrafficTexts};
 
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -14,6 +14,7 @@ pub(super) struct Ours {
     pub(super) servers_wanted: IntGauge,
     pub(super) tunnel_attempts: IntCounterVec,
     pub(super) tunnels_closed: IntCounterVec,
+    pub(super) sockets: SocketMetrics,
 }
 
 impl Ours {
@@ -56,6 +57,7 @@ impl Ours {
                 "Tunnels that ended, by link.",
                 &["link"],
             )?,
+            sockets: SocketMetrics::make(make)?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Our own metrics. The help texts are the documentation.
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};
+use tunnel_program::metering::{DIAL_BUCKETS, Maker, SocketMetrics, Traffic, TrafficTexts};
 
 #[derive(Debug)]
 pub(super) struct Ours {
@@ -11,6 +11,7 @@ pub(super) struct Ours {
     pub(super) streams: IntGaugeVec,
     pub(super) streams_opened: IntCounterVec,
     pub(super) peers: Peers,
+    pub(super) sockets: SocketMetrics,
 }
 
 impl Ours {
@@ -38,6 +39,7 @@ impl Ours {
             )?,
             streams_opened: make.counters("streams_opened_total", "Streams opened to agents.", &["link"])?,
             peers: Peers::make(make)?,
+            sockets: SocketMetrics::make(make)?,
         })
     }
 }
