@@ -16,6 +16,8 @@ use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, Observer, Place, UnixSocket};
 
+use crate::api::keep_log_level;
+
 /// Connections at once: people and their scripts. More wait in the kernel.
 const CONNECTIONS: usize = 16;
 
@@ -51,7 +53,8 @@ pub struct BindError {
 /// Serves until the drain is killed, so that a status also tells of a drain.
 pub fn serve(mut socket: UnixSocket, routes: Router, drain: &Drain) {
     let until = drain.clone();
-    info!("serving status, probe and doctor on the admin socket");
+    info!("serving status, probe, doctor and log-level on the admin socket");
+    keep_log_level(drain);
     drain.spawn("admin socket", async move {
         tokio::select! {
             () = until.killed() => {}
