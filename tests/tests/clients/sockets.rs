@@ -11,11 +11,12 @@ async fn a_second_server_neither_takes_nor_removes_the_socket_of_the_first() {
     let socket = cluster.server.unix.display().to_string();
     let second = ServerSpec::new("second").flag("uds-name", &socket);
     // Alone, and with a port that is taken as well, which is found first.
-    let agents = cluster.server.agents.port();
+    let mut taken = second.clone();
+    taken.agent_port = cluster.server.agents.port();
     for (spec, why) in [
         (second.clone(), "a running process listens on it"),
-        (second.clone().flag("delete-existing-uds-file", "false"), "a running process listens on it"),
-        (ServerSpec { agent_port: agents, ..second }, "in use"),
+        (second.flag("delete-existing-uds-file", "false"), "a running process listens on it"),
+        (taken, "in use"),
     ] {
         let error = cluster.start_server(&spec).unwrap_err();
         assert!(

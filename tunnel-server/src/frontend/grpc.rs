@@ -116,6 +116,7 @@ pub(super) async fn serve(frontend: Arc<Frontend>, client: Arc<Client>, socket: 
             Err(_) if calls == 0 => {
                 return frontend.bad_client("slow_request", client.listener, "no call in time");
             }
+            Err(_) if client.refusal().is_some() => return,
             Err(_) if connection.has_streams() => {}
             Err(_) => connection.graceful_shutdown(),
         }
