@@ -17,6 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use tunnel_guards::destinations::Destinations;
 use tunnel_guards::ends::{Connections, Relayed};
 use tunnel_guards::packets::PacketStream;
 use tunnel_guards::routing::Routing;
@@ -86,6 +87,31 @@ const GUARDS: &[Guard] = &[
     Guard { name: "route/by_host", figure: 700.5, make: || each(Routing::warm(), Routing::by_host) },
     Guard { name: "route/by_network", figure: 1017.5, make: || each(Routing::warm(), Routing::by_network) },
     Guard { name: "route/by_default", figure: 732.5, make: || each(Routing::warm(), Routing::by_default) },
+    Guard {
+        name: "policy/without_file",
+        figure: 100.0,
+        make: || each(Destinations::new(), Destinations::without_a_file),
+    },
+    Guard {
+        name: "policy/chart",
+        figure: 100.0,
+        make: || each(Destinations::new(), Destinations::of_the_chart),
+    },
+    Guard {
+        name: "policy/chart_with_name",
+        figure: 100.0,
+        make: || each(Destinations::new(), Destinations::of_the_chart_with_name),
+    },
+    Guard {
+        name: "policy/all_rules",
+        figure: 100.0,
+        make: || each(Destinations::new(), Destinations::of_all_rules),
+    },
+    Guard {
+        name: "policy/identities",
+        figure: 100.0,
+        make: || each(Destinations::new(), Destinations::of_identities),
+    },
 ];
 
 fn main() -> ExitCode {

@@ -13,12 +13,23 @@ const RULES: usize = 10_000;
 /// The file that charts and the installer write.
 const CHART: &str = include_str!("../../deploy/manifests/static-pod/policy.yaml");
 
+/// Rules for clients, of which the last one applies.
+const IDENTITIES: &str = "
+default: deny
+rules:
+  - {name: tenants, action: deny, identities: ['cn:tenant-*', 'uid:2000']}
+  - {name: masters, action: allow, identities: ['cn:admin', 'o:system:masters']}
+";
+
 /// Policies, and a target that each of them allows.
 #[derive(Debug)]
 pub struct Destinations {
     none: Policy,
     chart: Policy,
     full: Policy,
+    identities: Policy,
+    /// Further names of a client's certificate.
+    also: [Box<str>; 2],
     kubelet: Target,
     name: Target,
     address: IpAddr,
@@ -33,6 +44,8 @@ impl Destinations {
         Self {
             none: Policy::default(),
             chart: CHART.parse().unwrap(),
+            identities: IDENTITIES.parse().unwrap(),
+            also: ["dns:api.example", "o:system:masters"].map(Into::into),
             full: format!("default: allow\nrules:\n{full}").parse().unwrap(),
             kubelet: "192.168.1.7:10250".parse().unwrap(),
             name: "webhook.ns.svc:443".parse().unwrap(),
@@ -60,8 +73,13 @@ impl Destinations {
         self.allowed(&self.full, &self.kubelet, None);
     }
 
+    /// With a rule for the last of a client's names.
+    pub fn of_identities(&mut self) {
+        self.allowed(&self.identities, &self.kubelet, None);
+    }
+
     fn allowed(&self, policy: &Policy, target: &Target, address: Option<IpAddr>) {
-        let subject = Subject { identity: Some("kube-apiserver") };
+        let subject = Subject { identity: Some("cn:kube-apiserver"), also: &self.also };
         assert!(black_box(policy).decide(subject, black_box(target), black_box(address)).allow);
     }
 }

@@ -148,6 +148,7 @@ fn a_decision_about_a_destination_allocates_nothing() {
     holds("a decision of the chart's file", NOTHING, || destinations.of_the_chart());
     holds("a decision about a name's address", NOTHING, || destinations.of_the_chart_with_name());
     holds("a decision of 10,000 rules", NOTHING, || destinations.of_all_rules());
+    holds("a decision by identities", NOTHING, || destinations.of_identities());
 }
 
 /// Measures an operation that has been done before.

@@ -1,5 +1,7 @@
 //! The HTTP API on the admin socket. Its paths have a version; fields are only added.
 
+mod log_level;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,6 +13,7 @@ use axum::routing::{get, post};
 use serde::Serialize;
 
 use crate::report::{ProbeReport, ProbeRequest, Setup, Status};
+pub(crate) use log_level::keep as keep_log_level;
 
 /// `GET`: a [`Status`].
 pub const STATUS: &str = "/v1/status";
@@ -20,6 +23,12 @@ pub const SETUP: &str = "/v1/setup";
 
 /// `POST` of a [`ProbeRequest`]: a [`ProbeReport`].
 pub const PROBE: &str = "/v1/probe";
+
+/// `GET`: a [`LogLevel`]. `POST` of a [`LogLevelRequest`]: the same.
+///
+/// [`LogLevel`]: crate::report::LogLevel
+/// [`LogLevelRequest`]: crate::report::LogLevelRequest
+pub const LOG_LEVEL: &str = "/v1/log-level";
 
 /// Longest request, in bytes. A target has under 300.
 const MAX_REQUEST: usize = 16 * 1024;
@@ -43,6 +52,7 @@ pub fn routes<A: Answers>(answers: A) -> Router {
         .route(SETUP, get(async |State(of): State<Arc<A>>| json(&of.setup().await)))
         .route(PROBE, post(probe::<A>))
         .with_state(Arc::new(answers))
+        .merge(log_level::routes())
 }
 
 async fn probe<A: Answers>(State(of): State<Arc<A>>, body: Body) -> Response {

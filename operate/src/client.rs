@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tunnel::drain::Drain;
 
-use crate::api::{PROBE, SETUP, STATUS};
-use crate::report::{ProbeReport, ProbeRequest, Setup, Status};
+use crate::api::{LOG_LEVEL, PROBE, SETUP, STATUS};
+use crate::report::{LogLevel, LogLevelRequest, ProbeReport, ProbeRequest, Setup, Status};
 
 /// Limit of a status: the program only has to look.
 const STATUS_LIMIT: Duration = Duration::from_secs(10);
@@ -84,6 +84,24 @@ impl Client {
     /// When there is no answer.
     pub async fn setup(&self) -> Result<Setup, ClientError> {
         self.ask(Request::get(SETUP), Bytes::new(), STATUS_LIMIT).await
+    }
+
+    /// The level of the program's log, within ten seconds. Cancel safe.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn log_level(&self) -> Result<LogLevel, ClientError> {
+        self.ask(Request::get(LOG_LEVEL), Bytes::new(), STATUS_LIMIT).await
+    }
+
+    /// Changes the level of the program's log, within ten seconds. Cancel safe, and may have happened
+    /// then.
+    ///
+    /// # Errors
+    /// When there is no answer, or the program refuses the change.
+    pub async fn change_log_level(&self, request: &LogLevelRequest) -> Result<LogLevel, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|error| self.answer(&error))?;
+        self.ask(Request::post(LOG_LEVEL), body.into(), STATUS_LIMIT).await
     }
 
     /// Probes a target. Cancel safe: the program gives the probe up.

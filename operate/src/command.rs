@@ -3,6 +3,7 @@
 //! Exit codes: 0 well, 1 degraded, 2 down or no answer.
 
 mod doctor;
+mod log_level;
 mod policy;
 mod probe;
 mod status;
@@ -40,6 +41,9 @@ pub enum ServerCommand {
     /// kubelets, and name a cure for each fault.
     #[command(after_help = doctor::SERVER_EXAMPLES)]
     Doctor(doctor::ServerArgs),
+    /// Show the level of the log, or set another one for a while. The log tells of it.
+    #[command(after_help = log_level::EXAMPLES)]
+    LogLevel(log_level::LogLevelArgs),
     /// Work with policies of destinations.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -59,6 +63,9 @@ pub enum AgentCommand {
     /// and name a cure for each fault.
     #[command(after_help = doctor::AGENT_EXAMPLES)]
     Doctor(doctor::AgentArgs),
+    /// Show the level of the log, or set another one for a while. The log tells of it.
+    #[command(after_help = log_level::EXAMPLES)]
+    LogLevel(log_level::LogLevelArgs),
     /// Work with policies of destinations.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -76,6 +83,7 @@ impl ServerCommand {
             Self::Status(args) => args.run().await,
             Self::Probe(args) => args.run(Program::Server).await,
             Self::Doctor(args) => Box::pin(args.run()).await,
+            Self::LogLevel(args) => args.run(Program::Server).await,
             Self::Policy(command) => command.run().await,
         }
     }
@@ -93,6 +101,7 @@ impl AgentCommand {
             Self::Status(args) => args.run().await,
             Self::Probe(args) => args.run(Program::Agent).await,
             Self::Doctor(args) => Box::pin(args.run()).await,
+            Self::LogLevel(args) => args.run(Program::Agent).await,
             Self::Policy(command) => command.run().await,
         }
     }

@@ -4,11 +4,13 @@
 //! Times are seconds before the report, unless the name says otherwise.
 
 mod identities;
+mod log_level;
 mod setup;
 
 use serde::{Deserialize, Serialize};
 
 pub use identities::{Contested, Identities, MOST_VIOLATIONS, Violation, Watched};
+pub use log_level::{LogLevel, LogLevelRequest};
 pub use setup::{AgentSetup, Connected, Datagram, MOST_AGENTS, Named, ServerSetup, Setup};
 
 /// Most missing nodes that are named in a report. All of them are counted.

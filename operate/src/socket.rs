@@ -1,5 +1,6 @@
 //! The program's side of the admin socket: HTTP/1 on a Unix socket, within limits.
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
-use tunnel::listen::{ACCEPT_PAUSE, UnixSocket, bind_private};
+use tunnel::listen::{ACCEPT_PAUSE, Observer, Place, UnixSocket};
+
+use crate::api::keep_log_level;
 
 /// Connections at once: people and their scripts. More wait in the kernel.
 const CONNECTIONS: usize = 16;
@@ -27,16 +30,16 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Longest head of a request, in bytes; the least that hyper takes.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// Binds the admin socket; an empty path is none.
+/// Binds the admin socket, with mode 0600; an empty path is none. `observer` hears of its file.
 ///
 /// # Errors
-/// When the path is taken or cannot be used.
-pub fn bind(path: &Path) -> Result<Option<UnixSocket>, BindError> {
+/// When a process listens at the path, or it cannot be used.
+pub fn bind(path: &Path, observer: Observer) -> Result<Option<UnixSocket>, BindError> {
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
     let failed = |why| BindError { path: path.display().to_string(), why };
-    bind_private(path).map(Some).map_err(failed)
+    UnixSocket::bind(Place::private(path.to_owned()), observer).map(Some).map_err(failed)
 }
 
 /// The admin socket could not be bound.
@@ -48,24 +51,25 @@ pub struct BindError {
 }
 
 /// Serves until the drain is killed, so that a status also tells of a drain.
-pub fn serve(socket: UnixSocket, routes: Router, drain: &Drain) {
+pub fn serve(mut socket: UnixSocket, routes: Router, drain: &Drain) {
     let until = drain.clone();
-    info!("serving status, probe and doctor on the admin socket");
+    info!("serving status, probe, doctor and log-level on the admin socket");
+    keep_log_level(drain);
     drain.spawn("admin socket", async move {
         tokio::select! {
             () = until.killed() => {}
-            () = accept(&socket, &routes, &until) => {}
+            () = accept(&mut socket, &routes, &until) => {}
         }
     });
 }
 
-async fn accept(socket: &UnixSocket, routes: &Router, drain: &Drain) {
+async fn accept(socket: &mut UnixSocket, routes: &Router, drain: &Drain) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Never closed.
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match socket.listener.accept().await {
-            Ok((stream, _)) => {
+        match poll_fn(|cx| socket.poll_accept(cx)).await {
+            Ok(stream) => {
                 let (connection, until) = (connection(stream, routes.clone()), drain.clone());
                 drain.spawn("admin connection", async move {
                     tokio::select! {

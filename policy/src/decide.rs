@@ -25,8 +25,10 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// On a server the client's identity, on an agent the server's name in its certificate; `None`
-    /// if it is unknown, and then no rule with `identities` applies.
+    /// if it is unknown, and then no rule with `identities` applies. The one in logs.
     pub identity: Option<&'a str>,
+    /// Further names of the same peer, to which rules apply as well.
+    pub also: &'a [Box<str>],
 }
 
 /// A decision.
@@ -65,7 +67,7 @@ impl Policy {
             }
         };
         let address = address.map(plain);
-        let asked = Asked { name, address, port: target.port(), identity: subject.identity };
+        let asked = Asked { name, address, port: target.port(), subject };
         let verdict = self.judge(&asked);
         match address {
             Some(IpAddr::V6(ip)) if verdict.allow => {

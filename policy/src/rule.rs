@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tunnel_proto::network::Network;
 use tunnel_proto::target::Host;
 
+use crate::decide::Subject;
 use crate::special::Special;
 use crate::spelling::{number, plain};
 
@@ -16,7 +17,15 @@ pub(crate) struct Asked<'a> {
     /// In its plain form.
     pub(crate) address: Option<IpAddr>,
     pub(crate) port: u16,
-    pub(crate) identity: Option<&'a str>,
+    pub(crate) subject: Subject<'a>,
+}
+
+impl Asked<'_> {
+    fn is_of(&self, identities: &[Identity]) -> bool {
+        let Subject { identity, also } = self.subject;
+        let is = |who: &str| identities.iter().any(|one| one.is(who));
+        identity.is_some_and(is) || also.iter().any(|who| is(who))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -44,8 +53,7 @@ impl Rule {
             false => self.to.is_empty() || self.to.iter().any(|pattern| pattern.matches(asked)),
         };
         to && (self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(asked.port)))
-            && (self.identities.is_empty()
-                || asked.identity.is_some_and(|who| self.identities.iter().any(|one| one.is(who))))
+            && (self.identities.is_empty() || asked.is_of(&self.identities))
     }
 }
 

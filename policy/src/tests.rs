@@ -21,7 +21,7 @@ fn error(text: &str) -> String {
 fn decided(policy: &Policy, target: &str, identity: Option<&str>, address: Option<&str>) -> String {
     let target: Target = read(target).unwrap();
     let address = address.map(|address| address.parse().unwrap());
-    let Verdict { allow, rule } = policy.decide(Subject { identity }, &target, address);
+    let Verdict { allow, rule } = policy.decide(Subject { identity, also: &[] }, &target, address);
     format!("{} {rule}", if allow { "allow" } else { "deny" })
 }
 
@@ -113,6 +113,10 @@ rules:
         ("10.9.0.1:80", Some("system:masters:a"), "allow operators"),
     ] {
         assert_eq!(decided(&policy, target, identity, None), expected, "{target} {identity:?}");
+        let names = [identity.unwrap_or_default().into()];
+        let subject = Subject { identity: Some("another"), also: &names };
+        let verdict = policy.decide(subject, &read(target).unwrap(), None);
+        assert!(expected.ends_with(verdict.rule), "{target} {identity:?} as a further name");
     }
 }
 

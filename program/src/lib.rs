@@ -2,6 +2,7 @@
 //!
 //! * [`args`]: flags as Go programs and Konnectivity's manifests write them;
 //! * [`process`]: logging, file limit, allocator, panics, signals;
+//! * [`loglevel`]: the level of the log, changed while the program runs;
 //! * [`metering`], [`exposition`]: metrics, and Prometheus' text format;
 //! * [`renewal`]: files that are read again while the program runs;
 //! * [`admin`]: health, readiness, metrics and debug pages over HTTP.
@@ -14,6 +15,7 @@ pub mod admin;
 pub mod args;
 pub mod exposition;
 mod logfile;
+pub mod loglevel;
 pub mod metering;
 pub mod process;
 pub mod renewal;

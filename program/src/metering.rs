@@ -4,6 +4,7 @@
 //! docs/METRICS.md documents them, and a test compares it with the list.
 
 mod packets;
+mod sockets;
 mod traffic;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use prometheus::{
 };
 
 pub use packets::PacketMetrics;
+pub use sockets::SocketMetrics;
 pub use traffic::{Traffic, TrafficTexts, Waits};
 
 /// Upper bounds of the seconds of a dial: from one on the same machine to the limit of

@@ -9,11 +9,11 @@ use anyhow::{Context as _, anyhow};
 use prometheus::{IntCounter, PullingGauge, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
 
 use crate::args::{LogArgs, LogFormat, Sink};
 use crate::logfile::LogFile;
+use crate::loglevel;
 use crate::renewal::Renewal;
 use tunnel::drain::Drain;
 
@@ -44,10 +44,6 @@ where
     }
 }
 
-/// The client library of the Kubernetes API logs every failed request as an error;
-/// the callers of requests log failures themselves, at the level that fits.
-const TOO_LOUD: &str = "kube_client=off";
-
 /// Starts logging as the flags say. `level`, a level or a filter such as
 /// `info,access=off`, applies where the flags set none.
 ///
@@ -56,8 +52,7 @@ const TOO_LOUD: &str = "kube_client=off";
 /// started before.
 pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<()> {
     let level = log.filter(level);
-    let filter = EnvFilter::try_new(format!("{TOO_LOUD},{level}"))
-        .map_err(|error| anyhow!("--log-level={level}: {error}"))?;
+    let filter = loglevel::filter(level).map_err(|error| anyhow!("--log-level={level}: {error}"))?;
     let (writer, ansi) = match log.sink() {
         Sink::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         Sink::File { path, limit, stderr } => {
@@ -68,8 +63,16 @@ pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<()> {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(ansi);
     match log.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            loglevel::install(level, builder.reload_handle());
+            builder.try_init()
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            loglevel::install(level, builder.reload_handle());
+            builder.try_init()
+        }
     }
     .map_err(|error| anyhow!(error))
 }

@@ -50,7 +50,7 @@ impl App {
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let health = config.health.listen("health listener")?;
         let admin = config.admin.listen("admin listener")?;
-        let commands = socket::bind(&config.admin_socket)?;
+        let commands = socket::bind(&config.admin_socket, metrics.socket("admin"))?;
         let drain = Drain::new();
         Ok(Self {
             renewal: Renewal::new(config.renewal, metrics.renewal(), drain.clone()),

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
+use tunnel::listen::Observer;
 use tunnel::packets::Counters;
 use tunnel::relay::{Ending, Meter};
 use tunnel::transport::Link;
@@ -65,6 +66,11 @@ impl Metrics {
     /// Directions of connections whose receiver has taken nothing for ten seconds.
     pub fn stalled(&self) -> u64 {
         self.ours.traffic.stalled()
+    }
+
+    /// Counts the changes of a Unix socket's file.
+    pub(crate) fn socket(&self, name: &'static str) -> Observer {
+        self.ours.sockets.observer(name)
     }
 
     /// Sets the numbers of servers connected and wanted.

@@ -32,7 +32,7 @@ use crate::route::View;
 
 pub(crate) use authenticator::Authenticator;
 use credential::Credential;
-pub(crate) use identity::{Identity, IdentityMap, Template};
+pub(crate) use identity::{Identity, IdentityMap, Template, text_of_host, texts_of_certificate};
 pub(crate) use routes::{Routes, shown};
 pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
 pub(crate) use trust::{Mode, Rules, Source, Trust};

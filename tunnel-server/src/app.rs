@@ -11,7 +11,7 @@ use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
 use tracing::{error, info};
 use tunnel::drain::Drain;
-use tunnel::listen::{UnixSocket, bind_both, bind_unix};
+use tunnel::listen::{Presence, UnixSocket, bind_both};
 use tunnel::transport::quic;
 use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
@@ -73,17 +73,19 @@ impl App {
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         metrics.limit_stalled(config.stalled_memory);
-        let unix = config.unix.as_ref().map(|(path, replace)| {
-            bind_unix(path, *replace).with_context(|| format!("--uds-name={}", path.display()))
-        });
-        let unix = unix.transpose()?;
         let tcp = config.tcp.as_ref().map(|(bind, _)| bind.listen("frontend")).transpose()?;
         let Bind { ip, port } = config.agents;
         let (agents_tcp, agents_udp) =
             bind_both(ip, port).with_context(|| format!("listener of agents on port {port}"))?;
         let health = config.health.listen("health listener")?;
         let admin = config.admin.listen("admin listener")?;
-        let commands = socket::bind(&config.admin_socket)?;
+        // Last, because a start that fails must not disturb a server that runs.
+        let commands = socket::bind(&config.admin_socket, metrics.socket("admin"))?;
+        let unix = config.unix.clone().map(|place| {
+            let flag = format!("--uds-name={}", place.path.display());
+            UnixSocket::bind(place, metrics.socket("frontend")).context(flag)
+        });
+        let unix = unix.transpose()?;
         let (registry, drain) = (Registry::default(), Drain::new());
         let trust = Trust::new(config.rules.clone(), metrics.clone());
         let overview = Overview::new(&config, &registry, &trust, &metrics, &drain);
@@ -179,7 +181,7 @@ impl App {
         let at = self.addresses()?;
         info!(
             server_id = self.config.server_id,
-            unix = ?self.config.unix.as_ref().map(|(path, _)| path),
+            unix = ?self.config.unix.as_ref().map(|place| &place.path),
             tcp = ?at.frontend,
             agents = %at.agents,
             health = %at.health,
@@ -198,7 +200,8 @@ impl App {
         let agents = self.agents_tcp.local_addr().context("listener of agents")?;
         let Self { config, metering, metrics, registry, trust, drain, overview, .. } = self;
         let router = Arc::new(Router::new(config.strategies.clone()));
-        let readiness = readiness(&registry, &router, &drain);
+        let presence = self.unix.as_ref().map(UnixSocket::presence);
+        let readiness = readiness(&registry, &router, &drain, presence);
         let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
         let admin = admin::admin_routes(AdminMetrics::Here(metering), config.profiling);
         for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
@@ -239,7 +242,7 @@ impl App {
             let operating = Operating::new(overview, dialer.clone(), &config, agents);
             socket::serve(socket, api::routes(operating), &drain);
         }
-        let frontend = Frontend::new(dialer, metrics, drain.clone(), config.mode);
+        let frontend = Frontend::new(dialer, metrics, drain.clone(), config.mode, config.admission);
         if let Some(socket) = self.unix {
             drain.spawn("clients on unix", Arc::clone(&frontend).accept_unix(socket));
         }
@@ -250,8 +253,13 @@ impl App {
     }
 }
 
-/// Ready while the first strategy has an agent, as with Konnectivity.
-fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readiness {
+/// Ready while the first strategy has an agent, as with Konnectivity, and clients find the Unix socket.
+fn readiness(
+    registry: &Registry,
+    router: &Arc<Router>,
+    drain: &Drain,
+    socket: Option<Presence>,
+) -> Readiness {
     let (registry, router, drain) = (registry.clone(), Arc::clone(router), drain.clone());
     Arc::new(move || {
         let failure = match router.strategies().first() {
@@ -259,6 +267,12 @@ fn readiness(registry: &Registry, router: &Arc<Router>, drain: &Drain) -> Readin
             Some(&first) if registry.view().size(first) > 0 => None,
             Some(_) | None => Some("no connection to any proxy agent".to_owned()),
         };
-        vec![Check { name: "agent-connected", failure, note: None }]
+        let agents = Check { name: "agent-connected", failure, note: None };
+        let socket = socket.as_ref().map(|socket| Check {
+            name: "frontend-socket",
+            failure: socket.fault(),
+            note: None,
+        });
+        [agents].into_iter().chain(socket).collect()
     })
 }

@@ -1,5 +1,6 @@
 //! Flags. Names and defaults are Konnectivity's where they mean the same.
 
+mod clients;
 mod identity;
 mod renewal;
 
@@ -14,6 +15,7 @@ use tunnel_operate::command::ServerCommand;
 use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path, selector};
 
 use crate::route::Strategies;
+use clients::ClientArgs;
 pub(crate) use identity::IdentityArgs;
 pub(crate) use renewal::RenewalArgs;
 
@@ -38,7 +40,8 @@ pub struct Cli {
     #[arg(long, value_name = "PATH", value_parser = path, default_value = "")]
     pub(crate) uds_name: PathBuf,
 
-    /// Take over a socket file that exists.
+    /// Replace a socket file that a process which has ended left behind. A socket that a
+    /// process listens on is never replaced.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "true",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(crate) delete_existing_uds_file: bool,
@@ -133,6 +136,9 @@ pub struct Cli {
     /// Threads that carry traffic; 0 is half the cores.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub worker_threads: usize,
+
+    #[command(flatten)]
+    pub(crate) clients: ClientArgs,
 
     #[command(flatten)]
     pub(crate) tokens: TokenArgs,

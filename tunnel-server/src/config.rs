@@ -2,6 +2,7 @@
 //! error names the flags that keep them out.
 
 mod auth;
+mod clients;
 mod identity;
 #[cfg(test)]
 mod manifests;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tracing::warn;
+use tunnel::listen::Place;
 use tunnel::liveness::Patience;
 use tunnel::tls::{Kept, Listening, MinVersion, Offer, Secret, Suites, TlsError, TlsFiles};
 use tunnel::transport::quic::Datagrams;
@@ -26,7 +28,9 @@ use tunnel_program::renewal::PERIOD;
 
 use crate::agents::Rules;
 use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
+use crate::clients::Admission;
 use crate::route::Strategy;
+pub(crate) use clients::{Ids, Owner};
 
 /// Port of the TCP frontend without `--server-port` and `--uds-name`.
 const DEFAULT_SERVER_PORT: u16 = 8090;
@@ -38,10 +42,12 @@ const LONGEST_DIAL: Duration = Duration::from_secs(30);
 /// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Unix socket of the frontend, and whether to take over an existing one.
-    pub(crate) unix: Option<(PathBuf, bool)>,
+    /// Unix socket of the frontend.
+    pub(crate) unix: Option<Place>,
     /// TCP frontend.
     pub tcp: Option<(Bind, Kept<Listening>)>,
+    /// The clients of the frontends that are admitted.
+    pub(crate) admission: Admission,
     /// The only protocol of the frontends; both if `None`.
     pub(crate) mode: Option<Mode>,
     /// Listener of agents, TCP and UDP.
@@ -98,10 +104,11 @@ impl TryFrom<Cli> for Config {
     fn try_from(args: Cli) -> anyhow::Result<Self> {
         let profiling = args.wire.shared.profiling()?;
         let offer = offer(&args.wire)?;
-        let unix = given(&args.uds_name).map(|path| (path, args.delete_existing_uds_file));
+        let unix = clients::place(&args)?;
         let port = args.server_port.unwrap_or(if unix.is_some() { 0 } else { DEFAULT_SERVER_PORT });
         let tcp = if port == 0 { no_tcp_frontend(&args)? } else { Some(tcp_frontend(&args, port, &offer)?) };
         ensure!(unix.is_some() || tcp.is_some(), "no frontend: give --uds-name, --server-port, or both");
+        let admission = clients::admission(&args, tcp.is_some())?;
         let agents = auth::of_agents(&args, &offer)?;
         let expected_nodes: Option<String> = args.operate.expected_nodes.into();
         let rules = identity::rules(&args.identity, &args.proxy_strategies.0, expected_nodes.is_some())?;
@@ -125,6 +132,7 @@ impl TryFrom<Cli> for Config {
             profiling,
             unix,
             tcp,
+            admission,
             mode: args.mode,
             server_count: args.server_count,
             kube: access(&args.kube)?,

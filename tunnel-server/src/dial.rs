@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
 use tunnel::transport::{DialFailure, Reached, Tunnel};
-use tunnel_policy::Gate;
+use tunnel_policy::{Gate, Subject};
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
@@ -87,8 +87,8 @@ impl Dialer {
     }
 
     /// Asks an agent to connect to `target`, and one other agent if the first fails before
-    /// anything reached the target. `client` is the identity of the client, if it has one. Cancel
-    /// safe: a drop cancels the dial at the agent.
+    /// anything reached the target. `client` is the client to the policy. Cancel safe: a drop cancels
+    /// the dial at the agent.
     ///
     /// # Errors
     /// With the text for the user of `kubectl`.
@@ -96,7 +96,7 @@ impl Dialer {
         &self,
         id: u64,
         target: &Target,
-        client: Option<&str>,
+        client: Subject<'_>,
     ) -> Result<Dialed, DialError> {
         self.dial_measured(Wanted { id, target, client, measure: false }).await
     }
@@ -236,7 +236,7 @@ impl Dialer {
 struct Wanted<'a> {
     id: u64,
     target: &'a Target,
-    client: Option<&'a str>,
+    client: Subject<'a>,
     /// Whether stages are measured that ordinary dials do not need.
     measure: bool,
 }

@@ -9,6 +9,7 @@ mod connect;
 mod grpc;
 mod record;
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -32,6 +34,7 @@ use tunnel::tls::{Listening, Renewed, refused_certificate};
 use self::carried::Carried;
 use crate::accept::accept;
 use crate::cli::Mode;
+use crate::clients::{Admission, Client, Strangers};
 use crate::dial::{CountedStream, Dialer};
 use crate::metrics::Metrics;
 
@@ -55,6 +58,12 @@ const EARLY_BYTES: usize = 64 * 1024;
 /// Client connections at once. Each costs two files here and one at an agent.
 const MAX_CLIENTS: usize = 100_000;
 
+/// Clients at once that are not admitted and wait for their refusal. More are closed without one.
+const MAX_STRANGERS: usize = 64;
+
+/// Users of a Unix socket that are remembered, so that their connections share one client.
+const USERS: usize = 64;
+
 /// The first bytes of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -66,25 +75,60 @@ pub(crate) struct Frontend {
     drain: Drain,
     /// The only protocol; both if `None`.
     mode: Option<Mode>,
-    clients: Arc<Semaphore>,
+    admission: Admission,
+    strangers: Strangers,
+    room: Arc<Semaphore>,
+    room_for_strangers: Arc<Semaphore>,
 }
 
 impl Frontend {
     /// A frontend without listeners.
-    pub(crate) fn new(dialer: Dialer, metrics: Metrics, drain: Drain, mode: Option<Mode>) -> Arc<Self> {
-        Arc::new(Self { dialer, metrics, drain, mode, clients: Arc::new(Semaphore::new(MAX_CLIENTS)) })
+    pub(crate) fn new(
+        dialer: Dialer,
+        metrics: Metrics,
+        drain: Drain,
+        mode: Option<Mode>,
+        admission: Admission,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            dialer,
+            metrics,
+            drain,
+            mode,
+            admission,
+            strangers: Strangers::default(),
+            room: Arc::new(Semaphore::new(MAX_CLIENTS)),
+            room_for_strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+        })
     }
 
     /// Accepts clients on a Unix socket until the drain starts.
-    pub(crate) async fn accept_unix(self: Arc<Self>, socket: UnixSocket) {
+    pub(crate) async fn accept_unix(self: Arc<Self>, mut socket: UnixSocket) {
+        let mut users = HashMap::new();
         loop {
-            let (stream, _) = tokio::select! {
+            let stream = tokio::select! {
                 biased;
                 () = self.drain.started() => return,
-                accepted = accept(&self.metrics, "unix", |cx| socket.listener.poll_accept(cx)) => accepted,
+                accepted = accept(&self.metrics, "unix", |cx| socket.poll_accept(cx)) => accepted,
             };
-            self.spawn("unix", async move { Ok(stream.into()) });
+            let client = self.client_on_unix(&mut users, stream.peer_cred());
+            self.strangers.note(&client, &self.metrics);
+            let room = if client.refusal().is_none() { &self.room } else { &self.room_for_strangers };
+            self.spawn("unix", room, async move { Ok((stream.into(), client)) });
         }
+    }
+
+    /// The client with the credentials of a peer.
+    fn client_on_unix(&self, users: &mut HashMap<u32, Arc<Client>>, peer: io::Result<UCred>) -> Arc<Client> {
+        let Ok(uid) = peer.as_ref().map(UCred::uid) else { return Arc::new(self.admission.of_unix(peer)) };
+        if let Some(known) = users.get(&uid) {
+            return Arc::clone(known);
+        }
+        let client = Arc::new(self.admission.of_unix(peer));
+        if users.len() < USERS {
+            users.insert(uid, Arc::clone(&client));
+        }
+        client
     }
 
     /// Accepts clients on TCP with TLS until the drain starts.
@@ -95,7 +139,8 @@ impl Frontend {
                 () = self.drain.started() => return,
                 accepted = accept(&self.metrics, "tcp", |cx| listener.poll_accept(cx)) => accepted,
             };
-            self.spawn("tcp", handshake(Arc::clone(&tls.get().config).into(), tcp));
+            let acceptor = Arc::clone(&tls.get().config).into();
+            self.spawn("tcp", &self.room, Arc::clone(&self).handshake(acceptor, tcp));
         }
     }
 
@@ -103,9 +148,10 @@ impl Frontend {
     fn spawn(
         self: &Arc<Self>,
         listener: &'static str,
-        socket: impl Future<Output = io::Result<Socket>> + Send + 'static,
+        room: &Arc<Semaphore>,
+        socket: impl Future<Output = io::Result<(Socket, Arc<Client>)>> + Send + 'static,
     ) {
-        let Ok(permit) = Arc::clone(&self.clients).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
             let why = "the limit of client connections is reached";
             return self.bad_client("too_many_clients", listener, why);
         };
@@ -116,8 +162,8 @@ impl Frontend {
             match beginning.await {
                 Begun::Nothing => {}
                 Begun::Connected(carried) => carried.run().await,
-                Begun::Calls(socket, deadline) => {
-                    Box::pin(grpc::serve(frontend, listener, *socket, deadline)).await;
+                Begun::Calls(socket, client, deadline) => {
+                    Box::pin(grpc::serve(frontend, client, *socket, deadline)).await;
                 }
             }
             drop(permit);
@@ -128,20 +174,20 @@ impl Frontend {
     async fn begin(
         self: Arc<Self>,
         listener: &'static str,
-        socket: impl Future<Output = io::Result<Socket>>,
+        socket: impl Future<Output = io::Result<(Socket, Arc<Client>)>>,
     ) -> Begun {
         let deadline = Instant::now() + HEAD_LIMIT;
         let begun = async {
-            let mut socket = socket.await?;
+            let (mut socket, client) = socket.await?;
             let protocol = sniff(&mut socket).await?;
-            io::Result::Ok((socket, protocol))
+            io::Result::Ok((socket, client, protocol))
         };
         let begun = tokio::select! {
             biased;
             () = self.drain.killed() => return Begun::Nothing,
             begun = timeout_at(deadline, begun) => begun,
         };
-        let (socket, protocol) = match begun {
+        let (socket, client, protocol) = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => {
                 let why = error.to_string();
@@ -153,6 +199,10 @@ impl Frontend {
                 return Begun::Nothing;
             }
         };
+        if let (Protocol::Http1, Some(refusal)) = (protocol, client.refusal()) {
+            connect::refuse_client(socket, refusal).await;
+            return Begun::Nothing;
+        }
         match (protocol, self.mode) {
             (Protocol::Http1, Some(Mode::Grpc)) => {
                 self.bad_client("wrong_mode", listener, "an HTTP/1 request, but --mode=grpc");
@@ -164,11 +214,25 @@ impl Frontend {
                 Begun::Nothing
             }
             (Protocol::Http1, _) => {
-                let carried = connect::serve(self, listener, socket, deadline).await;
+                let carried = connect::serve(self, client, socket, deadline).await;
                 carried.map_or(Begun::Nothing, Begun::Connected)
             }
-            (Protocol::Http2, _) => Begun::Calls(Box::new(socket), deadline),
+            (Protocol::Http2, _) => Begun::Calls(Box::new(socket), client, deadline),
         }
+    }
+
+    /// Does TLS, and learns who the client is.
+    async fn handshake(
+        self: Arc<Self>,
+        acceptor: TlsAcceptor,
+        tcp: TcpStream,
+    ) -> io::Result<(Socket, Arc<Client>)> {
+        tune(&tcp);
+        let tls = acceptor.accept(tcp).await?;
+        let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let client = self.admission.of_certificate(certificate);
+        self.strangers.note(&client, &self.metrics);
+        Ok((tls.into(), Arc::new(client)))
     }
 
     /// Counts and logs a client that did not get as far as a dial: the client's fault, so no
@@ -186,12 +250,7 @@ enum Begun {
     /// A CONNECT client has its connection.
     Connected(Box<Carried<Socket>>),
     /// A gRPC client has until the deadline for its first call.
-    Calls(Box<Socket>, Instant),
-}
-
-async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream) -> io::Result<Socket> {
-    tune(&tcp);
-    Ok(acceptor.accept(tcp).await?.into())
+    Calls(Box<Socket>, Arc<Client>, Instant),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

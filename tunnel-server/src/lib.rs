@@ -8,6 +8,7 @@ pub mod agents;
 pub mod app;
 mod canonical;
 pub mod cli;
+mod clients;
 mod cluster;
 pub mod config;
 pub mod dial;

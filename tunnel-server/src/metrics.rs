@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Registry, Result};
+use tunnel::listen::Observer;
 use tunnel::packets::Counters;
 use tunnel::relay::{Ending, Meter};
 use tunnel::transport::Link;
@@ -118,6 +119,11 @@ impl Metrics {
     /// Counts a tunnel that ends with its agent's credential.
     pub(crate) fn tunnel_lapsed(&self, reason: &str) {
         self.ours.peers.lapsed.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts the changes of a Unix socket's file.
+    pub(crate) fn socket(&self, name: &'static str) -> Observer {
+        self.ours.sockets.observer(name)
     }
 
     /// Counts a failed accept.

@@ -1,18 +1,16 @@
 //! Listening sockets: TCP, Unix, and TCP with UDP on one port number.
 
-mod private;
+mod unix;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::transport::quic::bind_udp;
 
-pub use private::bind_private;
+pub use unix::{Change, Observer, Place, Presence, UnixSocket};
 
 /// Connections that wait to be accepted. Fewer would refuse connections in bursts of dials.
 const BACKLOG: i32 = 4096;
@@ -20,9 +18,6 @@ const BACKLOG: i32 = 4096;
 /// Pause after an accept that failed for lack of file descriptors or memory. Shorter uses up
 /// a processor; longer delays clients.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Mode of a frontend's socket: for its owner and group, as Konnectivity's (umask 0007).
-const SOCKET_MODE: u32 = 0o770;
 
 /// `TCP_USER_TIMEOUT` of links. Shorter ends tunnels in short blackouts; longer finds dead
 /// peers later.
@@ -98,78 +93,6 @@ pub fn bind_both(ip: Option<IpAddr>, port: u16) -> io::Result<(TcpListener, std:
     Err(last.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrInUse)))
 }
 
-/// A Unix socket whose file is removed with its listener.
-#[derive(Debug)]
-pub struct UnixSocket {
-    /// The listener.
-    pub listener: UnixListener,
-    _file: SocketFile,
-}
-
-impl UnixSocket {
-    /// A socket that is bound at `path`.
-    fn at(path: &Path, bound: std::os::unix::net::UnixListener) -> io::Result<Self> {
-        let file = std::fs::symlink_metadata(path)?;
-        let file = SocketFile { path: path.to_owned(), is: (file.dev(), file.ino()) };
-        Ok(Self { listener: UnixListener::from_std(bound)?, _file: file })
-    }
-}
-
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    /// Device and inode, since a successor may have put its own socket there.
-    is: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours =
-            std::fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.is);
-        if ours {
-            // A file that stays is taken over by the next server.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Listens on a Unix socket with mode 0770. With `replace`, takes over an existing socket (a
-/// killed server's), but never another file.
-///
-/// # Errors
-/// When the path is taken or cannot be used.
-pub fn bind_unix(path: &Path, replace: bool) -> io::Result<UnixSocket> {
-    if let Ok(existing) = std::fs::symlink_metadata(path) {
-        if !replace {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "the file exists"));
-        }
-        if !existing.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is no socket"));
-        }
-    }
-    // Bound under another name and renamed, so that the path never has the wrong mode, and
-    // is never missing to a predecessor's clients.
-    let staging = staging(path);
-    let bound = std::os::unix::net::UnixListener::bind(&staging)?;
-    let placed = std::fs::set_permissions(&staging, std::fs::Permissions::from_mode(SOCKET_MODE))
-        .and_then(|()| std::fs::rename(&staging, path))
-        .and_then(|()| bound.set_nonblocking(true));
-    if let Err(error) = placed {
-        let _ = std::fs::remove_file(&staging);
-        return Err(error);
-    }
-    UnixSocket::at(path, bound)
-}
-
-/// A free name beside `path`.
-fn staging(path: &Path) -> PathBuf {
-    let mut staging = path.as_os_str().to_owned();
-    staging.push(format!(".{}", std::process::id()));
-    let staging = PathBuf::from(staging);
-    let _ = std::fs::remove_file(&staging);
-    staging
-}
-
 /// Options of every TCP connection: no delay for small packets, and keep-alive.
 ///
 /// Without `TCP_USER_TIMEOUT`, which would also end a peer that lives and does not read
@@ -199,10 +122,6 @@ pub fn tune_link(tcp: &TcpStream) {
 mod tests {
     use super::*;
 
-    fn scratch(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("tunnel-listen-{}-{name}", std::process::id()))
-    }
-
     #[test]
     fn bind_addresses_as_manifests_write_them() {
         assert_eq!(bind_ip(""), Ok(None));
@@ -212,37 +131,6 @@ mod tests {
         for bad in ["127.0.0.1:80", "no such name", "[::1]:80"] {
             assert!(bind_ip(bad).unwrap_err().contains(bad), "{bad}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_socket_is_private_replaces_a_dead_one_and_goes_away() {
-        let path = scratch("socket");
-        let first = bind_unix(&path, true).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
-        assert_eq!(bind_unix(&path, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        std::mem::forget(first); // As after SIGKILL: the file stays.
-        let second = bind_unix(&path, true).unwrap();
-        tokio::net::UnixStream::connect(&path).await.unwrap();
-        drop(second);
-        assert!(!path.exists());
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_a_successor_replaced_is_left_alone() {
-        let path = scratch("successor");
-        let first = bind_unix(&path, true).unwrap();
-        let _second = bind_unix(&path, true).unwrap();
-        drop(first);
-        tokio::net::UnixStream::connect(&path).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_no_socket_is_never_replaced() {
-        let path = scratch("file");
-        std::fs::write(&path, "precious").unwrap();
-        assert!(bind_unix(&path, true).is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
-        std::fs::remove_file(&path).unwrap();
     }
 
     #[tokio::test]

@@ -18,6 +18,10 @@ spec:
   securityContext:
     runAsUser: {{ $server.staticPod.runAsUser }}
     runAsGroup: {{ $server.staticPod.runAsUser }}
+    {{- with $server.staticPod.socketGroup }}
+    # May give the socket to the group without capabilities.
+    supplementalGroups: [{{ . }}]
+    {{- end }}
     seccompProfile:
       type: RuntimeDefault
   containers:
@@ -26,6 +30,13 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args:
         - --uds-name={{ $server.staticPod.socketDirectory }}/server.socket
+        - --uds-mode={{ $server.staticPod.socketMode }}
+        {{- with $server.staticPod.socketGroup }}
+        - --uds-owner=:{{ . }}
+        {{- end }}
+        {{- with $server.staticPod.clientUids }}
+        - --uds-allowed-uids={{ range $i, $uid := . }}{{ if $i }},{{ end }}{{ int64 $uid }}{{ end }}
+        {{- end }}
         - --cluster-cert={{ $server.staticPod.certificate }}
         - --cluster-key={{ $server.staticPod.key }}
         - --kubeconfig={{ $server.staticPod.kubeconfig }}

@@ -14,7 +14,8 @@ const EXAMPLES: &str = "Examples:
   policy check policy.yaml 10.0.3.7:10250
   policy check policy.yaml 2852039166:80          # the metadata service, in decimal
   policy check policy.yaml webhook.ns.svc:443 --resolve
-  policy check policy.yaml 10.0.3.7:22 --as kube-apiserver
+  policy check policy.yaml 10.0.3.7:22 --as cn:kube-apiserver --as o:system:masters
+  policy check policy.yaml 10.0.3.7:22 --as uid:0
 
 Exit codes: 0 allowed, 1 denied, 2 the file or the destination cannot be used.";
 
@@ -38,10 +39,12 @@ pub struct CheckArgs {
     #[arg(value_name = "HOST:PORT")]
     target: String,
 
-    /// Identity of the other end: for a server the client's, for an agent the name in the server's
+    /// Identity of the other end; may be given several times, for all of a client's. On a
+    /// server: uid:NUMBER of a client on the Unix socket; cn:NAME, o:NAME, dns:NAME, ip:ADDRESS
+    /// and spiffe://ID of one with a certificate. On an agent: the name in the server's
     /// certificate.
     #[arg(long = "as", value_name = "IDENTITY")]
-    identity: Option<String>,
+    identities: Vec<Box<str>>,
 
     /// Look a name up with this host's resolver, and decide about its addresses as an agent does.
     #[arg(long)]
@@ -84,7 +87,8 @@ impl CheckArgs {
         addresses: Option<&[IpAddr]>,
         paint: Paint,
     ) -> (Health, String) {
-        let subject = Subject { identity: self.identity.as_deref() };
+        let identity = self.identities.first().map(AsRef::as_ref);
+        let subject = Subject { identity, also: self.identities.get(1..).unwrap_or_default() };
         let written = policy.decide(subject, target, None);
         let mut rows = vec![row(&target.to_string(), written)];
         let mut reached = addresses.is_none();
@@ -131,40 +135,42 @@ rules:
   - {name: no-ssh, action: deny, ports: [22]}
 ";
 
-    fn args(target: &str, identity: Option<&str>) -> CheckArgs {
-        let (file, identity) = (PathBuf::new(), identity.map(str::to_owned));
-        CheckArgs { file, target: target.to_owned(), identity, resolve: false }
+    fn args(target: &str, identities: &[&str]) -> CheckArgs {
+        let identities = identities.iter().map(|&identity| identity.into()).collect();
+        CheckArgs { file: PathBuf::new(), target: target.to_owned(), identities, resolve: false }
     }
 
-    fn shown(target: &str, identity: Option<&str>, addresses: Option<&[&str]>) -> (Health, String) {
+    fn shown(target: &str, identities: &[&str], addresses: Option<&[&str]>) -> (Health, String) {
         let target = spelling::read(target).unwrap();
         let addresses: Option<Vec<_>> =
             addresses.map(|all| all.iter().map(|one| one.parse().unwrap()).collect());
         let policy = POLICY.parse().unwrap();
-        args("", identity).shown(&policy, &target, addresses.as_deref(), Paint::plain())
+        args("", identities).shown(&policy, &target, addresses.as_deref(), Paint::plain())
     }
 
     #[test]
     fn a_verdict_names_its_rule_and_the_usual_spelling() {
-        let (health, text) = shown("2852039166:80", None, None);
+        let (health, text) = shown("2852039166:80", &[], None);
         assert_eq!(health.exit_code(), 1);
         assert!(text.starts_with("denied\nDESTINATION "), "{text}");
         assert!(text.contains("\n169.254.169.254:80  deny     builtin/metadata  no rule allows"), "{text}");
-        let (health, text) = shown("10.0.0.1:22", Some("admin"), None);
-        assert!(health == Health::Ok && text.contains("  ssh   the first rule"), "{text}");
-        let (health, text) = shown("10.0.0.1:22", None, None);
+        for identities in [&["admin"][..], &["cn:kube-apiserver", "admin"]] {
+            let (health, text) = shown("10.0.0.1:22", identities, None);
+            assert!(health == Health::Ok && text.contains("  ssh   the first rule"), "{text}");
+        }
+        let (health, text) = shown("10.0.0.1:22", &[], None);
         assert!(health == Health::Degraded && text.contains("  no-ssh  "), "{text}");
     }
 
     #[test]
     fn a_name_is_allowed_if_one_of_its_addresses_is() {
-        let (health, text) = shown("a.example:80", None, None);
+        let (health, text) = shown("a.example:80", &[], None);
         assert!(health == Health::Ok && text.contains("see --resolve"), "{text}");
-        let (health, text) = shown("a.example:80", None, Some(&["127.0.0.1", "10.0.0.1"]));
+        let (health, text) = shown("a.example:80", &[], Some(&["127.0.0.1", "10.0.0.1"]));
         assert!(health == Health::Ok && text.contains("\n  127.0.0.1   deny     loopback"), "{text}");
-        let (health, _) = shown("a.example:80", None, Some(&["127.0.0.1", "::1"]));
+        let (health, _) = shown("a.example:80", &[], Some(&["127.0.0.1", "::1"]));
         assert_eq!(health, Health::Degraded);
-        let (health, _) = shown("localhost:80", None, Some(&["10.0.0.1"]));
+        let (health, _) = shown("localhost:80", &[], Some(&["10.0.0.1"]));
         assert_eq!(health, Health::Degraded, "a server denies the name");
     }
 }

@@ -4,6 +4,7 @@
 
 mod doctor;
 mod leases;
+mod log_level;
 mod nodes;
 mod probe;
 mod socket;

@@ -35,7 +35,7 @@ impl Permits {
         target: &Target,
         mut addrs: Vec<SocketAddr>,
     ) -> Result<Vec<SocketAddr>, Refusal> {
-        let (subject, mut first) = (Subject { identity: server }, None);
+        let (subject, mut first) = (Subject { identity: server, also: &[] }, None);
         addrs.retain(|addr| match self.policy.check(subject, target, Some(addr.ip())) {
             Ok(()) => true,
             Err(denied) => {

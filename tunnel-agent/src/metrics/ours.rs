@@ -1,7 +1,7 @@
 //! Our own metrics, documented by their help texts.
 
 use prometheus::{Histogram, IntCounterVec, IntGauge, Result};
-use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};
+use tunnel_program::metering::{DIAL_BUCKETS, Maker, SocketMetrics, Traffic, TrafficTexts};
 use tunnel_program::renewal::RenewalMetrics;
 
 #[derive(Debug)]
@@ -16,6 +16,7 @@ pub(super) struct Ours {
     pub(super) tunnel_attempts: IntCounterVec,
     pub(super) tunnels_closed: IntCounterVec,
     pub(super) renewal: RenewalMetrics,
+    pub(super) sockets: SocketMetrics,
 }
 
 impl Ours {
@@ -59,6 +60,7 @@ impl Ours {
                 "Tunnels that ended, by link.",
                 &["link"],
             )?,
+            sockets: SocketMetrics::make(make)?,
         })
     }
 }

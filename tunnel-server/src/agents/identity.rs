@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use tunnel_kube::Reviewed;
 use tunnel_proto::target::Host;
 
+use crate::canonical::canonical_host;
 use certificate::Subject;
 pub(crate) use map::IdentityMap;
 pub(crate) use template::Template;
@@ -72,20 +73,18 @@ impl Identity {
     }
 
     fn of_subject(subject: Subject, template: Option<&Template>) -> Result<Self, Conflict> {
-        let Subject { common_name, organizations, uris, hosts } = subject;
+        let spiffe = subject.spiffe().map(str::to_owned);
+        let Subject { common_name, organizations, hosts, .. } = subject;
+        let common_name = common_name.filter(|name| !name.contains(' '));
         let in_group = organizations.iter().any(|name| name == NODE_GROUP);
         let by_name = common_name.as_deref().and_then(|name| name.strip_prefix(NODE_USER));
         let by_name = by_name.filter(|_| in_group).and_then(node);
-        // A SPIFFE certificate has exactly one URI (X.509-SVID section 2).
-        let spiffe = match uris.as_slice() {
-            [uri] if uri.starts_with("spiffe://") => Some(uri),
-            _ => None,
-        };
-        let by_uri = spiffe.zip(template).and_then(|(uri, template)| template.node(uri)).and_then(node);
+        let by_uri =
+            spiffe.as_ref().zip(template).and_then(|(uri, template)| template.node(uri)).and_then(node);
         match (by_name, by_uri, spiffe) {
             (Some(name), Some(uri), _) if name != uri => Err(Conflict(name, uri)),
             (Some(node), _, _) | (None, Some(node), _) => Ok(Self::Node(node)),
-            (None, None, Some(uri)) => Ok(Self::Spiffe(uri.clone())),
+            (None, None, Some(uri)) => Ok(Self::Spiffe(uri)),
             (None, None, None) if !hosts.is_empty() => Ok(Self::Names(hosts)),
             (None, None, None) => Ok(common_name.map_or(Self::Unknown, Self::Subject)),
         }
@@ -107,7 +106,7 @@ impl Identity {
         match self {
             Self::Node(name) => vec![format!("node:{name}")],
             Self::Spiffe(uri) => vec![uri.clone()],
-            Self::Names(hosts) => hosts.iter().map(text_of).collect(),
+            Self::Names(hosts) => hosts.iter().map(text_of_host).collect(),
             Self::Subject(name) => vec![format!("cn:{name}")],
             Self::Unknown => Vec::new(),
         }
@@ -125,8 +124,20 @@ impl fmt::Display for Identity {
     }
 }
 
-fn text_of(host: &Host) -> String {
-    match host {
+/// All texts of a certificate that TLS has verified: of a client, which no route depends on. First the
+/// common name, then SPIFFE id, DNS names, addresses and organizations (`o:`).
+pub(crate) fn texts_of_certificate(der: &CertificateDer<'_>) -> Vec<Box<str>> {
+    let subject = Subject::read(der).unwrap_or_default();
+    let spiffe = subject.spiffe().map(str::to_owned);
+    let Subject { common_name, organizations, hosts, .. } = subject;
+    let texts = common_name.map(|name| format!("cn:{name}")).into_iter().chain(spiffe);
+    let texts = texts.chain(hosts.iter().map(text_of_host));
+    texts.chain(organizations.iter().map(|name| format!("o:{name}"))).map(String::into_boxed_str).collect()
+}
+
+/// The text of a host in an identity.
+pub(crate) fn text_of_host(host: &Host) -> String {
+    match &*canonical_host(host) {
         Host::Name(name) => format!("dns:{name}"),
         Host::Ip(ip) => format!("ip:{ip}"),
     }

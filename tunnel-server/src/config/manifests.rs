@@ -175,7 +175,7 @@ fn kubeadm() {
     let config = config(KUBEADM);
     is_the_usual(&config);
     let socket = PathBuf::from("/etc/kubernetes/konnectivity-server/konnectivity-server.socket");
-    assert_eq!(config.unix, Some((socket, true)));
+    assert_eq!(config.unix, Some(Place::shared(socket)));
     assert_eq!((config.agents.port, config.admin.port, config.health.port), (8132, 8133, 8134));
     assert_eq!((config.mode, config.server_count), (Some(Mode::Grpc), 1));
     assert_eq!(config.strategies, [Strategy::Default]);

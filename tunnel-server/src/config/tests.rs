@@ -36,6 +36,29 @@ fn a_server_that_would_leave_a_door_open_names_the_flags_that_close_it() {
 }
 
 #[test]
+fn flags_about_clients_of_a_frontend_that_does_not_exist_are_refused() {
+    for flag in ["--uds-mode=0600", "--uds-owner=0", "--uds-allowed-uids=0"] {
+        let said = refused(&["--server-port=8090", flag]);
+        assert!(said.contains("for the frontend on a Unix socket") && said.contains("--uds-name"), "{said}");
+        assert_eq!(refused_with(&[flag]), "");
+    }
+    let said = refused_with(&["--frontend-allowed-names=cn:a"]);
+    assert!(said.contains("for the frontend on TCP"), "{said}");
+    for (flag, why) in [
+        ("--uds-mode=0888", "octal"),
+        ("--uds-owner=:", "no group"),
+        ("--uds-allowed-uids=0,none-such", "give its number"),
+        ("--frontend-allowed-names=a*b", "at the end"),
+    ] {
+        let said = refused_with(&[flag]);
+        assert!(said.contains(why) && said.contains(&flag[..10]), "{said}");
+    }
+    // As from a template whose values are empty.
+    let empty = ["--uds-mode=", "--uds-owner=", "--uds-allowed-uids=", "--frontend-allowed-names="];
+    assert_eq!(refused_with(&empty), "");
+}
+
+#[test]
 fn files_that_are_no_good_are_named_with_their_flags() {
     let key_of_another = tempfile::NamedTempFile::new().unwrap();
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();

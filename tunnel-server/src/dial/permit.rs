@@ -9,10 +9,9 @@ use super::error::DialError;
 
 impl Dialer {
     /// Refuses a target that the policy denies, with an audit line.
-    pub(super) fn permit(&self, target: &Target, client: Option<&str>) -> Result<(), DialError> {
-        let subject = Subject { identity: client };
-        self.policy.check(subject, target, None).map_err(|denied| {
-            self.policy.audit(&denied, subject, None);
+    pub(super) fn permit(&self, target: &Target, client: Subject<'_>) -> Result<(), DialError> {
+        self.policy.check(client, target, None).map_err(|denied| {
+            self.policy.audit(&denied, client, None);
             self.metrics.denied(&denied.rule);
             DialError::Denied(denied)
         })

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tunnel_policy::Subject;
 use tunnel_proto::target::Target;
 
 use super::error::DialError;
@@ -46,7 +47,7 @@ impl Dialer {
     /// As there.
     pub(crate) async fn probe(&self, target: &Target, limit: Duration) -> Result<Probed, DialError> {
         let dialer = Self { limit: self.limit.min(limit), ..self.clone() };
-        let wanted = Wanted { id: dialer.next_id(), target, client: None, measure: true };
+        let wanted = Wanted { id: dialer.next_id(), target, client: Subject::default(), measure: true };
         let dialed = Box::pin(dialer.dial_measured(wanted)).await?;
         let why = self.router.why(&dialed.agent, target);
         let Dialed { stream, agent, times, detail: Detail { address, connect, route } } = dialed;

@@ -14,6 +14,7 @@ use tunnel_proto::target::Target;
 use super::carried::Carried;
 use super::record::Record;
 use super::{Frontend, HEAD_LIMIT, send_all, watched};
+use crate::clients::{Client, Refusal};
 use crate::dial::error::{DialError, GivenUp};
 use crate::metrics::ClientKind;
 
@@ -46,7 +47,7 @@ const fn status(error: &DialError) -> Status {
 /// is none; the client has been told why, unless it left.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
-    listener: &'static str,
+    client: Arc<Client>,
     mut socket: Socket,
     deadline: Instant,
 ) -> Option<Box<Carried<Socket>>> {
@@ -58,23 +59,23 @@ pub(super) async fn serve(
     let target = match head {
         Ok(Ok(Ok(target))) => target,
         Ok(Ok(Err(error))) => {
-            frontend.bad_client("bad_request", listener, &error.to_string());
+            frontend.bad_client("bad_request", client.listener, &error.to_string());
             refuse(socket, error.status(), &error.to_string()).await;
             return None;
         }
         Ok(Err(error)) => {
-            frontend.bad_client("no_request", listener, &error.to_string());
+            frontend.bad_client("no_request", client.listener, &error.to_string());
             return None;
         }
         Err(_) => {
             let why = "the request head did not end in time";
-            frontend.bad_client("slow_request", listener, why);
+            frontend.bad_client("slow_request", client.listener, why);
             refuse(socket, Status::REQUEST_TIMEOUT, why).await;
             return None;
         }
     };
     let id = frontend.dialer.next_id();
-    let record = Record::new(&frontend, ClientKind::Connect, listener, id, target.to_string());
+    let record = Record::new(&frontend, ClientKind::Connect, client, id, target.to_string());
     dial(&frontend, socket, &target, record).await
 }
 
@@ -101,7 +102,8 @@ async fn dial(
     target: &Target,
     mut record: Record,
 ) -> Option<Box<Carried<Socket>>> {
-    let dial = frontend.dialer.dial(record.id, target, None);
+    let client = Arc::clone(&record.client);
+    let dial = frontend.dialer.dial(record.id, target, client.subject());
     let (dialed, early) = tokio::select! {
         biased;
         () = frontend.drain.killed() => {
@@ -144,6 +146,11 @@ async fn refuse(mut socket: Socket, status: Status, reason: &str) {
     };
     // The answer is sent even if the client does not close in time.
     let _ = timeout(LINGER, told).await;
+}
+
+/// Refuses a request of a client that is not admitted.
+pub(super) async fn refuse_client(socket: Socket, refusal: &Refusal) {
+    refuse(socket, Status::FORBIDDEN, &refusal.text).await;
 }
 
 /// Refuses a request because of `--mode=grpc`.

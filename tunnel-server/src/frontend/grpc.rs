@@ -22,6 +22,7 @@ use tunnel_proto::packet::PROXY_PATH;
 
 use super::Frontend;
 use super::authority::Acceptable;
+use crate::clients::Client;
 
 /// Flow-control window of a call: most unread bytes. Less delays writes of clients, which are on
 /// the same network; more is memory for stalled calls.
@@ -57,16 +58,12 @@ const IDLE_LIMIT: Duration = Duration::from_secs(4 * 3600);
 enum Code {
     Ok = 0,
     InvalidArgument = 3,
+    PermissionDenied = 7,
     Unimplemented = 12,
 }
 
 /// Serves one HTTP/2 connection. Its preface has been put back.
-pub(super) async fn serve(
-    frontend: Arc<Frontend>,
-    listener: &'static str,
-    socket: Socket,
-    deadline: Instant,
-) {
+pub(super) async fn serve(frontend: Arc<Frontend>, client: Arc<Client>, socket: Socket, deadline: Instant) {
     let io = Acceptable::new(socket, FRAME as usize);
     let handshake = server::Builder::new()
         .initial_window_size(CALL_WINDOW)
@@ -82,13 +79,14 @@ pub(super) async fn serve(
     // Boxed, so that the handshake costs nothing once it is over.
     let mut connection = match Box::pin(timeout_at(deadline, handshake)).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return frontend.bad_client("no_request", listener, &error.to_string()),
-        Err(_) => return frontend.bad_client("slow_request", listener, "no HTTP/2 settings in time"),
+        Ok(Err(error)) => return frontend.bad_client("no_request", client.listener, &error.to_string()),
+        Err(_) => return frontend.bad_client("slow_request", client.listener, "no HTTP/2 settings in time"),
     };
     let (mut draining, mut calls) = (false, 0_u64);
     loop {
-        // The first call is part of the beginning.
-        let limit = if calls == 0 { deadline } else { Instant::now() + IDLE_LIMIT };
+        // The first call is part of the beginning. A client that is not admitted makes no other.
+        let limit =
+            if calls == 0 || client.refusal().is_some() { deadline } else { Instant::now() + IDLE_LIMIT };
         let next = tokio::select! {
             biased;
             () = frontend.drain.killed() => break,
@@ -102,17 +100,23 @@ pub(super) async fn serve(
         match next {
             Ok(Some(Ok((request, respond)))) => {
                 calls += 1;
-                start(&frontend, listener, request, respond);
+                start(&frontend, &client, request, respond);
+                if client.refusal().is_some() {
+                    connection.graceful_shutdown();
+                }
             }
             Ok(Some(Err(error))) => {
                 if calls == 0 || broke_http2(&error) {
-                    frontend.bad_client("bad_request", listener, &error.to_string());
+                    frontend.bad_client("bad_request", client.listener, &error.to_string());
                 }
-                debug!(%error, listener, "client connection ended");
+                debug!(%error, client.listener, "client connection ended");
                 return;
             }
             Ok(None) => return,
-            Err(_) if calls == 0 => return frontend.bad_client("slow_request", listener, "no call in time"),
+            Err(_) if calls == 0 => {
+                return frontend.bad_client("slow_request", client.listener, "no call in time");
+            }
+            Err(_) if client.refusal().is_some() => return,
             Err(_) if connection.has_streams() => {}
             Err(_) => connection.graceful_shutdown(),
         }
@@ -131,14 +135,20 @@ fn broke_http2(error: &h2::Error) -> bool {
 /// Starts one call, in a task of its own.
 fn start(
     frontend: &Arc<Frontend>,
-    listener: &'static str,
+    client: &Arc<Client>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
     let mut response = Response::new(());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some(refusal) = client.refusal() {
+        response.headers_mut().extend(trailers(Code::PermissionDenied, &refusal.text));
+        // Fails only when the client has left.
+        let _ = respond.send_response(response, true);
+        return;
+    }
     if let Some((status, code, text)) = check(&request) {
-        frontend.bad_client("bad_request", listener, text);
+        frontend.bad_client("bad_request", client.listener, text);
         *response.status_mut() = status;
         if let Some(code) = code {
             response.headers_mut().extend(trailers(code, text));
@@ -150,7 +160,7 @@ fn start(
     // Sent at once, because clients wait for the head before anything else.
     let Ok(send) = respond.send_response(response, false) else { return };
     // Boxed, so that it costs nothing once the connection is relayed.
-    let call = Box::pin(call::serve(Arc::clone(frontend), listener, send, request.into_body()));
+    let call = Box::pin(call::serve(Arc::clone(frontend), Arc::clone(client), send, request.into_body()));
     frontend.drain.spawn_connection("call", async move {
         if let Some(carried) = call.await {
             carried.run().await;
@@ -174,12 +184,13 @@ fn check(request: &Request<RecvStream>) -> Option<(StatusCode, Option<Code>, &'s
     None
 }
 
-/// The trailers of a call. `text` is plain ASCII.
-fn trailers(code: Code, text: &'static str) -> HeaderMap {
+/// The trailers of a call. `text` is printable ASCII.
+fn trailers(code: Code, text: &str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
     trailers.insert("grpc-status", HeaderValue::from(code as u16));
-    if !text.is_empty() {
-        trailers.insert("grpc-message", HeaderValue::from_static(text));
+    // Percent signs are escaped (gRPC over HTTP/2, "Status-Message").
+    if let (false, Ok(message)) = (text.is_empty(), HeaderValue::try_from(text.replace('%', "%25"))) {
+        trailers.insert("grpc-message", message);
     }
     trailers
 }

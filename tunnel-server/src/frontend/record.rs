@@ -11,6 +11,7 @@ use tunnel::transport::Link;
 
 use super::Frontend;
 use crate::agents::AgentTunnel;
+use crate::clients::Client;
 use crate::dial::Dialed;
 use crate::dial::error::{DialError, GivenUp};
 use crate::metrics::{ClientKind, GaugeGuard, Lifetime, TwinGuard};
@@ -65,7 +66,7 @@ pub(super) struct Record {
     /// Bytes relayed so far.
     pub(super) moved: Moved,
     pub(super) kind: ClientKind,
-    listener: &'static str,
+    pub(super) client: Arc<Client>,
     target: Box<str>,
     agent: Asked,
     link: Option<Link>,
@@ -86,7 +87,7 @@ impl Record {
     pub(super) fn new(
         server: &Arc<Frontend>,
         kind: ClientKind,
-        listener: &'static str,
+        client: Arc<Client>,
         id: u64,
         target: String,
     ) -> Self {
@@ -94,7 +95,7 @@ impl Record {
             id,
             moved: Moved::default(),
             kind,
-            listener,
+            client,
             target: target.into(),
             agent: Asked::Nobody,
             link: None,
@@ -159,7 +160,8 @@ impl Drop for Record {
             target: "access",
             id = self.id,
             frontend = self.kind.label(),
-            client = self.listener,
+            client = self.client.listener,
+            identity = self.client.name(),
             target = &*self.target,
             agent = self.agent.name(),
             link = self.link.map(Link::label),

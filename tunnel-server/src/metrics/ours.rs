@@ -1,7 +1,7 @@
 //! Our own metrics. The help texts are the documentation.
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result};
-use tunnel_program::metering::{DIAL_BUCKETS, Maker, Traffic, TrafficTexts};
+use tunnel_program::metering::{DIAL_BUCKETS, Maker, SocketMetrics, Traffic, TrafficTexts};
 use tunnel_program::renewal::RenewalMetrics;
 
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Ours {
     pub(super) streams_opened: IntCounterVec,
     pub(super) peers: Peers,
     pub(super) renewal: RenewalMetrics,
+    pub(super) sockets: SocketMetrics,
 }
 
 impl Ours {
@@ -41,6 +42,7 @@ impl Ours {
             streams_opened: make.counters("streams_opened_total", "Streams opened to agents.", &["link"])?,
             peers: Peers::make(make)?,
             renewal: RenewalMetrics::make(make)?,
+            sockets: SocketMetrics::make(make)?,
         })
     }
 }

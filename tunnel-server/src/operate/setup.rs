@@ -15,7 +15,7 @@ pub(super) fn settings(config: &Config, agents: SocketAddr) -> ServerSetup {
     ServerSetup {
         id: config.server_id.clone(),
         agents: agents.to_string(),
-        unix: config.unix.as_ref().map(|(path, _)| shown(path)).unwrap_or_default(),
+        unix: config.unix.as_ref().map(|place| shown(&place.path)).unwrap_or_default(),
         tcp: config.tcp.as_ref().map(|(bind, _)| bind.port),
         mode: config.mode.map(Mode::label).map(str::to_owned),
         strategies: config.strategies.iter().map(|strategy| strategy.label().to_owned()).collect(),

@@ -1,4 +1,4 @@
-//! The names in an agent's certificate, which TLS has verified.
+//! The names in a peer's certificate, which TLS has verified.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ const MOST_NAMES: usize = 64;
 /// Longest name or URI, in bytes; SPIFFE ids may have so many.
 const MAX_TEXT: usize = 2048;
 
-/// The parts of a certificate that can name an agent.
+/// The parts of a certificate that can name its holder.
 #[derive(Debug, Default)]
 pub(super) struct Subject {
     /// The only common name.
@@ -30,13 +30,14 @@ impl Subject {
     pub(super) fn read(der: &[u8]) -> Option<Self> {
         let (_, found) = X509Certificate::from_der(der).ok()?;
         let text = |text: &str| printable(text).then(|| text.to_owned());
+        let name = |name: &str| with_spaces(name).then(|| name.to_owned());
         let mut names = found.subject().iter_common_name();
         let common_name = match (names.next(), names.next()) {
-            (Some(name), None) => name.as_str().ok().and_then(text),
+            (Some(only), None) => only.as_str().ok().and_then(name),
             _ => None,
         };
         let organizations =
-            found.subject().iter_organization().filter_map(|name| text(name.as_str().ok()?)).collect();
+            found.subject().iter_organization().filter_map(|one| name(one.as_str().ok()?)).collect();
         let mut subject = Self { common_name, organizations, ..Self::default() };
         let alternative = found.subject_alternative_name().ok().flatten();
         let alternative = alternative.into_iter().flat_map(|names| &names.value.general_names);
@@ -61,6 +62,14 @@ impl Subject {
         subject.hosts.dedup();
         Some(subject)
     }
+
+    /// The SPIFFE id. Its certificate has exactly one URI (X.509-SVID section 2).
+    pub(super) fn spiffe(&self) -> Option<&str> {
+        match self.uris.as_slice() {
+            [uri] if uri.starts_with("spiffe://") => Some(uri),
+            _ => None,
+        }
+    }
 }
 
 /// A DNS name; one that reads as an address is none.
@@ -79,7 +88,12 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Identities are printed in logs.
+/// Identities are printed in logs. Spaces count in names alone.
 fn printable(text: &str) -> bool {
-    (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    with_spaces(text) && !text.contains(' ')
+}
+
+fn with_spaces(text: &str) -> bool {
+    let fits = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(fits)
 }

@@ -18,6 +18,7 @@ use super::super::{Frontend, HEAD_LIMIT};
 use super::Code;
 use super::client::{Client, Packets};
 use super::sender::Sender;
+use crate::clients as caller;
 use crate::dial::Dialed;
 use crate::dial::error::{DialError, GivenUp};
 use crate::metrics::ClientKind;
@@ -33,7 +34,7 @@ struct Request {
 /// unless it left.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
-    listener: &'static str,
+    client: Arc<caller::Client>,
     send: SendStream<Bytes>,
     body: RecvStream,
 ) -> Option<Box<Carried<Client>>> {
@@ -48,28 +49,28 @@ pub(super) async fn serve(
     let request = match first {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => {
-            frontend.bad_client("no_request", listener, "the call ended before a dial");
+            frontend.bad_client("no_request", client.listener, "the call ended before a dial");
             send.end(Code::Ok, "");
             return None;
         }
         Ok(Err(error)) => {
-            frontend.bad_client("bad_request", listener, &error.to_string());
+            frontend.bad_client("bad_request", client.listener, &error.to_string());
             send.end(Code::InvalidArgument, "malformed or unexpected packet");
             return None;
         }
         Err(_) => {
-            frontend.bad_client("slow_request", listener, "no dial in time");
+            frontend.bad_client("slow_request", client.listener, "no dial in time");
             send.end(Code::InvalidArgument, "no dial request in time");
             return None;
         }
     };
-    Dialling { frontend: &frontend, listener, packets, send }.serve(request).await
+    Dialling { frontend: &frontend, client, packets, send }.serve(request).await
 }
 
 /// A call whose dial is under way.
 struct Dialling<'a> {
     frontend: &'a Arc<Frontend>,
-    listener: &'static str,
+    client: Arc<caller::Client>,
     packets: Packets,
     send: Sender,
 }
@@ -79,7 +80,7 @@ impl Dialling<'_> {
         let frontend = self.frontend;
         let id = frontend.dialer.next_id();
         let shown = shown(&request.address, 300);
-        let mut record = Record::new(frontend, ClientKind::Grpc, self.listener, id, shown);
+        let mut record = Record::new(frontend, ClientKind::Grpc, Arc::clone(&self.client), id, shown);
         let target = match target_of(&request) {
             Ok(target) => target,
             Err(error) => {
@@ -113,7 +114,7 @@ impl Dialling<'_> {
             }
             Err(Gone::Broken(why)) => {
                 record.given_up(GivenUp::Nonsense);
-                frontend.bad_client("bad_request", self.listener, &why.to_string());
+                frontend.bad_client("bad_request", self.client.listener, &why.to_string());
                 self.send.end(Code::InvalidArgument, "unexpected packet while dialling");
                 None
             }
@@ -127,7 +128,7 @@ impl Dialling<'_> {
         target: &Target,
         random: i64,
     ) -> Result<Result<Dialed, DialError>, Gone> {
-        let mut dial = pin!(self.frontend.dialer.dial(id, target, None));
+        let mut dial = pin!(self.frontend.dialer.dial(id, target, self.client.subject()));
         poll_fn(|cx| {
             if let Poll::Ready(dialed) = dial.as_mut().poll(cx) {
                 return Poll::Ready(Ok(dialed));
