@@ -157,7 +157,6 @@ impl Connector {
             connected_servers: held(),
             capabilities: vec![TOKEN_RENEWAL.to_owned()],
             software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..Hello::default()
         };
         let greeted = opened.introduce(hello).await;
         let outcome = greeted.as_ref().map_or_else(GreetingError::label, |_| "connected");

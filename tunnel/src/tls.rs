@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::ring::hmac;
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore};
+use rustls::{ConfigBuilder, InconsistentKeys, RootCertStore, WantsVerifier};
 
 pub use files::{Kept, Part, TlsFiles, Unreadable};
 pub use options::{MinVersion, Offer, Suites, UnknownSuite};
@@ -191,17 +191,21 @@ pub fn agent_client(
     identity: Option<&Identity>,
     servers: Arc<RootCertStore>,
 ) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-    Ok(Dialling::new(identity, &servers.into())?.config)
+    let builder = verifying(Arc::new(Offer::default().provider()))?.with_root_certificates(servers);
+    Ok(Arc::new(client(identity, builder)?))
+}
+
+fn verifying(
+    provider: Arc<CryptoProvider>,
+) -> Result<ConfigBuilder<rustls::ClientConfig, WantsVerifier>, TlsError> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    Ok(builder.with_protocol_versions(&[&rustls::version::TLS13])?)
 }
 
 fn client(
     identity: Option<&Identity>,
-    servers: Arc<WebPkiServerVerifier>,
-    provider: Arc<CryptoProvider>,
+    builder: ConfigBuilder<rustls::ClientConfig, WantsClientCert>,
 ) -> Result<rustls::ClientConfig, TlsError> {
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_webpki_verifier(servers);
     let mut config = match identity {
         Some(identity) => {
             let (chain, key) = identity.parts();

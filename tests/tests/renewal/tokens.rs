@@ -1,8 +1,9 @@
 //! Tokens that the agent shows again, and tunnels that end with their token.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tunnel::transport::Link;
 use tunnel_kube_fake::{FakeApi, Holder, Served, token};
 use tunnel_tests::{Agent, Canary, Frontend, LINKS, Server, Target, node};

@@ -17,11 +17,14 @@ use super::{AgentTunnel, Sessions};
 /// reviews of all; longer, and a token that follows a bad one soon counts late.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// A review to come: the token's end in seconds since 1970, or why it is refused.
+type Verdict = Pin<Box<dyn Future<Output = Result<i64, String>> + Send>>;
+
 /// The review of the token that an agent has shown last, if it is due or under way. Boxed, because an
 /// agent shows a token once in an hour.
 #[derive(Default)]
 pub(super) struct Review {
-    verdict: Option<Pin<Box<dyn Future<Output = Result<i64, String>> + Send>>>,
+    verdict: Option<Verdict>,
     starts: Option<Instant>,
 }
 

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::watch;
 
 use super::refused::TellSelfSigned;
-use super::{ALPN, Identity, Offer, TlsError, client, server};
+use super::{ALPN, Identity, Offer, TlsError, client, server, verifying};
 
 /// A value that is replaced as a whole. Clones share it.
 #[derive(Debug)]
@@ -175,7 +175,8 @@ impl Dialling {
     pub fn new(identity: Option<&Identity>, servers: &Authorities) -> Result<Self, TlsError> {
         let provider = Arc::new(Offer::default().provider());
         let servers = servers.of_servers(Arc::clone(&provider))?;
-        let config = Arc::new(client(identity, Arc::clone(&servers), provider)?);
+        let builder = verifying(provider)?.with_webpki_verifier(Arc::clone(&servers));
+        let config = Arc::new(client(identity, builder)?);
         let own = identity.and_then(|identity| identity.chain.first().cloned().map(Arc::new));
         Ok(Self { config, own, servers })
     }
