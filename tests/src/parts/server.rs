@@ -100,7 +100,7 @@ impl Server {
         let app = tunnel_server::app::App::bind(config).map_err(|error| format!("{error:#}"))?;
         let at = app.addresses().map_err(|error| error.to_string())?;
         let running = Running::start(app.drain().clone(), |stop| async move {
-            app.run(stop.wait()).await.unwrap();
+            Box::pin(app.run(stop.wait())).await.unwrap();
         });
         Ok(Self {
             id: spec.id.clone(),
