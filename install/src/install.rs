@@ -131,7 +131,7 @@ async fn changes(site: &Site, choices: &Choices) -> Result<Vec<Change>, Fault> {
         changes.extend(Change::of_applied(&site.cluster, object).await?);
     }
     let kubeconfig = kubeconfig::of_server(site).await?;
-    let server = manifests::server(images, &site.address, *port, &site.version)?;
+    let server = manifests::server(images, &site.address, *port)?;
     changes.extend(Change::of_file(&site.host, EGRESS, Some(manifests::EGRESS), 0o644)?);
     if site.host.read(POLICY)?.is_none() {
         changes.extend(Change::of_file(&site.host, POLICY, Some(manifests::POLICY), 0o644)?);

@@ -63,12 +63,11 @@ pub(crate) fn objects(images: &Images, servers: &[String], port: u16) -> Result<
     Ok(objects)
 }
 
-/// The server's static pod. Keeps the node's address for the next run. `version` is the
-/// kube-apiserver's: the manifests are for every version, and newer ones let agents prove more.
+/// The server's static pod. Keeps the node's address for the next run.
 ///
 /// # Errors
 /// Never with the manifest of this build, which a test reads.
-pub(crate) fn server(images: &Images, address: &str, port: u16, version: &str) -> Result<String, Fault> {
+pub(crate) fn server(images: &Images, address: &str, port: u16) -> Result<String, Fault> {
     let mut pod = yaml::parse("the server's manifest", SERVER)?;
     pod["metadata"]["annotations"][ADDRESS] = json!(address);
     let container = &mut pod["spec"]["containers"][0];
@@ -76,23 +75,7 @@ pub(crate) fn server(images: &Images, address: &str, port: u16, version: &str) -
     let mut args = others(container, &["agent-port"]);
     args.push(json!(format!("--agent-port={port}")));
     container["args"] = json!(args);
-    if tokens_name_nodes(version) {
-        let mut args = others(container, &["identity-mode", "routes-from"]);
-        args.extend([json!("--identity-mode=strict"), json!("--routes-from=nodes")]);
-        container["args"] = json!(args);
-    }
     Ok(yaml::render(&pod))
-}
-
-/// Whether a pod's token names its node: from Kubernetes 1.30 on (KEP-4193). Before, agents prove
-/// no address, and in strict mode would get no dials.
-fn tokens_name_nodes(version: &str) -> bool {
-    let mut numbers = version.trim_start_matches('v').split('.').map(|number| number.parse::<u32>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(1), Some(minor)) => minor >= 30,
-        (Some(major), _) => major > 1,
-        (None, _) => false,
-    }
 }
 
 /// Choices of an earlier run, which later ones keep.
@@ -196,22 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn agents_have_to_prove_their_node_where_tokens_name_it() {
-        for (version, mode, routes) in [
-            ("v1.29.14", "audit", "claims"),
-            ("v1.30.0", "strict", "nodes"),
-            ("v1.33.4+k3s1", "strict", "nodes"),
-            ("v2.0.0", "strict", "nodes"),
-            ("unknown", "audit", "claims"),
-        ] {
-            let text = server(&images(), "10.0.0.1", 9132, version).unwrap();
-            for (flag, value) in [("identity-mode", mode), ("routes-from", routes)] {
-                let lines: Vec<_> =
-                    text.lines().filter(|line| line.contains(&format!("--{flag}="))).collect();
-                assert_eq!(lines.len(), 1, "{version}: {text}");
-                assert!(lines[0].ends_with(&format!("--{flag}={value}")), "{version}: {lines:?}");
-            }
+    fn agents_have_to_prove_their_node_and_claim_nothing() {
+        let text = server(&images(), "10.0.0.1", 9132).unwrap();
+        for flag in ["--identity-mode=strict", "--routes-from=nodes"] {
+            assert!(text.contains(&format!("- {flag}\n")), "{text}");
         }
+        assert!(!AGENTS.contains("--agent-identifiers"), "{AGENTS}");
     }
 
     #[test]

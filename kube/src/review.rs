@@ -7,23 +7,26 @@
 mod claims;
 mod error;
 mod memory;
+mod pod;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::Client;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::Observe;
 use crate::access::Cluster;
 use crate::requests::{RequestError, Requests, post, printable};
 use memory::{Key, Memory};
+use pod::{Bound, Found};
 
 pub use claims::Claims;
 pub use error::TokenError;
@@ -31,8 +34,8 @@ pub use error::TokenError;
 /// The API's path of TokenReviews.
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
-/// Limit of a token's wait for its review, and of the review. Together they are
-/// less than the 10 s that an agent waits for the answer to its Hello.
+/// Limit of a token's wait for its review, and of the review with the look-up of its pod.
+/// Together they are less than the 10 s that an agent waits for the answer to its Hello.
 const PATIENCE: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -70,7 +73,8 @@ impl Expected {
 pub struct Reviewed {
     /// The user name, `system:serviceaccount:NAMESPACE:NAME`.
     pub username: String,
-    /// The node that the token is bound to, from Kubernetes 1.29 on.
+    /// The node that the token is bound to: the one in the token, from Kubernetes 1.30 on, or else
+    /// that of its pod.
     pub node_name: Option<String>,
     /// The pod that the token is bound to.
     pub pod_name: Option<String>,
@@ -97,6 +101,8 @@ struct Inner {
     expected: Expected,
     observe: Observe<ReviewEvent>,
     known: Mutex<Known>,
+    /// The server was told once that it may not read pods.
+    told: Once,
 }
 
 #[derive(Default)]
@@ -115,6 +121,7 @@ impl TokenReviewer {
             expected,
             observe,
             known: Mutex::default(),
+            told: Once::new(),
         }))
     }
 
@@ -171,14 +178,41 @@ impl Inner {
 
     async fn review(&self, token: &str, claims: &Claims) -> Verdict {
         let began = Instant::now();
-        let verdict = match self.requests.run(self.ask(token)).await {
-            Ok(status) => judge(status, &self.expected, claims),
+        let verdict = match self.requests.run(self.examine(token, claims)).await {
+            Ok(verdict) => verdict,
             Err(RequestError::Busy) => Err(TokenError::Busy),
             Err(error) => Err(TokenError::ReviewFailed(error.to_string())),
         };
         let outcome = verdict.as_ref().map_or_else(TokenError::label, |_| "good");
         (self.observe)(ReviewEvent { outcome, latency: began.elapsed() });
         verdict
+    }
+
+    async fn examine(&self, token: &str, claims: &Claims) -> Result<Verdict, RequestError> {
+        let (mut holder, uid) = match judge(self.ask(token).await?, &self.expected, claims) {
+            Ok(judged) => judged,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (None, Some(name), Some(uid)) = (&holder.node_name, &holder.pod_name, uid) else {
+            return Ok(Ok(holder));
+        };
+        let pod = Bound { namespace: self.expected.namespace.clone(), name: name.clone(), uid };
+        match pod::node_of(&self.client, &pod).await? {
+            Found::Node(node) => holder.node_name = Some(node),
+            Found::Gone => {
+                return Ok(Err(TokenError::Invalidated(format!("no pod {} has its uid", printable(name)))));
+            }
+            Found::Forbidden => self.told.call_once(|| {
+                let namespace = pod.namespace;
+                warn!(
+                    namespace,
+                    "agents' tokens do not name their node, and the server may not get pods: agents \
+                     prove no node; give the server `get` on pods of this namespace"
+                );
+            }),
+            Found::Unknown => {}
+        }
+        Ok(Ok(holder))
     }
 
     async fn ask(&self, token: &str) -> Result<TokenReviewStatus, RequestError> {
@@ -194,8 +228,12 @@ impl Inner {
     }
 }
 
-/// The verdict of the API's answer.
-fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Verdict {
+/// The verdict of the API's answer, with the uid of a good token's pod.
+fn judge(
+    status: TokenReviewStatus,
+    expected: &Expected,
+    claims: &Claims,
+) -> Result<(Reviewed, Option<String>), TokenError> {
     let wrong_audience = |came| TokenError::WrongAudience { expected: expected.audience.clone(), came };
     if !status.authenticated.unwrap_or_default() {
         // The API's own text for this differs by version.
@@ -218,11 +256,9 @@ fn judge(status: TokenReviewStatus, expected: &Expected, claims: &Claims) -> Ver
         return Err(TokenError::WrongAccount { expected: admitted, came: printable(&username) });
     }
     let mut extra = user.extra.unwrap_or_default();
-    Ok(Reviewed {
-        username,
-        node_name: only(&mut extra, "node-name"),
-        pod_name: only(&mut extra, "pod-name"),
-    })
+    let mut only = |name| only(&mut extra, name);
+    let holder = Reviewed { username, node_name: only("node-name"), pod_name: only("pod-name") };
+    Ok((holder, only("pod-uid")))
 }
 
 /// The value of an extra with exactly one; several prove none of them.

@@ -52,17 +52,13 @@ rollingUpdate:
 {{- end }}
 {{- end }}
 
-{{/* From Kubernetes 1.30 on a token names its node; before, agents prove no node, and in strict mode would get no dials. */}}
-{{- define "tunnel.tokensNameNodes" -}}
-{{- if and .Values.agent.presentToken (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}true{{ end }}
-{{- end }}
-
+{{/* A token proves its node. A certificate may name anybody. */}}
 {{- define "tunnel.identityMode" -}}
-{{- .Values.server.identityMode | default (ternary "strict" "audit" (eq (include "tunnel.tokensNameNodes" .) "true")) }}
+{{- .Values.server.identityMode | default (ternary "strict" "audit" .Values.agent.presentToken) }}
 {{- end }}
 
 {{- define "tunnel.routesFrom" -}}
-{{- .Values.server.routesFrom | default (ternary "nodes" "claims" (eq (include "tunnel.tokensNameNodes" .) "true")) }}
+{{- .Values.server.routesFrom | default (ternary "nodes" "claims" .Values.agent.presentToken) }}
 {{- end }}
 
 {{- define "tunnel.identifiers" -}}

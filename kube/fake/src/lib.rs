@@ -1,8 +1,9 @@
-//! A Kubernetes API with token reviews, Leases and nodes, for tests. It has versions,
+//! A Kubernetes API with token reviews, Leases, nodes and pods, for tests. It has versions,
 //! preconditions and watches, and fails on demand.
 
 mod leases;
 mod nodes;
+mod pods;
 mod reviews;
 mod state;
 mod token;
@@ -98,6 +99,9 @@ async fn dispatch(api: &FakeApi, request: Request) -> Result<Response, Refused> 
             leases::lease(api, method, namespace, name.first().copied(), &query, content).await
         }
         (&Method::GET, ["api", "v1", "nodes"]) => nodes::nodes(api, &query).await,
+        (&Method::GET, ["api", "v1", "namespaces", namespace, "pods", name]) => {
+            pods::pod(api, namespace, name).await
+        }
         _ => Err(Refused::new(404, "NotFound", &path)),
     }
 }

@@ -17,6 +17,8 @@ pub enum Verb {
     Delete,
     /// A Lease is read.
     Get,
+    /// A pod is read.
+    GetPod,
     /// Leases are listed.
     List,
     /// Nodes are listed, a page of them.
@@ -57,6 +59,7 @@ pub(crate) struct State {
     pub(crate) holders: HashMap<String, Holder>,
     pub(crate) leases: BTreeMap<(String, String), Value>,
     pub(crate) nodes: BTreeMap<String, Value>,
+    pub(crate) pods: BTreeMap<(String, String), Value>,
     /// Every change: its version, its type, its object.
     pub(crate) history: Vec<(u64, &'static str, Value)>,
     failures: HashMap<Verb, (u16, &'static str)>,

@@ -52,6 +52,54 @@ async fn a_good_token_has_a_holder() {
     }
 }
 
+/// A holder whose token names its pod alone, as before Kubernetes 1.30.
+fn of_pod(uid: &str) -> Holder {
+    let extra = |name: &str, value: &str| {
+        (format!("authentication.kubernetes.io/{name}"), vec![value.to_owned()])
+    };
+    Holder { extra: [extra("pod-name", "agent-x"), extra("pod-uid", uid)].into(), ..agent() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_of_a_token_that_names_none_is_its_pods() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), of_pod("uid-1"));
+    api.put_pod("kube-system", "agent-x", "uid-1", "worker-7");
+    let reviewer = reviewer(&api, 1.0, 1);
+    for _ in 0..2 {
+        let reviewed = reviewer.review(&hour_token(1)).await.unwrap();
+        assert_eq!(reviewed.node_name.as_deref(), Some("worker-7"));
+    }
+    assert_eq!((api.asked(Verb::Review), api.asked(Verb::GetPod)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_pod_that_is_gone_or_replaced_admits_nobody() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), of_pod("uid-1"));
+    let reviewer = reviewer(&api, 0.0, 0);
+    let gone = reviewer.review(&hour_token(1)).await.unwrap_err();
+    assert!(matches!(gone, TokenError::Invalidated(_)), "{gone}");
+    api.know(&hour_token(2), of_pod("uid-1"));
+    api.put_pod("kube-system", "agent-x", "uid-2", "worker-7");
+    let replaced = reviewer.review(&hour_token(2)).await.unwrap_err();
+    assert!(matches!(replaced, TokenError::Invalidated(_)), "{replaced}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_right_to_read_pods_a_token_proves_no_node_and_without_an_answer_it_waits() {
+    let api = FakeApi::new();
+    api.know(&hour_token(1), of_pod("uid-1"));
+    api.put_pod("kube-system", "agent-x", "uid-1", "worker-7");
+    let reviewer = reviewer(&api, 0.0, 0);
+    api.fail(Verb::GetPod, Some((500, "InternalError")));
+    let failed = reviewer.review(&hour_token(1)).await.unwrap_err();
+    assert!(failed.is_temporary(), "{failed}");
+    api.fail(Verb::GetPod, Some((403, "Forbidden")));
+    let reviewed = reviewer.review(&hour_token(1)).await.unwrap();
+    assert_eq!((reviewed.node_name, reviewed.pod_name.as_deref()), (None, Some("agent-x")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_no_token_costs_no_review() {
     let api = FakeApi::new();

@@ -22,6 +22,8 @@ def create(kubectl):
     for namespace, name in ((NAMESPACE, ACCOUNT), (NAMESPACE, "other"), ("default", ACCOUNT)):
         kubectl.ok("create", "serviceaccount", name, "-n", namespace)
     kubectl.ok("create", "clusterrolebinding", "tunnel-server", "--clusterrole=system:auth-delegator", "--user=tunnel-server")
+    kubectl.ok("create", "role", "tunnel-server-pods", "-n", NAMESPACE, "--verb=get", "--resource=pods")
+    kubectl.ok("create", "rolebinding", "tunnel-server-pods", "-n", NAMESPACE, "--role=tunnel-server-pods", "--user=tunnel-server")
     for user, verbs in (("tunnel-server", "get,list,create,update,delete"), ("tunnel-agent", "get,list,watch")):
         kubectl.ok("create", "role", user, "-n", NAMESPACE, f"--verb={verbs}", "--resource=leases.coordination.k8s.io")
         kubectl.ok("create", "rolebinding", user, "-n", NAMESPACE, f"--role={user}", f"--user={user}")

@@ -100,7 +100,7 @@ def _create_pod(world, name, node):
 
 def _install(world):
     manual.import_images(world.cluster, world.bin_dir)
-    manual.install(world.cluster, proofs=True)
+    manual.install(world.cluster)
     manual.activate(world.cluster)
     world.meet()
     world.server.wait_for_tunnels(len(world.agents))

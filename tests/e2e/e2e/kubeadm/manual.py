@@ -5,7 +5,6 @@ import os
 import shutil
 
 from .. import product_image, wait
-from ..fail import expect
 from . import config
 from .cluster import CONTROL_PLANE
 
@@ -15,8 +14,6 @@ STATIC_POD = os.path.join(product_image.DEPLOY, "manifests", "static-pod")
 DIRECTORY, MANIFESTS = "/etc/kubernetes/tunnel", "/etc/kubernetes/manifests"
 API_SERVER = f"kube-apiserver-{CONTROL_PLANE}"
 LIMIT = 180
-# What deploy/README.md says to give servers from Kubernetes 1.30 on.
-STRICT = {"--identity-mode=audit": "--identity-mode=strict", "--routes-from=claims": "--routes-from=nodes"}
 
 
 def import_images(cluster, bin_dir):
@@ -26,20 +23,14 @@ def import_images(cluster, bin_dir):
     return ", ".join(os.path.basename(archive) for archive in archives)
 
 
-def install(cluster, proofs=False):
-    """Agents and the server; the rollout ends when every agent has a tunnel.
-
-    With `proofs` agents claim nothing, and the server takes their routes from Node objects.
-    """
+def install(cluster):
+    """Agents and the server; the rollout ends when every agent has a tunnel."""
     host = cluster.node(CONTROL_PLANE)
-    # Of a flag that is given twice, the last value counts.
-    flags = [f"--proxy-server-host={host.network.node}", *(["--agent-identifiers="] if proofs else [])]
-    cluster.kubectl.ok("apply", "-k", _overlay(cluster.directory, flags))
+    cluster.kubectl.ok("apply", "-k", _overlay(cluster.directory, f"--proxy-server-host={host.network.node}"))
     os.makedirs(host.seen_from_outside(DIRECTORY))
     write_kubeconfig(cluster, f"{DIRECTORY}/server.conf")
-    for name in ("egress.yaml", "policy.yaml"):
-        shutil.copy(os.path.join(STATIC_POD, name), host.seen_from_outside(DIRECTORY))
-    _write_static_pod(host.seen_from_outside(os.path.join(MANIFESTS, "tunnel-server.yaml")), STRICT if proofs else {})
+    for name, directory in (("egress.yaml", DIRECTORY), ("policy.yaml", DIRECTORY), ("tunnel-server.yaml", MANIFESTS)):
+        shutil.copy(os.path.join(STATIC_POD, name), host.seen_from_outside(directory))
     cluster.kubectl.ok("rollout", "status", "daemonset/tunnel-agent", "-n", NAMESPACE, f"--timeout={LIMIT}s", timeout=LIMIT + 10)
 
 
@@ -77,21 +68,11 @@ def agent_on(cluster, node):
     return wait.until(f"the agent on {node} is ready", ready, LIMIT, pause=0.5)[0]
 
 
-def _write_static_pod(path, replaced):
-    with open(os.path.join(STATIC_POD, "tunnel-server.yaml"), encoding="utf-8") as file:
-        text = file.read()
-    for old, new in replaced.items():
-        expect(old in text, f"the manifest has no {old}")
-        text = text.replace(old, new)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _overlay(directory, flags):
-    """The base knows no server: an overlay adds its address, and other flags."""
+def _overlay(directory, flag):
+    """The base knows no server: an overlay adds its address."""
     path = os.path.join(directory, "overlay")
     os.makedirs(path)
-    patch = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": flag} for flag in flags]
+    patch = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": flag}]
     with open(os.path.join(path, "kustomization.yaml"), "w", encoding="utf-8") as file:
         json.dump({
             "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
