@@ -2,15 +2,24 @@
 
 use http::Request;
 use kube::Client;
-use kube::core::Object;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::requests::RequestError;
 
 /// A pod, with nothing but what is read.
-type Slim = Object<Spec, ()>;
+#[derive(Debug, Deserialize)]
+struct Slim {
+    metadata: Metadata,
+    spec: Spec,
+}
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    uid: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
     #[serde(default)]

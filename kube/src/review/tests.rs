@@ -54,9 +54,8 @@ async fn a_good_token_has_a_holder() {
 
 /// A holder whose token names its pod alone, as before Kubernetes 1.30.
 fn of_pod(uid: &str) -> Holder {
-    let extra = |name: &str, value: &str| {
-        (format!("authentication.kubernetes.io/{name}"), vec![value.to_owned()])
-    };
+    let extra =
+        |name: &str, value: &str| (format!("authentication.kubernetes.io/{name}"), vec![value.to_owned()]);
     Holder { extra: [extra("pod-name", "agent-x"), extra("pod-uid", uid)].into(), ..agent() }
 }
 
