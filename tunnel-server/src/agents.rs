@@ -177,7 +177,16 @@ impl AgentTunnel {
     }
 
     fn is_usable(&self) -> bool {
-        !self.lost.load(Ordering::Relaxed) && self.silent_since().is_none()
+        !self.is_lost() && self.silent_since().is_none()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether the tunnel is over, or wants no more dials.
+    pub(crate) fn is_leaving(&self) -> bool {
+        !self.is_usable() || self.is_draining() || self.why_ended().is_some()
     }
 
     fn peer(&self) -> Option<&Peer> {
@@ -220,7 +229,7 @@ pub(crate) struct LastSign {
 struct Departed {
     at: Instant,
     id: String,
-    hosts: Vec<Host>,
+    routes: Arc<Routes>,
 }
 
 impl Registry {
@@ -279,7 +288,7 @@ impl Registry {
             .find(|(_, _, routes)| routes.hosts().any(|one| one == host))
             .map(|(at, id, _)| (at, id));
         let departed = || {
-            let agent = state.departed.iter().rev().find(|agent| agent.hosts.contains(host))?;
+            let agent = state.departed.iter().rev().find(|agent| agent.routes.hosts().any(|one| one == host))?;
             Some((agent.at, &agent.id))
         };
         let (at, id) = suspect.or_else(departed)?;
@@ -344,8 +353,8 @@ impl Drop for Registration {
             if state.departed.len() == DEPARTED {
                 state.departed.pop_front();
             }
-            let (id, hosts) = (agent.id.clone(), agent.routes().hosts().cloned().collect());
-            state.departed.push_back(Departed { at: Instant::now(), id, hosts });
+            let (id, routes) = (agent.id.clone(), agent.routes());
+            state.departed.push_back(Departed { at: Instant::now(), id, routes });
         }
         drop(state);
         self.registry.changed();
