@@ -15,6 +15,7 @@ use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
+use tunnel_program::seldom;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Sources};
@@ -127,6 +128,7 @@ impl App {
         if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
             self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.renewal).await?);
         }
+        self.drain.spawn("seldom lines", seldom::tell_the_rest(self.drain.clone()));
         let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);
         let health = admin::health_routes(self.registry.clone(), readiness, NotReady::List);

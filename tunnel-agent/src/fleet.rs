@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 use tunnel::liveness::{Health, Patience};
 use tunnel::transport::{GreetingError, quic};
+use tunnel_program::warn_seldom;
 
 use crate::cli::Transport;
 use crate::config::Config;
@@ -135,6 +136,15 @@ impl Fleet {
     }
 }
 
+/// The name of the reason in logs.
+const fn label(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Greeting(error) => error.label(),
+        ConnectError::Handshake(error) => error.reason(),
+        ConnectError::Token(_) => "no_token",
+    }
+}
+
 fn plan(config: &Config) -> Plan {
     let manner = Manner {
         pace: Pace::new(config.sync.interval, config.sync.cap),
@@ -208,7 +218,7 @@ impl Keeper {
         match report {
             Report::Resolved(server, result) => {
                 if let Err(error) = &result {
-                    warn!(%server, error, "cannot resolve the servers' name");
+                    warn_seldom!(("connect", "dns"), %server, error, "cannot resolve the servers' name");
                     self.failures.note(&server, error, now);
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
@@ -231,7 +241,9 @@ impl Keeper {
                 match (&attempt.purpose, error) {
                     (_, None) => {}
                     (Purpose::Upgrade(_), Some(error)) => debug!(%server, %error, "no better tunnel yet"),
-                    (_, Some(error)) => warn!(%server, %error, "cannot connect"),
+                    (_, Some(error)) => {
+                        warn_seldom!(("connect", label(error)), %server, %error, "cannot connect");
+                    }
                 }
                 self.plan.failed(&attempt, now);
             }

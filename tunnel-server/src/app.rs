@@ -18,6 +18,7 @@ use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
 use tunnel_program::args::Bind;
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
+use tunnel_program::seldom;
 
 use crate::agents::{Authenticator, Limits, Registry, Sessions, Trust, accept_quic, accept_tcp};
 use crate::cluster;
@@ -230,6 +231,7 @@ impl App {
         let listener =
             quic::Listener::new(self.agents_udp, config_now, &config.reset_secret, config.datagrams)
                 .context("agents on UDP")?;
+        drain.spawn("seldom lines", seldom::tell_the_rest(drain.clone()));
         drain.spawn("agents on UDP", accept_quic(listener, tls.clone(), sessions.clone()));
         drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, tls, sessions.clone()));
 
