@@ -157,15 +157,26 @@ impl App {
 
 fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
     let (servers, drain) = (fleet.servers.clone(), drain.clone());
-    Arc::new(move || {
+    Arc::new(move |query| {
         let servers = servers.borrow();
         let failure = if drain.has_started() {
             Some("draining".to_owned())
         } else if servers.connected.is_empty() {
-            Some("no servers connected".to_owned())
+            let why = servers.failure.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            Some(format!("no servers connected{why}"))
         } else {
             None
         };
-        vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }]
+        let mut checks =
+            vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }];
+        checks.extend(query.values("servers").map(|wanted| {
+            let failure = match wanted {
+                "all" if servers.connected.len() >= servers.wanted => None,
+                "all" => Some(servers.to_string()),
+                _ => Some(format!("servers={wanted}: use servers=all")),
+            };
+            Check { name: "servers", failure, note: None }
+        }));
+        checks
     })
 }

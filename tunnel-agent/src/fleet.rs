@@ -108,6 +108,7 @@ impl Fleet {
             sessions: sessions.clone(),
             config: Arc::clone(config),
             failures: Failures::default(),
+            disagreed: false,
             patience: config.patience,
             serving: Arc::new(Serving {
                 answer,
@@ -166,6 +167,8 @@ struct Keeper {
     sessions: TaskTracker,
     config: Arc<Config>,
     failures: Failures,
+    /// Whether servers differ about their number, and the log says so.
+    disagreed: bool,
     patience: Patience,
     serving: Arc<Serving>,
 }
@@ -202,7 +205,8 @@ impl Keeper {
 
     fn publish(&mut self) {
         let (connected, wanted) = self.plan.numbers();
-        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted };
+        let failure = if connected == 0 { self.failures.latest() } else { None };
+        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted, failure };
         self.servers.send_if_modified(|servers| {
             let modified = *servers != now;
             if modified {
@@ -231,6 +235,7 @@ impl Keeper {
                 } else {
                     debug!(%server, id, "a server to which there is a tunnel already");
                 }
+                self.tell_of_search();
             }
             Report::Attempted(attempt, error) => {
                 let server = &attempt.endpoint;
@@ -294,12 +299,14 @@ impl Keeper {
         let (server, link, welcome) = (&attempt.endpoint, greeted.tunnel.link(), &greeted.welcome);
         let id = welcome.server_id.clone();
         let Verdict::Keep { serial, replaces } = self.plan.connected(attempt, welcome, link, now) else {
+            self.tell_of_search();
             // Two attempts at a time led to one server. It has not registered
             // this tunnel, because it has not heard a heartbeat on it.
             info!(%server, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
         self.failures.forget(server);
+        self.tell_of_counts();
         info!(%server, id, link = link.label(), software = welcome.software, "connected");
         let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
         let credentials = Credentials::new(made_with, rand::rng().random());

@@ -263,7 +263,7 @@ fn readiness(
     socket: Option<Presence>,
 ) -> Readiness {
     let (registry, router, drain) = (registry.clone(), Arc::clone(router), drain.clone());
-    Arc::new(move || {
+    Arc::new(move |query| {
         let failure = match router.strategies().first() {
             _ if drain.has_started() => Some("draining".to_owned()),
             Some(&first) if registry.view().size(first) > 0 => None,
@@ -275,6 +275,17 @@ fn readiness(
             failure: socket.fault(),
             note: None,
         });
-        [agents].into_iter().chain(socket).collect()
+        let mut checks: Vec<_> = [agents].into_iter().chain(socket).collect();
+        checks.extend(query.values("strategy").map(|name| {
+            let failure = match name.parse::<Strategies>() {
+                Ok(Strategies(asked)) => asked
+                    .into_iter()
+                    .find(|strategy| registry.view().size(*strategy) == 0)
+                    .map(|strategy| format!("no agent for the strategy {}", strategy.label())),
+                Err(why) => Some(why),
+            };
+            Check { name: "strategy", failure, note: None }
+        }));
+        checks
     })
 }
