@@ -28,7 +28,7 @@ use crate::frontend::Frontend;
 use crate::metrics::{Backends, Metrics};
 use crate::operate::{Operating, Overview};
 use crate::renew;
-use crate::route::Router;
+use crate::route::{Router, Strategies};
 
 /// Time for agents to close their tunnels after the last stream. Less cuts agents on slow networks
 /// off from last bytes; more delays the end of the program where an agent hangs.
