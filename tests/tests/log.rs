@@ -14,7 +14,7 @@ use tunnel_program::process::init_logging;
 use tunnel_tests::{AgentSpec, Cluster, Frontend, LINKS, node, wait_for};
 
 /// Failures of each kind.
-const MANY: usize = 100;
+const MANY: i64 = 100;
 
 #[derive(clap::Parser)]
 struct Flags {
@@ -47,12 +47,12 @@ async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
     let log = Log::begin(&dir);
     let cluster = Cluster::builder().start().await;
     let server = &cluster.server;
-    let rejected = async |reason: &str, wanted: usize| {
+    let rejected = async |reason: &str, wanted: i64| {
         wait_for(reason, async || {
             let label = format!("reason=\"{reason}\"");
             let metrics = server.metrics().await;
             let found = metrics.sum("tunnel_server_rejected_agents_total", &[&label]);
-            if found == wanted as i64 { Ok(()) } else { Err(metrics.show("tunnel_server_rejected")) }
+            if found == wanted { Ok(()) } else { Err(metrics.show("tunnel_server_rejected")) }
         })
         .await;
     };

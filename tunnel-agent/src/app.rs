@@ -12,7 +12,7 @@ use tracing::{error, info};
 use tunnel::drain::Drain;
 use tunnel::listen::UnixSocket;
 use tunnel_operate::{api, socket};
-use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Query, Readiness};
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
 use tunnel_program::seldom;
@@ -157,7 +157,7 @@ impl App {
 
 fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
     let (servers, drain) = (fleet.servers.clone(), drain.clone());
-    Arc::new(move |query| {
+    Arc::new(move |query: Query<'_>| {
         let servers = servers.borrow();
         let failure = if drain.has_started() {
             Some("draining".to_owned())

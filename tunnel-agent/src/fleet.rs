@@ -247,7 +247,7 @@ impl Keeper {
                     (_, None) => {}
                     (Purpose::Upgrade(_), Some(error)) => debug!(%server, %error, "no better tunnel yet"),
                     (_, Some(error)) => {
-                        warn_seldom!(("connect", label(error)), %server, %error, "cannot connect");
+                        warn_seldom!(("connect", label(&error)), %server, %error, "cannot connect");
                     }
                 }
                 self.plan.failed(&attempt, now);

@@ -14,7 +14,7 @@ use tunnel::drain::Drain;
 use tunnel::listen::{Presence, UnixSocket, bind_both};
 use tunnel::transport::quic;
 use tunnel_operate::{api, socket};
-use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Query, Readiness};
 use tunnel_program::args::Bind;
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
@@ -263,7 +263,7 @@ fn readiness(
     socket: Option<Presence>,
 ) -> Readiness {
     let (registry, router, drain) = (registry.clone(), Arc::clone(router), drain.clone());
-    Arc::new(move |query| {
+    Arc::new(move |query: Query<'_>| {
         let failure = match router.strategies().first() {
             _ if drain.has_started() => Some("draining".to_owned()),
             Some(&first) if registry.view().size(first) > 0 => None,

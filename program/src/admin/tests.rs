@@ -42,7 +42,7 @@ fn registry() -> Registry {
 async fn health(not_ready: NotReady, name: &'static str, drain: &Drain) -> (SocketAddr, Arc<AtomicBool>) {
     let is_ready = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&is_ready);
-    let readiness: Readiness = Arc::new(move |_| {
+    let readiness: Readiness = Arc::new(move |_: Query<'_>| {
         let ready = asked.load(Ordering::Relaxed);
         let failure = (!ready).then(|| "nobody there".to_owned());
         vec![Check { name, failure, note: Some("1 of 1".to_owned()) }]

@@ -62,7 +62,6 @@ async fn a_connection_is_open_until_its_client_left_and_lasts_once() {
         if number % 2 == 0 {
             connection.close().await.unwrap();
         } else {
-            drop(connection);
         }
     }
     wait_until_nothing_is_open(&cluster.server).await;
@@ -209,7 +208,6 @@ async fn a_client_that_closes_first_ends_clean_on_every_frontend_and_link() {
             let mut connection = cluster.server.connect(frontend, target).await;
             payload::write(&mut connection, b"bye").await.unwrap();
             connection.close().await.unwrap();
-            drop(connection);
         }
         wait_for("all ends", async || match ended(None).await - before {
             EACH => Ok(()),

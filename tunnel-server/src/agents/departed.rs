@@ -11,8 +11,8 @@ impl Registry {
     /// Whether an agent whose routes are `wanted` left within `time`, or was found to have left.
     pub(crate) fn has_left_within(&self, time: Duration, wanted: impl Fn(&Routes) -> bool) -> bool {
         let state = self.lock();
-        let departed = state.departed.iter().rev().take_while(|agent| agent.at.elapsed() < time);
-        departed.into_iter().any(|agent| wanted(&agent.routes))
+        let mut departed = state.departed.iter().rev().take_while(|agent| agent.at.elapsed() < time);
+        departed.any(|agent| wanted(&agent.routes))
             || state.tunnels.iter().any(|(_, agent)| agent.is_lost() && wanted(&agent.routes()))
     }
 
