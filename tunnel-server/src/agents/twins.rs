@@ -65,8 +65,11 @@ fn add_twins<'a>(
         let Some(newest) = newest(agent).filter(|newest| is_elsewhere(newest, agent)) else { continue };
         found.twins += 1;
         let taken = taken.entry(key(agent)).or_insert_with(|| vec![newest.routes()]);
+        if taken.len() > MOST {
+            continue;
+        }
         let own = agent.routes().without(taken);
-        if taken.len() <= MOST && !(own.proven.is_empty() && own.claimed.is_empty()) {
+        if !(own.proven.is_empty() && own.claimed.is_empty()) {
             taken.push(agent.routes());
             found.agents.push((Arc::clone(agent), Arc::new(own)));
         }
