@@ -1,7 +1,8 @@
 //! Health and metrics over HTTP.
 //!
 //! `/healthz` and `/livez` answer while the program runs. `/readyz` and `/ready`
-//! report readiness, with `?verbose` the list of checks. `/metrics` is Prometheus
+//! report readiness, with `?verbose` the list of checks; a program may have further conditions that a
+//! request asks for. `/metrics` is Prometheus
 //! text. The admin listener also has `/debug/pprof/`, with `--enable-profiling`.
 
 mod profiling;
@@ -33,8 +34,20 @@ pub struct Check {
     pub note: Option<String>,
 }
 
-/// Evaluates the conditions of readiness.
-pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
+/// Evaluates the conditions of readiness that a request asks for.
+pub type Readiness = Arc<dyn Fn(Query<'_>) -> Vec<Check> + Send + Sync>;
+
+/// The query of a request for readiness.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a>(Option<&'a str>);
+
+impl<'a> Query<'a> {
+    /// The values of a parameter, as they are written.
+    pub fn values(self, name: &str) -> impl Iterator<Item = &'a str> {
+        let parts = self.0.into_iter().flat_map(|query| query.split('&'));
+        parts.filter_map(move |part| part.strip_prefix(name)?.strip_prefix('='))
+    }
+}
 
 /// How `/readyz` answers while the program is not ready. Konnectivity's programs differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +60,9 @@ pub enum NotReady {
 
 /// The health listener's routes.
 pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: NotReady) -> Router {
-    let ready = get(async move |RawQuery(query): RawQuery| ready(&readiness(), not_ready, query.as_deref()));
+    let ready = get(async move |RawQuery(query): RawQuery| {
+        ready(&readiness(Query(query.as_deref())), not_ready, query.as_deref())
+    });
     Router::new()
         .route("/healthz", get(async || "ok"))
         .route("/livez", get(async || "ok"))

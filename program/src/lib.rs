@@ -3,6 +3,7 @@
 //! * [`args`]: flags as Go programs and Konnectivity's manifests write them;
 //! * [`process`]: logging, file limit, allocator, panics, signals;
 //! * [`loglevel`]: the level of the log, changed while the program runs;
+//! * [`seldom`]: log lines about failures that may come in floods;
 //! * [`metering`], [`exposition`]: metrics, and Prometheus' text format;
 //! * [`renewal`]: files that are read again while the program runs;
 //! * [`admin`]: health, readiness, metrics and debug pages over HTTP.
@@ -19,3 +20,4 @@ pub mod loglevel;
 pub mod metering;
 pub mod process;
 pub mod renewal;
+pub mod seldom;

@@ -52,7 +52,7 @@ refusal_kinds! {
     Failed = 1, "failed", "Any other failure.";
     Refused = 2, "refused", "The target answered with a reset: its port is closed.";
     Unreachable = 3, "unreachable", "No route to the host or the network.";
-    Dns = 4, "dns", "The name has no address.";
+    Dns = 4, "dns", "The name has no address, or its look-up failed.";
     Timeout = 5, "timeout", "The target did not answer in time.";
     Forbidden = 6, "forbidden", "The policy of destinations refuses the target.";
     BadRequest = 7, "bad_request", "The dial header is malformed.";
@@ -60,7 +60,22 @@ refusal_kinds! {
     Busy = 9, "busy", "The agent is at a limit of streams or file descriptors.";
 }
 
+/// The begin of a dial error of Go about the look-up of a name.
+const LOOKUP: &str = "dial tcp: lookup ";
+
 impl Refusal {
+    /// Whether no packet of the dial can have reached the target, so that another agent may reach it.
+    /// A target that refuses, or does not answer in time, may have been reached.
+    pub fn reached_nothing(&self) -> bool {
+        use RefusalKind as Kind;
+        match self.kind {
+            Kind::Unreachable | Kind::Dns | Kind::Draining | Kind::Busy => true,
+            // A look-up that lasted too long has this kind too.
+            Kind::Timeout => self.text.starts_with(LOOKUP),
+            Kind::Failed | Kind::Refused | Kind::Forbidden | Kind::BadRequest => false,
+        }
+    }
+
     /// Finds the kind of a Go program's dial error by parts of its text: those of
     /// Konnectivity's server, and a few more; and of our agent's on a link that has no kinds.
     pub fn from_go(text: String) -> Self {
@@ -81,7 +96,12 @@ impl Refusal {
         ];
         let lower = text.to_ascii_lowercase();
         let known = PARTS.iter().find(|(part, _)| lower.contains(part));
-        Self { kind: known.map_or(Kind::Failed, |(_, kind)| *kind), text }
+        let kind = match known.map_or(Kind::Failed, |(_, kind)| *kind) {
+            // A name server that refuses or is out of reach says nothing about the target.
+            Kind::Refused | Kind::Unreachable | Kind::Failed if text.starts_with(LOOKUP) => Kind::Dns,
+            kind => kind,
+        };
+        Self { kind, text }
     }
 }
 
@@ -103,6 +123,28 @@ mod tests {
             ("something else", RefusalKind::Failed),
         ] {
             assert_eq!(Refusal::from_go(text.to_owned()), Refusal { kind, text: text.to_owned() });
+        }
+    }
+
+    #[test]
+    fn another_agent_is_worth_asking_where_the_target_was_not_reached() {
+        for (text, worth) in [
+            ("dial tcp 10.0.0.1:80: connect: no route to host", true),
+            ("dial tcp 10.0.0.1:80: connect: network is unreachable", true),
+            ("dial tcp: lookup x on 10.0.0.10:53: no such host", true),
+            ("dial tcp: lookup x on 10.0.0.10:53: server misbehaving", true),
+            ("dial tcp: lookup x on 10.0.0.10:53: read udp 10.0.0.2:4->10.0.0.10:53: i/o timeout", true),
+            ("dial tcp: lookup x on 10.0.0.10:53: dial udp: connect: network is unreachable", true),
+            ("dial tcp: lookup x on 10.0.0.10:53: read udp 10.0.0.2:4->10.0.0.10:53: connection refused", true),
+            ("dial tcp 10.0.0.1:80: socket: too many open files", true),
+            ("dial tcp 10.0.0.1:80: connect: connection refused", false),
+            ("dial tcp 10.0.0.1:80: i/o timeout", false),
+            ("dial tcp 10.0.0.1:80: connect: connection timed out", false),
+            ("read: connection reset by peer", false),
+            ("denied by policy rule \"no route to host\": 10.0.0.1:80", false),
+            ("something else", false),
+        ] {
+            assert_eq!(Refusal::from_go(text.to_owned()).reached_nothing(), worth, "{text}");
         }
     }
 

@@ -216,7 +216,7 @@ async fn a_client_that_breaks_off_is_no_orderly_end_for_the_target() {
 }
 
 /// A kube-apiserver fails on bytes that are read together with the answer.
-/// The bytes are held back for 50 ms, which a busy machine can exceed now and then.
+/// The bytes are held back for half a second, which a very busy machine can exceed now and then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_of_a_target_do_not_ride_with_the_answer() {
     const TRIES: usize = 20;
@@ -230,7 +230,7 @@ async fn bytes_of_a_target_do_not_ride_with_the_answer() {
             let dialed = dial(frontend.protocol(), &endpoint, &target.to_string(), &options).await;
             together.extend(dialed.err());
         }
-        assert!(together.len() < TRIES / 2, "{} of {TRIES} answers: {together:?}", together.len());
+        assert!(together.len() <= TRIES / 20, "{} of {TRIES} answers: {together:?}", together.len());
     })
     .await;
     cluster.finish().await;

@@ -12,9 +12,10 @@ use tracing::{error, info};
 use tunnel::drain::Drain;
 use tunnel::listen::UnixSocket;
 use tunnel_operate::{api, socket};
-use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Query, Readiness};
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
+use tunnel_program::seldom;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, Sources};
@@ -127,6 +128,7 @@ impl App {
         if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
             self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.renewal).await?);
         }
+        self.drain.spawn("seldom lines", seldom::tell_the_rest(self.drain.clone()));
         let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);
         let health = admin::health_routes(self.registry.clone(), readiness, NotReady::List);
@@ -155,15 +157,26 @@ impl App {
 
 fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
     let (servers, drain) = (fleet.servers.clone(), drain.clone());
-    Arc::new(move || {
+    Arc::new(move |query: Query<'_>| {
         let servers = servers.borrow();
         let failure = if drain.has_started() {
             Some("draining".to_owned())
         } else if servers.connected.is_empty() {
-            Some("no servers connected".to_owned())
+            let why = servers.failure.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            Some(format!("no servers connected{why}"))
         } else {
             None
         };
-        vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }]
+        let mut checks =
+            vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }];
+        checks.extend(query.values("servers").map(|wanted| {
+            let failure = match wanted {
+                "all" if servers.connected.len() >= servers.wanted => None,
+                "all" => Some(servers.to_string()),
+                _ => Some(format!("servers={wanted}: use servers=all")),
+            };
+            Check { name: "servers", failure, note: None }
+        }));
+        checks
     })
 }

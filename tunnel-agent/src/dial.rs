@@ -39,7 +39,7 @@ pub(crate) async fn connect(
 /// Connects to the first of `addrs`, addresses of `target`, that accepts. Cancel safe.
 ///
 /// # Errors
-/// The refusal of the address tried last.
+/// The refusal of the address tried last, or of the last one that may have been reached.
 pub(crate) async fn connect_resolved(
     target: &Target,
     addrs: &[SocketAddr],
@@ -56,23 +56,30 @@ pub(crate) async fn connect_resolved(
 /// until `deadline`, and at least `least` of it. Cancel safe.
 ///
 /// # Errors
-/// The address tried last with its error; `None` if `addrs` is empty.
+/// The address tried last with its error, or the last one that may have been reached; `None` if
+/// `addrs` is empty.
 pub(crate) async fn connect_any(
     addrs: &[SocketAddr],
     deadline: Instant,
     least: Duration,
 ) -> Result<(TcpStream, SocketAddr), Option<(SocketAddr, io::Error)>> {
-    let mut last = None;
+    let mut last: Option<(SocketAddr, io::Error)> = None;
     for (tried, addr) in addrs.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let others = u32::try_from(addrs.len() - tried).unwrap_or(u32::MAX);
         match timeout((left / others).max(least).min(left), TcpStream::connect(addr)).await {
             Ok(Ok(stream)) => return Ok((stream, *addr)),
+            // The server asks another agent when nothing was reached, so that has to be true of all.
+            Ok(Err(error)) if is_unreachable(&error) && last.is_some() => {}
             Ok(Err(error)) => last = Some((*addr, error)),
             Err(_) => last = Some((*addr, io::ErrorKind::TimedOut.into())),
         }
     }
     Err(last)
+}
+
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable)
 }
 
 /// The addresses of a target, at least one, by one look-up of the system's resolver. Cancel safe.
@@ -155,6 +162,20 @@ mod tests {
                 .replace("server misbehaving", "no such host"),
             "dial tcp: lookup no-such-host.invalid: no such host"
         );
+    }
+
+    #[tokio::test]
+    async fn an_address_that_may_have_been_reached_is_told_before_one_without_a_route() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refuses = taken.local_addr().unwrap();
+        drop(taken);
+        // The kernel refuses to connect to a broadcast address, and sends nothing.
+        let no_route: SocketAddr = "255.255.255.255:80".parse().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        for addrs in [[refuses, no_route], [no_route, refuses]] {
+            let (addr, _) = connect_any(&addrs, deadline, LEAST).await.unwrap_err().unwrap();
+            assert_eq!(addr, refuses);
+        }
     }
 
     #[tokio::test]

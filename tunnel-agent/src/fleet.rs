@@ -25,6 +25,7 @@ use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 use tunnel::liveness::{Health, Patience};
 use tunnel::transport::{GreetingError, quic};
+use tunnel_program::warn_seldom;
 
 use crate::cli::Transport;
 use crate::config::Config;
@@ -107,6 +108,7 @@ impl Fleet {
             sessions: sessions.clone(),
             config: Arc::clone(config),
             failures: Failures::default(),
+            disagreed: false,
             patience: config.patience,
             serving: Arc::new(Serving {
                 answer,
@@ -135,6 +137,15 @@ impl Fleet {
     }
 }
 
+/// The name of the reason in logs.
+const fn label(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Greeting(error) => error.label(),
+        ConnectError::Handshake(error) => error.reason(),
+        ConnectError::Token(_) => "no_token",
+    }
+}
+
 fn plan(config: &Config) -> Plan {
     let manner = Manner {
         pace: Pace::new(config.sync.interval, config.sync.cap),
@@ -156,6 +167,8 @@ struct Keeper {
     sessions: TaskTracker,
     config: Arc<Config>,
     failures: Failures,
+    /// Whether servers differ about their number, and the log says so.
+    disagreed: bool,
     patience: Patience,
     serving: Arc<Serving>,
 }
@@ -192,7 +205,8 @@ impl Keeper {
 
     fn publish(&mut self) {
         let (connected, wanted) = self.plan.numbers();
-        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted };
+        let failure = if connected == 0 { self.failures.latest() } else { None };
+        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted, failure };
         self.servers.send_if_modified(|servers| {
             let modified = *servers != now;
             if modified {
@@ -208,7 +222,7 @@ impl Keeper {
         match report {
             Report::Resolved(server, result) => {
                 if let Err(error) = &result {
-                    warn!(%server, error, "cannot resolve the servers' name");
+                    warn_seldom!(("connect", "dns"), %server, error, "cannot resolve the servers' name");
                     self.failures.note(&server, error, now);
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
@@ -221,6 +235,7 @@ impl Keeper {
                 } else {
                     debug!(%server, id, "a server to which there is a tunnel already");
                 }
+                self.tell_of_search();
             }
             Report::Attempted(attempt, error) => {
                 let server = &attempt.endpoint;
@@ -231,7 +246,9 @@ impl Keeper {
                 match (&attempt.purpose, error) {
                     (_, None) => {}
                     (Purpose::Upgrade(_), Some(error)) => debug!(%server, %error, "no better tunnel yet"),
-                    (_, Some(error)) => warn!(%server, %error, "cannot connect"),
+                    (_, Some(error)) => {
+                        warn_seldom!(("connect", label(&error)), %server, %error, "cannot connect");
+                    }
                 }
                 self.plan.failed(&attempt, now);
             }
@@ -282,12 +299,14 @@ impl Keeper {
         let (server, link, welcome) = (&attempt.endpoint, greeted.tunnel.link(), &greeted.welcome);
         let id = welcome.server_id.clone();
         let Verdict::Keep { serial, replaces } = self.plan.connected(attempt, welcome, link, now) else {
+            self.tell_of_search();
             // Two attempts at a time led to one server. It has not registered
             // this tunnel, because it has not heard a heartbeat on it.
             info!(%server, id, "there is a tunnel to this server already");
             return greeted.tunnel.close("duplicate");
         };
         self.failures.forget(server);
+        self.tell_of_counts();
         info!(%server, id, link = link.label(), software = welcome.software, "connected");
         let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
         let credentials = Credentials::new(made_with, rand::rng().random());

@@ -12,6 +12,7 @@ use tunnel::relay::{Ending, Moved, relay};
 use tunnel::socket::Socket;
 use tunnel::stream::Stream;
 use tunnel::transport::IncomingDial;
+use tunnel_program::warn_seldom;
 use tunnel_proto::message::Dial;
 use tunnel_proto::target::Target;
 
@@ -83,7 +84,8 @@ impl Serving {
             }
             Err(refusal) => {
                 metrics.dial_failed(refusal.kind);
-                info!(target: "access", id = dial.connection_id, target = %dial.target, error = %refusal, "refused");
+                let kind = ("dial", refusal.kind.label());
+                warn_seldom!(kind, id = dial.connection_id, target = %dial.target, error = %refusal, "refused");
                 asked.refuse(refusal).await;
                 None
             }

@@ -1,7 +1,8 @@
 //! The registry of the agents that have a tunnel to this server.
 //!
 //! Of two tunnels of one agent id the newest gets new dials; the older one finishes its streams,
-//! and gets dials again only if the newer ends first. A registration is removed only by its own
+//! and gets dials again only if the newer ends first, or for targets that the newer does not serve
+//! ([`twins`]). A registration is removed only by its own
 //! guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
 //! Tunnels of one agent id and different identities are different agents.
 
@@ -14,8 +15,11 @@ mod routes;
 mod session;
 mod tokens;
 mod trust;
+mod turned_away;
+mod twins;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -36,6 +40,7 @@ pub(crate) use identity::{Identity, IdentityMap, Template, text_of_host, texts_o
 pub(crate) use routes::{Routes, shown};
 pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
 pub(crate) use trust::{Mode, Rules, Source, Trust};
+pub(crate) use twins::Usable;
 
 /// Agents that left and are remembered for the errors of dials. With fewer, errors say less after
 /// the loss of many agents; more is memory.
@@ -177,7 +182,21 @@ impl AgentTunnel {
     }
 
     fn is_usable(&self) -> bool {
-        !self.lost.load(Ordering::Relaxed) && self.silent_since().is_none()
+        !self.is_lost() && self.silent_since().is_none()
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether the tunnel is over, or wants no more dials.
+    pub(crate) fn is_leaving(&self) -> bool {
+        !self.is_usable() || self.is_draining() || self.why_ended().is_some()
+    }
+
+    /// The address of the agent's end of the tunnel.
+    fn remote(&self) -> Option<SocketAddr> {
+        self.tunnel().map(Tunnel::remote)
     }
 
     fn peer(&self) -> Option<&Peer> {
@@ -220,7 +239,7 @@ pub(crate) struct LastSign {
 struct Departed {
     at: Instant,
     id: String,
-    hosts: Vec<Host>,
+    routes: Arc<Routes>,
 }
 
 impl Registry {
@@ -256,8 +275,8 @@ impl Registry {
             let state = self.lock();
             self.inner.stale.store(false, Ordering::Release);
             let registered: Vec<_> = state.tunnels.iter().map(|(_, agent)| agent.routes()).collect();
-            let usable = newest(&state.tunnels).collect();
-            self.inner.view.store(Arc::new(View::new(usable, &registered)));
+            let usable = twins::usable(&state.tunnels);
+            self.inner.view.store(Arc::new(View::of(usable, &registered)));
         }
         self.inner.view.load_full()
     }
@@ -279,7 +298,7 @@ impl Registry {
             .find(|(_, _, routes)| routes.hosts().any(|one| one == host))
             .map(|(at, id, _)| (at, id));
         let departed = || {
-            let agent = state.departed.iter().rev().find(|agent| agent.hosts.contains(host))?;
+            let agent = state.departed.iter().rev().find(|agent| agent.routes.hosts().any(|one| one == host))?;
             Some((agent.at, &agent.id))
         };
         let (at, id) = suspect.or_else(departed)?;
@@ -305,23 +324,6 @@ fn is_same(one: &AgentTunnel, other: &AgentTunnel) -> bool {
     key(one) == key(other)
 }
 
-/// The usable tunnels, one per agent: the last registered that does not drain, or else the
-/// last registered.
-fn newest(tunnels: &[(u64, Arc<AgentTunnel>)]) -> impl Iterator<Item = Arc<AgentTunnel>> {
-    let mut best = HashMap::<(&str, &Identity), &Arc<AgentTunnel>>::new();
-    for (_, agent) in tunnels.iter().filter(|(_, agent)| agent.is_usable()) {
-        let slot = best.entry(key(agent)).or_insert(agent);
-        if !agent.is_draining() || slot.is_draining() {
-            *slot = agent;
-        }
-    }
-    // In the order of registration, so that a view does not depend on hashing.
-    tunnels
-        .iter()
-        .filter(move |(_, agent)| best.get(&key(agent)).is_some_and(|b| Arc::ptr_eq(b, agent)))
-        .map(|(_, agent)| Arc::clone(agent))
-}
-
 /// The presence of one tunnel in the registry, until it is dropped.
 #[derive(Debug)]
 pub struct Registration {
@@ -344,8 +346,8 @@ impl Drop for Registration {
             if state.departed.len() == DEPARTED {
                 state.departed.pop_front();
             }
-            let (id, hosts) = (agent.id.clone(), agent.routes().hosts().cloned().collect());
-            state.departed.push_back(Departed { at: Instant::now(), id, hosts });
+            let (id, routes) = (agent.id.clone(), agent.routes());
+            state.departed.push_back(Departed { at: Instant::now(), id, routes });
         }
         drop(state);
         self.registry.changed();

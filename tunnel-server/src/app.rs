@@ -14,10 +14,11 @@ use tunnel::drain::Drain;
 use tunnel::listen::{Presence, UnixSocket, bind_both};
 use tunnel::transport::quic;
 use tunnel_operate::{api, socket};
-use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Readiness};
+use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Query, Readiness};
 use tunnel_program::args::Bind;
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
+use tunnel_program::seldom;
 
 use crate::agents::{Authenticator, Limits, Registry, Sessions, Trust, accept_quic, accept_tcp};
 use crate::cluster;
@@ -27,7 +28,7 @@ use crate::frontend::Frontend;
 use crate::metrics::{Backends, Metrics};
 use crate::operate::{Operating, Overview};
 use crate::renew;
-use crate::route::Router;
+use crate::route::{Router, Strategies};
 
 /// Time for agents to close their tunnels after the last stream. Less cuts agents on slow networks
 /// off from last bytes; more delays the end of the program where an agent hangs.
@@ -230,6 +231,7 @@ impl App {
         let listener =
             quic::Listener::new(self.agents_udp, config_now, &config.reset_secret, config.datagrams)
                 .context("agents on UDP")?;
+        drain.spawn("seldom lines", seldom::tell_the_rest(drain.clone()));
         drain.spawn("agents on UDP", accept_quic(listener, tls.clone(), sessions.clone()));
         drain.spawn("agents on TCP", accept_tcp(self.agents_tcp, tls, sessions.clone()));
 
@@ -261,7 +263,7 @@ fn readiness(
     socket: Option<Presence>,
 ) -> Readiness {
     let (registry, router, drain) = (registry.clone(), Arc::clone(router), drain.clone());
-    Arc::new(move || {
+    Arc::new(move |query: Query<'_>| {
         let failure = match router.strategies().first() {
             _ if drain.has_started() => Some("draining".to_owned()),
             Some(&first) if registry.view().size(first) > 0 => None,
@@ -273,6 +275,17 @@ fn readiness(
             failure: socket.fault(),
             note: None,
         });
-        [agents].into_iter().chain(socket).collect()
+        let mut checks: Vec<_> = [agents].into_iter().chain(socket).collect();
+        checks.extend(query.values("strategy").map(|name| {
+            let failure = match name.parse::<Strategies>() {
+                Ok(Strategies(asked)) => asked
+                    .into_iter()
+                    .find(|strategy| registry.view().size(*strategy) == 0)
+                    .map(|strategy| format!("no agent for the strategy {}", strategy.label())),
+                Err(why) => Some(why),
+            };
+            Check { name: "strategy", failure, note: None }
+        }));
+        checks
     })
 }

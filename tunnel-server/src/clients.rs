@@ -4,7 +4,6 @@
 //! TCP the verified certificate. A client that is not admitted is told so by its first request.
 
 mod names;
-mod strangers;
 
 use std::io;
 
@@ -14,7 +13,6 @@ use tunnel_policy::Subject;
 
 use crate::agents::texts_of_certificate;
 pub(crate) use names::Name;
-pub(crate) use strangers::Strangers;
 
 /// Most bytes of identities in the refusal of a client. More does not fit into a status line.
 const SHOWN: usize = 200;

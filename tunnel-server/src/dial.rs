@@ -3,6 +3,7 @@
 //! Every failure becomes a [`DialError`] here; frontends translate it into their protocol.
 
 pub mod error;
+mod patience;
 mod permit;
 mod probe;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tunnel::stream::Stream;
 use tunnel::streams::StreamGuard;
@@ -66,6 +68,10 @@ pub(crate) struct Dialer {
     metrics: Metrics,
     limit: Duration,
     next_id: Arc<AtomicU64>,
+    /// Dials that may wait for an agent.
+    waiters: Arc<Semaphore>,
+    /// Origin of the times of their looks.
+    began: Instant,
 }
 
 impl Dialer {
@@ -78,7 +84,8 @@ impl Dialer {
         metrics: Metrics,
         limit: Duration,
     ) -> Self {
-        Self { registry, router, trust, policy, metrics, limit, next_id: Arc::new(AtomicU64::new(1)) }
+        let (next_id, waiters) = (Arc::new(AtomicU64::new(1)), Arc::new(Semaphore::new(patience::WAITERS)));
+        Self { registry, router, trust, policy, metrics, limit, next_id, waiters, began: Instant::now() }
     }
 
     /// The number of a new connection: never 0, and unique in this process.
@@ -87,7 +94,7 @@ impl Dialer {
     }
 
     /// Asks an agent to connect to `target`, and one other agent if the first fails before
-    /// anything reached the target. `client` is the client to the policy. Cancel safe: a drop cancels
+    /// anything reached the target. An agent that has just left is waited for. `client` is the client to the policy. Cancel safe: a drop cancels
     /// the dial at the agent.
     ///
     /// # Errors
@@ -128,17 +135,33 @@ impl Dialer {
     }
 
     async fn ask_up_to_two(&self, mut asking: Asking<'_>) -> Result<Dialed, DialError> {
-        let first = self.pick(asking.target, None)?;
+        let first = match self.pick(asking.target, None) {
+            Ok(first) => first,
+            Err(_) if self.has_just_left(asking.target) => {
+                let found = self.successor(&asking, None).await;
+                asking.began = Instant::now();
+                // An error tells the time of the last sign of life anew.
+                found.map_or_else(|| self.pick(asking.target, None), Ok)?
+            }
+            Err(error) => return Err(error),
+        };
         asking.routed = asking.measure.then(Instant::now);
         asking.untaken = self.untaken(&first, asking.target);
         let error = match self.ask(&first, &asking).await {
             Err(error) if error.is_worth_another_agent() => error,
             result => return result,
         };
-        let mut second_try = Asking { began: Instant::now(), untaken: None, ..asking };
-        let Ok(second) = self.pick(asking.target, Some(&first)) else { return Err(error) };
-        second_try.routed = asking.measure.then(Instant::now);
+        let second = match self.pick(asking.target, Some(&first)) {
+            Ok(second) => Some(second),
+            Err(_) if first.is_leaving() || error.is_of_a_draining_agent() => {
+                self.successor(&asking, Some(&first)).await
+            }
+            Err(_) => None,
+        };
+        let Some(second) = second else { return Err(error) };
         self.metrics.dial_retried(&error);
+        let now = Instant::now();
+        let second_try = Asking { began: now, untaken: None, routed: asking.measure.then_some(now), ..asking };
         self.ask(&second, &second_try).await
     }
 

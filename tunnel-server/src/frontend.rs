@@ -24,17 +24,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tracing::debug;
 use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
 use tunnel::listen::{UnixSocket, tune};
 use tunnel::socket::Socket;
 use tunnel::tls::{Listening, Renewed, refused_certificate};
+use tunnel_program::warn_seldom;
 
 use self::carried::Carried;
-use crate::accept::accept;
+use crate::accept::{accept, says_something};
 use crate::cli::Mode;
-use crate::clients::{Admission, Client, Strangers};
+use crate::clients::{Admission, Client};
 use crate::dial::{CountedStream, Dialer};
 use crate::metrics::Metrics;
 
@@ -42,10 +42,11 @@ use crate::metrics::Metrics;
 /// more keeps connections of strangers.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// Longest time for which a target's first bytes wait for the client's. With less,
-/// kube-apiservers fail on bytes that come together with the answer; more delays targets that
-/// speak first.
-const HOLD: Duration = Duration::from_millis(50);
+/// Longest time, from the answer, for which a target's first bytes wait for the client's. With less,
+/// kube-apiservers fail on bytes that come together with the answer: on a busy machine one in a
+/// hundred reads it after 50 ms, and no system call tells when it has. More delays targets that speak
+/// first to clients that say nothing, which kube-apiservers never do; nothing else waits.
+const HOLD: Duration = Duration::from_millis(500);
 
 /// Time for an agent to accept the last bytes of a client that has left. Less loses bytes for
 /// slow targets; more keeps streams to dead ones.
@@ -76,7 +77,6 @@ pub(crate) struct Frontend {
     /// The only protocol; both if `None`.
     mode: Option<Mode>,
     admission: Admission,
-    strangers: Strangers,
     room: Arc<Semaphore>,
     room_for_strangers: Arc<Semaphore>,
 }
@@ -96,7 +96,6 @@ impl Frontend {
             drain,
             mode,
             admission,
-            strangers: Strangers::default(),
             room: Arc::new(Semaphore::new(MAX_CLIENTS)),
             room_for_strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
         })
@@ -112,7 +111,7 @@ impl Frontend {
                 accepted = accept(&self.metrics, "unix", |cx| socket.poll_accept(cx)) => accepted,
             };
             let client = self.client_on_unix(&mut users, stream.peer_cred());
-            self.strangers.note(&client, &self.metrics);
+            self.note_stranger(&client);
             let room = if client.refusal().is_none() { &self.room } else { &self.room_for_strangers };
             self.spawn("unix", room, async move { Ok((stream.into(), client)) });
         }
@@ -189,6 +188,11 @@ impl Frontend {
         };
         let (socket, client, protocol) = match begun {
             Ok(Ok(begun)) => begun,
+            // A health check of a load balancer.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                self.metrics.bad_client("no_request");
+                return Begun::Nothing;
+            }
             Ok(Err(error)) => {
                 let why = error.to_string();
                 self.bad_client(refused_certificate(&why).unwrap_or("no_request"), listener, &why);
@@ -228,18 +232,28 @@ impl Frontend {
         tcp: TcpStream,
     ) -> io::Result<(Socket, Arc<Client>)> {
         tune(&tcp);
+        if !says_something(&tcp).await {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let tls = acceptor.accept(tcp).await?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let client = self.admission.of_certificate(certificate);
-        self.strangers.note(&client, &self.metrics);
+        self.note_stranger(&client);
         Ok((tls.into(), Arc::new(client)))
     }
 
-    /// Counts and logs a client that did not get as far as a dial: the client's fault, so no
-    /// warning.
-    fn bad_client(&self, reason: &str, listener: &str, why: &str) {
+    /// Counts and logs a client that did not get as far as a dial.
+    fn bad_client(&self, reason: &'static str, listener: &str, why: &str) {
         self.metrics.bad_client(reason);
-        debug!(reason, listener, why, "client dropped");
+        warn_seldom!(("client", reason), reason, listener, why, "client dropped");
+    }
+
+    /// Counts and logs a client that is not admitted. Does nothing for others.
+    fn note_stranger(&self, client: &Client) {
+        let Some(refusal) = client.refusal() else { return };
+        self.metrics.bad_client(refusal.reason);
+        let (listener, identity) = (client.listener, client.name());
+        warn_seldom!(("client", refusal.reason), listener, identity, "client refused: {}", refusal.text);
     }
 }
 
@@ -260,10 +274,16 @@ enum Protocol {
 }
 
 /// Reads until the protocols can be told apart, and puts the bytes back.
+///
+/// # Errors
+/// `NotConnected` if the client ends before its first byte.
 async fn sniff(socket: &mut Socket) -> io::Result<Protocol> {
     let mut seen = BytesMut::with_capacity(1024);
     let protocol = loop {
         if socket.read_buf(&mut seen).await? == 0 {
+            if seen.is_empty() {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before a request"));
         }
         let common = seen.len().min(PREFACE.len());

@@ -168,6 +168,11 @@ impl Metrics {
         self.dial_failed(error);
     }
 
+    /// Counts a dial that waited for an agent in place of one that had just left.
+    pub(crate) fn dial_waited(&self, served: bool) {
+        self.ours.dials.waits.with_label_values(&[if served { "served" } else { "in_vain" }]).inc();
+    }
+
     /// Counts a failed dial. Konnectivity's series appears with the first one.
     pub fn dial_failed(&self, error: &DialError) {
         self.theirs.dial_failures.with_label_values(&[reason(error)]).inc();

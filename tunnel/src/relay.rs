@@ -207,11 +207,13 @@ impl Relay<'_> {
         }
     }
 
-    /// The ending when both directions are over. An end that took no more bytes broke the
-    /// connection.
+    /// The ending when both directions are over. A client that took no more bytes, and had ended
+    /// in order, wanted none; a target that takes no more has lost bytes that the client wanted
+    /// it to have.
     fn ending(&self) -> Ending {
         match (self.up.undelivered(), self.down.undelivered()) {
             (Some(why), _) => Ending::Broken { side: Side::Far, why: why.clone() },
+            (None, Some(Broken::Stopped)) => Ending::Left(Side::Near),
             (None, Some(why)) => Ending::Broken { side: Side::Near, why: why.clone() },
             (None, None) => Ending::Clean,
         }

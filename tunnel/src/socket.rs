@@ -204,7 +204,8 @@ impl Duplex for Socket {
             return Poll::Ready(Ok(Flow::More));
         }
         self.block = BytesMut::new();
-        if self.reset {
+        // The end of TLS is a message of the peer, which came before the reset.
+        if self.reset && !matches!(self.io, Io::Tls(_)) {
             return Poll::Ready(Err(Broken::Reset));
         }
         Poll::Ready(Ok(Flow::End(if self.is_hung_up() { End::Closed } else { End::Fin })))

@@ -7,6 +7,7 @@ mod files;
 mod options;
 mod refused;
 mod renewed;
+mod supported;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +73,10 @@ impl Identity {
         let bad_key = |why: String| TlsError::File { what: "private key", path: key.to_owned(), why };
         let found = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_key(error.to_string()))?;
         let chain = certificates("certificate", cert)?;
+        if let Some(unsupported) = chain.iter().find_map(supported::shown) {
+            let why = unsupported.to_string();
+            return Err(TlsError::File { what: "certificate", path: cert.to_owned(), why });
+        }
         let signing = any_supported_type(&found).map_err(|error| bad_key(error.to_string()))?;
         match CertifiedKey::new(chain.clone(), signing).keys_match() {
             // Some keys cannot be compared; handshakes fail if they do not match.
@@ -132,12 +137,12 @@ impl std::fmt::Debug for Secret {
 /// When the file cannot be read or holds a certificate that cannot sign.
 pub fn load_roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
+    let fail = |why: String| TlsError::File { what: "certificate authority", path: path.to_owned(), why };
     for certificate in certificates("certificate authority", path)? {
-        roots.add(certificate).map_err(|error| TlsError::File {
-            what: "certificate authority",
-            path: path.to_owned(),
-            why: error.to_string(),
-        })?;
+        if let Some(unsupported) = supported::key_of(&certificate) {
+            return Err(fail(unsupported.to_string()));
+        }
+        roots.add(certificate).map_err(|error| fail(error.to_string()))?;
     }
     Ok(Arc::new(roots))
 }

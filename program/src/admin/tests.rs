@@ -42,7 +42,7 @@ fn registry() -> Registry {
 async fn health(not_ready: NotReady, name: &'static str, drain: &Drain) -> (SocketAddr, Arc<AtomicBool>) {
     let is_ready = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&is_ready);
-    let readiness: Readiness = Arc::new(move || {
+    let readiness: Readiness = Arc::new(move |_: Query<'_>| {
         let ready = asked.load(Ordering::Relaxed);
         let failure = (!ready).then(|| "nobody there".to_owned());
         vec![Check { name, failure, note: Some("1 of 1".to_owned()) }]
@@ -132,4 +132,11 @@ async fn profiling_says_what_there_is_and_what_is_not() {
     }
     assert_eq!(page("GET /debug/pprof/other").await.status, 404);
     drain.finish().await;
+}
+
+#[test]
+fn values_of_a_query_are_those_of_its_parameter() {
+    let values = |query, name: &str| Query(query).values(name).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(values(Some("verbose&strategy=a&strategies=b&strategy=c"), "strategy"), ["a", "c"]);
+    assert!(values(Some("strategy"), "strategy").is_empty() && values(None, "strategy").is_empty());
 }

@@ -4,7 +4,7 @@ use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
 use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{
-    AgentSpec, Cluster, LINKS, Target, for_each_combination, get, node, spawn, wait_for, wait_within,
+    Agent, AgentSpec, Cluster, LINKS, Pki, Target, for_each_combination, get, node, spawn, wait_for, wait_within,
 };
 
 use crate::PROMPT;
@@ -96,4 +96,41 @@ async fn a_grpc_connection_is_over_as_soon_as_its_target_has_closed() {
         assert_eq!(call.end().await.1, 0);
         cluster.finish().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_is_as_strict_as_it_is_asked_to_be() {
+    let cluster = Cluster::builder()
+        .server_flag("proxy-strategies", "destHost,defaultRoute")
+        .agent_on(Link::H2)
+        .start()
+        .await;
+    let ready = async |path: &str| get(cluster.server.health, path).await.unwrap();
+    assert_eq!(ready("/readyz").await.0, 200);
+    assert_eq!(ready("/readyz?strategy=destHost").await.0, 200);
+    let missing = (500, "no agent for the strategy defaultRoute".to_owned());
+    assert_eq!(ready("/readyz?strategy=destHost&strategy=defaultRoute").await, missing);
+    assert_eq!(ready("/readyz?strategy=nearest").await.0, 500);
+
+    // Nobody listens on the second address.
+    let nobody = Target::nobody([127, 0, 0, 1].into()).await;
+    let spec = AgentSpec::new("other", Link::H2, node(Link::H2));
+    let agent = Agent::start(&cluster.pki, &[cluster.server.agents, nobody.addr], &spec);
+    agent.wait_for_servers(1, 2).await;
+    let ready = async |path: &str| get(agent.health, path).await.unwrap();
+    assert_eq!(ready("/readyz").await.0, 200);
+    let (status, text) = ready("/readyz?servers=all").await;
+    assert_eq!((status, text.contains("[-]servers failed: 1 of 2 servers")), (503, true), "{text}");
+    assert_eq!(ready("/readyz?servers=most").await.0, 503);
+    assert_eq!(get(cluster.agents[0].health, "/readyz?servers=all").await.unwrap().0, 200);
+
+    // An agent that trusts another authority never gets a tunnel, and says why.
+    let dir = tempfile::tempdir().unwrap();
+    let stranger = Agent::start(&Pki::make(dir.path()), &[cluster.server.agents], &spec);
+    wait_for("the reason", async || match stranger.readiness().await.unwrap() {
+        (503, text) if text.contains("no servers connected: ") && text.contains("UnknownIssuer") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    cluster.finish().await;
 }

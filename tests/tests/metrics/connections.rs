@@ -1,12 +1,13 @@
 //! Connections: gauges fall again, and durations are counted once. Behaviours b05 and
 //! b27, and defect W17.
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tunnel::transport::Link;
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{
-    Cluster, Frontend, Gate, LINKS, Server, Target, for_each_combination, node, wait_for, within,
+    Cluster, Frontend, Gate, LINKS, Server, Target, for_each_combination, node, spawn, wait_for, within,
 };
 
 use crate::{wait_for_samples, wait_for_samples_of};
@@ -61,7 +62,6 @@ async fn a_connection_is_open_until_its_client_left_and_lasts_once() {
         if number % 2 == 0 {
             connection.close().await.unwrap();
         } else {
-            drop(connection);
         }
     }
     wait_until_nothing_is_open(&cluster.server).await;
@@ -170,5 +170,53 @@ async fn bytes_and_ends_are_told_by_frontend_and_link() {
         assert_eq!(up, 4 * (SENT + header) as i64, "{link}");
         assert_eq!(metrics.sum("tunnel_agent_connections_ended_total", &[&link]), 4);
     }
+    cluster.finish().await;
+}
+
+/// As a kube-apiserver, which closes first while the kubelet's TLS still says goodbye.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_closes_first_ends_clean_on_every_frontend_and_link() {
+    const EACH: i64 = 25;
+    let cluster = Cluster::on_both_links().await;
+    for_each_combination(async |frontend, link| {
+        let listener = TcpListener::bind((node(link), 0)).await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let _target = spawn(async move {
+            let mut goodbyes = tokio::task::JoinSet::new();
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                goodbyes.spawn(async move {
+                    while tcp.read_u8().await.is_ok() {}
+                    // The client has gone before the last of them.
+                    for _ in 0..20 {
+                        let _ = tcp.write_all(b"close_notify").await;
+                        tokio::task::yield_now().await;
+                    }
+                });
+            }
+        });
+        let labels = [
+            format!("frontend=\"{}\"", if frontend.is_grpc() { "grpc" } else { "connect" }),
+            format!("link=\"{}\"", link.label()),
+        ];
+        let ended = async |how: Option<&str>| {
+            let how = how.map(|how| format!("how=\"{how}\""));
+            let labels: Vec<_> = labels.iter().chain(&how).map(String::as_str).collect();
+            cluster.server.metrics().await.sum("tunnel_server_connections_ended_total", &labels)
+        };
+        let (before, clean) = (ended(None).await, ended(Some("clean")).await);
+        for _ in 0..EACH {
+            let mut connection = cluster.server.connect(frontend, target).await;
+            payload::write(&mut connection, b"bye").await.unwrap();
+            connection.close().await.unwrap();
+        }
+        wait_for("all ends", async || match ended(None).await - before {
+            EACH => Ok(()),
+            found => Err(found.to_string()),
+        })
+        .await;
+        let shown = cluster.server.metrics().await.show("tunnel_server_connections_ended_total");
+        assert_eq!(ended(Some("clean")).await - clean, EACH, "{frontend:?} {link:?}: {shown}");
+    })
+    .await;
     cluster.finish().await;
 }

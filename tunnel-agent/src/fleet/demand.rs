@@ -19,7 +19,7 @@ impl Demand {
         Self { source, told: None, leased: None }
     }
 
-    /// A server told its count; 0 is none.
+    /// The largest count that a server held has told; 0 is none, and leaves the last one.
     pub(super) fn tell(&mut self, count: u32) {
         self.told = Some(count).filter(|count| *count > 0).or(self.told);
     }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_server_that_said_a_number_is_believed() {
+    fn the_last_number_holds_while_nobody_says_another() {
         let mut demand = Demand::new(CountSource::Default);
         for (told, count) in [(Some(3), 3), (None, 3), (Some(0), 3), (Some(2), 2)] {
             demand.tell(told.unwrap_or(0));

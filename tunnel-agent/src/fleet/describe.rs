@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::warn;
 use tunnel::transport::Link;
 use tunnel_operate::report::{Datagram, Held, NotHeld};
 
@@ -42,6 +43,12 @@ impl Failures {
         self.0.insert(of.to_string(), (now, error.to_string()));
     }
 
+    /// The failure that was noted last, with its address.
+    pub(super) fn latest(&self) -> Option<String> {
+        let (of, (_, error)) = self.0.iter().max_by_key(|(_, (at, _))| *at)?;
+        Some(format!("{of}: {error}"))
+    }
+
     pub(super) fn forget(&mut self, of: &impl Display) {
         self.0.remove(&of.to_string());
     }
@@ -59,6 +66,27 @@ impl Fleet {
 }
 
 impl Keeper {
+    /// Tells, once, that a search was in vain, and where its attempts led.
+    pub(super) fn tell_of_search(&mut self) {
+        let (held, wanted) = self.plan.numbers();
+        let Some(met) = self.plan.searched_in_vain() else { return };
+        warn!(
+            "{held} of {wanted} servers, and no attempt leads to another one: {}",
+            met.iter().map(|(id, count)| format!("{count} led to {id}")).collect::<Vec<_>>().join(", ")
+        );
+    }
+
+    /// Tells, once, that servers differ about their number.
+    pub(super) fn tell_of_counts(&mut self) {
+        let told = self.plan.told();
+        let (before, disagree) = (self.disagreed, told.len() > 1);
+        if disagree && !before {
+            let said: Vec<_> = told.iter().map(|(count, id)| format!("{id} says {count}")).collect();
+            warn!("servers differ about their number (--server-count), and the largest counts: {}", said.join(", "));
+        }
+        self.disagreed = disagree;
+    }
+
     /// A tunnel is over. Call it while the plan still has it.
     pub(super) fn note_lost(&mut self, serial: u64, why: &str, now: Instant) {
         if let Some(lost) = self.plan.tunnels().find(|tunnel| tunnel.serial == serial) {

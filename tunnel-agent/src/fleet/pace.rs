@@ -13,6 +13,11 @@ const SPREAD: f64 = 0.1;
 /// Least interval, whatever the flags say: each attempt is a handshake.
 const LEAST: Duration = Duration::from_millis(10);
 
+/// Searches per interval while servers are missing. Fewer, and the last of five servers behind a load
+/// balancer that picks at random is found after ten seconds and more; with more, a fleet of thousands
+/// overwhelms the servers that are left with handshakes.
+const RAPID: u32 = 4;
+
 /// First wait of an endpoint that led to a server already held, which doubles with each look.
 /// Shorter, and every alias costs handshakes; longer, and a server new on it is found late.
 const RARE: Duration = Duration::from_secs(30);
@@ -46,6 +51,12 @@ impl Pace {
     /// a thousand agents that lost one server come back soon, but not at one time.
     pub(super) fn backoff(self, failures: u32, random: f64) -> Duration {
         self.grown(failures.saturating_sub(1)).mul_f64(random)
+    }
+
+    /// The wait before a search that is likely to find a server: a fraction of the interval, spread from
+    /// half of it to one and a half.
+    pub(super) fn rapid(self, random: f64) -> Duration {
+        (self.interval / RAPID).mul_f64(0.5 + random).max(LEAST)
     }
 
     /// The interval, grown `steps` times and spread.
@@ -93,6 +104,7 @@ mod tests {
         assert_eq!(bounds, [1000, 1000, 1500, 2250, 3375, 5062, 7593, 10_000, 10_000]);
         assert_eq!(pace.backoff(5, 0.0), Duration::ZERO);
         assert_eq!((pace.slowed(0, 0.5), pace.slowed(100, 0.5)), (ms(1_000), ms(10_000)));
+        assert_eq!((pace.rapid(0.0), pace.rapid(0.5)), (ms(125), ms(250)));
         assert_eq!((pace.rare(0, 0.5), pace.rare(1, 0.5)), (RARE, 2 * RARE));
     }
 
@@ -108,6 +120,7 @@ mod tests {
             let longest = ms(cap.max(interval).max(10)).mul_f64(1.0 + SPREAD);
             prop_assert!(pace.backoff(n, random) <= longest);
             prop_assert!(pace.slowed(n, random) <= longest && pace.slowed(n, random) >= ms(9));
+            prop_assert!(pace.rapid(random) <= longest && pace.rapid(random) >= LEAST);
             prop_assert!(pace.steady(random) <= longest && pace.steady(random) >= ms(9));
             prop_assert!(pace.rare(n, random) >= RARE.mul_f64(1.0 - SPREAD));
             prop_assert!(pace.rare(n, random) <= RAREST.mul_f64(1.0 + SPREAD).max(longest));

@@ -27,6 +27,7 @@ use super::pace::Pace;
 use crate::config::ServerAddr;
 use crate::endpoint::Endpoint;
 
+mod count;
 mod describe;
 mod endpoints;
 mod replace;
@@ -130,6 +131,8 @@ struct Held {
     serial: u64,
     since: Instant,
     link: Link,
+    /// The server's word about the number of servers; 0 is none.
+    told: u32,
     draining: bool,
     /// The time of the next upgrade, if it needs one.
     upgrade: Option<Instant>,
@@ -209,16 +212,6 @@ impl Plan {
         self.endpoints.list(&self.entries, now);
     }
 
-    /// The number of valid Leases changed.
-    pub(super) fn leased(&mut self, count: Option<u32>, now: Instant) {
-        let before = self.demand.count();
-        self.demand.lease(count);
-        if self.demand.count() != before {
-            // Spread, because all agents learn of it at one time.
-            self.hurry(now);
-        }
-    }
-
     /// An attempt led to a server that admitted the agent.
     pub(super) fn connected(
         &mut self,
@@ -237,18 +230,19 @@ impl Plan {
         }
         let replaces = held.or(self.suspects.remove(id).map(|suspect| suspect.serial));
         self.settle(attempt, now);
-        self.demand.tell(welcome.server_count);
         self.serial += 1;
         let upgrade = (self.manner.upgrades && link == Link::H2).then(|| self.next_upgrade(now));
         let (serial, endpoint) = (self.serial, attempt.endpoint.clone());
-        let held = Held { endpoint, serial, since: now, link, draining: false, upgrade, renew: None };
+        let told = welcome.server_count;
+        let held = Held { endpoint, serial, since: now, link, told, draining: false, upgrade, renew: None };
         if let Some(old) = self.held.insert(id.clone(), held) {
             self.endpoints.lost(&old.endpoint);
         }
+        self.listen();
         self.endpoints.gained(&attempt.endpoint, id);
         self.endpoints.list(&self.entries, now);
         self.search_again(now);
-        self.search.fruitless = 0;
+        self.search.begin_anew();
         Verdict::Keep { serial, replaces }
     }
 
@@ -265,7 +259,7 @@ impl Plan {
         });
         if *purpose == Purpose::Search {
             self.search_again(now);
-            self.search.fruitless = self.search.fruitless.saturating_add(1);
+            self.search.met(server_id);
             // The name may be the load balancer.
             self.entries.doubt(endpoint);
         }
@@ -320,6 +314,7 @@ impl Plan {
         self.endpoints.list(&self.entries, now);
         self.endpoints.gained(&held.endpoint, server_id);
         self.held.insert(server_id.to_owned(), held);
+        self.listen();
         self.search_again(now);
         true
     }
@@ -334,6 +329,7 @@ impl Plan {
     /// Takes a tunnel out of those held, if it is there.
     fn take(&mut self, server_id: &str, serial: u64, now: Instant) -> Option<Held> {
         let held = take_if(&mut self.held, server_id, serial)?;
+        self.listen();
         let lasted = now.saturating_duration_since(held.since) >= LASTED;
         self.entries.doubt(&held.endpoint);
         self.endpoints.lost(&held.endpoint);

@@ -30,6 +30,8 @@ pub(crate) struct Servers {
     pub(crate) connected: Vec<String>,
     /// Number of servers to which there should be one.
     pub(crate) wanted: usize,
+    /// Why none is connected: the last failure, if there was one.
+    pub(crate) failure: Option<String>,
 }
 
 impl std::fmt::Display for Servers {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -20,11 +20,11 @@ use tunnel::transport::{
 };
 use tunnel_operate::certificate;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
-use tunnel_proto::message::{Hello, Rejection, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
+use tunnel_proto::message::{Hello, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
 use super::credential::{Credential, end_of};
 use super::tokens::Review;
-use crate::accept::accept;
+use crate::accept::{accept, says_something};
 use crate::agents::{Admitted, AgentTunnel, Authenticator, Registry, Trust};
 use crate::metrics::Metrics;
 
@@ -148,32 +148,6 @@ impl Sessions {
         Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes }, software })
     }
 
-    fn turn_away(&self, arrived: Arrived, reason: &str, why: &str) {
-        self.metrics.agent_rejected(arrived.link(), reason);
-        info!(from = %arrived.from(), link = arrived.link().label(), why, "agent dropped");
-        arrived.turn_away(why);
-    }
-
-    async fn reject(&self, arrived: Arrived, kind: RejectionKind, reason: &str, text: String) {
-        let (from, link) = (arrived.from(), arrived.link().label());
-        self.metrics.agent_rejected(arrived.link(), reason);
-        let mut server_id = String::new();
-        if kind == RejectionKind::Duplicate {
-            debug!(%from, link, "the agent has a tunnel already");
-            // Only a duplicate, which knows the id already, is told which server rejects.
-            server_id = self.server_id.to_string();
-        } else {
-            warn!(%from, link, why = text, "agent rejected");
-        }
-        arrived.reject(Rejection { code: kind.code(), text, server_id }).await;
-    }
-
-    fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
-        let reason = error.reason();
-        self.metrics.agent_rejected(link, reason);
-        info!(%from, link = link.label(), reason, %error, "agent handshake failed");
-    }
-
     /// Admits an agent, and keeps its tunnel until that is over.
     async fn welcome(self, arrived: Arrived, applicant: Applicant) {
         let (link, from) = (arrived.link(), arrived.from());
@@ -186,10 +160,7 @@ impl Sessions {
         };
         match arrived.admit(welcome, &self.drain).await {
             Ok((tunnel, control)) => self.keep(tunnel, control, applicant).await,
-            Err(error) => {
-                self.metrics.agent_rejected(link, error.label());
-                info!(%from, link = link.label(), why = %error, "agent dropped");
-            }
+            Err(error) => self.dropped(link, from, error.label(), &error.to_string()),
         }
     }
 
@@ -200,11 +171,13 @@ impl Sessions {
             Liveness::new(tunnel.clone(), control, Party::Server, self.patience, Arc::clone(&streams));
         // Registered not before: dials fail on a tunnel that the agent does not want.
         if let Err(error) = liveness.begun().await {
-            self.metrics.agent_rejected(tunnel.link(), "left");
-            info!(from = %tunnel.remote(), link, why = %error, "agent dropped");
+            self.dropped(tunnel.link(), tunnel.remote(), "left", &error.to_string());
             return tunnel.close(&error.to_string());
         }
         let agent = Arc::new(AgentTunnel::new(agent, tunnel.clone(), peer, streams));
+        if let Some(rival) = self.registry.rival(&agent) {
+            rival.warn_of(&agent);
+        }
         let registration = self.registry.register(Arc::clone(&agent));
         // Again, because the nodes may have changed before the tunnel could be seen.
         agent.route_anew(&self.trust);
@@ -331,7 +304,7 @@ pub(crate) async fn accept_tcp(listener: TcpListener, tls: Renewed<Listening>, s
             accepted = accept(&sessions.metrics, "agents", |cx| listener.poll_accept(cx)) => accepted,
         };
         tune_link(&tcp);
-        drain.spawn("agent on tcp", handshake_tcp(sessions.clone(), acceptor.accept(tcp), from));
+        drain.spawn("agent on tcp", handshake_tcp(sessions.clone(), acceptor.clone(), tcp, from));
     }
 }
 
@@ -343,13 +316,15 @@ fn acceptor(tls: &Renewed<Listening>) -> TlsAcceptor {
 }
 
 /// Does the handshake of an agent on TCP, and serves its tunnels.
-async fn handshake_tcp(
-    sessions: Sessions,
-    tls: tokio_rustls::Accept<tokio::net::TcpStream>,
-    from: SocketAddr,
-) {
+async fn handshake_tcp(sessions: Sessions, acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr) {
+    // Before a permit, which a connection that says nothing does not need.
+    match timeout(HANDSHAKE_LIMIT, says_something(&tcp)).await {
+        Ok(true) => {}
+        Ok(false) => return sessions.metrics.agent_rejected(Link::H2, "said_nothing"),
+        Err(_) => return sessions.handshake_failed(Link::H2, from, &HandshakeError::Timeout),
+    }
     let tls = Box::pin(sessions.limited(async {
-        let tls = tls.await.map_err(|error| HandshakeError::tls(error.to_string()))?;
+        let tls = acceptor.accept(tcp).await.map_err(|error| HandshakeError::tls(error.to_string()))?;
         Ok((link_on_tcp(tls.get_ref().1)?, Box::new(tls)))
     }));
     let (link, tls) = match tls.await {

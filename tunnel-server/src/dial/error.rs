@@ -58,13 +58,16 @@ impl DialError {
         }
     }
 
+    /// Whether the agent drains, by its own word.
+    pub(super) const fn is_of_a_draining_agent(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. } if matches!(refusal.kind, RefusalKind::Draining))
+    }
+
     /// Whether another agent may be asked, because nothing reached the target.
-    pub(super) const fn is_worth_another_agent(&self) -> bool {
+    pub(super) fn is_worth_another_agent(&self) -> bool {
         match self {
             Self::AgentLost { .. } | Self::AgentBusy { .. } => true,
-            Self::Refused { refusal, .. } => {
-                matches!(refusal.kind, RefusalKind::Busy | RefusalKind::Draining)
-            }
+            Self::Refused { refusal, .. } => refusal.reached_nothing(),
             Self::NoAgent { .. }
             | Self::NoneServes { .. }
             | Self::Denied(_)

@@ -1,4 +1,5 @@
-//! One record per client connection: its log line, counters and gauge.
+//! One record per client connection: its log line, counters and gauge. Lines of failed dials are
+//! warnings, and seldom.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use tracing::info;
 use tunnel::relay::{Ending, Moved};
 use tunnel::transport::Link;
+use tunnel_program::warn_seldom;
 
 use super::Frontend;
 use crate::agents::AgentTunnel;
@@ -140,6 +142,25 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Tells of a dial that failed.
+    fn warn(&self, lasted: Duration, error: &str) {
+        warn_seldom!(
+            ("dial", self.outcome),
+            id = self.id,
+            frontend = self.kind.label(),
+            client = self.client.listener,
+            identity = self.client.name(),
+            target = &*self.target,
+            agent = self.agent.name(),
+            duration_ms = lasted.as_millis(),
+            ended = self.outcome,
+            error,
+            "dial failed"
+        );
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let metrics = &self.server.metrics;
@@ -148,7 +169,7 @@ impl Drop for Record {
         let mut ended = self.outcome;
         let (ending, error): (_, Option<&dyn Display>) = match self.conclusion.as_deref() {
             None => (None, None),
-            Some(Conclusion::Failed(error)) => (None, Some(error)),
+            Some(Conclusion::Failed(error)) => return self.warn(lasted, error),
             Some(Conclusion::Ended(ending)) => (Some(ending), ending.broken().map(|why| why as _)),
         };
         if let (Some((since, _)), Some(link)) = (&self.established, self.link) {

@@ -1,4 +1,4 @@
-//! Konnectivity's gauges of agents.
+//! Gauges of agents that are read at each scrape.
 
 use std::collections::HashSet;
 
@@ -28,6 +28,7 @@ impl Backends {
     /// When they are registered already.
     pub fn register(registry: &Registry, agents: agents::Registry, strategies: &[Strategy]) -> Result<()> {
         let (all, by_strategy) = make(&mut Maker::new(&Registry::new(), PREFIX))?;
+        make_twins(&mut Maker::new(registry, "tunnel_server"), agents.clone())?;
         registry.register(Box::new(Self { agents, strategies: strategies.to_vec(), all, by_strategy }))
     }
 
@@ -37,7 +38,9 @@ impl Backends {
         let mut maker = Maker::new(&registry, PREFIX);
         // Cannot fail: in a registry of its own, no name is taken.
         let _ = make(&mut maker);
-        maker.into_made()
+        let mut ours = Maker::new(&registry, "tunnel_server");
+        let _ = make_twins(&mut ours, agents::Registry::default());
+        [maker.into_made(), ours.into_made()].concat()
     }
 }
 
@@ -52,6 +55,15 @@ fn make(make: &mut Maker<'_>) -> Result<(IntGauge, IntGaugeVec)> {
         &["proxy_strategy"],
     )?;
     Ok((all, by_strategy))
+}
+
+fn make_twins(make: &mut Maker<'_>, agents: agents::Registry) -> Result<()> {
+    make.read_gauge(
+        "twin_tunnels",
+        "Tunnels beside a newer one of the same agent id and identity from another host: two hosts use one id. \
+         Each gets the dials of the targets that only it names.",
+        move || agents.view().twins() as u64,
+    )
 }
 
 impl Collector for Backends {

@@ -53,6 +53,7 @@ pub(super) struct Dials {
     pub(super) pending: IntGauge,
     pub(super) ended: IntCounterVec,
     pub(super) retries: IntCounter,
+    pub(super) waits: IntCounterVec,
     pub(super) denied: IntCounterVec,
     pub(super) seconds: HistogramVec,
     pub(super) stages: HistogramVec,
@@ -71,6 +72,11 @@ impl Dials {
             retries: make.counter(
                 "dial_retries_total",
                 "Dials tried again on another agent because nothing had reached the target.",
+            )?,
+            waits: make.counters(
+                "dial_waits_total",
+                "Dials that waited, 2 s at most, for an agent in place of one that had just left: served or in_vain.",
+                &["outcome"],
             )?,
             denied: make.counters(
                 "policy_denied_total",

@@ -13,7 +13,7 @@ use tunnel_proto::network::Network;
 use tunnel_proto::target::Host;
 
 use super::Strategy;
-use crate::agents::{AgentTunnel, Routes};
+use crate::agents::{AgentTunnel, Routes, Usable};
 use crate::canonical::{canonical_host, canonical_network};
 
 /// Agents that are equally right for a target. Those that drain are last.
@@ -35,7 +35,7 @@ pub(super) struct Table {
     prefixes: Vec<u8>,
 }
 
-/// The usable agents at one moment, one tunnel each, indexed for the strategies.
+/// The usable agents at one moment, one tunnel each but for twins, indexed for the strategies.
 #[derive(Debug, Default)]
 pub struct View {
     agents: Vec<Arc<AgentTunnel>>,
@@ -43,13 +43,21 @@ pub struct View {
     any: Group,
     proven: Table,
     pub(super) claimed: Table,
+    twins: usize,
 }
 
 impl View {
+    /// As [`View::of`], of agents with all their routes.
+    #[cfg(test)]
+    pub(super) fn new(agents: Vec<Arc<AgentTunnel>>, registered: &[Arc<Routes>]) -> Self {
+        let agents = agents.into_iter().map(|agent| (Arc::clone(&agent), agent.routes())).collect();
+        Self::of(Usable { agents, twins: 0 }, registered)
+    }
+
     /// `registered` are the routes of all agents, the unusable ones included.
-    pub(crate) fn new(agents: Vec<Arc<AgentTunnel>>, registered: &[Arc<Routes>]) -> Self {
-        let routes: Vec<_> = agents.iter().map(|agent| agent.routes()).collect();
-        let mut view = Self::default();
+    pub(crate) fn of(usable: Usable, registered: &[Arc<Routes>]) -> Self {
+        let (agents, routes): (Vec<_>, Vec<_>) = usable.agents.into_iter().unzip();
+        let mut view = Self { twins: usable.twins, ..Self::default() };
         for (agent, routes) in agents.iter().zip(&routes) {
             view.proven.add(agent, &routes.proven, |_| true, |_| true);
             if routes.any {
@@ -74,6 +82,11 @@ impl View {
 
     pub(crate) fn agents(&self) -> &[Arc<AgentTunnel>] {
         &self.agents
+    }
+
+    /// Number of tunnels beside a newer one of the same agent id from another host.
+    pub(crate) const fn twins(&self) -> usize {
+        self.twins
     }
 
     /// The number of a strategy's entries: hosts, networks, or agents.
@@ -103,7 +116,7 @@ impl View {
     }
 
     /// A usable agent for a host in canonical form, chosen by one strategy.
-    pub(super) fn pick(
+    pub(crate) fn pick(
         &self,
         strategy: Strategy,
         host: &Host,

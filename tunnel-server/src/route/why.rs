@@ -5,14 +5,15 @@ use tunnel_proto::network::Network;
 use tunnel_proto::target::{Host, Target};
 
 use super::{Router, Strategy};
-use crate::agents::AgentTunnel;
+use crate::agents::{AgentTunnel, Routes};
 use crate::canonical::{canonical_host, canonical_network};
 
 impl Router {
     /// The first strategy by which `agent` serves `target`, and the identifier that matched.
     pub fn why(&self, agent: &AgentTunnel, target: &Target) -> String {
+        let (routes, host) = (agent.routes(), canonical_host(target.host()));
         let found = self.strategies.iter().find_map(|&strategy| {
-            let matched = serves(strategy, agent, target)?;
+            let matched = serves(strategy, &routes, &host)?;
             Some(if matched.is_empty() {
                 strategy.label().to_owned()
             } else {
@@ -21,11 +22,19 @@ impl Router {
         });
         found.unwrap_or_else(|| "no strategy".to_owned())
     }
+
+    /// Whether an agent with these routes serves `target`, if no other agent has a better right to it.
+    pub(crate) fn serves(&self, routes: &Routes, target: &Target) -> bool {
+        let host = canonical_host(target.host());
+        self.strategies.iter().any(|&strategy| serves(strategy, routes, &host).is_some())
+    }
 }
 
-fn serves(strategy: Strategy, agent: &AgentTunnel, target: &Target) -> Option<String> {
-    let (routes, host) = (agent.routes(), canonical_host(target.host()));
-    [&routes.proven, &routes.claimed].into_iter().find_map(|kind| matched(strategy, kind, &host))
+fn serves(strategy: Strategy, routes: &Routes, host: &Host) -> Option<String> {
+    if strategy == Strategy::Default && !routes.any {
+        return None;
+    }
+    [&routes.proven, &routes.claimed].into_iter().find_map(|kind| matched(strategy, kind, host))
 }
 
 fn matched(strategy: Strategy, identifiers: &Identifiers, host: &Host) -> Option<String> {

@@ -23,7 +23,8 @@ pub enum Ending {
         /// The failure.
         why: Broken,
     },
-    /// This end left while the other was still sending.
+    /// This end ended in order and went, and may have left bytes of the other unread. A client that
+    /// closes first shows so on some sockets only.
     Left(Side),
     /// As `Left`, and the other end was cut because it did not close in time.
     Lingered(Side),
@@ -33,11 +34,9 @@ impl Ending {
     /// The name in metrics and logs.
     pub const fn label(&self) -> &'static str {
         match self {
-            Self::Clean => "clean",
+            Self::Clean | Self::Left(_) => "clean",
             Self::Broken { side: Side::Near, .. } => "near_broken",
             Self::Broken { side: Side::Far, .. } => "far_broken",
-            Self::Left(Side::Near) => "near_left",
-            Self::Left(Side::Far) => "far_left",
             Self::Lingered(_) => "lingered",
         }
     }

@@ -1,5 +1,7 @@
 //! The search for servers behind load balancers: when, and on which endpoint.
 
+use std::collections::BTreeMap;
+
 use tokio::time::Instant;
 
 use super::{MOST_HELD, Plan, Status};
@@ -9,6 +11,10 @@ use crate::endpoint::Endpoint;
 /// behind a load balancer that picks at random may not be found by then; with more, searches
 /// for a server that is not there cost handshakes.
 const PATIENCE: u32 = 8;
+
+/// Searches in vain per server wanted, up to which they are rapid. With fewer, the last of five servers
+/// is rarely found by then; with more, the handshakes of a fleet keep its servers busy.
+const EAGER: u32 = 4;
 
 /// The state of the searches.
 #[derive(Debug)]
@@ -23,11 +29,30 @@ pub(super) struct Search {
     pub(super) failures: u32,
     /// Searches in a row that found no new server.
     pub(super) fruitless: u32,
+    /// The servers that those found instead, and how often.
+    met: BTreeMap<String, u32>,
+    /// Whether somebody was told that they are in vain.
+    told: bool,
 }
 
 impl Search {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { in_flight: false, since: now, random: 0.0, quick: false, failures: 0, fruitless: 0 }
+        let met = BTreeMap::new();
+        let (in_flight, quick, told) = (false, false, false);
+        Self { in_flight, since: now, random: 0.0, quick, failures: 0, fruitless: 0, met, told }
+    }
+
+    /// A server was found, or the servers have changed.
+    pub(super) fn begin_anew(&mut self) {
+        self.fruitless = 0;
+        self.met.clear();
+        self.told = false;
+    }
+
+    /// A search led to a server already held.
+    pub(super) fn met(&mut self, server_id: &str) {
+        self.fruitless = self.fruitless.saturating_add(1);
+        *self.met.entry(server_id.to_owned()).or_default() += 1;
     }
 }
 
@@ -44,7 +69,7 @@ impl Plan {
     pub(super) fn hurry(&mut self, now: Instant) {
         self.search_again(now);
         self.search.quick = true;
-        self.search.fruitless = 0;
+        self.search.begin_anew();
     }
 
     /// The endpoint to search on: of those that lead to a held server, the one tried longest ago.
@@ -63,16 +88,31 @@ impl Plan {
         }
         let wait = if search.failures > 0 || search.quick {
             pace.backoff(search.failures, search.random)
+        } else if active + self.missing() < wanted && search.fruitless < self.searches(EAGER) {
+            pace.rapid(search.random)
         } else if self.manner.forever {
             pace.steady(search.random)
         } else if active + self.missing() >= wanted {
             // The missing ones have endpoints, which are dialled for need.
             pace.slowed(u32::MAX, search.random)
         } else {
-            let patience = PATIENCE.saturating_mul(u32::try_from(wanted).unwrap_or(u32::MAX));
-            pace.slowed(search.fruitless.saturating_sub(patience), search.random)
+            pace.slowed(search.fruitless.saturating_sub(self.searches(PATIENCE)), search.random)
         };
         Some(search.since + wait)
+    }
+
+    /// What the searches met, once they have been in vain for long: each server with the number of
+    /// attempts that led to it. `Some` once for each search.
+    pub(in crate::fleet) fn searched_in_vain(&mut self) -> Option<BTreeMap<String, u32>> {
+        if self.search.told || self.search.fruitless < self.searches(PATIENCE) {
+            return None;
+        }
+        self.search.told = true;
+        Some(std::mem::take(&mut self.search.met))
+    }
+
+    fn searches(&self, per_server: u32) -> u32 {
+        per_server.saturating_mul(u32::try_from(self.demand.count()).unwrap_or(u32::MAX))
     }
 
     fn missing(&self) -> usize {

@@ -63,8 +63,9 @@ struct World {
     behind: BTreeMap<SocketAddr, Behind>,
     /// The addresses of names; others do not resolve.
     names: BTreeMap<String, Vec<SocketAddr>>,
-    /// The count that every server tells.
+    /// The count that every server tells, and those of others.
     count: Option<u32>,
+    counts: BTreeMap<&'static str, u32>,
     link: Link,
     pending: Vec<(Instant, Pending)>,
     tunnels: BTreeMap<u64, String>,
@@ -116,6 +117,7 @@ impl World {
             behind: BTreeMap::new(),
             names: BTreeMap::new(),
             count: None,
+            counts: BTreeMap::new(),
             link: Link::Quic,
             pending: Vec::new(),
             tunnels: BTreeMap::new(),
@@ -204,8 +206,8 @@ impl World {
             self.plan.duplicate(attempt, &id, self.now);
             return;
         }
-        let welcome =
-            Welcome { server_id: id.clone(), server_count: self.count.unwrap_or(0), ..Welcome::default() };
+        let count = self.counts.get(id.as_str()).copied().or(self.count).unwrap_or(0);
+        let welcome = Welcome { server_id: id.clone(), server_count: count, ..Welcome::default() };
         let link = if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link };
         match self.plan.connected(attempt, &welcome, link, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),

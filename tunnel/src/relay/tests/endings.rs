@@ -51,6 +51,29 @@ async fn a_sink_that_fails_does_not_cut_what_its_end_said_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_closed_does_not_miss_what_a_target_says_to_that() {
+    // A kube-apiserver that closes TLS, and the close_notify of the kubelet's TLS within.
+    let near = Scripted::new([Step::Data("bye"), FIN]);
+    let far = Scripted::new([]);
+    let relaying = start(&near, &far, None);
+    settle().await;
+    near.with(|s| s.send_error = Some(Broken::Stopped));
+    far.with(|s| s.steps.extend([Step::Data("close_notify"), FIN]));
+    let (ending, _) = relaying.await.unwrap();
+    assert_eq!((ending.label(), ending), ("clean", Ending::Left(Side::Near)));
+    assert_eq!(far.sent(), "bye");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_a_target_does_not_take_any_more_are_lost() {
+    let near = Scripted::new([Step::Data("upload"), FIN]);
+    let far = Scripted::new([Step::Data("200"), FIN]);
+    far.with(|s| s.send_error = Some(Broken::Stopped));
+    let (ending, _) = start(&near, &far, None).await.unwrap();
+    assert_eq!(ending, Ending::Broken { side: Side::Far, why: Broken::Stopped });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_left_stops_a_stream_at_once() {
     let near = Scripted::new([Step::Data("bye"), CLOSED]);
     let far = Scripted::new([]);

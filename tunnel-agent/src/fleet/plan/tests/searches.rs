@@ -21,15 +21,71 @@ fn behind_a_load_balancer_as_many_servers_are_found_as_there_are_said_to_be() {
 }
 
 #[test]
-fn a_search_goes_at_the_interval_and_slows_down_when_it_is_in_vain() {
+fn five_servers_behind_a_load_balancer_are_found_within_seconds() {
+    let mut took = Vec::new();
+    for seed in 0..200 {
+        let mut world = World::new(&["10.0.0.1"], seed);
+        world.put(1, Behind::Servers(vec!["a", "b", "c", "d", "e"]));
+        world.count = Some(5);
+        let began = world.now;
+        while world.held().len() < 5 {
+            world.pass(Duration::from_millis(100));
+        }
+        took.push(world.now - began);
+    }
+    took.sort();
+    // At one attempt a second the median is ten seconds.
+    assert!(took[100] < s(4) && took[190] < s(8), "{:?}, {:?}", took[100], took[190]);
+}
+
+#[test]
+fn the_largest_number_of_a_server_that_is_held_counts() {
+    let mut world = World::new(&["10.0.0.1", "10.0.0.2", "10.0.0.3"], 14);
+    for (n, server) in [(1, "a"), (2, "b"), (3, "c")] {
+        world.put(n, one(server));
+    }
+    // A server that was started before the sixth one still says five.
+    world.counts = BTreeMap::from([("a", 5), ("b", 6), ("c", 5)]);
+    world.pass(s(5));
+    assert_eq!((world.numbers(), world.plan.told().len()), ((3, 6), 2));
+    world.put(2, Behind::Refuses);
+    world.lose("b");
+    world.pass(s(5));
+    assert_eq!((world.numbers(), world.plan.told().len()), ((2, 5), 1));
+}
+
+#[test]
+fn a_search_in_vain_tells_once_where_its_attempts_led() {
+    let mut world = World::new(&["10.0.0.1"], 15);
+    world.put(1, one("a"));
+    world.count = Some(3);
+    world.pass(s(5));
+    assert_eq!(world.plan.searched_in_vain(), None, "it has just begun");
+    world.pass(s(60));
+    let met = world.plan.searched_in_vain().unwrap();
+    assert!(met["a"] >= 24 && met.len() == 1, "{met:?}");
+    world.pass(s(600));
+    assert_eq!(world.plan.searched_in_vain(), None);
+    // Another search is another line.
+    world.lose("a");
+    world.pass(s(120));
+    assert!(world.plan.searched_in_vain().is_some());
+}
+
+#[test]
+fn a_search_is_rapid_then_goes_at_the_interval_and_slows_down_when_it_is_in_vain() {
     let mut world = World::new(&["10.0.0.1"], 8);
     world.put(1, one("a"));
     world.count = Some(2);
     let dials = world.count_dials(s(10));
-    assert!((9..=12).contains(&dials), "{dials} dials in ten seconds");
-    let steady: Vec<_> = world.dialled.windows(2).map(|two| two[1].at - two[0].at).collect();
-    let of = (INTERVAL.mul_f64(0.9) + QUICK, INTERVAL.mul_f64(1.1) + QUICK);
-    assert!(steady.iter().all(|wait| *wait >= of.0 && *wait <= of.1), "{steady:?}");
+    assert!((15..=18).contains(&dials), "{dials} dials in ten seconds");
+    let waits: Vec<_> = world.dialled.windows(2).map(|two| two[1].at - two[0].at).collect();
+    let between = |wait: &Duration, least: f64, most: f64| {
+        *wait >= INTERVAL.mul_f64(least) + QUICK && *wait <= INTERVAL.mul_f64(most) + QUICK
+    };
+    let (rapid, steady) = waits.split_at(8);
+    assert!(rapid.iter().all(|wait| between(wait, 0.125, 0.375)), "{rapid:?}");
+    assert!(steady.iter().all(|wait| between(wait, 0.9, 1.1)), "{steady:?}");
     world.pass(s(120));
     let dials = world.count_dials(s(100));
     assert!((9..=12).contains(&dials), "{dials} dials in a hundred seconds");
@@ -40,7 +96,7 @@ fn a_search_goes_at_the_interval_and_slows_down_when_it_is_in_vain() {
     world.put(1, one("b"));
     world.lose("a");
     let dials = world.count_dials(s(10));
-    assert!((9..=13).contains(&dials), "{dials} dials in ten seconds");
+    assert!((15..=20).contains(&dials), "{dials} dials in ten seconds");
 }
 
 #[test]

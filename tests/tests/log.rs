@@ -1,0 +1,97 @@
+//! What floods of failures write to the log of this process, which is the only test of it here: a process
+//! has one log.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
+#![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
+
+use std::path::PathBuf;
+
+use clap::Parser as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tunnel_program::args::LogArgs;
+use tunnel_program::process::init_logging;
+use tunnel_tests::{AgentSpec, Cluster, Frontend, LINKS, node, wait_for};
+
+/// Failures of each kind.
+const MANY: i64 = 100;
+
+#[derive(clap::Parser)]
+struct Flags {
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// The log of this process.
+struct Log(PathBuf);
+
+impl Log {
+    /// Begins it, at Konnectivity's lowest level.
+    fn begin(dir: &tempfile::TempDir) -> Self {
+        let file = dir.path().join("log");
+        let flag = format!("--log-file={}", file.display());
+        let flags = ["tunnel-server", "--logtostderr=false", "--stderrthreshold=3", &flag, "-v=0"];
+        init_logging(&Flags::parse_from(flags).log, "debug").unwrap();
+        Self(file)
+    }
+
+    fn lines(&self, text: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.0).unwrap();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::begin(&dir);
+    let cluster = Cluster::builder().start().await;
+    let server = &cluster.server;
+    let rejected = async |reason: &str, wanted: i64| {
+        wait_for(reason, async || {
+            let label = format!("reason=\"{reason}\"");
+            let metrics = server.metrics().await;
+            let found = metrics.sum("tunnel_server_rejected_agents_total", &[&label]);
+            if found == wanted { Ok(()) } else { Err(metrics.show("tunnel_server_rejected")) }
+        })
+        .await;
+    };
+    for _ in 0..MANY {
+        drop(TcpStream::connect(server.agents).await.unwrap());
+    }
+    rejected("said_nothing", MANY).await;
+    for failure in ["agent handshake failed", "agent dropped"] {
+        assert_eq!(log.lines(failure), Vec::<String>::new(), "health checks are no failures");
+    }
+    for _ in 0..MANY {
+        let mut stream = TcpStream::connect(server.agents).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    }
+    rejected("tls", MANY).await;
+    assert_eq!(log.lines("agent handshake failed").len(), 1);
+
+    for _ in 0..MANY / 4 {
+        for frontend in Frontend::ALL {
+            server.refusal(frontend, "127.0.0.1:80").await;
+        }
+    }
+    let dials = log.lines("dial failed");
+    assert_eq!(dials.len(), 1, "{dials:?}");
+    assert!(["127.0.0.1:80", "No agent available", "no_agent"].iter().all(|part| dials[0].contains(part)));
+
+    // Another host under one id is named, with both addresses.
+    for link in LINKS {
+        let one = cluster.start_agent(&AgentSpec::new("clone", link, node(link)));
+        one.wait_for_servers(1, 1).await;
+        let other = cluster.start_agent(&AgentSpec::new("clone", link, [127, 0, 0, 9].into()));
+        other.wait_for_servers(1, 1).await;
+        server.wait_for_tunnels(2).await;
+        one.kill().await;
+        other.kill().await;
+        server.wait_for_tunnels(0).await;
+    }
+    let twins = log.lines("two hosts use one agent id");
+    assert_eq!(twins.len(), 1, "{twins:?}");
+    assert_eq!(twins[0].matches("127.0.0.1:").count(), 2, "{}", twins[0]);
+    cluster.finish().await;
+}
