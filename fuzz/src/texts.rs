@@ -49,7 +49,7 @@ pub(crate) fn connect(input: &[u8]) {
 
 fn same_target(target: &Target) {
     assert_eq!(target.to_string().parse().as_ref(), Ok(target));
-    assert_eq!(Host::parse(&target.host.to_string()).as_ref(), Some(&target.host));
+    assert_eq!(Host::parse(&target.host().to_string()).as_ref(), Some(target.host()));
 }
 
 /// An agent's identifiers, a target, a network, and an error of a Go program.
@@ -115,12 +115,13 @@ pub(crate) fn policy(input: &[u8]) {
 /// Every spelling of an address gets one verdict, in the target and as the result of a look-up.
 fn decides_alike(policy: &Policy, target: &Target) {
     let decide = |target: &Target, address| policy.decide(Subject::default(), target, address).allow;
-    let Host::Ip(ip) = target.host else { return };
+    let &Host::Ip(ip) = target.host() else { return };
     let mapped = match ip {
         IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
     };
-    let other = Target { host: Host::Ip(mapped), port: target.port };
+    let text = std::net::SocketAddr::new(mapped, target.port()).to_string();
+    let Ok(other) = text.parse::<Target>() else { panic!("{text} is no target") };
     let verdict = decide(target, None);
     for (spelled, address) in [(&other, None), (target, Some(ip)), (&other, Some(mapped))] {
         assert_eq!(decide(spelled, address), verdict, "{target} and {spelled}, looked up: {address:?}");

@@ -4,7 +4,8 @@ use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
 use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{
-    Agent, AgentSpec, Cluster, LINKS, Pki, Target, for_each_combination, get, node, spawn, wait_for, wait_within,
+    Agent, AgentSpec, Cluster, LINKS, Pki, Target, for_each_combination, get, node, spawn, wait_for,
+    wait_within,
 };
 
 use crate::PROMPT;
@@ -115,7 +116,7 @@ async fn readiness_is_as_strict_as_it_is_asked_to_be() {
     // Nobody listens on the second address.
     let nobody = Target::nobody([127, 0, 0, 1].into()).await;
     let spec = AgentSpec::new("other", Link::H2, node(Link::H2));
-    let agent = Agent::start(&cluster.pki, &[cluster.server.agents, nobody.addr], &spec);
+    let agent = Agent::start(&cluster.pki, &[cluster.server.agents, nobody], &spec);
     agent.wait_for_servers(1, 2).await;
     let ready = async |path: &str| get(agent.health, path).await.unwrap();
     assert_eq!(ready("/readyz").await.0, 200);
