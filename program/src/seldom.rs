@@ -96,9 +96,9 @@ impl Seldom {
     fn rest(&self, now: Instant) -> Vec<(Kind, u64)> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kinds.retain(|_, lines| lines.suppressed > 0 || now.saturating_duration_since(lines.last) < PAUSE);
-        let due = kinds.iter_mut().filter(|(_, lines)| {
-            lines.suppressed > 0 && now.saturating_duration_since(lines.last) >= PAUSE
-        });
+        let due = kinds
+            .iter_mut()
+            .filter(|(_, lines)| lines.suppressed > 0 && now.saturating_duration_since(lines.last) >= PAUSE);
         let told = due.map(|(kind, lines)| {
             lines.last = now;
             (*kind, std::mem::take(&mut lines.suppressed))

@@ -135,7 +135,10 @@ mod tests {
             ("dial tcp: lookup x on 10.0.0.10:53: server misbehaving", true),
             ("dial tcp: lookup x on 10.0.0.10:53: read udp 10.0.0.2:4->10.0.0.10:53: i/o timeout", true),
             ("dial tcp: lookup x on 10.0.0.10:53: dial udp: connect: network is unreachable", true),
-            ("dial tcp: lookup x on 10.0.0.10:53: read udp 10.0.0.2:4->10.0.0.10:53: connection refused", true),
+            (
+                "dial tcp: lookup x on 10.0.0.10:53: read udp 10.0.0.2:4->10.0.0.10:53: connection refused",
+                true,
+            ),
             ("dial tcp 10.0.0.1:80: socket: too many open files", true),
             ("dial tcp 10.0.0.1:80: connect: connection refused", false),
             ("dial tcp 10.0.0.1:80: i/o timeout", false),

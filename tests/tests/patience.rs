@@ -126,7 +126,8 @@ async fn dials_wait_for_an_agent_that_is_started_anew() {
         for dial in dials {
             within("a dial", dial.join()).await;
         }
-        let served = cluster.server.metrics().await.sum("tunnel_server_dial_waits_total", &["outcome=\"served\""]);
+        let served =
+            cluster.server.metrics().await.sum("tunnel_server_dial_waits_total", &["outcome=\"served\""]);
         assert_eq!(served, 4, "over {}", link.label());
         cluster.server.wait_until_idle().await;
     }

@@ -167,8 +167,7 @@ fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {
         } else {
             None
         };
-        let mut checks =
-            vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }];
+        let mut checks = vec![Check { name: "server-connected", failure, note: Some(servers.to_string()) }];
         checks.extend(query.values("servers").map(|wanted| {
             let failure = match wanted {
                 "all" if servers.connected.len() >= servers.wanted => None,

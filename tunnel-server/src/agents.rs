@@ -298,7 +298,8 @@ impl Registry {
             .find(|(_, _, routes)| routes.hosts().any(|one| one == host))
             .map(|(at, id, _)| (at, id));
         let departed = || {
-            let agent = state.departed.iter().rev().find(|agent| agent.routes.hosts().any(|one| one == host))?;
+            let agent =
+                state.departed.iter().rev().find(|agent| agent.routes.hosts().any(|one| one == host))?;
             Some((agent.at, &agent.id))
         };
         let (at, id) = suspect.or_else(departed)?;

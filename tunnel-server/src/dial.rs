@@ -161,7 +161,8 @@ impl Dialer {
         let Some(second) = second else { return Err(error) };
         self.metrics.dial_retried(&error);
         let now = Instant::now();
-        let second_try = Asking { began: now, untaken: None, routed: asking.measure.then_some(now), ..asking };
+        let second_try =
+            Asking { began: now, untaken: None, routed: asking.measure.then_some(now), ..asking };
         self.ask(&second, &second_try).await
     }
 

@@ -4,7 +4,8 @@ use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
 use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{
-    Agent, AgentSpec, Cluster, LINKS, Pki, Target, for_each_combination, get, node, spawn, wait_for, wait_within,
+    Agent, AgentSpec, Cluster, LINKS, Pki, Target, for_each_combination, get, node, spawn, wait_for,
+    wait_within,
 };
 
 use crate::PROMPT;

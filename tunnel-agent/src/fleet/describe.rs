@@ -82,7 +82,10 @@ impl Keeper {
         let (before, disagree) = (self.disagreed, told.len() > 1);
         if disagree && !before {
             let said: Vec<_> = told.iter().map(|(count, id)| format!("{id} says {count}")).collect();
-            warn!("servers differ about their number (--server-count), and the largest counts: {}", said.join(", "));
+            warn!(
+                "servers differ about their number (--server-count), and the largest counts: {}",
+                said.join(", ")
+            );
         }
         self.disagreed = disagree;
     }

@@ -20,7 +20,13 @@ impl Sessions {
         warn_seldom!(("agent", reason), %from, link = link.label(), why, "agent dropped");
     }
 
-    pub(super) async fn reject(&self, arrived: Arrived, kind: RejectionKind, reason: &'static str, text: String) {
+    pub(super) async fn reject(
+        &self,
+        arrived: Arrived,
+        kind: RejectionKind,
+        reason: &'static str,
+        text: String,
+    ) {
         let (from, link) = (arrived.from(), arrived.link().label());
         self.metrics.agent_rejected(arrived.link(), reason);
         let mut server_id = String::new();

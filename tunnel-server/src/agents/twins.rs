@@ -43,10 +43,8 @@ pub(super) fn usable(tunnels: &[(u64, Arc<AgentTunnel>)]) -> Usable {
     let is_best = |agent: &Arc<AgentTunnel>| best.get(&key(agent)).is_some_and(|one| Arc::ptr_eq(one, agent));
     // In the order of registration, so that a view does not depend on hashing.
     let newest = usable().filter(|agent| is_best(agent));
-    let mut found = Usable {
-        agents: newest.map(|agent| (Arc::clone(agent), agent.routes())).collect(),
-        twins: 0,
-    };
+    let mut found =
+        Usable { agents: newest.map(|agent| (Arc::clone(agent), agent.routes())).collect(), twins: 0 };
     if found.agents.len() < usable().count() {
         let older = usable().rev().filter(|agent| !agent.is_draining() && !is_best(agent));
         add_twins(&mut found, older, |agent| best.get(&key(agent)).copied());
@@ -158,7 +156,8 @@ impl Registry {
         }
         // Not made anew, which a storm of agents would do a thousand times.
         let view = self.inner.view.load();
-        let other_than = |other: &Arc<AgentTunnel>| other.id != agent.id && ip(other) != ip(agent) && stands(other);
+        let other_than =
+            |other: &Arc<AgentTunnel>| other.id != agent.id && ip(other) != ip(agent) && stands(other);
         agent.routes().hosts().find_map(|host| {
             let tunnel = view.pick(Strategy::DestHost, &canonical_host(host), other_than)?;
             Some(Rival { tunnel: Arc::clone(tunnel), host: Some(host.clone()) })

@@ -54,7 +54,10 @@ pub(super) fn key_of(certificate: &CertificateDer<'_>) -> Option<Unsupported> {
             let curve = info.algorithm.parameters.as_ref()?.as_oid().ok()?.to_id_string();
             (!CURVES.contains(&curve.as_str())).then(|| Unsupported::Curve(name(curve)))
         }
-        PublicKey::DSA(_) | PublicKey::GostR3410(_) | PublicKey::GostR3410_2012(_) | PublicKey::Unknown(_) => None,
+        PublicKey::DSA(_)
+        | PublicKey::GostR3410(_)
+        | PublicKey::GostR3410_2012(_)
+        | PublicKey::Unknown(_) => None,
     }
 }
 
@@ -110,7 +113,9 @@ mod tests {
     #[test]
     fn usual_certificates_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
-        for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+        for algorithm in
+            [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519]
+        {
             let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
             let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
             let (cert_path, key_path) = (dir.path().join("crt"), dir.path().join("key"));
