@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_server_gets_the_image_and_the_port_of_the_installation() {
-        let text = server(&images(), "10.0.0.1", 9132, "v1.33.1").unwrap();
+        let text = server(&images(), "10.0.0.1", 9132).unwrap();
         let daemonset =
             objects(&images(), &[], 9132).unwrap().into_iter().find(|object| object["kind"] == "DaemonSet");
         let earlier = Earlier::read(daemonset.as_ref(), Some(&yaml::parse("server", &text).unwrap()));
