@@ -380,20 +380,9 @@ proptest! {
 
 #[test]
 fn what_no_resolver_takes_is_no_address() {
-    for text in [
-        "",
-        "1.2.3.4.5",
-        "256.1",
-        "1.16777216",
-        "1.2.65536",
-        "4294967296",
-        "0x",
-        "08",
-        "+1",
-        "1..2",
-        "a",
-        "1.2.3.4x",
-    ] {
+    // The first text is empty.
+    let texts = " 1.2.3.4.5 256.1 1.16777216 1.2.65536 4294967296 0x 08 +1 1..2 a 1.2.3.4x";
+    for text in texts.split(' ') {
         assert_eq!(number(text), None, "{text}");
     }
     for text in ["127.1", "0x7f.1", "0177.0.0.1", "2130706433", "017700000001"] {
