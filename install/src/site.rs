@@ -24,8 +24,6 @@ pub(crate) struct Site {
     pub(crate) cluster: Cluster,
     /// This node's kube-apiserver, which `cluster` may reach by a load balancer of several.
     pub(crate) local: Cluster,
-    /// The kube-apiserver's version, such as v1.33.1.
-    pub(crate) version: String,
     pub(crate) apiserver: ApiServer,
     /// The address by which agents reach this node.
     pub(crate) address: String,
@@ -66,7 +64,7 @@ impl Site {
         })?;
         check_certificate(&host, &address)?;
         let local = apiserver.endpoint().map_or_else(|| Ok(cluster.clone()), |at| cluster.at(at))?;
-        Ok(Self { host, cluster, local, version, apiserver, address, config_map, configuration })
+        Ok(Self { host, cluster, local, apiserver, address, config_map, configuration })
     }
 
     /// The address and port of this node's kube-apiserver.

@@ -96,11 +96,10 @@ impl Refusal {
         ];
         let lower = text.to_ascii_lowercase();
         let known = PARTS.iter().find(|(part, _)| lower.contains(part));
-        let kind = match known.map_or(Kind::Failed, |(_, kind)| *kind) {
-            // A name server that refuses or is out of reach says nothing about the target.
-            Kind::Refused | Kind::Unreachable | Kind::Failed if text.starts_with(LOOKUP) => Kind::Dns,
-            kind => kind,
-        };
+        let kind = known.map_or(Kind::Failed, |(_, kind)| *kind);
+        // A name server that refuses or is out of reach says nothing about the target.
+        let is_of_target = matches!(kind, Kind::Refused | Kind::Unreachable | Kind::Failed);
+        let kind = if is_of_target && text.starts_with(LOOKUP) { Kind::Dns } else { kind };
         Self { kind, text }
     }
 }
