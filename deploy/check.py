@@ -22,6 +22,7 @@ FOREIGN = ("monitoring.coreos.com/", "apiserver.k8s.io/")
 RIGHTS = {
     ("tunnel-server", "tokenreviews"): {"create"},
     ("tunnel-server", "nodes"): {"list", "watch"},
+    ("tunnel-server-pods", "pods"): {"get"},
     ("tunnel-server", "leases"): {"get", "list", "create", "update", "delete"},
     ("tunnel-agent", "leases"): {"get", "list", "watch"},
     ("tunnel-test", "pods"): {"get", "list"},
