@@ -13,7 +13,10 @@
 //!
 //! Only agents send heartbeats, so a server with thousands of them has no timer to run but
 //! one deadline for each.
+//!
+//! A peer that sends more control messages than it may (`allowance`) is dead, too.
 
+mod allowance;
 mod conversation;
 mod pace;
 mod signs;
@@ -144,9 +147,19 @@ impl Liveness {
         }
     }
 
-    /// Waits for the next event. Nothing follows [`Health::Dead`]. Heartbeats are sent only
-    /// while this is polled. Cancel safe.
+    /// Waits for the next event. Nothing follows [`Health::Dead`], and [`Health::Draining`] comes
+    /// once. Heartbeats are sent only while this is polled. Cancel safe.
     pub async fn next(&mut self) -> Health {
+        loop {
+            let health = self.event().await;
+            // Once, so that a peer that repeats itself makes no work.
+            if !matches!(health, Health::Draining(_)) || !std::mem::replace(&mut self.drained, true) {
+                return health;
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Health {
         let Self { tunnel, conversation, gone, drained, _say } = self;
         let talk = async {
             match conversation {
@@ -159,11 +172,11 @@ impl Liveness {
             // First: the end of the tunnel says more than that of the control stream.
             closed = tunnel.closed() => Health::Dead(closed.to_string()),
             health = talk => health,
-            () = tunnel.peer_drains(), if !*drained => {
-                *drained = true;
-                Health::Draining("the peer drains".to_owned())
-            }
+            () = tunnel.peer_drains(), if !*drained => Health::Draining("the peer drains".to_owned()),
             why = gone => Health::Dead(why),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout};
 use tunnel_proto::message::{Alive, Control, Ping, Pong, decode_control, encode_control};
 
+use super::allowance::Allowance;
 use super::pace::Pace;
 use super::signs::{Health, Party, Patience, Signs};
 use crate::duplex::{Batch, Broken};
@@ -91,6 +93,7 @@ pub(super) struct Conversation {
     pulse: Pulse,
     patience: Patience,
     signs: Arc<Signs>,
+    allowance: Allowance,
     /// When the peer last gave a sign of life.
     heard: Instant,
     suspect: bool,
@@ -117,6 +120,7 @@ impl Conversation {
             pulse,
             patience,
             signs,
+            allowance: Allowance::new(now),
             heard: now,
             suspect: false,
             owed: None,
@@ -145,6 +149,8 @@ impl Conversation {
         let mut alarm_at = self.silent_at();
         let mut alarm = pin!(sleep_until(alarm_at));
         loop {
+            // A peer whose messages never end lets other tasks have their turn.
+            coop::consume_budget().await;
             let (silent_at, idle) = (self.silent_at(), self.unsent.is_empty());
             // Signs of life do not reset the timer: an early alarm is cheaper.
             if silent_at < alarm_at {
@@ -232,6 +238,7 @@ impl Conversation {
     fn heard(&mut self, message: Option<Bytes>) -> Result<Option<Health>, ControlError> {
         let message = message.ok_or(ControlError::Ended)?;
         self.heard = Instant::now();
+        self.allowance.take(self.heard)?;
         match decode_control(message)? {
             Some(Control::Ping(Ping { number })) => {
                 self.owed = Some(number);
