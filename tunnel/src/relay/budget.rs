@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub struct Budget {
     /// 0 is no limit.
     limit: AtomicU64,
+    /// Bytes of messages of which only a part has come.
+    parts: AtomicU64,
     held: Mutex<Book>,
 }
 
@@ -37,9 +39,21 @@ impl Budget {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes held by connections that have been stalled for 5 s or longer.
+    /// Bytes held by connections that have been stalled for 5 s or longer, and by messages of which
+    /// only a part has come.
     pub fn kept(&self) -> u64 {
-        self.book().total
+        self.book().total + self.parts.load(Ordering::Relaxed)
+    }
+
+    /// Counts a part of a message, which had `before` bytes. False if it has grown beyond the limit.
+    pub(crate) fn count(&self, before: usize, now: usize) -> bool {
+        if now <= before {
+            self.parts.fetch_sub((before - now) as u64, Ordering::Relaxed);
+            return true;
+        }
+        self.parts.fetch_add((now - before) as u64, Ordering::Relaxed);
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit == 0 || self.kept() <= limit
     }
 
     /// Enters a connection that stalled at `since`, until the entry is dropped.
@@ -78,7 +92,8 @@ impl Held<'_> {
     pub(super) fn must_go(&self) -> bool {
         let book = self.budget.book();
         let limit = self.budget.limit.load(Ordering::Relaxed);
-        let mut excess = book.total.saturating_sub(limit);
+        let parts = self.budget.parts.load(Ordering::Relaxed);
+        let mut excess = (book.total + parts).saturating_sub(limit);
         if limit == 0 || excess == 0 {
             return false;
         }
