@@ -1,5 +1,6 @@
 //! Listening sockets: TCP, Unix, and TCP with UDP on one port number.
 
+mod crowd;
 mod unix;
 
 use std::io;
@@ -10,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::transport::quic::bind_udp;
 
+pub use crowd::{Crowd, Spot, source};
 pub use unix::{Change, Observer, Place, Presence, UnixSocket};
 
 /// Connections that wait to be accepted. Fewer would refuse connections in bursts of dials.
