@@ -12,7 +12,6 @@ use tokio::time::{Instant, timeout};
 use tunnel::drain::Drain;
 use tunnel::tls::Dialling;
 use tunnel::transport::{Chain, Greeted, GreetingError, HandshakeError, Link, Opened, quic};
-use tunnel_operate::certificate;
 use tunnel_proto::message::{Hello, TOKEN_RENEWAL, VERSION};
 
 use crate::cli::Transport;
@@ -141,14 +140,6 @@ impl Connector {
             }
         }?;
         let link = opened.link();
-        // The handshake may have resumed a session from when it had not expired.
-        if certificate::has_expired(&chain)
-            && let Err(why) = tls.check(&chain, &endpoint.name)
-        {
-            let error = HandshakeError::Tls(why);
-            self.metrics.tunnel_attempted(Some(link), error.label());
-            return Err(error.into());
-        }
         let hello = Hello {
             version: VERSION,
             agent_id: self.config.agent_id.clone(),
@@ -237,6 +228,7 @@ fn both(last: HandshakeError, other: Link, error: &HandshakeError) -> HandshakeE
         HandshakeError::Config(_)
         | HandshakeError::Rejected(_)
         | HandshakeError::Lost(_)
+        | HandshakeError::Crowded
         | HandshakeError::Timeout => HandshakeError::Lost(text),
     }
 }
