@@ -18,6 +18,18 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// A peer's text for people: characters that control a terminal, or the order of what it shows, are
+/// escaped.
+pub fn printable(text: &str) -> String {
+    let controls =
+        |c: &char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if controls(&c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 macro_rules! refusal_kinds {
     ($($name:ident = $code:literal, $label:literal, $meaning:literal;)*) => {
         /// The kinds of [`Refusal`]. A number never changes its meaning.
@@ -81,7 +93,7 @@ impl Refusal {
         ];
         let lower = text.to_ascii_lowercase();
         let known = PARTS.iter().find(|(part, _)| lower.contains(part));
-        Self { kind: known.map_or(Kind::Failed, |(_, kind)| *kind), text }
+        Self { kind: known.map_or(Kind::Failed, |(_, kind)| *kind), text: printable(&text) }
     }
 }
 
@@ -104,6 +116,16 @@ mod tests {
         ] {
             assert_eq!(Refusal::from_go(text.to_owned()), Refusal { kind, text: text.to_owned() });
         }
+    }
+
+    #[test]
+    fn a_peers_text_controls_no_terminal() {
+        let raw = "a\u{1b}[2J\r\nHTTP/1.1 200 OK\0\u{9b}\u{202e} b\u{fc}c";
+        let text = Refusal::from_go(raw.to_owned()).text;
+        assert_eq!(
+            text,
+            r"a\u{1b}[2J\r\nHTTP/1.1 200 OK\u{0}\u{9b}\u{202e} b\u{fc}c".replace(r"\u{fc}", "\u{fc}")
+        );
     }
 
     #[test]

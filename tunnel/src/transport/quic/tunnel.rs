@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
+use tunnel_proto::refusal::printable;
 
 use super::congestion;
 use super::grant::Grant;
@@ -69,7 +70,7 @@ impl Tunnel {
     /// # Errors
     /// When the tunnel is gone or the agent refuses.
     pub async fn open(&self) -> Result<Stream, DialFailure> {
-        let (send, recv) = self.connection.open_bi().await.map_err(|e| DialFailure::Lost(e.to_string()))?;
+        let (send, recv) = self.connection.open_bi().await.map_err(|e| DialFailure::Lost(lost(&e)))?;
         Ok(Stream::new(send, recv, None))
     }
 
@@ -78,7 +79,7 @@ impl Tunnel {
     /// # Errors
     /// When the tunnel is over.
     pub async fn accept(&self) -> Result<Stream, TunnelClosed> {
-        let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(e.to_string()))?;
+        let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(lost(&e)))?;
         let (counted, more) = self.grant.take();
         if let Some(more) = more {
             self.connection.set_max_concurrent_bi_streams(more.into());
@@ -91,6 +92,11 @@ impl Tunnel {
     }
 
     pub(crate) async fn closed(&self) -> TunnelClosed {
-        TunnelClosed(self.connection.closed().await.to_string())
+        TunnelClosed(lost(&self.connection.closed().await))
     }
+}
+
+/// The end of a connection in words, of which the peer may have chosen some.
+pub(super) fn lost(error: &quinn::ConnectionError) -> String {
+    printable(&error.to_string())
 }
