@@ -16,6 +16,7 @@ pub mod args;
 pub mod exposition;
 mod logfile;
 pub mod loglevel;
+mod logqueue;
 pub mod metering;
 pub mod process;
 pub mod renewal;
