@@ -150,8 +150,11 @@ impl Dialer {
     }
 
     fn pick(&self, target: &Target, not: Option<&Arc<AgentTunnel>>) -> Result<Arc<AgentTunnel>, DialError> {
-        let view = self.registry.view();
-        self.pick_of(&view, target, not).ok_or_else(|| self.nobody(&view, target))
+        let (picked, has_agents) = {
+            let view = self.registry.view();
+            (self.pick_of(&view, target, not), !view.agents().is_empty())
+        };
+        picked.ok_or_else(|| self.nobody(has_agents, target))
     }
 
     fn pick_of(
@@ -164,13 +167,13 @@ impl Dialer {
         self.trust.lets(&picked.routes(), target.host()).then_some(picked)
     }
 
-    fn nobody(&self, view: &View, target: &Target) -> DialError {
+    fn nobody(&self, has_agents: bool, target: &Target) -> DialError {
         let hint = self.registry.departed(target.host()).map_or_else(String::new, last_seen);
         let host = target.host().to_string();
-        match (view.agents().is_empty(), hint.is_empty()) {
-            (false, _) => DialError::NoneServes { host, hint },
-            (true, false) => DialError::NoneServes { host, hint: format!("{hint}; No agent available") },
-            (true, true) => {
+        match (has_agents, hint.is_empty()) {
+            (true, _) => DialError::NoneServes { host, hint },
+            (false, false) => DialError::NoneServes { host, hint: format!("{hint}; No agent available") },
+            (false, true) => {
                 DialError::NoAgent { hint: self.registry.last_departed().map_or_else(String::new, last_seen) }
             }
         }
