@@ -12,18 +12,19 @@ mod record;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rustls::ServerConfig;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
@@ -36,6 +37,7 @@ use crate::accept::accept;
 use crate::cli::Mode;
 use crate::clients::{Admission, Client, Strangers};
 use crate::dial::{CountedStream, Dialer};
+use crate::door::Door;
 use crate::metrics::Metrics;
 
 /// Limit of everything before the dial: TLS, the request head. Less cuts clients on slow networks;
@@ -76,6 +78,7 @@ pub(crate) struct Frontend {
     /// The only protocol; both if `None`.
     mode: Option<Mode>,
     admission: Admission,
+    door: Door,
     strangers: Strangers,
     room: Arc<Semaphore>,
     room_for_strangers: Arc<Semaphore>,
@@ -89,6 +92,7 @@ impl Frontend {
         drain: Drain,
         mode: Option<Mode>,
         admission: Admission,
+        door: Door,
     ) -> Arc<Self> {
         Arc::new(Self {
             dialer,
@@ -96,6 +100,7 @@ impl Frontend {
             drain,
             mode,
             admission,
+            door,
             strangers: Strangers::default(),
             room: Arc::new(Semaphore::new(MAX_CLIENTS)),
             room_for_strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
@@ -134,13 +139,13 @@ impl Frontend {
     /// Accepts clients on TCP with TLS until the drain starts.
     pub(crate) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Renewed<Listening>) {
         loop {
-            let (tcp, _) = tokio::select! {
+            let (tcp, from) = tokio::select! {
                 biased;
                 () = self.drain.started() => return,
                 accepted = accept(&self.metrics, "tcp", |cx| listener.poll_accept(cx)) => accepted,
             };
-            let acceptor = Arc::clone(&tls.get().config).into();
-            self.spawn("tcp", &self.room, Arc::clone(&self).handshake(acceptor, tcp));
+            let config = Arc::clone(&tls.get().config);
+            self.spawn("tcp", &self.room, Arc::clone(&self).handshake(config, tcp, from.ip()));
         }
     }
 
@@ -224,11 +229,12 @@ impl Frontend {
     /// Does TLS, and learns who the client is.
     async fn handshake(
         self: Arc<Self>,
-        acceptor: TlsAcceptor,
+        config: Arc<ServerConfig>,
         tcp: TcpStream,
+        from: IpAddr,
     ) -> io::Result<(Socket, Arc<Client>)> {
         tune(&tcp);
-        let tls = acceptor.accept(tcp).await?;
+        let tls = self.door.tls(tcp, from, config).await.map_err(io::Error::other)?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let client = self.admission.of_certificate(certificate);
         self.strangers.note(&client, &self.metrics);

@@ -1,44 +1,35 @@
-//! Agents from the handshake through greeting and registration to the tunnel's end, on every link.
+//! Agents from the greeting through registration to the tunnel's end, on every link.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
-use tunnel::listen::tune_link;
+use tunnel::listen::Crowd;
 use tunnel::liveness::{Health, Liveness, Party, Patience};
 use tunnel::messages::Messages;
 use tunnel::streams::Streams;
-use tunnel::tls::{Listening, Renewed};
-use tunnel::transport::{
-    Arrived, HandshakeError, Introduction, Link, Tunnel, accept_tcp as accept_link, link_on_tcp, quic,
-};
-use tunnel_operate::certificate;
+use tunnel::transport::konnectivity::BearerError;
+use tunnel::transport::{Arrived, HandshakeError, Introduction, Link, Tunnel};
+use tunnel_kube::{Reviewed, TokenError};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{Hello, Rejection, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
+use super::authenticator::AuthenticationError;
 use super::credential::{Credential, end_of};
 use super::tokens::Review;
-use crate::accept::accept;
+use super::turns::Turns;
 use crate::agents::{Admitted, AgentTunnel, Authenticator, Registry, Trust};
+use crate::door::Door;
 use crate::metrics::Metrics;
-
-/// Limit of a handshake, TLS and link together. Less turns away agents on slow networks; more
-/// keeps connections of strangers.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Handshakes at once. Fewer leave cores idle when a thousand agents come back; more let
-/// strangers take the memory.
-const HANDSHAKES: usize = 256;
 
 /// Most agents that are being admitted, for half a minute each. Where agents need only tokens,
 /// anybody can open a tunnel: more take memory, fewer turn away agents that come back together.
 const STRANGERS: usize = 1024;
+
+/// The part of the files of this process that they may take. As for connections in a handshake.
+const FILES: usize = 16;
 
 /// Longest agent id, in bytes: that of a DNS name, as nodes have them.
 const MAX_AGENT_ID: usize = 253;
@@ -51,8 +42,6 @@ pub(crate) struct Sessions {
     pub(crate) server_id: Arc<str>,
     /// Number of servers, told to agents; 0 is unknown.
     pub(crate) server_count: u32,
-    /// The agents' listener's.
-    pub(crate) tls: Renewed<Listening>,
     pub(crate) authenticator: Authenticator,
     pub(crate) trust: Trust,
     pub(crate) patience: Patience,
@@ -61,17 +50,23 @@ pub(crate) struct Sessions {
     pub(crate) limits: Limits,
 }
 
-/// Permits of [`HANDSHAKES`] and [`STRANGERS`].
+/// Limits of strangers. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    pub(super) door: Door,
+    /// Places of [`STRANGERS`].
+    strangers: Crowd,
+    reviews: Turns,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        let permits = |most| Arc::new(Semaphore::new(most));
-        Self { handshakes: permits(HANDSHAKES), strangers: permits(STRANGERS) }
+impl Limits {
+    /// For a process that may open so many files.
+    pub(crate) fn new(files: usize) -> Self {
+        Self {
+            door: Door::new(files),
+            strangers: Crowd::new(STRANGERS.min(files / FILES)),
+            reviews: Turns::default(),
+        }
     }
 }
 
@@ -86,15 +81,17 @@ impl Sessions {
     }
 
     /// Serves one tunnel from the end of its handshake to the tunnel's own end.
-    async fn serve(self, mut arrived: Arrived) {
-        let Ok(stranger) = Arc::clone(&self.limits.strangers).try_acquire_owned() else {
-            return self.turn_away(arrived, "crowded", "too many agents are being admitted");
-        };
+    pub(super) async fn serve(self, mut arrived: Arrived) {
+        let stranger = self.limits.strangers.enter(arrived.from().ip());
         // Boxed: a review is large, and the task lives as long as the tunnel.
         let admitted = tokio::select! {
             biased;
             () = self.drain.killed() => return arrived.turn_away("the server stopped"),
             admitted = Box::pin(self.admit(&mut arrived)) => admitted,
+            () = stranger.lost() => {
+                self.handshake_failed(arrived.link(), arrived.from(), &HandshakeError::Crowded);
+                return arrived.turn_away("too many others came");
+            }
         };
         drop(stranger);
         match admitted {
@@ -123,21 +120,18 @@ impl Sessions {
         let Introduced { id, claims, software, renews } = introduced(hello)?;
         // Other agents cannot show another token; their tunnels outlive it, as Konnectivity's do.
         let end = token.as_ref().ok().and_then(Option::as_deref).filter(|_| renews).map(end_of);
-        let holder = self.authenticator.check(token).await.map_err(|error| {
+        let holder = self.check(token, arrived.from().ip()).await.map_err(|error| {
             let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
             Denial::Rejected { kind, reason, text }
         })?;
-        // The handshake may have resumed a session from when it had not expired.
-        if certificate::has_expired(arrived.chain())
-            && let Err(text) = self.tls.get().check(arrived.chain())
-        {
-            let kind = RejectionKind::Unauthenticated;
-            return Err(Denial::Rejected { kind, reason: "certificate_expired", text });
-        }
         let identity = self.trust.identify(holder.as_ref(), arrived.chain().first()).map_err(|error| {
             let (kind, text) = (RejectionKind::Unauthenticated, error.to_string());
             Denial::Rejected { kind, reason: "identity_conflict", text }
         })?;
+        if self.registry.is_full(&identity) {
+            let (kind, text) = (RejectionKind::Unavailable, format!("{identity} has too many tunnels"));
+            return Err(Denial::Rejected { kind, reason: "crowded", text });
+        }
         if let Some(holder) = holder {
             let (account, node, pod) = (holder.username, holder.node_name, holder.pod_name);
             debug!(agent = id, account, node, pod, "token accepted");
@@ -146,6 +140,16 @@ impl Sessions {
         let end = end.filter(|_| self.authenticator.needs_tokens());
         let credential = Credential::new(Arc::clone(arrived.chain()), end);
         Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes }, software })
+    }
+
+    /// As [`Authenticator::check`], for so many agents of one source at a time.
+    async fn check(
+        &self,
+        token: Result<Option<String>, BearerError>,
+        from: IpAddr,
+    ) -> Result<Option<Reviewed>, AuthenticationError> {
+        let _turn = self.limits.reviews.take(from).ok_or(TokenError::Busy)?;
+        self.authenticator.check(token).await
     }
 
     fn turn_away(&self, arrived: Arrived, reason: &str, why: &str) {
@@ -168,10 +172,21 @@ impl Sessions {
         arrived.reject(Rejection { code: kind.code(), text, server_id }).await;
     }
 
-    fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
+    pub(super) fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
         let reason = error.reason();
         self.metrics.agent_rejected(link, reason);
-        info!(%from, link = link.label(), reason, %error, "agent handshake failed");
+        match error {
+            // As frequent as a flood.
+            HandshakeError::Crowded => debug!(%from, link = link.label(), %error, "stranger dropped"),
+            HandshakeError::Config(_)
+            | HandshakeError::Lost(_)
+            | HandshakeError::Tls(_)
+            | HandshakeError::Certificate { .. }
+            | HandshakeError::Rejected(_)
+            | HandshakeError::Timeout => {
+                info!(%from, link = link.label(), reason, %error, "agent handshake failed");
+            }
+        }
     }
 
     /// Admits an agent, and keeps its tunnel until that is over.
@@ -250,20 +265,8 @@ impl Sessions {
         info!(agent = agent.id, link, why, streams = agent.streams(), "agent disconnected");
     }
 
-    /// Runs a handshake within the limits of time and number.
-    async fn limited<T>(
-        &self,
-        handshake: impl Future<Output = Result<T, HandshakeError>>,
-    ) -> Result<T, HandshakeError> {
-        let limited = async {
-            let _permit = self.limits.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
-            handshake.await
-        };
-        timeout(HANDSHAKE_LIMIT, limited).await.unwrap_or(Err(HandshakeError::Timeout))
-    }
-
     /// Serves an agent in a task of its own.
-    fn spawn(&self, arrived: Arrived) {
+    pub(super) fn spawn(&self, arrived: Arrived) {
         self.drain.spawn("agent", self.clone().serve(arrived));
     }
 }
@@ -313,89 +316,4 @@ fn introduced(hello: Hello) -> Result<Introduced, Denial> {
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
     let renews = hello.capabilities.iter().any(|name| name == TOKEN_RENEWAL);
     Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews })
-}
-
-/// Admits agents on TCP until the drain is killed.
-pub(crate) async fn accept_tcp(listener: TcpListener, tls: Renewed<Listening>, sessions: Sessions) {
-    let mut renewed = tls.changes();
-    let mut acceptor = acceptor(&tls);
-    let drain = sessions.drain.clone();
-    loop {
-        let (tcp, from) = tokio::select! {
-            biased;
-            () = drain.killed() => return,
-            Ok(()) = renewed.changed() => {
-                acceptor = self::acceptor(&tls);
-                continue;
-            }
-            accepted = accept(&sessions.metrics, "agents", |cx| listener.poll_accept(cx)) => accepted,
-        };
-        tune_link(&tcp);
-        drain.spawn("agent on tcp", handshake_tcp(sessions.clone(), acceptor.accept(tcp), from));
-    }
-}
-
-fn acceptor(tls: &Renewed<Listening>) -> TlsAcceptor {
-    // Konnectivity's agents know only this protocol; ours prefer their own.
-    let mut config = rustls::ServerConfig::clone(&tls.get().config);
-    config.alpn_protocols.push(b"h2".to_vec());
-    TlsAcceptor::from(Arc::new(config))
-}
-
-/// Does the handshake of an agent on TCP, and serves its tunnels.
-async fn handshake_tcp(
-    sessions: Sessions,
-    tls: tokio_rustls::Accept<tokio::net::TcpStream>,
-    from: SocketAddr,
-) {
-    let tls = Box::pin(sessions.limited(async {
-        let tls = tls.await.map_err(|error| HandshakeError::tls(error.to_string()))?;
-        Ok((link_on_tcp(tls.get_ref().1)?, Box::new(tls)))
-    }));
-    let (link, tls) = match tls.await {
-        Ok(agreed) => agreed,
-        Err(error) => return sessions.handshake_failed(Link::H2, from, &error),
-    };
-    let counters = sessions.metrics.packets_of_agent();
-    let accepting =
-        accept_link(link, tls, from, counters, &sessions.drain, |arrived| sessions.spawn(arrived));
-    if let Err(error) = Box::pin(accepting).await {
-        sessions.handshake_failed(link, from, &error);
-    }
-}
-
-/// Admits agents on UDP until the drain is killed.
-pub(crate) async fn accept_quic(listener: quic::Listener, tls: Renewed<Listening>, sessions: Sessions) {
-    let (drain, mut renewed) = (sessions.drain.clone(), tls.changes());
-    // It may have changed since the listener was made.
-    renewed.mark_changed();
-    loop {
-        let incoming = tokio::select! {
-            biased;
-            () = drain.killed() => break,
-            Ok(()) = renewed.changed() => {
-                if let Err(error) = listener.renew(Arc::clone(&tls.get().config)) {
-                    error!(%error, "agents on QUIC get the certificate from before its renewal");
-                }
-                continue;
-            }
-            incoming = listener.next() => incoming,
-        };
-        let Some(incoming) = incoming else {
-            error!("the UDP listener of agents failed");
-            break;
-        };
-        let (from, sessions) = (incoming.from(), sessions.clone());
-        drain.spawn("agent on quic", async move {
-            match Box::pin(sessions.limited(incoming.accept())).await {
-                Ok((tunnel, control)) => {
-                    let chain = tunnel.chain().into();
-                    sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control, chain)).await;
-                }
-                Err(error) => sessions.handshake_failed(Link::Quic, from, &error),
-            }
-        });
-    }
-    // Lets the close frames out.
-    let _ = timeout(Duration::from_secs(1), listener.wait_idle()).await;
 }
