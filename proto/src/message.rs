@@ -194,11 +194,11 @@ impl DialReply {
         match wire::DialReply::decode(message)?.outcome.ok_or(MessageError::Empty)? {
             wire::dial_reply::Outcome::Connected(connected) => {
                 let connect = connected.connect_us.map(|micros| Duration::from_micros(micros.into()));
-                Ok(Self::Connected { address: printable(&connected.address), connect })
+                Ok(Self::Connected { address: printable(connected.address), connect })
             }
             wire::dial_reply::Outcome::Refused(refused) => Ok(Self::Refused(Refusal {
                 kind: RefusalKind::from_code(refused.code),
-                text: printable(&shorten(&refused.text)),
+                text: printable(shorten(&refused.text)),
             })),
         }
     }

@@ -20,12 +20,15 @@ impl fmt::Display for Refusal {
 
 /// A peer's text for people: characters that control a terminal, or the order of what it shows, are
 /// escaped.
-pub fn printable(text: &str) -> String {
-    let controls =
-        |c: &char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+pub fn printable(text: String) -> String {
+    let controls = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    // Most texts are taken as they are, without a copy.
+    if !text.contains(controls) {
+        return text;
+    }
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if controls(&c) { out.extend(c.escape_default()) } else { out.push(c) }
+        if controls(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -93,7 +96,7 @@ impl Refusal {
         ];
         let lower = text.to_ascii_lowercase();
         let known = PARTS.iter().find(|(part, _)| lower.contains(part));
-        Self { kind: known.map_or(Kind::Failed, |(_, kind)| *kind), text: printable(&text) }
+        Self { kind: known.map_or(Kind::Failed, |(_, kind)| *kind), text: printable(text) }
     }
 }
 

@@ -187,7 +187,7 @@ async fn greet(control: Stream, hello: Hello) -> Result<(Messages, Welcome), Gre
             | RejectionKind::Unauthenticated
             | RejectionKind::Draining
             | RejectionKind::Unavailable) => {
-                Err(GreetingError::Rejected { kind, text: printable(&rejection.text) })
+                Err(GreetingError::Rejected { kind, text: printable(rejection.text) })
             }
         },
         Control::Hello(_)

@@ -123,7 +123,7 @@ impl Stream {
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         match pin!(self.recv.received_reset()).poll(cx) {
             Poll::Ready(Ok(Some(_))) => Poll::Ready(Broken::Reset),
-            Poll::Ready(Err(error)) => Poll::Ready(Broken::Lost(printable(&error.to_string()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Broken::Lost(printable(error.to_string()))),
             Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
         }
     }

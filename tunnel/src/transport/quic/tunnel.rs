@@ -98,5 +98,5 @@ impl Tunnel {
 
 /// The end of a connection in words, of which the peer may have chosen some.
 pub(super) fn lost(error: &quinn::ConnectionError) -> String {
-    printable(&error.to_string())
+    printable(error.to_string())
 }
