@@ -11,10 +11,13 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::target::{Target, TargetError};
 
 pub use wire::control::Body as Control;
-pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Renew, Token, Welcome};
+pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Renew, Suspect, Token, Welcome};
 
 /// The capability of an agent that sends [`Token`].
 pub const TOKEN_RENEWAL: &str = "token-renewal";
+
+/// [`Welcome::transport`] of a server whose agents should use HTTP/2.
+pub const H2_ONLY: &str = "h2";
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;

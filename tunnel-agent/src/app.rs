@@ -123,6 +123,7 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        self.metrics.look_at_udp();
         self.sources.tokens = renew::follow(&self.renewal, &self.config);
         if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
             self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.renewal).await?);

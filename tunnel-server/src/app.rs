@@ -213,10 +213,12 @@ impl App {
             });
         }
 
+        metrics.look_at_udp();
         let sessions = Sessions {
             registry: registry.clone(),
             server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
+            transport: config.agent_transport.told(),
             tls: config.agent_tls.now().clone(),
             authenticator,
             trust: trust.clone(),

@@ -183,9 +183,10 @@ impl Dialer {
             tokio::select! {
                 biased;
                 dialed = exchange => dialed,
-                // The dial may have reached the silent agent, which cancels it once it
-                // hears of that.
-                () = agent.suspected() => Err(asking.lost(agent, "no sign of life".to_owned())),
+                // The silent agent may have connected to the target, and keeps that connection
+                // until it hears that the dial is cancelled. So no other agent is asked, and the
+                // client need not wait for the deadline.
+                () = agent.suspected() => Err(asking.silent(agent)),
             }
         };
         timeout_at(asking.deadline, asked).await.unwrap_or_else(|_| {
@@ -263,7 +264,13 @@ impl Asking<'_> {
     fn lost(&self, agent: &AgentTunnel, why: String) -> DialError {
         // The session's reason says more than the stream's.
         let why = agent.why_ended().map_or(why, str::to_owned);
-        DialError::AgentLost { agent: agent.id.clone(), target: self.target.to_string(), why }
+        let (agent, target) = (agent.id.clone(), self.target.to_string());
+        DialError::AgentLost { agent, target, why, silent: false }
+    }
+
+    fn silent(&self, agent: &AgentTunnel) -> DialError {
+        let (agent, target) = (agent.id.clone(), self.target.to_string());
+        DialError::AgentLost { agent, target, why: "no sign of life".to_owned(), silent: true }
     }
 }
 

@@ -126,6 +126,11 @@ impl Metrics {
         self.ours.sockets.observer(name)
     }
 
+    /// Looks at the receive buffer of UDP sockets.
+    pub(crate) fn look_at_udp(&self) {
+        self.ours.sockets.look_at_udp();
+    }
+
     /// Counts a failed accept.
     pub(crate) fn accept_failed(&self, listener: &str) {
         self.ours.peers.accept_errors.with_label_values(&[listener]).inc();

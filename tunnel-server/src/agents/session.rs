@@ -51,6 +51,8 @@ pub(crate) struct Sessions {
     pub(crate) server_id: Arc<str>,
     /// Number of servers, told to agents; 0 is unknown.
     pub(crate) server_count: u32,
+    /// The link that agents should use, told to them; empty leaves it to them.
+    pub(crate) transport: &'static str,
     /// The agents' listener's.
     pub(crate) tls: Renewed<Listening>,
     pub(crate) authenticator: Authenticator,
@@ -181,6 +183,7 @@ impl Sessions {
             version: VERSION,
             server_id: self.server_id.to_string(),
             server_count: self.server_count,
+            transport: self.transport.to_owned(),
             software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Welcome::default()
         };
@@ -223,7 +226,7 @@ impl Sessions {
             match health {
                 // Tokens are reviewed by `next`, and only servers ask for renewal.
                 Health::Token(_) | Health::Renew(_) => {}
-                Health::Draining(reason) => {
+                Health::Draining { reason, .. } => {
                     info!(agent = agent.id, link, reason, "agent drains");
                     agent.set_draining();
                 }

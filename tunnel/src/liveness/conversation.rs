@@ -1,6 +1,7 @@
 //! The control stream after the greeting: heartbeats, their answers and drain notices.
 
-use std::future::pending;
+mod pulse;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,81 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tunnel_proto::message::{Alive, Control, Ping, Pong, decode_control, encode_control};
+use tunnel_proto::message::{Alive, Control, Ping, Pong, Suspect, decode_control, encode_control};
 
-use super::pace::Pace;
-use super::signs::{Health, Party, Patience, Signs};
+use super::signs::{Health, Patience, Signs};
 use crate::duplex::{Batch, Broken};
 use crate::messages::{ControlError, Messages, Progress};
-use crate::streams::Streams;
-use crate::transport::{Proof, quic};
 
-/// The signs of life of this end.
-pub(super) enum Pulse {
-    /// A server answers pings.
-    Answers,
-    /// An agent pings, and the answers show that the server lives.
-    Asks { every: Duration, due: Instant, number: u64 },
-    /// An agent sends heartbeats, and QUIC's acknowledgements show that the server lives. An
-    /// answer would cost a further acknowledgement.
-    Speaks { pace: Pace, tunnel: quic::Tunnel, streams: Arc<Streams>, received: u64 },
-}
-
-impl Pulse {
-    pub(super) fn new(party: Party, proof: Proof, every: Duration, streams: Arc<Streams>) -> Self {
-        let now = Instant::now();
-        match (party, proof) {
-            (Party::Server, _) => Self::Answers,
-            (Party::Agent, Proof::Datagrams(tunnel)) => {
-                Self::Speaks { pace: Pace::new(every, now), tunnel, streams, received: 0 }
-            }
-            (Party::Agent, Proof::Messages) => Self::Asks { every, due: now, number: 0 },
-        }
-    }
-
-    /// Waits until a heartbeat may be due. Cancel safe.
-    async fn due(&mut self) {
-        match self {
-            Self::Answers => pending().await,
-            Self::Asks { due, .. } => sleep_until(*due).await,
-            Self::Speaks { pace, streams, .. } => loop {
-                tokio::select! {
-                    biased;
-                    () = sleep_until(pace.due()) => return,
-                    () = streams.began() => pace.begun(Instant::now()),
-                }
-            },
-        }
-    }
-
-    /// Whether the link received a datagram since the last call.
-    fn has_heard(&mut self) -> bool {
-        let Self::Speaks { tunnel, received, .. } = self else { return false };
-        let before = std::mem::replace(received, tunnel.received());
-        *received != before
-    }
-
-    /// The heartbeat that is due now, if one is.
-    fn beat(&mut self) -> Option<Control> {
-        match self {
-            Self::Answers => None,
-            Self::Asks { every, due, number } => {
-                *number += 1;
-                // Random, so that agents that connect together do not ping together.
-                *due = Instant::now() + if *number == 1 { every.mul_f64(rand::random()) } else { *every };
-                Some(Control::Ping(Ping { number: *number }))
-            }
-            Self::Speaks { pace, tunnel, streams, .. } => {
-                let heartbeat = pace.speak(Instant::now(), tunnel.received(), streams.open() > 0)?;
-                if heartbeat.urgent {
-                    tunnel.nudge();
-                }
-                let next_ms = u32::try_from(heartbeat.next.as_millis()).unwrap_or(u32::MAX);
-                Some(Control::Alive(Alive { next_ms }))
-            }
-        }
-    }
-}
+pub(super) use pulse::Pulse;
 
 /// The control stream of one tunnel.
 pub(super) struct Conversation {
@@ -91,7 +24,8 @@ pub(super) struct Conversation {
     pulse: Pulse,
     patience: Patience,
     signs: Arc<Signs>,
-    /// When the peer last gave a sign of life.
+    /// When the peer last gave a sign of life: servers hear the agent, agents learn that the
+    /// server has heard them.
     heard: Instant,
     suspect: bool,
     /// The peer's last ping without an answer.
@@ -179,9 +113,11 @@ impl Conversation {
         self.silent_since() + allowed
     }
 
-    /// When the silence began. A peer that takes no message counts as silent.
+    /// When the silence began. A peer that takes no message counts as silent, and so does one
+    /// that leaves a ping without an answer.
     fn silent_since(&self) -> Instant {
-        if self.unsent.is_empty() { self.heard } else { self.heard.min(self.sending) }
+        let heard = self.pulse.asked().map_or(self.heard, |asked| self.heard.min(asked));
+        if self.unsent.is_empty() { heard } else { heard.min(self.sending) }
     }
 
     fn alarmed(&mut self) -> Result<Option<Health>, ControlError> {
@@ -190,11 +126,27 @@ impl Conversation {
         if now < self.silent_at() {
             return Ok(back);
         }
-        if self.suspect || limit <= suspect {
-            return Err(ControlError::Silent(if self.suspect { limit } else { suspect }));
+        if self.suspect {
+            return Err(ControlError::Silent(limit));
         }
         self.set_suspect(true);
+        if self.pulse.only_answers() && suspect < limit && self.unsent.is_empty() {
+            let silent_ms = u32::try_from(suspect.as_millis()).unwrap_or(u32::MAX);
+            self.send(Control::Suspect(Suspect { silent_ms }))?;
+        }
         Ok(Some(Health::Suspect))
+    }
+
+    /// Agents: the server does not hear this end. Believed only of an agent that has had no
+    /// proof of the contrary for a while: the word may come late, after a blackout.
+    fn doubted(&mut self) {
+        if self.pulse.has_proof() {
+            self.heard = Instant::now();
+        }
+        let suspect = self.patience.suspect;
+        if !self.pulse.only_answers() && self.heard.elapsed() > suspect / 2 {
+            self.heard = Instant::now().checked_sub(suspect).unwrap_or(self.heard);
+        }
     }
 
     fn set_suspect(&mut self, suspect: bool) {
@@ -213,9 +165,9 @@ impl Conversation {
         Ok(health.or_else(|| self.take_back()))
     }
 
-    /// Counts datagrams received by the link as signs of life.
+    /// Counts the link's acknowledgements as signs of life.
     fn listen(&mut self) -> Option<Health> {
-        if self.pulse.has_heard() {
+        if self.pulse.has_proof() {
             self.heard = Instant::now();
         }
         self.take_back()
@@ -231,7 +183,9 @@ impl Conversation {
 
     fn heard(&mut self, message: Option<Bytes>) -> Result<Option<Health>, ControlError> {
         let message = message.ok_or(ControlError::Ended)?;
-        self.heard = Instant::now();
+        if self.pulse.only_answers() {
+            self.heard = Instant::now();
+        }
         match decode_control(message)? {
             Some(Control::Ping(Ping { number })) => {
                 self.owed = Some(number);
@@ -240,12 +194,19 @@ impl Conversation {
             Some(Control::Alive(Alive { next_ms })) => {
                 self.signs.promise(Duration::from_millis(next_ms.into()));
             }
-            Some(Control::Drain(notice)) => return Ok(Some(Health::Draining(notice.reason))),
+            Some(Control::Pong(_)) => {
+                if self.pulse.answered() {
+                    self.heard = Instant::now();
+                }
+            }
+            Some(Control::Suspect(_)) => self.doubted(),
+            Some(Control::Drain(notice)) => {
+                return Ok(Some(Health::Draining { reason: notice.reason, taken: notice.taken }));
+            }
             Some(Control::Token(shown)) => return Ok(Some(Health::Token(shown.token))),
             Some(Control::Renew(notice)) => return Ok(Some(Health::Renew(notice.reason))),
             // Messages of the greeting, and of newer peers, have no meaning here.
-            Some(Control::Pong(_) | Control::Hello(_) | Control::Welcome(_) | Control::Rejection(_))
-            | None => {}
+            Some(Control::Hello(_) | Control::Welcome(_) | Control::Rejection(_)) | None => {}
         }
         Ok(None)
     }
@@ -264,7 +225,7 @@ impl Conversation {
     /// Sends a heartbeat if one is due.
     fn beat(&mut self) -> Result<Option<Health>, ControlError> {
         let back = self.listen();
-        if let Some(control) = self.pulse.beat() {
+        for control in self.pulse.beat() {
             self.send(control)?;
         }
         Ok(back)

@@ -15,6 +15,10 @@ use crate::transport::Link;
 /// longer leaves fewer heartbeats within [`SILENCE`].
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// Interval of an agent's pings on QUIC while it has streams, beside its heartbeats. Shorter
+/// costs messages; longer leaves fewer than three within [`SILENCE`].
+pub(super) const ASK: Duration = Duration::from_secs(5);
+
 /// A peer silent for this long is suspect. Less than three heartbeats would suspect it for a
 /// lost one; longer delays new work, which is to find another tunnel within 20 s.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -56,12 +60,19 @@ impl Patience {
 /// An event in the life of a tunnel's peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing was received for [`Patience::suspect`].
+    /// For [`Patience::suspect`] servers have heard nothing from the agent, and agents had no
+    /// proof that the server hears them, or that its answers arrive.
     Suspect,
     /// The suspect peer gave a sign of life.
     Back,
-    /// The peer asks for no new work, for this reason.
-    Draining(String),
+    /// The peer asks for no new work.
+    Draining {
+        /// Why.
+        reason: String,
+        /// Servers: the number of their streams that the agent has taken, if it takes none after
+        /// them.
+        taken: Option<u64>,
+    },
     /// Servers: the agent shows this renewed token.
     Token(String),
     /// Agents: the server is about to end the tunnel, because the agent's credential is not

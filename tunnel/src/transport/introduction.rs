@@ -193,7 +193,8 @@ async fn greet(control: Stream, hello: Hello) -> Result<(Messages, Welcome), Gre
         | Control::Alive(_)
         | Control::Drain(_)
         | Control::Token(_)
-        | Control::Renew(_) => Err(GreetingError::Unexpected),
+        | Control::Renew(_)
+        | Control::Suspect(_) => Err(GreetingError::Unexpected),
     }
 }
 

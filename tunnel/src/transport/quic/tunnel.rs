@@ -7,22 +7,29 @@ use std::time::Duration;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 
-use super::congestion;
+use super::congestion::{self, Acknowledged};
 use super::grant::Grant;
 use super::probe::is_port_closed;
 use super::stream::Stream;
+use super::taken::Taken;
 use crate::transport::error::{DialFailure, TunnelClosed};
 
 /// One QUIC connection.
 #[derive(Debug, Clone)]
 pub struct Tunnel {
     connection: quinn::Connection,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     grant: Arc<Grant>,
+    taken: Taken,
 }
 
 impl Tunnel {
     pub(super) fn new(connection: quinn::Connection) -> Self {
-        Self { connection, grant: Arc::default() }
+        Self { connection, shared: Arc::default() }
     }
 
     /// The peer's address.
@@ -44,6 +51,11 @@ impl Tunnel {
     /// Datagrams received from the peer so far.
     pub(crate) fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Counts the packets that the peer acknowledges.
+    pub(crate) fn acknowledged(&self) -> Acknowledged {
+        Acknowledged::on(&self.connection)
     }
 
     pub(crate) fn round_trip(&self) -> Duration {
@@ -78,12 +90,33 @@ impl Tunnel {
     /// # Errors
     /// When the tunnel is over.
     pub async fn accept(&self) -> Result<Stream, TunnelClosed> {
-        let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(e.to_string()))?;
-        let (counted, more) = self.grant.take();
-        if let Some(more) = more {
-            self.connection.set_max_concurrent_bi_streams(more.into());
+        loop {
+            let (send, recv) = self.connection.accept_bi().await.map_err(|e| TunnelClosed(e.to_string()))?;
+            let (counted, more) = self.shared.grant.take();
+            if let Some(more) = more {
+                self.connection.set_max_concurrent_bi_streams(more.into());
+            }
+            let stream = Stream::new(send, recv, Some(counted));
+            // One that is not taken is reset.
+            if self.shared.taken.take(stream.id()) {
+                return Ok(stream);
+            }
         }
-        Ok(Stream::new(send, recv, Some(counted)))
+    }
+
+    /// Agents: takes no more streams. Returns the number of those taken.
+    pub(crate) fn stop_taking(&self) -> u64 {
+        self.shared.taken.stop()
+    }
+
+    /// Servers: the agent takes so many streams, and none after them.
+    pub(crate) fn takes_only(&self, streams: u64) {
+        self.shared.taken.told(streams);
+    }
+
+    /// Servers: waits until the agent has said that it does not take this stream. Cancel safe.
+    pub(crate) async fn is_left(&self, stream: u64) {
+        self.shared.taken.is_left(stream).await;
     }
 
     pub(crate) fn close(&self, why: &str) {
