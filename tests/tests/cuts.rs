@@ -139,7 +139,16 @@ async fn a_server_tells_an_agent_that_it_does_not_hear_it() {
         asked.dial().await.unwrap().unwrap();
         asked.connected(format!("{NODE}:80").parse().unwrap(), None).await.unwrap()
     };
-    let (client, stream) = tokio::join!(dialling, within("a dial", answering));
+    let speaking = async {
+        loop {
+            messages.send(encode_control(Control::Ping(Ping { number: 2 })).unwrap()).await.unwrap();
+            tokio::time::sleep(SHORT.suspect / 5).await;
+        }
+    };
+    let (client, stream) = tokio::select! {
+        both = async { tokio::join!(dialling, within("a dial", answering)) } => both,
+        () = speaking => unreachable!("it speaks for ever"),
+    };
     let told = async {
         loop {
             let message = messages.recv().await.unwrap().unwrap();

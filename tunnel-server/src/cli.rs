@@ -174,7 +174,7 @@ pub struct Cli {
 
 /// The link that agents should use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AgentTransport {
+pub(crate) enum AgentTransport {
     /// QUIC where it works.
     Auto,
     /// HTTP/2 over TLS over TCP only.
