@@ -1,5 +1,4 @@
-//! What floods of failures write to the log of this process, which is the only test of it here: a process
-//! has one log.
+//! Floods of failures write few log lines. The file has one test, because a process has one log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]

@@ -1,4 +1,4 @@
-//! What the agent takes from its files again while it runs.
+//! The agent reads its files again while it runs, and puts changed ones in use.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

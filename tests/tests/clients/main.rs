@@ -1,5 +1,5 @@
-//! Who may use a frontend: modes, users, names of certificates, the identity of each client, and the file of a
-//! Unix socket.
+//! Admission of clients to the frontends: the socket's mode and owner, user ids, names of certificates. Each client's
+//! identity, and the file of a Unix socket.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]

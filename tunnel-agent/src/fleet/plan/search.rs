@@ -101,8 +101,8 @@ impl Plan {
         Some(search.since + wait)
     }
 
-    /// What the searches met, once they have been in vain for long: each server with the number of
-    /// attempts that led to it. `Some` once for each search.
+    /// The servers that a search in vain led to, each with its number of attempts. `Some` once for each
+    /// search, after many attempts.
     pub(in crate::fleet) fn searched_in_vain(&mut self) -> Option<BTreeMap<String, u32>> {
         if self.search.told || self.search.fruitless < self.searches(PATIENCE) {
             return None;
