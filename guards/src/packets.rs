@@ -26,7 +26,7 @@ pub struct PacketStream {
     runtime: Runtime,
     member: Member,
     peer: Peer,
-    /// What is sent in a packet.
+    /// The bytes that a packet carries.
     data: Bytes,
     /// The same as a packet of the peer.
     packet: Bytes,

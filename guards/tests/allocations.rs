@@ -21,7 +21,7 @@ const NOW_AND_THEN: u64 = OPS / 100;
 /// Bytes in a data packet: what Konnectivity's programs and ours put in one.
 const PACKET: usize = 32 * 1024;
 
-/// What an operation may allocate.
+/// The bound of an operation's allocations.
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     /// How often; growing what is there counts as well.

@@ -56,7 +56,7 @@ pub struct Config {
     pub(crate) agent_tls: Kept<Listening>,
     /// The tokens that authenticate agents, if tokens do.
     pub(crate) tokens: Option<Expected>,
-    /// What an agent's credential proves, and what follows.
+    /// The proof in an agent's credential, and its consequences.
     pub(crate) rules: Rules,
     /// Key of QUIC's stateless resets, by which a restarted server ends its predecessor's tunnels.
     pub(crate) reset_secret: Secret,

@@ -1,4 +1,4 @@
-//! What the server takes from its files again while it runs.
+//! The server reads its files again while it runs, and puts changed ones in use.
 
 use tunnel::tls::{Kept, Listening};
 use tunnel_kube::{AccessError, Cluster};

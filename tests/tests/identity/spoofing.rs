@@ -7,7 +7,7 @@ use super::*;
 /// Dials of each target.
 const DIALS: usize = 20;
 
-/// What the agent of node B may claim about node A, and of services.
+/// Claims of the agent of node B about node A, and about services.
 fn claims() -> [String; 8] {
     let of_b = B.identifiers();
     [

@@ -81,7 +81,7 @@ fn is_elsewhere(one: &AgentTunnel, other: &AgentTunnel) -> bool {
 }
 
 impl Routes {
-    /// What none of `others` has.
+    /// The targets that none of `others` has.
     fn without(&self, others: &[Arc<Self>]) -> Self {
         let kinds = || others.iter().flat_map(|routes| [&routes.proven, &routes.claimed]);
         let hosts: HashSet<_> = kinds().flat_map(|kind| &kind.hosts).map(canonical_host).collect();
@@ -176,7 +176,7 @@ mod tests {
         Arc::new(AgentTunnel::detached(id, Identifiers::parse(claims, UnknownKeys::Refuse).unwrap()))
     }
 
-    /// Who gets the dials of a target.
+    /// The agent that gets the dials of a target.
     fn serves(registry: &Registry, target: &str) -> Option<Arc<AgentTunnel>> {
         let router = Router::new(vec![Strategy::DestHost, Strategy::DestCidr, Strategy::Default]);
         router.pick(&registry.view(), &target.parse().unwrap(), None)

@@ -14,7 +14,7 @@ use crate::duplex::{Batch, Flow};
 mod endings;
 mod stalls;
 
-/// What an end does when it is received from.
+/// The behaviour of an end that is received from.
 #[derive(Debug, Clone)]
 enum Step {
     Data(&'static str),
@@ -22,7 +22,7 @@ enum Step {
     Fail(Broken),
 }
 
-/// What happened to an end.
+/// The events of an end.
 #[derive(Debug, Default)]
 struct Seen {
     sent: Vec<u8>,

@@ -12,7 +12,7 @@ const FEWEST_BITS: usize = 2048;
 /// The curves of ring, by object identifier: P-256 and P-384 (RFC 5480 section 2.1.1.1).
 const CURVES: [&str; 2] = ["1.2.840.10045.3.1.7", "1.3.132.0.34"];
 
-/// What stands in the way of a certificate.
+/// The reason why a certificate is not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unsupported {
     /// X.509 version 1, which says nothing about what a certificate is for.
