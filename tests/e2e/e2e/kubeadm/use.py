@@ -17,12 +17,15 @@ FETCH = "import sys, urllib.request; sys.stdout.write(urllib.request.urlopen(sys
 
 
 def logs_and_exec(kubectl, control_plane=CONTROL_PLANE):
-    """Of the worker, and of a control plane's own kubelet."""
+    """Of the worker, and of a control plane's own kubelet: of etcd, which no check restarts and which thus has written lines.
+
+    A kube-scheduler loses its lease with its kube-apiserver, is started anew, and has an empty log for a moment.
+    """
     logs = kubectl.ok("logs", "deployment/box").strip()
     expect(logs.startswith("hello from box-"), f"kubectl logs printed {logs!r}")
     said = kubectl.ok("exec", "deployment/box", "--", "echo", "through the tunnel").strip()
     expect(said == "through the tunnel", f"kubectl exec printed {said!r}")
-    expect(kubectl.ok("logs", f"kube-scheduler-{control_plane}", "-n", "kube-system", "--tail=1"),
+    expect(kubectl.ok("logs", f"etcd-{control_plane}", "-n", "kube-system", "--tail=1"),
            f"the kubelet of {control_plane} printed no logs")
 
 
