@@ -6,6 +6,7 @@
 //! guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
 //! Tunnels of one agent id and different identities are different agents.
 
+mod arrivals;
 mod authenticator;
 mod credential;
 mod departed;
@@ -34,11 +35,12 @@ use tunnel_proto::target::Host;
 
 use crate::route::View;
 
+pub(crate) use arrivals::{accept_quic, accept_tcp};
 pub(crate) use authenticator::Authenticator;
 use credential::Credential;
 pub(crate) use identity::{Identity, IdentityMap, Template, text_of_host, texts_of_certificate};
 pub(crate) use routes::{Routes, shown};
-pub(crate) use session::{Limits, Sessions, accept_quic, accept_tcp};
+pub(crate) use session::{Limits, Sessions};
 pub(crate) use trust::{Mode, Rules, Source, Trust};
 pub(crate) use twins::Usable;
 

@@ -1,36 +1,24 @@
-//! Agents from the handshake through greeting and registration to the tunnel's end, on every link.
+//! Agents from the greeting through registration to the tunnel's end, on every link.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
-use tracing::{debug, error, info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
-use tunnel::listen::tune_link;
 use tunnel::liveness::{Health, Liveness, Party, Patience};
 use tunnel::messages::Messages;
 use tunnel::streams::Streams;
 use tunnel::tls::{Listening, Renewed};
-use tunnel::transport::{
-    Arrived, HandshakeError, Introduction, Link, Tunnel, accept_tcp as accept_link, link_on_tcp, quic,
-};
+use tunnel::transport::{Arrived, Introduction, Link, Tunnel};
 use tunnel_operate::certificate;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::message::{Hello, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
 use super::credential::{Credential, end_of};
 use super::tokens::Review;
-use crate::accept::{accept, says_something};
-use crate::agents::{Admitted, AgentTunnel, Authenticator, Registry, Trust};
-use crate::metrics::Metrics;
-
-/// Limit of a handshake, TLS and link together. Less turns away agents on slow networks; more
-/// keeps connections of strangers.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+use crate::agents::{Admitted, AgentTunnel, Authenticator, Registration, Registry, Trust};
+use crate::metrics::{GaugeGuard, Metrics, TwinGuard};
 
 /// Handshakes at once. Fewer leave cores idle when a thousand agents come back; more let
 /// strangers take the memory.
@@ -64,7 +52,7 @@ pub(crate) struct Sessions {
 /// Permits of [`HANDSHAKES`] and [`STRANGERS`].
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    handshakes: Arc<Semaphore>,
+    pub(super) handshakes: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
 }
 
@@ -86,22 +74,38 @@ impl Sessions {
     }
 
     /// Serves one tunnel from the end of its handshake to the tunnel's own end.
-    async fn serve(self, mut arrived: Arrived) {
+    fn serve(self, arrived: Arrived) -> impl Future<Output = ()> + Send {
+        // Boxed, so that the memory of admission, 4 KB, is free while the tunnel stands.
+        let begun = Box::pin(self.begin(arrived));
+        async move {
+            if let Some(mut session) = begun.await {
+                let why = session.keep().await;
+                session.end(&why);
+            }
+        }
+    }
+
+    /// Admits an agent and registers its tunnel, or tells the agent why not.
+    async fn begin(self, mut arrived: Arrived) -> Option<Session> {
         let Ok(stranger) = Arc::clone(&self.limits.strangers).try_acquire_owned() else {
-            return self.turn_away(arrived, "crowded", "too many agents are being admitted");
+            self.turn_away(arrived, "crowded", "too many agents are being admitted");
+            return None;
         };
-        // Boxed: a review is large, and the task lives as long as the tunnel.
         let admitted = tokio::select! {
             biased;
-            () = self.drain.killed() => return arrived.turn_away("the server stopped"),
-            admitted = Box::pin(self.admit(&mut arrived)) => admitted,
+            () = self.drain.killed() => {
+                arrived.turn_away("the server stopped");
+                return None;
+            }
+            admitted = self.admit(&mut arrived) => admitted,
         };
         drop(stranger);
         match admitted {
-            Ok(applicant) => Box::pin(self.welcome(arrived, applicant)).await,
+            Ok(applicant) => return self.welcome(arrived, applicant).await,
             Err(Denial::NoHello(why)) => self.turn_away(arrived, "no_hello", &why),
             Err(Denial::Rejected { kind, reason, text }) => self.reject(arrived, kind, reason, text).await,
         }
+        None
     }
 
     /// Checks an agent's introduction, and then its token, which costs more.
@@ -148,8 +152,8 @@ impl Sessions {
         Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes }, software })
     }
 
-    /// Admits an agent, and keeps its tunnel until that is over.
-    async fn welcome(self, arrived: Arrived, applicant: Applicant) {
+    /// Tells an agent that it is admitted, and registers its tunnel.
+    async fn welcome(self, arrived: Arrived, applicant: Applicant) -> Option<Session> {
         let (link, from) = (arrived.link(), arrived.from());
         let welcome = Welcome {
             version: VERSION,
@@ -159,20 +163,29 @@ impl Sessions {
             ..Welcome::default()
         };
         match arrived.admit(welcome, &self.drain).await {
-            Ok((tunnel, control)) => self.keep(tunnel, control, applicant).await,
-            Err(error) => self.dropped(link, from, error.label(), &error.to_string()),
+            Ok((tunnel, control)) => self.register(tunnel, control, applicant).await,
+            Err(error) => {
+                self.dropped(link, from, error.label(), &error.to_string());
+                None
+            }
         }
     }
 
-    async fn keep(self, tunnel: Tunnel, control: Option<Messages>, applicant: Applicant) {
+    async fn register(
+        self,
+        tunnel: Tunnel,
+        control: Option<Messages>,
+        applicant: Applicant,
+    ) -> Option<Session> {
         let Applicant { agent, software } = applicant;
-        let (link, streams) = (tunnel.link().label(), Arc::<Streams>::default());
+        let streams = Arc::<Streams>::default();
         let (mut liveness, peer) =
             Liveness::new(tunnel.clone(), control, Party::Server, self.patience, Arc::clone(&streams));
         // Registered not before: dials fail on a tunnel that the agent does not want.
         if let Err(error) = liveness.begun().await {
             self.dropped(tunnel.link(), tunnel.remote(), "left", &error.to_string());
-            return tunnel.close(&error.to_string());
+            tunnel.close(&error.to_string());
+            return None;
         }
         let agent = Arc::new(AgentTunnel::new(agent, tunnel.clone(), peer, streams));
         if let Some(rival) = self.registry.rival(&agent) {
@@ -182,62 +195,85 @@ impl Sessions {
         // Again, because the nodes may have changed before the tunnel could be seen.
         agent.route_anew(&self.trust);
         registration.changed();
-        let identity = &agent.identity;
-        let counted = (self.metrics.tunnel(tunnel.link()), self.metrics.identity(identity.kind()));
-        info!(agent = agent.id, %identity, from = %tunnel.remote(), link, software, "agent connected");
+        let (link, identity) = (tunnel.link(), &agent.identity);
+        let counted = (self.metrics.tunnel(link), self.metrics.identity(identity.kind()));
+        info!(agent = agent.id, %identity, from = %tunnel.remote(), link = link.label(), software, "agent connected");
+        Some(Session { sessions: self, tunnel, liveness, agent, registration, counted, suspect: None })
+    }
 
-        let (mut suspect, mut review) = (None, Review::default());
-        let why = loop {
+    /// Serves an agent in a task of its own.
+    pub(super) fn spawn(&self, arrived: Arrived) {
+        self.drain.spawn("agent", self.clone().serve(arrived));
+    }
+}
+
+/// A tunnel that is registered.
+struct Session {
+    sessions: Sessions,
+    tunnel: Tunnel,
+    liveness: Liveness,
+    agent: Arc<AgentTunnel>,
+    registration: Registration,
+    counted: (TwinGuard, GaugeGuard),
+    /// Counts the tunnel while its agent is suspect.
+    suspect: Option<GaugeGuard>,
+}
+
+impl Session {
+    /// Keeps the tunnel until it is over, and returns the reason. By reference, because a future holds its
+    /// arguments twice.
+    async fn keep(&mut self) -> String {
+        let mut review = Review::default();
+        loop {
             let health = tokio::select! {
                 biased;
-                () = self.drain.killed() => break "server stopped".to_owned(),
-                health = self.next(&mut liveness, &agent, &mut review) => health,
+                () = self.sessions.drain.killed() => return "server stopped".to_owned(),
+                health = self.sessions.next(&mut self.liveness, &self.agent, &mut review) => health,
             };
+            let (agent, link) = (&self.agent, self.tunnel.link());
             match health {
                 // Tokens are reviewed by `next`, and only servers ask for renewal.
                 Health::Token(_) | Health::Renew(_) => {}
                 Health::Draining(reason) => {
-                    info!(agent = agent.id, link, reason, "agent drains");
+                    info!(agent = agent.id, link = link.label(), reason, "agent drains");
                     agent.set_draining();
                 }
                 Health::Suspect => {
-                    warn!(agent = agent.id, link, streams = agent.streams(), "agent is silent");
-                    suspect = Some(self.metrics.suspect_tunnel(tunnel.link()));
-                    agent.set_suspect(Some(Instant::now() - self.patience.suspect));
+                    warn!(
+                        agent = agent.id,
+                        link = link.label(),
+                        streams = agent.streams(),
+                        "agent is silent"
+                    );
+                    self.suspect = Some(self.sessions.metrics.suspect_tunnel(link));
+                    agent.set_suspect(Some(Instant::now() - self.sessions.patience.suspect));
                 }
                 Health::Back => {
-                    info!(agent = agent.id, link, from = %tunnel.remote(), "agent is heard of again");
-                    suspect = None;
+                    info!(agent = agent.id, link = link.label(), from = %self.tunnel.remote(), "agent is heard of again");
+                    self.suspect = None;
                     agent.set_suspect(None);
                 }
-                Health::Dead(why) => break why,
+                Health::Dead(why) => return why,
             }
-            registration.changed();
-        };
-        agent.set_ended(&why);
+            self.registration.changed();
+        }
+    }
+
+    fn end(self, why: &str) {
+        let Self { sessions, tunnel, liveness: _, agent, registration, counted, suspect } = self;
+        agent.set_ended(why);
         // The end of a lapsed credential says more than that of the link.
-        let why = agent.why_ended().unwrap_or(&why).to_owned();
-        drop((suspect, registration, counted));
+        let why = agent.why_ended().unwrap_or(why).to_owned();
+        drop((registration, counted, suspect));
         tunnel.close(&why);
-        self.metrics.tunnel_closed(tunnel.link());
-        info!(agent = agent.id, link, why, streams = agent.streams(), "agent disconnected");
-    }
-
-    /// Runs a handshake within the limits of time and number.
-    async fn limited<T>(
-        &self,
-        handshake: impl Future<Output = Result<T, HandshakeError>>,
-    ) -> Result<T, HandshakeError> {
-        let limited = async {
-            let _permit = self.limits.handshakes.acquire().await.map_err(|_| HandshakeError::Timeout)?;
-            handshake.await
-        };
-        timeout(HANDSHAKE_LIMIT, limited).await.unwrap_or(Err(HandshakeError::Timeout))
-    }
-
-    /// Serves an agent in a task of its own.
-    fn spawn(&self, arrived: Arrived) {
-        self.drain.spawn("agent", self.clone().serve(arrived));
+        sessions.metrics.tunnel_closed(tunnel.link());
+        info!(
+            agent = agent.id,
+            link = tunnel.link().label(),
+            why,
+            streams = agent.streams(),
+            "agent disconnected"
+        );
     }
 }
 
@@ -286,91 +322,4 @@ fn introduced(hello: Hello) -> Result<Introduced, Denial> {
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
     let renews = hello.capabilities.iter().any(|name| name == TOKEN_RENEWAL);
     Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews })
-}
-
-/// Admits agents on TCP until the drain is killed.
-pub(crate) async fn accept_tcp(listener: TcpListener, tls: Renewed<Listening>, sessions: Sessions) {
-    let mut renewed = tls.changes();
-    let mut acceptor = acceptor(&tls);
-    let drain = sessions.drain.clone();
-    loop {
-        let (tcp, from) = tokio::select! {
-            biased;
-            () = drain.killed() => return,
-            Ok(()) = renewed.changed() => {
-                acceptor = self::acceptor(&tls);
-                continue;
-            }
-            accepted = accept(&sessions.metrics, "agents", |cx| listener.poll_accept(cx)) => accepted,
-        };
-        tune_link(&tcp);
-        drain.spawn("agent on tcp", handshake_tcp(sessions.clone(), acceptor.clone(), tcp, from));
-    }
-}
-
-fn acceptor(tls: &Renewed<Listening>) -> TlsAcceptor {
-    // Konnectivity's agents know only this protocol; ours prefer their own.
-    let mut config = rustls::ServerConfig::clone(&tls.get().config);
-    config.alpn_protocols.push(b"h2".to_vec());
-    TlsAcceptor::from(Arc::new(config))
-}
-
-/// Does the handshake of an agent on TCP, and serves its tunnels.
-async fn handshake_tcp(sessions: Sessions, acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr) {
-    // Before a permit, which a connection that says nothing does not need.
-    match timeout(HANDSHAKE_LIMIT, says_something(&tcp)).await {
-        Ok(true) => {}
-        Ok(false) => return sessions.metrics.agent_rejected(Link::H2, "said_nothing"),
-        Err(_) => return sessions.handshake_failed(Link::H2, from, &HandshakeError::Timeout),
-    }
-    let tls = Box::pin(sessions.limited(async {
-        let tls = acceptor.accept(tcp).await.map_err(|error| HandshakeError::tls(error.to_string()))?;
-        Ok((link_on_tcp(tls.get_ref().1)?, Box::new(tls)))
-    }));
-    let (link, tls) = match tls.await {
-        Ok(agreed) => agreed,
-        Err(error) => return sessions.handshake_failed(Link::H2, from, &error),
-    };
-    let counters = sessions.metrics.packets_of_agent();
-    let accepting =
-        accept_link(link, tls, from, counters, &sessions.drain, |arrived| sessions.spawn(arrived));
-    if let Err(error) = Box::pin(accepting).await {
-        sessions.handshake_failed(link, from, &error);
-    }
-}
-
-/// Admits agents on UDP until the drain is killed.
-pub(crate) async fn accept_quic(listener: quic::Listener, tls: Renewed<Listening>, sessions: Sessions) {
-    let (drain, mut renewed) = (sessions.drain.clone(), tls.changes());
-    // It may have changed since the listener was made.
-    renewed.mark_changed();
-    loop {
-        let incoming = tokio::select! {
-            biased;
-            () = drain.killed() => break,
-            Ok(()) = renewed.changed() => {
-                if let Err(error) = listener.renew(Arc::clone(&tls.get().config)) {
-                    error!(%error, "agents on QUIC get the certificate from before its renewal");
-                }
-                continue;
-            }
-            incoming = listener.next() => incoming,
-        };
-        let Some(incoming) = incoming else {
-            error!("the UDP listener of agents failed");
-            break;
-        };
-        let (from, sessions) = (incoming.from(), sessions.clone());
-        drain.spawn("agent on quic", async move {
-            match Box::pin(sessions.limited(incoming.accept())).await {
-                Ok((tunnel, control)) => {
-                    let chain = tunnel.chain().into();
-                    sessions.serve(Arrived::new(Tunnel::Quic(tunnel), control, chain)).await;
-                }
-                Err(error) => sessions.handshake_failed(Link::Quic, from, &error),
-            }
-        });
-    }
-    // Lets the close frames out.
-    let _ = timeout(Duration::from_secs(1), listener.wait_idle()).await;
 }
