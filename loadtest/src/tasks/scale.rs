@@ -57,6 +57,8 @@ async fn measure(args: &ScaleArgs, room: &Room, link: Link, outcome: &mut Outcom
     let server = room.server();
     // The first agents and streams cost more than the others.
     let (first_of_all, _) = room.join(Joining { link, id: "first", count: 2, processes: 1 }).await?;
+    // The server registers an agent a moment after the agent knows that it is admitted.
+    room.counts("tunnel_server_tunnels", 2).await?;
     drop(streams::open_grpc(&room.uds, 64).await?);
     sleep(SETTLE).await;
     drop(first_of_all);
