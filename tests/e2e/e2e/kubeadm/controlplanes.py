@@ -90,11 +90,16 @@ class ControlPlanes:
 
     def _tunnels(self, *names):
         """By the servers' Leases, and by each agent."""
-        said = self.installers[names[-1]].run(
-            "status", "--kubeconfig=/etc/kubernetes/admin.conf", f"--namespace={manual.NAMESPACE}", "--wait=60s")
         nodes = [*self.cluster.control_planes(), WORKER]
-        expect(all(f"\n{name} " in said for name in names), said)
         count = len(nodes)
+
+        def said_of_all():
+            said = self.installers[names[-1]].run(
+                "status", "--kubeconfig=/etc/kubernetes/admin.conf", f"--namespace={manual.NAMESPACE}", "--wait=60s")
+            # A server that has just started has no Lease for a moment.
+            return all(f"\n{name} " in said for name in names) and said
+
+        said = wait.until(f"the servers' Leases tell of {', '.join(names)}", said_of_all, LIMIT, pause=1)
         expect(f"{count} expected, " + (f"{count} connected" if len(names) == 1 else f"{count} reachable, {count} on all servers") in said, said)
         for name in names:
             said = self.installers[name].run("status", "--wait=60s")
