@@ -34,15 +34,17 @@ pub(super) async fn dial(
     // Positive, as Go's rand.Int63 gives it.
     let random = i64::from_ne_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
     let dial = Packet::DialRequest { protocol: "tcp".into(), address: target.into(), random };
-    send.send_data(dial.encode(), false)?;
+    let sent = send.send_data(dial.encode(), false);
 
     // The packet goes out first: a frontend may hold its headers back until the
-    // answer is known.
+    // answer is known. One that refuses the call may do so before the packet: its
+    // status says more than the failure to send.
     let response = response.await?;
     if response.status() != StatusCode::OK {
         return Err(DialError::Status { code: response.status().as_u16(), reason: String::new() });
     }
     grpc_status(response.headers())?;
+    sent?;
     let mut receive = response.into_body();
     let mut deframer = Deframer::grpc(MAX_MESSAGE);
     let connect_id = answer(&mut receive, &mut deframer, random).await?;
