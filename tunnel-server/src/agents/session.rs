@@ -75,7 +75,7 @@ impl Sessions {
 
     /// Serves one tunnel from the end of its handshake to the tunnel's own end.
     fn serve(self, arrived: Arrived) -> impl Future<Output = ()> + Send {
-        // Boxed, so that the memory of admission, 4 KB, is free while the tunnel stands.
+        // Boxed, so that the memory of admission is free while the tunnel stands: 4.5 KB of 48 on QUIC.
         let begun = Box::pin(self.begin(arrived));
         async move {
             if let Some(mut session) = begun.await {
