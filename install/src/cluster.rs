@@ -39,6 +39,13 @@ pub(crate) struct Machine {
     pub(crate) linux: bool,
 }
 
+impl Machine {
+    /// Whether an agent is expected to serve the node now.
+    pub(crate) const fn is_awaited(&self) -> bool {
+        self.ready && self.linux
+    }
+}
+
 /// A client of the kube-apiserver.
 #[derive(Clone)]
 pub(crate) struct Cluster {

@@ -42,7 +42,7 @@ pub(crate) async fn wait_for_nodes(
     loop {
         // A request that fails once, such as during a restart of etcd, is no reason to give up.
         let missing = match cluster.nodes().await {
-            Err(fault) => fault.to_string().lines().next().unwrap_or_default().to_owned(),
+            Err(fault) => first_line(&fault),
             Ok(nodes) => match look(cluster, &nodes, socket, agents, restarted).await {
                 Ok(()) => break announce(&nodes),
                 Err(missing) => missing,
@@ -62,17 +62,18 @@ pub(crate) async fn wait_for_nodes(
     Ok(())
 }
 
+/// The failure without the thing to do about it.
+fn first_line(fault: &Fault) -> String {
+    fault.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 fn announce(nodes: &[Machine]) {
-    let (served, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| is_awaited(node));
+    let (served, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.is_awaited());
     say(&format!("ready    {} nodes have an agent, and their kubelets answer through it", served.len()));
     for node in others {
         let why = if node.linux { "it is not Ready" } else { "it does not run Linux" };
         say(&format!("skipped  node {}: {why}", node.name));
     }
-}
-
-const fn is_awaited(node: &Machine) -> bool {
-    node.ready && node.linux
 }
 
 /// Waits until all agents have the pod of the newest template, but for those on nodes that are
@@ -87,8 +88,13 @@ pub(crate) async fn wait_for_rollouts(
 ) -> Result<(), Fault> {
     let (deadline, mut progress) = (Instant::now() + limit, Progress::begin());
     loop {
-        let nodes = cluster.nodes().await?;
-        let Err(missing) = rolled_out(cluster, &nodes, workloads).await else { return Ok(()) };
+        let missing = match cluster.nodes().await {
+            Err(fault) => first_line(&fault),
+            Ok(nodes) => match rolled_out(cluster, &nodes, workloads).await {
+                Ok(()) => return Ok(()),
+                Err(missing) => missing,
+            },
+        };
         if Instant::now() >= deadline {
             return Err(Fault::new(
                 format!("after {} s, {missing}", limit.as_secs()),
@@ -100,7 +106,7 @@ pub(crate) async fn wait_for_rollouts(
 }
 
 async fn rolled_out(cluster: &Cluster, nodes: &[Machine], workloads: &[Workload]) -> Result<(), String> {
-    let absent = nodes.iter().filter(|node| !is_awaited(node)).count();
+    let absent = nodes.iter().filter(|node| !node.is_awaited()).count();
     for workload in workloads {
         let rollout = cluster.rollout(workload).await.map_err(|fault| fault.to_string())?;
         if !rollout.is_done(absent) {
@@ -126,7 +132,7 @@ async fn look(
         return Err("the server has not been replaced yet".to_owned());
     }
     rolled_out(cluster, nodes, &agents.workloads).await?;
-    let awaited: Vec<_> = nodes.iter().filter(|node| is_awaited(node)).collect();
+    let awaited: Vec<_> = nodes.iter().filter(|node| node.is_awaited()).collect();
     if agents.listed {
         connected(&awaited, &status)?;
     } else if status.agents.connected == 0 {

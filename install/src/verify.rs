@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tunnel_operate::progress::Progress;
 
-use crate::cluster::{Cluster, Pod};
+use crate::cluster::{Cluster, Machine, Pod};
 use crate::fault::Fault;
 use crate::say::say;
 
@@ -61,7 +61,9 @@ async fn once(
     selector: &str,
     program: Program,
 ) -> Result<Vec<String>, Fault> {
-    let pods = cluster.pods_of(namespace, selector).await?;
+    let mut nodes = cluster.nodes().await?;
+    nodes.retain(Machine::is_awaited);
+    let pods = cluster.pods_of(namespace, selector, &nodes).await?;
     let pods: Vec<&Pod> = pods.iter().filter(|pod| pod.ready).take(NODES).collect();
     if pods.is_empty() {
         return Err(Fault::new("no agent's pod is ready", format!("kubectl -n {namespace} get pods")));

@@ -117,17 +117,21 @@ impl Cluster {
         Ok(pods)
     }
 
-    /// Pods of a namespace that `labels` selects.
-    pub(crate) async fn pods_of(&self, namespace: &str, labels: &str) -> Result<Vec<Pod>, Fault> {
+    /// Pods of a namespace that `labels` selects, on these nodes. A pod of a node that was deleted
+    /// stays listed, and ready, for up to a minute, until the kube-controller-manager deletes it.
+    pub(crate) async fn pods_of(
+        &self,
+        namespace: &str,
+        labels: &str,
+        nodes: &[Machine],
+    ) -> Result<Vec<Pod>, Fault> {
         let pods = self.list(&format!("pods of {namespace}"), &in_namespace(namespace), labels).await?;
-        Ok(pods.iter().map(pod).collect())
+        Ok(pods.iter().map(pod).filter(|pod| pod.is_on(nodes)).collect())
     }
 
     /// The pods of tunnel servers beside kube-apiservers, on these nodes.
     pub(crate) async fn servers(&self, nodes: &[Machine]) -> Result<Vec<Pod>, Fault> {
-        let mut pods = self.pods_of("kube-system", "app.kubernetes.io/name=tunnel-server").await?;
-        pods.retain(|pod| pod.is_on(nodes));
-        Ok(pods)
+        self.pods_of("kube-system", "app.kubernetes.io/name=tunnel-server", nodes).await
     }
 
     /// The last line of a pod's log.
@@ -191,5 +195,26 @@ fn apiserver(listed: &Value) -> ApiServerPod {
         endpoint: annotation("kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"),
         command: command.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
         pod,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine;
+    use super::*;
+
+    #[test]
+    fn a_ready_pod_of_a_deleted_node_is_on_no_node() {
+        let node = |name: &str| machine(&json!({"metadata": {"name": name}}));
+        let of = |name: &str| {
+            pod(&json!({
+                "metadata": {"name": format!("tunnel-agent-of-{name}")},
+                "spec": {"nodeName": name},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            }))
+        };
+        let nodes = [node("worker")];
+        assert!(of("worker").ready && of("worker").is_on(&nodes));
+        assert!(of("deleted").ready && !of("deleted").is_on(&nodes));
     }
 }

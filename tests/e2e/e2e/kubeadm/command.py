@@ -7,6 +7,7 @@ import subprocess
 import threading
 
 from ..fail import expect
+from ..processes import tail
 from .cluster import CONTROL_PLANE
 
 LIMIT = 600
@@ -23,7 +24,7 @@ class Installer:
     def run(self, *argv, code=0, each=lambda line: None):
         """The output of a command that ends with this code. `each` sees its lines as they come."""
         said, ended = self._run(argv, each)
-        expect(ended == code, f"tunnel-server {' '.join(argv)} ended with {ended}: {said}")
+        expect(ended == code, f"tunnel-server {' '.join(argv)} ended with {ended}: {self._why(said)}")
         return said
 
     def kill_at_each_line(self, *argv):
@@ -38,9 +39,13 @@ class Installer:
 
             said, ended = self._run(argv, new_step)
             if ended != -signal.SIGKILL:
-                expect(ended == 0, f"tunnel-server {' '.join(argv)}, after {killed} that were killed, ended with {ended}: {said}")
+                expect(ended == 0, f"tunnel-server {' '.join(argv)}, after {killed} that were killed, ended with {ended}: {self._why(said)}")
                 return killed
             killed += 1
+
+    def _why(self, said):
+        """The output, and the end of the log, which has the standard error as well."""
+        return "\n".join([said, "end of installer.log:", *tail(self._log, 5)])
 
     def _run(self, argv, each):
         """Kills the command at a line for which `each` is true."""
