@@ -8,7 +8,7 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::info;
 use tunnel::drain::Drain;
 use tunnel::listen::UnixSocket;
 use tunnel_operate::{api, socket};
@@ -124,6 +124,7 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        self.metrics.look_at_udp();
         self.sources.tokens = renew::follow(&self.renewal, &self.config);
         if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
             self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.renewal).await?);
@@ -134,13 +135,8 @@ impl App {
         let health = admin::health_routes(self.registry.clone(), readiness, NotReady::List);
         let metrics = AdminMetrics::On(self.health.local_addr().context("health listener")?.port());
         let admin = admin::admin_routes(metrics, self.config.profiling);
-        for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
-            let drain = self.drain.clone();
-            self.drain.spawn("admin", async move {
-                if let Err(error) = admin::serve(listener, routes, drain).await {
-                    error!(%error, "the {what} listener failed");
-                }
-            });
+        for (listener, routes) in [(self.health, health), (self.admin, admin)] {
+            self.drain.spawn("admin", admin::serve(listener, routes, self.drain.clone()));
         }
         if let Some(commands) = self.commands {
             let operating =

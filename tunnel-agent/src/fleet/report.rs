@@ -8,7 +8,7 @@ use tunnel::liveness::Health;
 use super::describe::Description;
 use super::plan::Attempt;
 use crate::config::ServerAddr;
-use crate::connect::{ConnectError, Established};
+use crate::connect::Tried;
 
 /// A report to the fleet's task.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) enum Report {
     /// The addresses of a name, or the resolver's error.
     Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
     /// The outcome of an attempt; `None` if its task ended without one.
-    Attempted(Attempt, Option<Result<Box<Established>, ConnectError>>),
+    Attempted(Attempt, Option<Tried>),
     /// An event of a session, which [`Health::Dead`] ends.
     Session { serial: u64, server_id: String, health: Health },
     /// A request for a description of the fleet.

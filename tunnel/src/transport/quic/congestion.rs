@@ -13,14 +13,18 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// Bytes that a nudge adds to the window: a datagram, and the margin that quinn requires.
-const ROOM: u64 = 2 * 1500;
+use super::datagrams::LARGEST;
+
+/// Datagrams that a nudge adds to the window, beside a search for larger ones, of which quinn tells a
+/// controller nothing: one, and the margin that quinn requires. With less, nothing goes; with more, each
+/// heartbeat of a blackout adds to a full queue.
+const ROOM: u64 = 2;
 
 /// Bytes in flight on a path without delay. An acknowledgement waits for processes at both
 /// ends to be scheduled. Fewer slow transfers on short paths: 256 KiB by a tenth. More build
@@ -90,11 +94,38 @@ impl ControllerFactory for Config {
         let cubic = Cubic::new(Arc::clone(&self.0), now, mtu);
         let most = most_in_flight(Duration::ZERO);
         let (datagram, lately) = (mtu.into(), Lately::default());
-        Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, once: Arc::default() })
+        Box::new(Tamed { cubic, datagram, lately, in_flight: 0, most, path: Arc::default() })
     }
 }
 
-/// The controller. Clones share the nudge.
+/// The part of the controller of one path that users of the connection see.
+#[derive(Debug, Default)]
+struct Path {
+    /// The next datagram bypasses the window.
+    once: AtomicBool,
+    /// All that follows bypasses the window.
+    always: AtomicBool,
+    /// Packets that the peer has acknowledged.
+    acknowledged: AtomicU64,
+}
+
+/// Counts the packets that the peer acknowledges. It follows an agent's connection for life,
+/// since only servers see their peer on another path.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Acknowledged(Arc<Path>);
+
+impl Acknowledged {
+    pub(super) fn on(connection: &quinn::Connection) -> Self {
+        Self(of(connection).map(|tamed| tamed.path).unwrap_or_default())
+    }
+
+    /// Packets acknowledged so far.
+    pub(crate) fn packets(&self) -> u64 {
+        self.0.acknowledged.load(Ordering::Relaxed)
+    }
+}
+
+/// The controller. Clones share the path.
 #[derive(Debug, Clone)]
 struct Tamed {
     cubic: Cubic,
@@ -105,14 +136,21 @@ struct Tamed {
     in_flight: u64,
     /// The limit of `in_flight`, in bytes.
     most: u64,
-    /// The next datagram bypasses the window.
-    once: Arc<AtomicBool>,
+    path: Arc<Path>,
 }
 
 /// Lets the connection's next datagram bypass the congestion window.
 pub(super) fn nudge(connection: &quinn::Connection) {
     if let Some(tamed) = of(connection) {
-        tamed.once.store(true, Ordering::Relaxed);
+        tamed.path.once.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lets all that follows path the window, of a connection that is closed: a close frame. quinn holds it
+/// back like data while data waits, and later a peer hears of a reset instead of the reason.
+pub(super) fn lift(connection: &quinn::Connection) {
+    if let Some(tamed) = of(connection) {
+        tamed.path.always.store(true, Ordering::Relaxed);
     }
 }
 
@@ -124,13 +162,16 @@ fn of(connection: &quinn::Connection) -> Option<Box<Tamed>> {
 impl Controller for Tamed {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.in_flight += bytes;
-        if self.once.load(Ordering::Relaxed) {
-            self.once.store(false, Ordering::Relaxed);
+        if self.path.once.load(Ordering::Relaxed) {
+            self.path.once.store(false, Ordering::Relaxed);
         }
         self.cubic.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        // One writer at a time: quinn holds the connection's lock.
+        let acknowledged = self.path.acknowledged.load(Ordering::Relaxed);
+        self.path.acknowledged.store(acknowledged + 1, Ordering::Relaxed);
         self.most = most_in_flight(rtt.min());
         // A window beyond the limit is unused and must not grow: it would have to shrink by
         // as much before a loss has an effect.
@@ -158,8 +199,14 @@ impl Controller for Tamed {
     }
 
     fn window(&self) -> u64 {
+        if self.path.always.load(Ordering::Relaxed) {
+            return u64::MAX;
+        }
         let window = self.cubic.window().min(self.most);
-        if self.once.load(Ordering::Relaxed) { window.max(self.in_flight + ROOM) } else { window }
+        if !self.path.once.load(Ordering::Relaxed) {
+            return window;
+        }
+        window.max(self.in_flight + ROOM * self.datagram + u64::from(LARGEST))
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -252,18 +299,25 @@ mod tests {
     #[test]
     fn a_nudge_lets_one_datagram_go_when_the_window_is_full() {
         let now = tokio::time::Instant::now().into_std();
-        let mut controller = Arc::<Config>::default().build(now, 1452);
-        let window = controller.window();
-        controller.on_sent(now, 10 * window, 1);
-        let clone = controller.clone_box().into_any().downcast::<Tamed>().unwrap();
-        assert_eq!(controller.window(), window);
-        clone.once.store(true, Ordering::Relaxed);
-        assert_eq!(controller.window(), 10 * window + ROOM);
-        controller.on_sent(now, 1452, 2);
-        assert_eq!(controller.window(), window);
-        // An empty connection is not held back by it.
-        controller.on_end_acks(now, 0, false, Some(2));
-        clone.once.store(true, Ordering::Relaxed);
-        assert_eq!(controller.window(), window.max(ROOM));
+        for datagram in [1452, 8952] {
+            let mut controller = Arc::<Config>::default().build(now, 1200);
+            controller.on_mtu_update(datagram);
+            let window = controller.window();
+            controller.on_sent(now, 10 * window, 1);
+            let clone = controller.clone_box().into_any().downcast::<Tamed>().unwrap();
+            assert_eq!(controller.window(), window);
+            clone.path.once.store(true, Ordering::Relaxed);
+            let room = controller.window() - 10 * window;
+            assert!(room > u64::from(datagram) + u64::from(LARGEST), "{room}");
+            controller.on_sent(now, datagram.into(), 2);
+            assert_eq!(controller.window(), window);
+            // An empty connection is not held back by it.
+            controller.on_end_acks(now, 0, false, Some(2));
+            clone.path.once.store(true, Ordering::Relaxed);
+            assert_eq!(controller.window(), window.max(room));
+            // A close frame goes whatever is under way.
+            clone.path.always.store(true, Ordering::Relaxed);
+            assert_eq!(controller.window(), u64::MAX);
+        }
     }
 }
