@@ -8,8 +8,9 @@
 //!   by the shortest round trip.
 //! * **Random loss.** Cubic takes each loss for congestion: on a path that loses one datagram
 //!   in a hundred it reaches 0.7 MB/s at 20 ms. Losses below 2 % are ignored unless
-//!   the round-trip time shows a standing queue and the window exceeds the path. The threshold is that of BBR, version 2 and later; above
-//!   it losses count even without a queue, since a short queue does not show.
+//!   the round-trip time shows a standing queue and the window exceeds the path. The
+//!   threshold is that of BBR, version 2 and later; above it losses count even without a
+//!   queue, since a short queue does not show.
 
 mod lately;
 
