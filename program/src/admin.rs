@@ -1,6 +1,6 @@
 //! Health and metrics over HTTP.
 //!
-//! `/healthz` and `/livez` answer while the program runs. `/readyz` and `/ready`
+//! `/healthz` and `/livez` answer while the program need not be started anew. `/readyz` and `/ready`
 //! report readiness, with `?verbose` the list of checks; a program may have further conditions that a
 //! request asks for. `/metrics` is Prometheus
 //! text. The admin listener also has `/debug/pprof/`, with `--enable-profiling`.
@@ -74,6 +74,9 @@ impl<'a> Query<'a> {
     }
 }
 
+/// Says why the program is to be started anew; `None` if it is not.
+pub type Liveness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// How `/readyz` answers while the program is not ready. Konnectivity's programs differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
@@ -84,13 +87,22 @@ pub enum NotReady {
 }
 
 /// The health listener's routes.
-pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: NotReady) -> Router {
+pub fn health_routes(
+    registry: Registry,
+    liveness: Liveness,
+    readiness: Readiness,
+    not_ready: NotReady,
+) -> Router {
+    let live = get(async move || match liveness() {
+        None => "ok".into_response(),
+        Some(why) => (StatusCode::INTERNAL_SERVER_ERROR, why).into_response(),
+    });
     let ready = get(async move |RawQuery(query): RawQuery| {
         ready(&readiness(Query(query.as_deref())), not_ready, query.as_deref())
     });
     Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/livez", get(async || "ok"))
+        .route("/healthz", live.clone())
+        .route("/livez", live)
         .route("/readyz", ready.clone())
         .route("/ready", ready)
         .route("/metrics", get(async move || metrics(&registry)))

@@ -16,6 +16,9 @@ pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Renew, Suspect, Token
 /// The capability of an agent that sends [`Token`].
 pub const TOKEN_RENEWAL: &str = "token-renewal";
 
+/// The capability of an agent whose tunnel gets dials after its other tunnels to the server.
+pub const ON_TRIAL: &str = "on-trial";
+
 /// [`Welcome::transport`] of a server whose agents should use HTTP/2.
 pub const H2_ONLY: &str = "h2";
 

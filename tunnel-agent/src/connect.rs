@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tunnel::drain::Drain;
 use tunnel::tls::Dialling;
 use tunnel::transport::{Chain, Greeted, GreetingError, HandshakeError, Link, Opened, quic};
-use tunnel_proto::message::{Hello, TOKEN_RENEWAL, VERSION};
+use tunnel_proto::message::{Hello, ON_TRIAL, TOKEN_RENEWAL, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
@@ -117,16 +117,17 @@ impl Connector {
         self.config.proxies.to(host, port).is_some()
     }
 
-    /// Establishes a tunnel on the links of the configuration and of `course`. `held` returns the
-    /// ids of the servers for Hello. Cancel safe: a dropped call gives the attempt up.
+    /// Establishes a tunnel on the links of the configuration and of `course`. On QUIC it is on trial
+    /// if `upgrades`. `held` returns the ids of the servers for Hello. Cancel safe: a dropped call gives the attempt up.
     pub(crate) async fn connect(
         &self,
         endpoint: &Endpoint,
         course: Course,
+        upgrades: bool,
         held: impl Fn() -> Vec<String>,
     ) -> Tried {
         let mut links = Links::default();
-        let result = self.establish(endpoint, course, held, &mut links).await;
+        let result = self.establish(endpoint, course, upgrades, held, &mut links).await;
         Tried { won: links.won, h2_timed_out: links.h2_timed_out, result: result.map(Box::new) }
     }
 
@@ -134,6 +135,7 @@ impl Connector {
         &self,
         endpoint: &Endpoint,
         course: Course,
+        upgrades: bool,
         held: impl Fn() -> Vec<String>,
         links: &mut Links,
     ) -> Result<Established, ConnectError> {
@@ -147,13 +149,15 @@ impl Connector {
         let tls = self.config.tls.get();
         let (opened, chain) = Box::pin(self.open(endpoint, &tls, course, links)).await?;
         let link = opened.link();
+        let on_trial = (upgrades && link == Link::Quic).then_some(ON_TRIAL);
+        let capabilities = [TOKEN_RENEWAL].into_iter().chain(on_trial);
         let hello = Hello {
             version: VERSION,
             agent_id: self.config.agent_id.clone(),
             identifiers: self.config.identifiers.clone(),
             token: token.clone(),
             connected_servers: held(),
-            capabilities: vec![TOKEN_RENEWAL.to_owned()],
+            capabilities: capabilities.map(str::to_owned).collect(),
             software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let greeted = opened.introduce(hello).await;

@@ -212,7 +212,9 @@ impl Keeper {
     fn publish(&mut self) {
         let (connected, wanted) = self.plan.numbers();
         let failure = if connected == 0 { self.failures.latest() } else { None };
-        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted, failure };
+        let alone = (connected == 0).then(|| self.servers.borrow().alone.unwrap_or_else(Instant::now));
+        let held = self.plan.held().map(str::to_owned).collect();
+        let now = Servers { connected: held, wanted, failure, alone };
         self.servers.send_if_modified(|servers| {
             let modified = *servers != now;
             if modified {
@@ -300,8 +302,11 @@ impl Keeper {
             Health::Dead(why) => {
                 self.running.remove(&serial);
                 self.note_lost(serial, &why, now);
-                if self.plan.ended(id, serial, now) {
-                    warn!(id, why, "disconnected");
+                let drained = self.plan.is_draining(id, serial);
+                match (self.plan.ended(id, serial, now), drained) {
+                    (true, true) => info!(id, why, "disconnected: the server has drained"),
+                    (true, false) => warn!(id, why, "disconnected"),
+                    (false, _) => {}
                 }
             }
         }

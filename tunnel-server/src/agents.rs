@@ -49,6 +49,8 @@ pub struct AgentTunnel {
     pub(crate) claims: Arc<Identifiers>,
     /// The targets for which it gets dials. They change with the node's object.
     routes: ArcSwap<Routes>,
+    /// Whether it gets dials after the agent's other tunnels, by its own word.
+    on_trial: bool,
     /// `None` in tests of routing.
     connected: Option<Connected>,
     streams: Arc<Streams>,
@@ -69,6 +71,7 @@ struct Admitted {
     credential: Credential,
     claims: Arc<Identifiers>,
     routes: Routes,
+    on_trial: bool,
 }
 
 #[derive(Debug)]
@@ -80,9 +83,9 @@ struct Connected {
 impl AgentTunnel {
     /// An established tunnel. `streams` counts its streams.
     fn new(agent: Admitted, tunnel: Tunnel, peer: Peer, streams: Arc<Streams>) -> Self {
-        let Admitted { id, identity, credential, claims, routes } = agent;
+        let Admitted { id, identity, credential, claims, routes, on_trial } = agent;
         let (connected, routes) = (Some(Connected { tunnel, peer }), ArcSwap::from_pointee(routes));
-        Self { connected, streams, identity, credential, routes, ..Self::of(id, claims) }
+        Self { connected, streams, identity, credential, routes, on_trial, ..Self::of(id, claims) }
     }
 
     /// An agent without a tunnel, for tests and guards of routing. A dial of it fails.
@@ -103,6 +106,7 @@ impl AgentTunnel {
             credential: Credential::new(Arc::new([]), None),
             routes: ArcSwap::from_pointee(Routes::as_claimed(Arc::clone(&claims))),
             claims,
+            on_trial: false,
             connected: None,
             streams: Arc::default(),
             draining: AtomicBool::new(false),

@@ -204,7 +204,7 @@ impl App {
         let router = Arc::new(Router::new(config.strategies.clone()));
         let presence = self.unix.as_ref().map(UnixSocket::presence);
         let readiness = readiness(&registry, &router, &drain, presence);
-        let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
+        let health = admin::health_routes(metering.clone(), Arc::new(|| None), readiness, NotReady::Reason);
         let admin = admin::admin_routes(AdminMetrics::Here(metering), config.profiling);
         for (listener, routes) in [(self.health, health), (self.admin, admin)] {
             drain.spawn("admin", admin::serve(listener, routes, drain.clone()));

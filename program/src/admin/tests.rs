@@ -47,7 +47,7 @@ async fn health(not_ready: NotReady, name: &'static str, drain: &Drain) -> (Sock
         let failure = (!ready).then(|| "nobody there".to_owned());
         vec![Check { name, failure, note: Some("1 of 1".to_owned()) }]
     });
-    (started(health_routes(registry(), readiness, not_ready), drain).await, is_ready)
+    (started(health_routes(registry(), Arc::new(|| None), readiness, not_ready), drain).await, is_ready)
 }
 
 #[tokio::test]

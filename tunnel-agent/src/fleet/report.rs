@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tunnel::liveness::Health;
 
 use super::describe::Description;
@@ -32,6 +33,8 @@ pub(crate) struct Servers {
     pub(crate) wanted: usize,
     /// Why none is connected: the last failure, if there was one.
     pub(crate) failure: Option<String>,
+    /// Since when none is connected.
+    pub(crate) alone: Option<Instant>,
 }
 
 impl std::fmt::Display for Servers {

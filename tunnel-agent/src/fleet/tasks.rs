@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tunnel::drain::Drain;
 
-use super::plan::Attempt;
+use super::plan::{Attempt, Purpose};
 use super::report::{Report, Servers};
 use crate::config::ServerAddr;
 use crate::connect::Connector;
@@ -72,6 +72,7 @@ impl Tasks {
         self.drain.spawn("attempt", async move {
             // A tunnel that is replaced is no duplicate.
             let replaced = attempt.purpose.replaced();
+            let upgrades = matches!(attempt.purpose, Purpose::Upgrade(_));
             let held = || {
                 let ids = &servers.borrow().connected;
                 ids.iter().filter(|id| Some(*id) != replaced).cloned().collect()
@@ -79,7 +80,7 @@ impl Tasks {
             let tried = tokio::select! {
                 biased;
                 () = drain.started() => return,
-                tried = connector.connect(&attempt.endpoint, course, held) => tried,
+                tried = connector.connect(&attempt.endpoint, course, upgrades, held) => tried,
             };
             unreported.attempt = None;
             let report = Report::Attempted(attempt, Some(tried));

@@ -2,7 +2,8 @@
 //!
 //! Of two tunnels of one agent id the newest gets new dials; the older one finishes its streams,
 //! and gets dials again only if the newer ends first, or for targets that the newer does not serve
-//! ([`twins`](super::twins)). A registration is removed only by its own guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
+//! ([`twins`](super::twins)). One on trial comes after the others. A registration is removed only by its
+//! own guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
 //! Tunnels of one agent id and different identities are different agents.
 //!
 //! A change of one tunnel changes the entries of its agent in the view, and no others.

@@ -14,7 +14,7 @@ use tunnel::transport::konnectivity::BearerError;
 use tunnel::transport::{Arrived, HandshakeError, Introduction, Link, Tunnel};
 use tunnel_kube::{Reviewed, TokenError};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
-use tunnel_proto::message::{Hello, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
+use tunnel_proto::message::{Hello, ON_TRIAL, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
 use super::authenticator::AuthenticationError;
 use super::credential::{Credential, end_of};
@@ -135,7 +135,7 @@ impl Sessions {
         if self.drain.has_started() {
             return Err(rejected(RejectionKind::Draining, "the server is draining".to_owned()));
         }
-        let Introduced { id, claims, software, renews } = introduced(hello)?;
+        let Introduced { id, claims, software, renews, on_trial } = introduced(hello)?;
         // Other agents cannot show another token; their tunnels outlive it, as Konnectivity's do.
         let end = token.as_ref().ok().and_then(Option::as_deref).filter(|_| renews).map(end_of);
         let holder = self.check(token, arrived.from().ip()).await.map_err(|error| {
@@ -157,7 +157,7 @@ impl Sessions {
         let routes = self.trust.admit(&id, &identity, &claims);
         let end = end.filter(|_| self.authenticator.needs_tokens());
         let credential = Credential::new(Arc::clone(arrived.chain()), end);
-        Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes }, software })
+        Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes, on_trial }, software })
     }
 
     /// As [`Authenticator::check`]. The API is asked about so many agents of one source at a time.
@@ -313,6 +313,8 @@ struct Introduced {
     software: String,
     /// Whether it shows renewed tokens.
     renews: bool,
+    /// Whether its other tunnels get dials first.
+    on_trial: bool,
 }
 
 /// Why an agent is not admitted.
@@ -343,6 +345,7 @@ fn introduced(hello: Hello) -> Result<Introduced, Denial> {
     let claims = Identifiers::parse(&hello.identifiers, UnknownKeys::Ignore)
         .map_err(|error| rejected(RejectionKind::Identity, error.to_string()))?;
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
-    let renews = hello.capabilities.iter().any(|name| name == TOKEN_RENEWAL);
-    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews })
+    let can = |capability| hello.capabilities.iter().any(|name| name == capability);
+    let (renews, on_trial) = (can(TOKEN_RENEWAL), can(ON_TRIAL));
+    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews, on_trial })
 }

@@ -39,11 +39,14 @@ pub(super) struct Share {
 }
 
 /// The shares of the tunnels of one agent, which are in the order of registration. The newest usable one
-/// gets all: the last that does not drain, or else the last. Older ones get what is theirs alone.
+/// gets all: the last that neither drains nor is on trial, or else one on trial, or else one that drains.
+/// Others get what is theirs alone.
 pub(super) fn shares(tunnels: &[&Arc<AgentTunnel>]) -> Vec<Share> {
     let mut shares: Vec<_> = tunnels.iter().map(|_| Share::default()).collect();
     let usable = || tunnels.iter().enumerate().filter(|(_, agent)| agent.is_usable());
-    let Some((first, newest)) = usable().max_by_key(|(at, agent)| (!agent.is_draining(), *at)) else {
+    let Some((first, newest)) =
+        usable().max_by_key(|(at, agent)| (!agent.is_draining(), !agent.on_trial, *at))
+    else {
         return shares;
     };
     let routes = newest.routes();
@@ -233,6 +236,25 @@ mod tests {
         let _moved = registry.register(Arc::clone(&moved));
         assert_eq!((registry.view().agents().len(), registry.twins()), (1, 0));
         assert!(registry.rival(&moved).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_on_trial_gets_dials_once_the_agent_has_no_other() {
+        let registry = Registry::default();
+        let on_trial =
+            || Arc::new(AgentTunnel { on_trial: true, ..AgentTunnel::detached("a", Identifiers::default()) });
+        let (spare, quic) = (agent("a", ""), on_trial());
+        let _spare = registry.register(Arc::clone(&spare));
+        let tried = registry.register(Arc::clone(&quic));
+        assert_serves(&registry, "10.0.0.1:1", &spare);
+        spare.set_draining();
+        registry.changed(&spare);
+        assert_serves(&registry, "10.0.0.1:1", &quic);
+        quic.set_draining();
+        registry.changed(&quic);
+        assert_serves(&registry, "10.0.0.1:1", &spare);
+        drop(tried);
+        assert_eq!((registry.view().agents().len(), registry.twins()), (1, 0));
     }
 
     #[tokio::test]

@@ -62,6 +62,11 @@ impl Plan {
         true
     }
 
+    /// Whether the server of a tunnel drains.
+    pub(in crate::fleet) fn is_draining(&self, server_id: &str, serial: u64) -> bool {
+        self.held.get(server_id).is_some_and(|held| held.serial == serial && held.draining)
+    }
+
     /// A tunnel is over. False if another one has replaced it, or does now.
     pub(in crate::fleet) fn ended(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
         if self.spare_lost(server_id, serial).is_some() || self.fall_back(server_id, serial, now) {

@@ -1,8 +1,8 @@
 //! A tunnel on QUIC beside the one on h2 that it is to replace.
 //!
 //! A handshake proves little. The tunnel on h2 stays until the one on QUIC has carried
-//! heartbeats for a while. If QUIC falls silent by then, the server dials on h2 again as soon
-//! as it suspects QUIC, and no new tunnel has to be made.
+//! heartbeats for a while, and the server dials on h2 until then. If QUIC falls silent, no dial is
+//! lost and no new tunnel has to be made.
 
 use std::time::Duration;
 
