@@ -127,7 +127,7 @@ async fn readiness_is_as_strict_as_it_is_asked_to_be() {
 
     // An agent that trusts another authority never gets a tunnel, and says why.
     let dir = tempfile::tempdir().unwrap();
-    let spec = spec.flag("unhealthy-after", "500ms");
+    let spec = spec.flag("unhealthy-after", "2s");
     let stranger = Agent::start(&Pki::make(dir.path()), &[cluster.server.agents], &spec);
     assert_eq!(get(stranger.health, "/healthz").await.unwrap().0, 200);
     wait_for("the reason", async || match stranger.readiness().await.unwrap() {
