@@ -212,6 +212,8 @@ impl AgentTunnel {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod spoofing;
 #[cfg(test)]
 mod tests;
