@@ -92,22 +92,26 @@ class ControlPlanes:
         """By the servers' Leases, and by each agent."""
         nodes = [*self.cluster.control_planes(), WORKER]
         count = len(nodes)
-
-        def said_of_all():
-            said = self.installers[names[-1]].run(
-                "status", "--kubeconfig=/etc/kubernetes/admin.conf", f"--namespace={manual.NAMESPACE}", "--wait=60s")
-            # A server that has just started has no Lease for a moment.
-            return all(f"\n{name} " in said for name in names) and said
-
-        said = wait.until(f"the servers' Leases tell of {', '.join(names)}", said_of_all, LIMIT, pause=1)
-        expect(f"{count} expected, " + (f"{count} connected" if len(names) == 1 else f"{count} reachable, {count} on all servers") in said, said)
+        all_of_them = f"{count} expected, {count} connected"
+        several = f"{count} expected, {count} reachable, {count} on all servers"
+        leases = ["status", "--kubeconfig=/etc/kubernetes/admin.conf", f"--namespace={manual.NAMESPACE}", "--wait=60s"]
+        self._says(names[-1], leases, [*(f"\n{name} " for name in names), all_of_them if len(names) == 1 else several])
         for name in names:
-            said = self.installers[name].run("status", "--wait=60s")
-            expect(f"{count} expected, {count} connected" in said, said)
+            self._says(name, ["status", "--wait=60s"], [all_of_them])
         for node in nodes:
             agent = manual.agent_on(self.cluster, node)
             said = self._kubectl(names[0]).ok("exec", agent, "-n", manual.NAMESPACE, "--", "/tunnel-agent", "status", "--wait=60s", timeout=70)
             expect(f"{len(names)}/{len(names)}" in said and all(self._address(server) in said for server in names), said)
+
+    def _says(self, name, argv, wanted):
+        """Waits, since a server that has just started has no Lease for a moment, and a node that has just left is still counted."""
+        def said():
+            text = self.installers[name].run(*argv)
+            missing = [part for part in wanted if part not in text]
+            expect(not missing, f"{missing} not in: {text}")
+            return True
+
+        wait.until(f"tunnel-server {argv[0]} on {name} says {wanted}", said, LIMIT, pause=1)
 
     def _doctor(self):
         """kubeadm lets the kube-apiserver verify no kubelet, which is the one warning."""
