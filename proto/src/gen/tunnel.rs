@@ -45,7 +45,8 @@ pub struct Hello {
     #[prost(string, tag = "4")]
     pub software: ::prost::alloc::string::String,
     /// "token-renewal": the agent sends Token when its token is renewed, so the tunnel may
-    /// end with the last one.
+    /// end with the last one. "on-trial": new dials go to the agent's other tunnels while one of
+    /// them is usable.
     #[prost(string, repeated, tag = "5")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Service-account token, if agents authenticate by one; at most 16 KiB.
