@@ -171,7 +171,7 @@ fn the_excluded_agent_is_never_picked_and_load_decides() {
     assert!(chosen > 600, "the idle agent was chosen only {chosen} times of 1000");
 }
 
-/// Whatever order agents come and go in, the view answers as one made of those that are left.
+/// After any order of arrivals and departures, the view answers as one made of the agents that are left.
 #[test]
 fn a_view_that_has_changed_is_as_a_new_one() {
     use rand::RngExt as _;
