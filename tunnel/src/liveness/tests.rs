@@ -1,8 +1,11 @@
 //! Peers that say too much, on tunnels in memory.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::io::duplex;
-use tunnel_proto::message::{Hello, Ping, Pong, Welcome, encode_control};
+use tokio::time::{Instant, sleep};
+use tunnel_proto::message::{Hello, Ping, Pong, Suspect, Welcome, encode_control};
 
 use super::*;
 use crate::drain::Drain;
@@ -100,4 +103,58 @@ async fn a_drain_that_is_repeated_is_one_event() {
         let drains = events.iter().filter(|event| matches!(event, Health::Draining { .. })).count();
         assert_eq!(drains, 1, "{party:?}: {events:?}");
     }
+}
+
+/// The events of an agent whose pings get no answer, and their times. `act` is called after `wait`.
+async fn unanswered(
+    wait: Duration,
+    act: impl AsyncFnOnce(&mut Messages, &[Tunnel; 2]),
+) -> Vec<(Duration, Health)> {
+    let Pair { mut liveness, mut peer, _tunnels: tunnels, drain } = Pair::of(Party::Agent).await;
+    let (began, mut all) = (Instant::now(), Vec::new());
+    let acting = async {
+        sleep(wait).await;
+        act(&mut peer, &tunnels).await;
+        pending::<()>().await;
+    };
+    let judging = async {
+        loop {
+            let health = liveness.next().await;
+            all.push((began.elapsed(), health));
+            if matches!(all.last(), Some((_, Health::Dead(_) | Health::Suspect))) {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = acting => {}
+        () = judging => {}
+    }
+    drain.kill();
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_without_proof_believes_that_its_server_does_not_hear_it() {
+    let suspect = Patience::default().suspect;
+    let told = async |peer: &mut Messages, _: &[Tunnel; 2]| {
+        let silent_ms = u32::try_from(suspect.as_millis()).unwrap();
+        peer.send(encode_control(Control::Suspect(Suspect { silent_ms })).unwrap()).await.unwrap();
+    };
+    for (told_after, suspects_after) in [(suspect / 4, suspect), (suspect * 2 / 3, suspect * 2 / 3)] {
+        let events = unanswered(told_after, told).await;
+        let [(at, Health::Suspect)] = events[..] else { panic!("{events:?}") };
+        assert!(at >= suspects_after && at < suspects_after + suspect / 4, "{told_after:?}: {at:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_ends_while_its_agent_waits_for_proof_ends_in_silence() {
+    let suspect = Patience::default().suspect;
+    let closed = async |_: &mut Messages, tunnels: &[Tunnel; 2]| tunnels[0].close("silent");
+    let events = unanswered(suspect / 4, closed).await;
+    assert!(matches!(events[..], [(_, Health::Dead(_))]), "{events:?}");
+    let events = unanswered(suspect * 2 / 3, closed).await;
+    let [(at, Health::Suspect)] = events[..] else { panic!("{events:?}") };
+    assert!(at < suspect, "{at:?}");
 }
