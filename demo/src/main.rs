@@ -50,7 +50,7 @@ struct Cli {
 fn main() -> ExitCode {
     process::main("tunnel-demo", |cli: Cli| {
         // Standard output tells the story; the log of server and agents is for errors.
-        process::init_logging(&cli.log, "warn")?;
+        let _flush = process::init_logging(&cli.log, "warn")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run(cli.once))
     })

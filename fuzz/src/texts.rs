@@ -11,7 +11,7 @@ use tunnel_program::args;
 use tunnel_proto::connect::{self, Head, HeadError, MAX_HEAD};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
 use tunnel_proto::network::Network;
-use tunnel_proto::refusal::Refusal;
+use tunnel_proto::refusal::{Refusal, printable};
 use tunnel_proto::target::{Host, Target};
 
 /// Longest error text, in bytes: it is one line of a log.
@@ -74,7 +74,8 @@ pub(crate) fn identifiers(input: &[u8]) {
         assert_eq!(Network::of(network.first(), network.bits()), Some(network));
     }
     let refusal = Refusal::from_go(text.clone().into_owned());
-    assert_eq!(refusal.text, text);
+    assert_eq!(refusal.text, printable(text.clone().into_owned()));
+    assert!(!refusal.text.contains(char::is_control), "{:?}", refusal.text);
 }
 
 /// A service account token, before the API is asked.

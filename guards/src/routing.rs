@@ -19,6 +19,7 @@ pub struct Routing {
     host: Target,
     network: Target,
     other: Target,
+    newcomer: Arc<AgentTunnel>,
     _registrations: Vec<Registration>,
 }
 
@@ -33,6 +34,7 @@ impl Routing {
             host: "10.0.1.7:10250".parse().unwrap(),
             network: "10.131.7.9:443".parse().unwrap(),
             other: "webhook.ns.svc:443".parse().unwrap(),
+            newcomer: agent(AGENTS),
             _registrations: registrations,
         };
         routing.by_host();
@@ -52,6 +54,13 @@ impl Routing {
     /// The last one does: any agent will do.
     pub fn by_default(&mut self) {
         self.pick(&self.other);
+    }
+
+    /// One more agent comes and leaves, and a dial is routed meanwhile.
+    pub fn by_host_of_a_newcomer(&mut self) {
+        let registration = self.registry.register(Arc::clone(&self.newcomer));
+        self.pick(&self.host);
+        drop(registration);
     }
 
     fn pick(&self, target: &Target) {

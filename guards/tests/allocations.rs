@@ -133,6 +133,15 @@ fn a_packet_stream_allocates_a_fixed_number_of_times_per_packet() {
     holds("sending a data packet on a stream", STREAM_SEND, || stream.send(1));
 }
 
+/// A change that made the tables of a thousand agents anew would allocate thousands of times.
+#[test]
+fn a_change_of_one_agent_does_not_touch_the_others() {
+    let mut routing = Routing::warm();
+    routing.by_host_of_a_newcomer();
+    let made = measure(|| (0..OPS).for_each(|_| routing.by_host_of_a_newcomer()));
+    assert!(made.count_total < 100 * OPS, "{} allocations for each", made.count_total / OPS);
+}
+
 #[test]
 fn routing_allocates_nothing() {
     let mut routing = Routing::warm();

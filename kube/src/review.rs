@@ -2,7 +2,8 @@
 //!
 //! Promises that a storm of agents is no storm of reviews: verdicts are remembered,
 //! agents with the same token share one review, and reviews have a rate and a
-//! bounded queue. A token that cannot be reviewed admits nobody.
+//! bounded queue. A token whose own claims refuse it costs no review. A token that cannot be reviewed
+//! admits nobody.
 
 mod claims;
 mod error;
@@ -49,6 +50,10 @@ const GOOD_FOR: Duration = Duration::from_secs(120);
 /// How long a bad token is not reviewed again. Shorter, and an agent in a loop costs more than six
 /// reviews a minute; longer, and a repaired cluster admits late.
 const BAD_FOR: Duration = Duration::from_secs(10);
+
+/// How long a token has to have expired to be refused without a review. Less refuses good tokens where
+/// the clocks of this host and the API differ; more lets expired tokens cost reviews.
+const LEEWAY: Duration = Duration::from_secs(60);
 
 /// The account and audience of the tokens that admit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +130,11 @@ impl TokenReviewer {
         }))
     }
 
+    /// Whether the verdict about a token is known without the API.
+    pub fn knows(&self, token: &str) -> bool {
+        self.0.known().memory.recall(Key::of(token), Instant::now()).is_some()
+    }
+
     /// Reviews a token and returns its admitted holder, within 9 s. Cancel safe: a
     /// review with other waiters goes on.
     ///
@@ -132,6 +142,7 @@ impl TokenReviewer {
     /// When the token does not admit, or the API cannot be asked.
     pub async fn review(&self, token: &str) -> Verdict {
         let claims = Claims::read(token)?;
+        self.0.refuse(&claims, SystemTime::now())?;
         let flight = match self.0.join_or_recall(Key::of(token)) {
             Ok(flight) => flight,
             Err(verdict) => return verdict,
@@ -148,6 +159,26 @@ impl TokenReviewer {
 impl Inner {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses by its own words a token that the API would refuse, too. Nothing vouches for them, so
+    /// they admit nobody.
+    fn refuse(&self, claims: &Claims, now: SystemTime) -> Result<(), TokenError> {
+        let expected = &self.expected;
+        if claims.lasts(now.checked_sub(LEEWAY).unwrap_or(now)) == Some(Duration::ZERO) {
+            return Err(TokenError::Expired("by its own words".to_owned()));
+        }
+        let came = claims.audiences();
+        // The API decides for which audience an old token without any is.
+        if !came.is_empty() && !claims.is_for(&expected.audience) {
+            return Err(TokenError::WrongAudience { expected: expected.audience.clone(), came });
+        }
+        match claims.subject() {
+            Some(came) if came != expected.username() => {
+                Err(TokenError::WrongAccount { expected: expected.username(), came: printable(came) })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Joins the review of a token, which is under way or to be made.

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::tasks::{agents, churn, compare, matrix, run, scale, stall, storm, target};
+use crate::tasks::{agents, churn, compare, matrix, roll, run, scale, stall, storm, target};
 
 /// Load through a tunnel, and checks of what arrives.
 #[derive(Debug, Parser)]
@@ -33,6 +33,9 @@ enum Task {
     /// Start a server, and hold thousands of agents and idle streams on it: the cost
     /// of each, and the server's CPU time while nothing happens.
     Scale(scale::ScaleArgs),
+    /// Start servers and agents, and replace one after the other, by another version if it is given, under
+    /// dials and streams of which none may fail.
+    Roll(roll::RollArgs),
     /// Start a server, end and restart it, and count the seconds until all of its agents are back.
     Storm(storm::StormArgs),
 }
@@ -49,6 +52,7 @@ impl Cli {
             Task::Agents(args) => agents::run(&args).await,
             Task::Churn(args) => churn::run(&args).await,
             Task::Scale(args) => scale::run(&args).await,
+            Task::Roll(args) => roll::run(&args).await,
             Task::Storm(args) => storm::run(&args).await,
         }
     }
@@ -76,6 +80,7 @@ mod tests {
         assert!(parse("loadtest run --connect-uds /s --target 127.0.0.1:1").is_err());
         assert!(parse("loadtest scale --agents 100 --first 10 --streams 20 --connect 10 --link h2").is_ok());
         assert!(parse("loadtest storm --how kill --rounds 2 --max-seconds 3").is_ok());
+        assert!(parse("loadtest roll --servers 2 --agents 2 --old-agent-bin /a").is_ok());
         assert!(parse("loadtest churn --minutes 1 --parts 2 --flap 0").is_ok());
         assert!(parse("loadtest agents").is_err());
         assert!(parse("loadtest churn --minutes 0").is_err());

@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod churn;
 pub(crate) mod compare;
 pub(crate) mod matrix;
+pub(crate) mod roll;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod stall;

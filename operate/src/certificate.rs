@@ -133,13 +133,6 @@ pub fn ends(der: &[u8]) -> Option<i64> {
     Some(X509Certificate::from_der(der).ok()?.1.validity().not_after.timestamp())
 }
 
-/// Whether a certificate of a chain has expired by this host's clock. Resumed TLS sessions do not
-/// verify that.
-pub fn has_expired(chain: &[CertificateDer<'_>]) -> bool {
-    let now = Timestamp::now().as_second();
-    chain.iter().filter_map(|der| ends(der)).any(|end| end <= now)
-}
-
 /// The validity of a certificate, in seconds since 1970; `None` if it is malformed.
 pub fn validity(der: &[u8]) -> Option<std::ops::RangeInclusive<i64>> {
     let (_, found) = X509Certificate::from_der(der).ok()?;

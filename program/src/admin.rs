@@ -1,6 +1,6 @@
 //! Health and metrics over HTTP.
 //!
-//! `/healthz` and `/livez` answer while the program runs. `/readyz` and `/ready`
+//! `/healthz` and `/livez` answer while the program need not be started anew. `/readyz` and `/ready`
 //! report readiness, with `?verbose` the list of checks; a program may have further conditions that a
 //! request asks for. `/metrics` is Prometheus
 //! text. The admin listener also has `/debug/pprof/`, with `--enable-profiling`.
@@ -9,19 +9,44 @@ mod profiling;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
 
 use crate::exposition;
+use crate::process::file_limit;
 use tunnel::drain::Drain;
+use tunnel::listen::{ACCEPT_PAUSE, Crowd};
+
+/// Connections at once: probes and scrapes. With fewer, a few monitoring systems push each other out;
+/// with more, a client that does not read its answers takes 200 KB for each.
+const CONNECTIONS: usize = 64;
+
+/// The part of the files of this process that they may take. A larger part leaves fewer to clients
+/// and agents on hosts with a low limit.
+const FILES: usize = 32;
+
+/// Time for a request's head. Less cuts scrapes on slow networks; more keeps silent connections.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time for a connection. Less cuts scrapes on slow networks; more keeps answers that nobody reads.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Longest head of a request, in bytes. Browsers with cookies need more than the least that hyper
+/// takes, which is 8 KiB; more is memory for strangers.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// One condition of readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +74,9 @@ impl<'a> Query<'a> {
     }
 }
 
+/// Says why the program is to be started anew; `None` if it is not.
+pub type Liveness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// How `/readyz` answers while the program is not ready. Konnectivity's programs differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReady {
@@ -59,13 +87,22 @@ pub enum NotReady {
 }
 
 /// The health listener's routes.
-pub fn health_routes(registry: Registry, readiness: Readiness, not_ready: NotReady) -> Router {
+pub fn health_routes(
+    registry: Registry,
+    liveness: Liveness,
+    readiness: Readiness,
+    not_ready: NotReady,
+) -> Router {
+    let live = get(async move || match liveness() {
+        None => "ok".into_response(),
+        Some(why) => (StatusCode::INTERNAL_SERVER_ERROR, why).into_response(),
+    });
     let ready = get(async move |RawQuery(query): RawQuery| {
         ready(&readiness(Query(query.as_deref())), not_ready, query.as_deref())
     });
     Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/livez", get(async || "ok"))
+        .route("/healthz", live.clone())
+        .route("/livez", live)
         .route("/readyz", ready.clone())
         .route("/ready", ready)
         .route("/metrics", get(async move || metrics(&registry)))
@@ -96,12 +133,44 @@ pub fn admin_routes(of: AdminMetrics, profiling: bool) -> Router {
     if profiling { routes.merge(profiling::routes()) } else { routes }
 }
 
-/// Serves until the drain is killed.
-///
-/// # Errors
-/// When the listener fails for good.
-pub async fn serve(listener: TcpListener, routes: Router, drain: Drain) -> io::Result<()> {
-    axum::serve(listener, routes).with_graceful_shutdown(async move { drain.killed().await }).await
+/// Serves until the drain is killed. A connection that is one too many takes the place of the oldest
+/// of the host that holds the most: a flood does not keep probes out.
+pub async fn serve(listener: TcpListener, routes: Router, drain: Drain) {
+    let crowd = Crowd::new(CONNECTIONS.min(file_limit() / FILES));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.killed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (tcp, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "cannot accept a connection for health or metrics");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (spot, until) = (crowd.enter(from.ip()), drain.clone());
+        let connection = connection(tcp, routes.clone());
+        drain.spawn("admin connection", async move {
+            tokio::select! {
+                biased;
+                () = until.killed() => {}
+                () = spot.lost() => {}
+                _ = timeout(LIMIT, connection) => {}
+            }
+        });
+    }
+}
+
+async fn connection(tcp: TcpStream, routes: Router) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(MAX_HEAD);
+    let served = builder.serve_connection(TokioIo::new(tcp), TowerToHyperService::new(routes));
+    if let Err(error) = Box::pin(served).await {
+        debug!(%error, "a connection for health or metrics failed");
+    }
 }
 
 fn ready(checks: &[Check], not_ready: NotReady, query: Option<&str>) -> Response {

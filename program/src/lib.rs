@@ -17,6 +17,7 @@ pub mod args;
 pub mod exposition;
 mod logfile;
 pub mod loglevel;
+mod logqueue;
 pub mod metering;
 pub mod process;
 pub mod renewal;

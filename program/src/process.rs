@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::{ExitCode, Termination};
-use std::sync::Mutex;
 
 use anyhow::{Context as _, anyhow};
 use prometheus::{IntCounter, PullingGauge, Registry};
@@ -14,6 +13,8 @@ use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt as _};
 use crate::args::{LogArgs, LogFormat, Sink};
 use crate::logfile::LogFile;
 use crate::loglevel;
+pub use crate::logqueue::Flush;
+use crate::logqueue::{LogQueue, count_dropped};
 use crate::renewal::Renewal;
 use tunnel::drain::Drain;
 
@@ -47,18 +48,25 @@ where
 /// Starts logging as the flags say. `level`, a level or a filter such as
 /// `info,access=off`, applies where the flags set none.
 ///
+/// Lines that the reader of the log does not take are dropped and counted. The last
+/// ones are written when the result is dropped.
+///
 /// # Errors
 /// When the filter is malformed, the log file cannot be written, or logging was
 /// started before.
-pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<()> {
+pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<Flush> {
     let level = log.filter(level);
     let filter = loglevel::filter(level).map_err(|error| anyhow!("--log-level={level}: {error}"))?;
+    let mut flush = Flush::default();
+    let queue = LogQueue::new(io::stderr(), &mut flush)?;
+    let to_stderr = move || queue.clone();
     let (writer, ansi) = match log.sink() {
-        Sink::Stderr => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+        Sink::Stderr => (BoxMakeWriter::new(to_stderr), io::stderr().is_terminal()),
         Sink::File { path, limit, stderr } => {
             let flag = format!("--log-file={}", path.display());
-            let file = Mutex::new(LogFile::open(path, limit).context(flag)?);
-            (BoxMakeWriter::new(file.and(io::stderr.with_max_level(stderr.level()))), false)
+            let queue = LogQueue::new(LogFile::open(path, limit).context(flag)?, &mut flush)?;
+            let to_file = move || queue.clone();
+            (BoxMakeWriter::new(to_file.and(to_stderr.with_max_level(stderr.level()))), false)
         }
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(ansi);
@@ -74,7 +82,8 @@ pub fn init_logging(log: &LogArgs, level: &str) -> anyhow::Result<()> {
             builder.try_init()
         }
     }
-    .map_err(|error| anyhow!(error))
+    .map_err(|error| anyhow!(error))?;
+    Ok(flush)
 }
 
 /// Raises the soft limit of open files to the hard limit, as Go programs do.
@@ -83,6 +92,15 @@ pub fn raise_file_limit() {
         warn!(%error, "cannot raise the limit of open files");
     }
 }
+
+/// Files that this process may open at once, at least. Call after [`raise_file_limit`].
+pub fn file_limit() -> usize {
+    let limit = rlimit::Resource::NOFILE.get_soft().unwrap_or(LEAST_FILES);
+    usize::try_from(limit.max(LEAST_FILES)).unwrap_or(usize::MAX)
+}
+
+/// The file limit that is reckoned with where the kernel names none or a smaller one.
+const LEAST_FILES: u64 = 256;
 
 /// Half of the freed memory that the allocator may keep, in bytes. With less, the
 /// buffers of bulk transfers do not fit; more only adds to an idle process.
@@ -100,13 +118,15 @@ pub fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT)));
 }
 
-/// Logs and counts panics. A panic ends a task, not the program.
+/// Logs and counts panics, and counts lines of the log that were dropped. A panic ends a task, not the
+/// program.
 ///
 /// # Errors
 /// When the registry has the metric already.
 pub fn count_panics(registry: &Registry) -> prometheus::Result<()> {
     let panics = IntCounter::new("tunnel_panics_total", "Tasks that ended in a panic: always a bug.")?;
     registry.register(Box::new(panics.clone()))?;
+    count_dropped(registry)?;
     std::panic::set_hook(Box::new(move |panic| {
         panics.inc();
         let backtrace = std::backtrace::Backtrace::capture();

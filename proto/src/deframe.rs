@@ -6,6 +6,10 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+/// Room that is made for a message before its bytes are there. With less, messages of usual lengths are
+/// copied; with more, five bytes can take as much memory.
+const AT_ONCE: usize = 64 * 1024;
+
 /// Why the next message cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeframeError {
@@ -89,7 +93,7 @@ impl Deframer {
                     self.chunk.advance(head_len);
                     return Ok(Some(self.chunk.split_to(length)));
                 }
-                self.partial.reserve(head_len + length);
+                self.partial.reserve((head_len + length).min(AT_ONCE));
             }
             self.partial.extend_from_slice(&std::mem::take(&mut self.chunk));
             return Ok(None);
@@ -114,15 +118,22 @@ impl Deframer {
         self.partial.freeze()
     }
 
+    /// The bytes of the begun message.
+    pub fn waiting(&self) -> usize {
+        self.partial.len() + self.chunk.len()
+    }
+
     /// Whether a message has begun and not ended.
     pub fn is_mid_message(&self) -> bool {
-        !self.partial.is_empty() || !self.chunk.is_empty()
+        self.waiting() > 0
     }
 
     /// Moves bytes from the chunk until `partial` holds `want`.
     fn top_up(&mut self, want: usize) {
         let missing = want.saturating_sub(self.partial.len()).min(self.chunk.len());
-        self.partial.reserve(want.saturating_sub(self.partial.len()));
+        // A length alone takes no more memory than its bytes do later.
+        self.partial
+            .reserve(want.min(AT_ONCE.max(self.partial.len() + missing)).saturating_sub(self.partial.len()));
         self.partial.extend_from_slice(&self.chunk.split_to(missing));
     }
 
@@ -207,6 +218,22 @@ mod tests {
         let mut deframer = Deframer::grpc(64);
         deframer.push(Bytes::from_static(&[1, 0, 0, 0, 1, 7]));
         assert_eq!(deframer.next(), Err(DeframeError::Compressed));
+    }
+
+    #[test]
+    fn a_declared_length_alone_takes_little_memory() {
+        let mut deframer = Deframer::grpc(4 << 20);
+        deframer.push(Bytes::from_static(&[0, 0, 0x3f, 0xff, 0xff]));
+        assert_eq!(deframer.next(), Ok(None));
+        assert!(deframer.partial.capacity() <= AT_ONCE && deframer.waiting() == 5);
+        let chunk = Bytes::from(vec![7; 16 * 1024]);
+        for _ in 0..255 {
+            deframer.push(chunk.clone());
+            assert_eq!(deframer.next(), Ok(None));
+            assert!(deframer.partial.capacity() <= AT_ONCE.max(2 * deframer.waiting()));
+        }
+        deframer.push(chunk);
+        assert_eq!(deframer.next().unwrap().unwrap().len(), 0x3f_ffff);
     }
 
     #[test]

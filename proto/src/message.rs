@@ -7,14 +7,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::r#gen::tunnel as wire;
-use crate::refusal::{Refusal, RefusalKind};
+use crate::refusal::{Refusal, RefusalKind, printable};
 use crate::target::{Target, TargetError};
 
 pub use wire::control::Body as Control;
-pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Renew, Token, Welcome};
+pub use wire::{Alive, Drain, Hello, Ping, Pong, Rejection, Renew, Suspect, Token, Welcome};
 
 /// The capability of an agent that sends [`Token`].
 pub const TOKEN_RENEWAL: &str = "token-renewal";
+
+/// The capability of an agent whose tunnel gets dials after its other tunnels to the server.
+pub const ON_TRIAL: &str = "on-trial";
+
+/// [`Welcome::transport`] of a server whose agents should use HTTP/2.
+pub const H2_ONLY: &str = "h2";
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -194,11 +200,11 @@ impl DialReply {
         match wire::DialReply::decode(message)?.outcome.ok_or(MessageError::Empty)? {
             wire::dial_reply::Outcome::Connected(connected) => {
                 let connect = connected.connect_us.map(|micros| Duration::from_micros(micros.into()));
-                Ok(Self::Connected { address: connected.address, connect })
+                Ok(Self::Connected { address: printable(connected.address), connect })
             }
             wire::dial_reply::Outcome::Refused(refused) => Ok(Self::Refused(Refusal {
                 kind: RefusalKind::from_code(refused.code),
-                text: shorten(&refused.text),
+                text: printable(shorten(&refused.text)),
             })),
         }
     }

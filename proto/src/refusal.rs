@@ -18,6 +18,22 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// A peer's text for people: characters that control a terminal, or the order of what it shows, are
+/// escaped.
+pub fn printable(text: String) -> String {
+    let controls = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    // Most texts are printable ASCII, which costs an instruction or two per byte, and are taken without a copy.
+    let is_plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'));
+    if is_plain || !text.contains(controls) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if controls(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 macro_rules! refusal_kinds {
     ($($name:ident = $code:literal, $label:literal, $meaning:literal;)*) => {
         /// The kinds of [`Refusal`]. A number never changes its meaning.
@@ -100,7 +116,7 @@ impl Refusal {
         // A name server that refuses or is out of reach says nothing about the target.
         let is_of_target = matches!(kind, Kind::Refused | Kind::Unreachable | Kind::Failed);
         let kind = if is_of_target && text.starts_with(LOOKUP) { Kind::Dns } else { kind };
-        Self { kind, text }
+        Self { kind, text: printable(text) }
     }
 }
 
@@ -123,6 +139,16 @@ mod tests {
         ] {
             assert_eq!(Refusal::from_go(text.to_owned()), Refusal { kind, text: text.to_owned() });
         }
+    }
+
+    #[test]
+    fn a_peers_text_controls_no_terminal() {
+        let raw = "a\u{1b}[2J\r\nHTTP/1.1 200 OK\0\u{9b}\u{202e} b\u{fc}c";
+        let text = Refusal::from_go(raw.to_owned()).text;
+        assert_eq!(
+            text,
+            r"a\u{1b}[2J\r\nHTTP/1.1 200 OK\u{0}\u{9b}\u{202e} b\u{fc}c".replace(r"\u{fc}", "\u{fc}")
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Target {
 }
 
 /// The host part of a [`Target`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Host {
     /// An address.
     Ip(IpAddr),

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tunnel::drain::Drain;
@@ -28,6 +29,15 @@ pub struct FakeServer {
 impl FakeServer {
     /// A server of this id.
     pub fn start(pki: &Pki, id: &str) -> Self {
+        Self::serve(pki, id, None)
+    }
+
+    /// A server that repeats a control message as fast as its agents take it.
+    pub fn flooding(pki: &Pki, id: &str, message: Bytes) -> Self {
+        Self::serve(pki, id, Some(message))
+    }
+
+    fn serve(pki: &Pki, id: &str, flood: Option<Bytes>) -> Self {
         let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
         let addr = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(pki.agent_listener());
@@ -37,8 +47,8 @@ impl FakeServer {
         let task = spawn(async move {
             let mut tunnels = JoinSet::new();
             while let Ok((tcp, from)) = listener.accept().await {
-                let (acceptor, links, heard, welcome) =
-                    (acceptor.clone(), links.clone(), Arc::clone(&heard), welcome.clone());
+                let (acceptor, links, heard, welcome, flood) =
+                    (acceptor.clone(), links.clone(), Arc::clone(&heard), welcome.clone(), flood.clone());
                 tunnels.spawn(Box::pin(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else { return };
                     let Ok((tunnel, control)) = Box::pin(h2::accept(tls, from, &links)).await else {
@@ -48,6 +58,10 @@ impl FakeServer {
                     let Ok(Control::Hello(hello)) = greeting(&mut messages).await else { return };
                     heard.lock().unwrap().push(hello);
                     messages.send(encode_control(Control::Welcome(welcome)).unwrap()).await.unwrap();
+                    if let Some(message) = flood {
+                        while messages.send(message.clone()).await.is_ok() {}
+                        return;
+                    }
                     let (tunnel, patience) = (Tunnel::H2(tunnel), Patience::default());
                     let (mut liveness, _peer) =
                         Liveness::new(tunnel, Some(messages), Party::Server, patience, Arc::default());

@@ -4,12 +4,13 @@
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tunnel_program::args::LogArgs;
-use tunnel_program::process::init_logging;
+use tunnel_program::process::{Flush, init_logging};
 use tunnel_tests::{AgentSpec, Cluster, Frontend, LINKS, node, wait_for};
 
 /// Failures of each kind.
@@ -22,7 +23,10 @@ struct Flags {
 }
 
 /// The log of this process.
-struct Log(PathBuf);
+struct Log {
+    file: PathBuf,
+    _flush: Flush,
+}
 
 impl Log {
     /// Begins it, at Konnectivity's lowest level.
@@ -30,13 +34,18 @@ impl Log {
         let file = dir.path().join("log");
         let flag = format!("--log-file={}", file.display());
         let flags = ["tunnel-server", "--logtostderr=false", "--stderrthreshold=3", &flag, "-v=0"];
-        init_logging(&Flags::parse_from(flags).log, "debug").unwrap();
-        Self(file)
+        let _flush = init_logging(&Flags::parse_from(flags).log, "debug").unwrap();
+        Self { file, _flush }
     }
 
-    fn lines(&self, text: &str) -> Vec<String> {
-        let log = std::fs::read_to_string(&self.0).unwrap();
-        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    /// The lines up to now with a text. They are written by a thread, in their order.
+    async fn lines(&self, text: &str) -> Vec<String> {
+        static MARKS: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("mark {} of the test", MARKS.fetch_add(1, Ordering::Relaxed));
+        tracing::warn!("{mark}");
+        let read = || std::fs::read_to_string(&self.file).unwrap();
+        wait_for("the log", async || if read().contains(&mark) { Ok(()) } else { Err(read()) }).await;
+        read().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 }
 
@@ -60,21 +69,21 @@ async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
     }
     rejected("said_nothing", MANY).await;
     for failure in ["agent handshake failed", "agent dropped"] {
-        assert_eq!(log.lines(failure), Vec::<String>::new(), "health checks are no failures");
+        assert_eq!(log.lines(failure).await, Vec::<String>::new(), "health checks are no failures");
     }
     for _ in 0..MANY {
         let mut stream = TcpStream::connect(server.agents).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     }
     rejected("tls", MANY).await;
-    assert_eq!(log.lines("agent handshake failed").len(), 1);
+    assert_eq!(log.lines("agent handshake failed").await.len(), 1);
 
     for _ in 0..MANY / 4 {
         for frontend in Frontend::ALL {
             server.refusal(frontend, "127.0.0.1:80").await;
         }
     }
-    let dials = log.lines("dial failed");
+    let dials = log.lines("dial failed").await;
     assert_eq!(dials.len(), 1, "{dials:?}");
     assert!(["127.0.0.1:80", "No agent available", "no_agent"].iter().all(|part| dials[0].contains(part)));
 
@@ -89,7 +98,7 @@ async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
         other.kill().await;
         server.wait_for_tunnels(0).await;
     }
-    let twins = log.lines("two hosts use one agent id");
+    let twins = log.lines("two hosts use one agent id").await;
     assert_eq!(twins.len(), 1, "{twins:?}");
     assert_eq!(twins[0].matches("127.0.0.1:").count(), 2, "{}", twins[0]);
     cluster.finish().await;

@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::info;
 use tunnel::drain::Drain;
 use tunnel::listen::UnixSocket;
 use tunnel_operate::{api, socket};
-use tunnel_program::admin::{self, AdminMetrics, Check, NotReady, Query, Readiness};
+use tunnel_program::admin::{self, AdminMetrics, Check, Liveness, NotReady, Query, Readiness};
 use tunnel_program::process;
 use tunnel_program::renewal::Renewal;
 use tunnel_program::seldom;
@@ -124,6 +125,7 @@ impl App {
             "tunnel agent {}",
             env!("CARGO_PKG_VERSION")
         );
+        self.metrics.look_at_udp();
         self.sources.tokens = renew::follow(&self.renewal, &self.config);
         if let (Some(leases), None) = (&self.config.leases, &self.sources.leases) {
             self.sources.leases = Some(crate::leases::follow(leases, &self.metrics, &self.renewal).await?);
@@ -131,16 +133,12 @@ impl App {
         self.drain.spawn("seldom lines", seldom::tell_the_rest(self.drain.clone()));
         let fleet = Fleet::start(&self.config, &self.metrics, &self.drain, self.sources);
         let readiness = readiness(&fleet, &self.drain);
-        let health = admin::health_routes(self.registry.clone(), readiness, NotReady::List);
+        let liveness = liveness(&fleet, &self.drain, self.config.sync.unhealthy_after);
+        let health = admin::health_routes(self.registry.clone(), liveness, readiness, NotReady::List);
         let metrics = AdminMetrics::On(self.health.local_addr().context("health listener")?.port());
         let admin = admin::admin_routes(metrics, self.config.profiling);
-        for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
-            let drain = self.drain.clone();
-            self.drain.spawn("admin", async move {
-                if let Err(error) = admin::serve(listener, routes, drain).await {
-                    error!(%error, "the {what} listener failed");
-                }
-            });
+        for (listener, routes) in [(self.health, health), (self.admin, admin)] {
+            self.drain.spawn("admin", admin::serve(listener, routes, self.drain.clone()));
         }
         if let Some(commands) = self.commands {
             let operating =
@@ -153,6 +151,17 @@ impl App {
         self.drain.finish().await;
         stopped
     }
+}
+
+/// Without a limit the agent is healthy as long as it runs.
+fn liveness(fleet: &Fleet, drain: &Drain, limit: Option<Duration>) -> Liveness {
+    let (servers, drain) = (fleet.servers.clone(), drain.clone());
+    Arc::new(move || {
+        let alone = servers.borrow().alone?.elapsed();
+        let is_over = limit.is_some_and(|limit| alone >= limit) && !drain.has_started();
+        let why = servers.borrow().failure.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        is_over.then(|| format!("no servers connected for {} s{why}", alone.as_secs()))
+    })
 }
 
 fn readiness(fleet: &Fleet, drain: &Drain) -> Readiness {

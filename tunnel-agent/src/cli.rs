@@ -152,6 +152,11 @@ pub(crate) struct SyncArgs {
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(crate) sync_forever: bool,
 
+    /// Fail /healthz and /livez once no server has been connected for this time, so that the kubelet
+    /// starts the agent anew, with its files and names as they are then. 0s never does.
+    #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "0s")]
+    pub(crate) unhealthy_after: Duration,
+
     /// No effect: a silent server is noticed within 15 seconds, Konnectivity's within
     /// a minute.
     #[arg(long, value_name = "DURATION", value_parser = go_duration, default_value = "1h")]

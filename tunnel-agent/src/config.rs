@@ -89,6 +89,8 @@ pub struct Sync {
     pub cap: Duration,
     /// Search also while there is a tunnel to as many servers as there should be.
     pub forever: bool,
+    /// Time without a server after which the agent is unhealthy; `None` is never.
+    pub unhealthy_after: Option<Duration>,
 }
 
 /// The Leases of servers.
@@ -214,7 +216,12 @@ fn sync(args: &SyncArgs) -> anyhow::Result<Sync> {
         args.sync_interval <= args.sync_interval_cap,
         "--sync-interval must not be larger than --sync-interval-cap"
     );
-    Ok(Sync { interval: args.sync_interval, cap: args.sync_interval_cap, forever: args.sync_forever })
+    Ok(Sync {
+        interval: args.sync_interval,
+        cap: args.sync_interval_cap,
+        forever: args.sync_forever,
+        unhealthy_after: (!args.unhealthy_after.is_zero()).then_some(args.unhealthy_after),
+    })
 }
 
 fn lease_count(args: CountArgs) -> anyhow::Result<Option<LeaseCount>> {

@@ -3,20 +3,19 @@
 mod links;
 mod token;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tunnel::drain::Drain;
 use tunnel::tls::Dialling;
 use tunnel::transport::{Chain, Greeted, GreetingError, HandshakeError, Link, Opened, quic};
-use tunnel_operate::certificate;
-use tunnel_proto::message::{Hello, TOKEN_RENEWAL, VERSION};
+use tunnel_proto::message::{Hello, ON_TRIAL, TOKEN_RENEWAL, VERSION};
 
 use crate::cli::Transport;
 use crate::config::Config;
+use crate::course::{Course, Order, Segments};
 use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 
@@ -36,10 +35,6 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 /// back; shorter, and a handshake that lost a packet fails.
 const AFTER_TCP: Duration = Duration::from_secs(2);
 
-/// Time for which h2 is preferred after it won. Shorter, and agents without UDP lose the
-/// head start again and again; longer, and agents stay on h2 after a passing failure.
-const MEMORY: Duration = Duration::from_secs(600);
-
 /// Why there is no new tunnel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
@@ -56,6 +51,16 @@ pub(crate) enum ConnectError {
 pub(crate) struct Established {
     pub(crate) greeted: Greeted,
     pub(crate) made_with: MadeWith,
+}
+
+/// The outcome of an attempt.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    /// The link that won, if both were raced.
+    pub(crate) won: Option<Link>,
+    /// Whether a handshake on h2 timed out.
+    pub(crate) h2_timed_out: bool,
+    pub(crate) result: Result<Box<Established>, ConnectError>,
 }
 
 /// The credentials that a tunnel was made with.
@@ -79,6 +84,13 @@ impl std::fmt::Debug for MadeWith {
 /// A connection before the greeting, and the server's certificates.
 type Open = (Opened, Chain);
 
+/// The outcome of an attempt before the greeting.
+#[derive(Default)]
+struct Links {
+    won: Option<Link>,
+    h2_timed_out: bool,
+}
+
 /// Dials servers.
 #[derive(Debug)]
 pub(crate) struct Connector {
@@ -87,8 +99,6 @@ pub(crate) struct Connector {
     drain: Drain,
     /// A UDP socket for all attempts; each has its own if `None`.
     dialer: Option<quic::Dialer>,
-    /// Endpoints on which QUIC lost the race, and when.
-    quic_lost: Mutex<HashMap<Endpoint, Instant>>,
 }
 
 impl Connector {
@@ -98,7 +108,7 @@ impl Connector {
         drain: Drain,
         dialer: Option<quic::Dialer>,
     ) -> Self {
-        Self { config, metrics, drain, dialer, quic_lost: Mutex::default() }
+        Self { config, metrics, drain, dialer }
     }
 
     /// Whether a server is reached through a proxy. The proxy resolves its name, which may
@@ -107,17 +117,27 @@ impl Connector {
         self.config.proxies.to(host, port).is_some()
     }
 
-    /// Establishes a tunnel on QUIC if it is an upgrade, otherwise on the links of the
-    /// configuration. `held` returns the ids of the servers for Hello. Cancel safe: a
-    /// dropped call gives the attempt up.
-    ///
-    /// # Errors
-    /// When the token cannot be read, no link works, or the server does not admit the agent.
+    /// Establishes a tunnel on the links of the configuration and of `course`. On QUIC it is on trial
+    /// if `upgrades`. `held` returns the ids of the servers for Hello. Cancel safe: a dropped call gives the attempt up.
     pub(crate) async fn connect(
         &self,
         endpoint: &Endpoint,
-        is_upgrade: bool,
+        course: Course,
+        upgrades: bool,
         held: impl Fn() -> Vec<String>,
+    ) -> Tried {
+        let mut links = Links::default();
+        let result = self.establish(endpoint, course, upgrades, held, &mut links).await;
+        Tried { won: links.won, h2_timed_out: links.h2_timed_out, result: result.map(Box::new) }
+    }
+
+    async fn establish(
+        &self,
+        endpoint: &Endpoint,
+        course: Course,
+        upgrades: bool,
+        held: impl Fn() -> Vec<String>,
+        links: &mut Links,
     ) -> Result<Established, ConnectError> {
         let token = match &self.config.token_path {
             Some(path) => token::read(path).map_err(|error| {
@@ -127,35 +147,17 @@ impl Connector {
             None => String::new(),
         };
         let tls = self.config.tls.get();
-        let (opened, chain) = match (is_upgrade, self.config.transport) {
-            // Operators who name a proxy want no connection past it.
-            (true, _) if self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
-                Err(HandshakeError::Config("quic does not go through a proxy".to_owned()))
-            }
-            (false, Transport::Auto) if !self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
-                Box::pin(self.race(endpoint, &tls)).await
-            }
-            (true, _) | (false, Transport::Quic) => self.attempt(endpoint, &tls, Link::Quic).await,
-            (false, Transport::Auto | Transport::H2 | Transport::Konnectivity) => {
-                self.attempt(endpoint, &tls, Link::H2).await
-            }
-        }?;
+        let (opened, chain) = Box::pin(self.open(endpoint, &tls, course, links)).await?;
         let link = opened.link();
-        // The handshake may have resumed a session from when it had not expired.
-        if certificate::has_expired(&chain)
-            && let Err(why) = tls.check(&chain, &endpoint.name)
-        {
-            let error = HandshakeError::Tls(why);
-            self.metrics.tunnel_attempted(Some(link), error.label());
-            return Err(error.into());
-        }
+        let on_trial = (upgrades && link == Link::Quic).then_some(ON_TRIAL);
+        let capabilities = [TOKEN_RENEWAL].into_iter().chain(on_trial);
         let hello = Hello {
             version: VERSION,
             agent_id: self.config.agent_id.clone(),
             identifiers: self.config.identifiers.clone(),
             token: token.clone(),
             connected_servers: held(),
-            capabilities: vec![TOKEN_RENEWAL.to_owned()],
+            capabilities: capabilities.map(str::to_owned).collect(),
             software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let greeted = opened.introduce(hello).await;
@@ -165,65 +167,96 @@ impl Connector {
         Ok(Established { greeted: greeted?, made_with })
     }
 
-    async fn race(&self, endpoint: &Endpoint, tls: &Dialling) -> Result<Open, HandshakeError> {
-        let (first, second) =
-            if self.quic_lost_lately(endpoint) { (Link::H2, Link::Quic) } else { (Link::Quic, Link::H2) };
-        let mut ahead = Box::pin(self.attempt(endpoint, tls, first));
-        let early = timeout(HEAD_START, &mut ahead).await;
-        let mut behind = Box::pin(self.attempt(endpoint, tls, second));
-        let (link, result, other_link, other) = match early {
-            Ok(result) => (first, result, second, behind),
-            Err(_) => tokio::select! {
-                biased;
-                result = &mut ahead => (first, result, second, behind),
-                result = &mut behind => (second, result, first, ahead),
+    /// A connection on one of the links.
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        tls: &Dialling,
+        course: Course,
+        links: &mut Links,
+    ) -> Result<Open, HandshakeError> {
+        let order = match (self.config.transport, course.order) {
+            (Transport::Quic, _) => Order::QuicOnly,
+            (Transport::H2 | Transport::Konnectivity, _) => Order::H2Only,
+            // Operators who name a proxy want no connection past it.
+            (Transport::Auto, Order::QuicOnly) if self.is_proxied(&endpoint.name, endpoint.addr.port()) => {
+                return Err(HandshakeError::Config("quic does not go through a proxy".to_owned()));
+            }
+            (Transport::Auto, _) if self.is_proxied(&endpoint.name, endpoint.addr.port()) => Order::H2Only,
+            (Transport::Auto, order) => order,
+        };
+        let segments = course.segments;
+        let attempt = |link| self.attempt(endpoint, tls, link, segments);
+        match order {
+            Order::QuicOnly => attempt(Link::Quic).await,
+            Order::H2Only => links.note(Link::H2, attempt(Link::H2).await),
+            Order::H2First => match links.note(Link::H2, attempt(Link::H2).await) {
+                Ok(opened) => Ok(opened),
+                Err(error) => attempt(Link::Quic).await.map_err(|last| both(last, Link::H2, &error)),
             },
-        };
-        let (won, result) = match (result, other_link) {
-            (Ok(opened), _) => (link, Ok(opened)),
-            (Err(error), Link::Quic) => {
-                let last = timeout(AFTER_TCP, other).await.unwrap_or(Err(HandshakeError::Timeout));
-                (other_link, last.map_err(|last| both(last, link, &error)))
-            }
-            (Err(error), Link::H2 | Link::Konnectivity) => {
-                (other_link, other.await.map_err(|last| both(last, link, &error)))
-            }
-        };
-        if result.is_ok() {
-            self.remember(endpoint, won);
-        }
-        result
-    }
-
-    fn quic_lost_lately(&self, endpoint: &Endpoint) -> bool {
-        let lost = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.get(endpoint).is_some_and(|at| at.elapsed() < MEMORY)
-    }
-
-    fn remember(&self, endpoint: &Endpoint, won: Link) {
-        let mut memory = self.quic_lost.lock().unwrap_or_else(PoisonError::into_inner);
-        memory.retain(|_, at| at.elapsed() < MEMORY);
-        match won {
-            Link::Quic => drop(memory.remove(endpoint)),
-            // The first win of h2 counts, so that QUIC is preferred again in the end.
-            Link::H2 | Link::Konnectivity => {
-                memory.entry(endpoint.clone()).or_insert_with(Instant::now);
-            }
+            Order::Race => race(Link::Quic, links, attempt).await,
+            Order::H2Ahead => race(Link::H2, links, attempt).await,
         }
     }
 
     /// One attempt on one link, without the greeting.
-    async fn attempt(&self, endpoint: &Endpoint, tls: &Dialling, link: Link) -> Result<Open, HandshakeError> {
+    async fn attempt(
+        &self,
+        endpoint: &Endpoint,
+        tls: &Dialling,
+        link: Link,
+        segments: Segments,
+    ) -> Result<Open, HandshakeError> {
         let opening = async {
             // Boxed, because handshakes are large and few run at a time.
             match link {
                 // The server chooses between the two.
-                Link::H2 | Link::Konnectivity => Box::pin(self.tcp(endpoint, tls)).await,
+                Link::H2 | Link::Konnectivity => Box::pin(self.tcp(endpoint, tls, segments)).await,
                 Link::Quic => Box::pin(self.quic(endpoint, tls)).await,
             }
         };
         let result = timeout(ATTEMPT_LIMIT, opening).await.unwrap_or(Err(HandshakeError::Timeout));
         result.inspect_err(|error| self.metrics.tunnel_attempted(Some(link), error.label()))
+    }
+}
+
+/// Attempts both links, the second one after a head start or the failure of the first.
+async fn race<A>(first: Link, links: &mut Links, attempt: impl Fn(Link) -> A) -> Result<Open, HandshakeError>
+where
+    A: Future<Output = Result<Open, HandshakeError>>,
+{
+    let second = if first == Link::Quic { Link::H2 } else { Link::Quic };
+    let mut ahead = Box::pin(attempt(first));
+    let early = timeout(HEAD_START, &mut ahead).await;
+    let mut behind = Box::pin(attempt(second));
+    let (link, result, other_link, other) = match early {
+        Ok(result) => (first, result, second, behind),
+        Err(_) => tokio::select! {
+            biased;
+            result = &mut ahead => (first, result, second, behind),
+            result = &mut behind => (second, result, first, ahead),
+        },
+    };
+    let (won, result) = match (links.note(link, result), other_link) {
+        (Ok(opened), _) => (link, Ok(opened)),
+        (Err(error), Link::Quic) => {
+            let last = timeout(AFTER_TCP, other).await.unwrap_or(Err(HandshakeError::Timeout));
+            (other_link, last.map_err(|last| both(last, link, &error)))
+        }
+        (Err(error), Link::H2 | Link::Konnectivity) => {
+            let last = links.note(other_link, other.await);
+            (other_link, last.map_err(|last| both(last, link, &error)))
+        }
+    };
+    links.won = result.is_ok().then_some(won);
+    result
+}
+
+impl Links {
+    /// Notes the outcome on one link.
+    fn note<T>(&mut self, link: Link, result: Result<T, HandshakeError>) -> Result<T, HandshakeError> {
+        self.h2_timed_out |= link == Link::H2 && matches!(result, Err(HandshakeError::Timeout));
+        result
     }
 }
 
@@ -237,6 +270,8 @@ fn both(last: HandshakeError, other: Link, error: &HandshakeError) -> HandshakeE
         HandshakeError::Config(_)
         | HandshakeError::Rejected(_)
         | HandshakeError::Lost(_)
+        | HandshakeError::SaidNothing
+        | HandshakeError::Crowded
         | HandshakeError::Timeout => HandshakeError::Lost(text),
     }
 }

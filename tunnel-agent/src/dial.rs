@@ -2,18 +2,20 @@
 //! that passed. Errors have the shape of Go's dialler, because runbooks and other programs match
 //! it.
 
+mod names;
 mod permit;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tunnel::listen::tune;
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_proto::target::{Host, Target};
 
+use names::{Failure, look_up};
 pub(crate) use permit::Permits;
 
 /// Least time for each of several addresses of a target. With less, one lost SYN, which
@@ -87,12 +89,11 @@ fn is_unreachable(error: &io::Error) -> bool {
 /// # Errors
 /// With a refusal that names what failed.
 pub(crate) async fn resolve(target: &Target, deadline: Instant) -> Result<Vec<SocketAddr>, Refusal> {
-    let lookup = async |name: &str, port| io::Result::Ok(lookup_host((name, port)).await?.collect());
-    resolve_with(lookup, target, deadline).await
+    resolve_with(look_up, target, deadline).await
 }
 
 async fn resolve_with(
-    lookup: impl AsyncFnOnce(&str, u16) -> io::Result<Vec<SocketAddr>>,
+    look_up: impl AsyncFnOnce(&str, u16) -> Result<Vec<SocketAddr>, Failure>,
     target: &Target,
     deadline: Instant,
 ) -> Result<Vec<SocketAddr>, Refusal> {
@@ -100,13 +101,14 @@ async fn resolve_with(
         Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, target.port())]),
         Host::Name(name) => name,
     };
-    let (kind, why) = match timeout_at(deadline, lookup(name, target.port())).await {
+    let (kind, why) = match timeout_at(deadline, look_up(name, target.port())).await {
         Ok(Ok(addrs)) => return Ok(addrs),
+        Ok(Err(Failure::Busy)) => (RefusalKind::Busy, "too many look-ups at a time"),
         // The codes of getaddrinfo do not survive the standard library.
-        Ok(Err(error)) if error.to_string().contains("Temporary failure") => {
+        Ok(Err(Failure::Resolver(error))) if error.to_string().contains("Temporary failure") => {
             (RefusalKind::Dns, "server misbehaving")
         }
-        Ok(Err(_)) => (RefusalKind::Dns, "no such host"),
+        Ok(Err(Failure::Resolver(_))) => (RefusalKind::Dns, "no such host"),
         Err(_) => (RefusalKind::Timeout, "i/o timeout"),
     };
     Err(lookup_failed(target.host(), kind, why))

@@ -12,6 +12,7 @@ mod plan;
 mod report;
 mod session;
 mod tasks;
+mod ways;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use tunnel_program::warn_seldom;
 
 use crate::cli::Transport;
 use crate::config::Config;
-use crate::connect::{ConnectError, Connector, Established};
+use crate::connect::{ConnectError, Connector, Established, Tried};
 use crate::dial::Permits;
 use crate::metrics::Metrics;
 use crate::serve::{Answer, Serving};
@@ -42,7 +43,7 @@ use credentials::Credentials;
 use demand::Demand;
 use describe::Failures;
 use pace::Pace;
-use plan::{Action, Attempt, Manner, Plan, Purpose, Verdict};
+use plan::{Action, Attempt, Manner, Plan, Purpose, Silenced, Verdict};
 use report::{Report, Servers};
 use tasks::Tasks;
 
@@ -182,7 +183,12 @@ impl Keeper {
             for action in self.plan.due(Instant::now()) {
                 match action {
                     Action::Resolve(server) => self.tasks.resolve(server),
-                    Action::Dial(attempt) => self.tasks.dial(attempt),
+                    Action::Dial(attempt, course) => self.tasks.dial(attempt, course),
+                    Action::Retire(serial) => {
+                        if let Some(session) = self.running.get(&serial) {
+                            session.retire();
+                        }
+                    }
                 }
             }
             self.publish();
@@ -206,7 +212,9 @@ impl Keeper {
     fn publish(&mut self) {
         let (connected, wanted) = self.plan.numbers();
         let failure = if connected == 0 { self.failures.latest() } else { None };
-        let now = Servers { connected: self.plan.held().map(str::to_owned).collect(), wanted, failure };
+        let alone = (connected == 0).then(|| self.servers.borrow().alone.unwrap_or_else(Instant::now));
+        let held = self.plan.held().map(str::to_owned).collect();
+        let now = Servers { connected: held, wanted, failure, alone };
         self.servers.send_if_modified(|servers| {
             let modified = *servers != now;
             if modified {
@@ -227,48 +235,58 @@ impl Keeper {
                 }
                 self.plan.resolved(&server, result.ok().as_deref(), now);
             }
-            Report::Attempted(attempt, Some(Ok(established))) => self.connected(&attempt, *established, now),
-            Report::Attempted(attempt, Some(Err(ConnectError::Greeting(GreetingError::Duplicate(id))))) => {
-                let server = &attempt.endpoint;
-                if self.plan.duplicate(&attempt, &id, now) {
-                    info!(%server, id, "this is a server to which there is a tunnel already");
-                } else {
-                    debug!(%server, id, "a server to which there is a tunnel already");
-                }
-                self.tell_of_search();
-            }
-            Report::Attempted(attempt, error) => {
-                let server = &attempt.endpoint;
-                let error = error.and_then(Result::err);
-                if let Some(error) = &error {
-                    self.failures.note(server, error, now);
-                }
-                match (&attempt.purpose, error) {
-                    (_, None) => {}
-                    (Purpose::Upgrade(_), Some(error)) => debug!(%server, %error, "no better tunnel yet"),
-                    (_, Some(error)) => {
-                        warn_seldom!(("connect", label(&error)), %server, %error, "cannot connect");
-                    }
-                }
-                self.plan.failed(&attempt, now);
-            }
+            Report::Attempted(attempt, tried) => self.attempted(&attempt, tried, now),
             Report::Session { serial, server_id, health } => self.session(serial, &server_id, health, now),
             // Fails only when the asker has given up.
             Report::Describe(asker) => drop(asker.send(self.describe(now))),
         }
     }
 
+    /// An attempt is over; `None` without an outcome.
+    fn attempted(&mut self, attempt: &Attempt, tried: Option<Tried>, now: Instant) {
+        let server = &attempt.endpoint;
+        let Some(Tried { won, h2_timed_out, result }) = tried else {
+            return self.plan.failed(attempt, now);
+        };
+        if let Some(won) = won {
+            self.plan.raced(server, won, now);
+        }
+        if h2_timed_out {
+            self.plan.timed_out(server, now);
+        }
+        let error = match result {
+            Ok(established) => return self.connected(attempt, *established, now),
+            Err(ConnectError::Greeting(GreetingError::Duplicate(id))) => {
+                if self.plan.duplicate(attempt, &id, now) {
+                    info!(%server, id, "this is a server to which there is a tunnel already");
+                } else {
+                    debug!(%server, id, "a server to which there is a tunnel already");
+                }
+                return self.tell_of_search();
+            }
+            Err(error) => error,
+        };
+        self.failures.note(server, &error, now);
+        match attempt.purpose {
+            Purpose::Upgrade(_) => debug!(%server, %error, "no better tunnel yet"),
+            Purpose::Need | Purpose::Search | Purpose::Renew(_) => {
+                warn_seldom!(("connect", label(&error)), %server, %error, "cannot connect");
+            }
+        }
+        self.plan.failed(attempt, now);
+    }
+
     fn session(&mut self, serial: u64, id: &str, health: Health, now: Instant) {
         match health {
-            Health::Draining(_) => {
+            Health::Draining { .. } => {
                 info!(id, "the server is draining");
                 self.plan.draining(id, serial, now);
             }
-            Health::Suspect => {
-                if self.plan.suspect(id, serial, now) {
-                    warn!(id, "the server is silent: looking for another tunnel to it");
-                }
-            }
+            Health::Suspect => match self.plan.suspect(id, serial, now) {
+                Silenced::Lost => warn!(id, "the server is silent: looking for another tunnel to it"),
+                Silenced::Spared => warn!(id, "the tunnel on QUIC is silent: the one on h2 is used on"),
+                Silenced::Replaced => {}
+            },
             Health::Back => {
                 if self.plan.back(id, serial, now) {
                     info!(id, "the server is heard of again");
@@ -284,8 +302,11 @@ impl Keeper {
             Health::Dead(why) => {
                 self.running.remove(&serial);
                 self.note_lost(serial, &why, now);
-                if self.plan.ended(id, serial, now) {
-                    warn!(id, why, "disconnected");
+                let drained = self.plan.is_draining(id, serial);
+                match (self.plan.ended(id, serial, now), drained) {
+                    (true, true) => info!(id, why, "disconnected: the server has drained"),
+                    (true, false) => warn!(id, why, "disconnected"),
+                    (false, _) => {}
                 }
             }
         }
@@ -307,7 +328,9 @@ impl Keeper {
         };
         self.failures.forget(server);
         self.tell_of_counts();
-        info!(%server, id, link = link.label(), software = welcome.software, "connected");
+        let why = self.reason(serial, link, server);
+        self.serving.metrics.tunnel_established(link, why);
+        info!(%server, id, link = link.label(), %why, software = welcome.software, "connected");
         let (serving, reports) = (Arc::clone(&self.serving), self.tasks.reports.clone());
         let credentials = Credentials::new(made_with, rand::rng().random());
         let (sessions, patience) = (&self.sessions, self.patience);

@@ -8,6 +8,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 mod connect;
+mod course;
 mod dial;
 pub mod embedded;
 mod endpoint;

@@ -17,6 +17,7 @@ use tunnel_program::metering::{Described, Maker, Waits};
 use tunnel_program::renewal::RenewalMetrics;
 use tunnel_proto::refusal::RefusalKind;
 
+use crate::course::Reason;
 use konnectivity::Konnectivity;
 use ours::Ours;
 pub(crate) use tunnel_program::metering::GaugeGuard;
@@ -90,6 +91,16 @@ impl Metrics {
     pub(crate) fn tunnel_attempted(&self, link: Option<Link>, outcome: &str) {
         let link = link.map_or("none", Link::label);
         self.ours.tunnel_attempts.with_label_values(&[link, outcome]).inc();
+    }
+
+    /// A tunnel is established, on this link for this reason.
+    pub(crate) fn tunnel_established(&self, link: Link, why: Reason) {
+        self.ours.tunnels_established.with_label_values(&[link.label(), why.label()]).inc();
+    }
+
+    /// Looks at the receive buffer of UDP sockets.
+    pub(crate) fn look_at_udp(&self) {
+        self.ours.sockets.look_at_udp();
     }
 
     /// Number of attempts on a link with this outcome.

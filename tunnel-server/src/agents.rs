@@ -1,10 +1,4 @@
-//! The registry of the agents that have a tunnel to this server.
-//!
-//! Of two tunnels of one agent id the newest gets new dials; the older one finishes its streams,
-//! and gets dials again only if the newer ends first, or for targets that the newer does not serve
-//! ([`twins`]). A registration is removed only by its own
-//! guard. A suspect tunnel, whose agent is silent, gets no new dials and keeps its streams.
-//! Tunnels of one agent id and different identities are different agents.
+//! The agents that have a tunnel to this server.
 
 mod arrivals;
 mod authenticator;
@@ -12,17 +6,18 @@ mod credential;
 mod departed;
 mod follow;
 mod identity;
+mod registry;
 mod routes;
 mod session;
 mod tokens;
 mod trust;
 mod turned_away;
+mod turns;
 mod twins;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -31,22 +26,16 @@ use tunnel::liveness::Peer;
 use tunnel::streams::{StreamGuard, Streams};
 use tunnel::transport::Tunnel;
 use tunnel_proto::ident::Identifiers;
-use tunnel_proto::target::Host;
-
-use crate::route::View;
 
 pub(crate) use arrivals::{accept_quic, accept_tcp};
 pub(crate) use authenticator::Authenticator;
 use credential::Credential;
+pub(crate) use departed::LastSign;
 pub(crate) use identity::{Identity, IdentityMap, Template, text_of_host, texts_of_certificate};
+pub use registry::{Registration, Registry};
 pub(crate) use routes::{Routes, shown};
 pub(crate) use session::{Limits, Sessions};
 pub(crate) use trust::{Mode, Rules, Source, Trust};
-pub(crate) use twins::Usable;
-
-/// Agents that left and are remembered for the errors of dials. With fewer, errors say less after
-/// the loss of many agents; more is memory.
-const DEPARTED: usize = 1024;
 
 /// One tunnel of an agent.
 #[derive(Debug)]
@@ -60,6 +49,8 @@ pub struct AgentTunnel {
     pub(crate) claims: Arc<Identifiers>,
     /// The targets for which it gets dials. They change with the node's object.
     routes: ArcSwap<Routes>,
+    /// Whether it gets dials after the agent's other tunnels, by its own word.
+    on_trial: bool,
     /// `None` in tests of routing.
     connected: Option<Connected>,
     streams: Arc<Streams>,
@@ -80,6 +71,7 @@ struct Admitted {
     credential: Credential,
     claims: Arc<Identifiers>,
     routes: Routes,
+    on_trial: bool,
 }
 
 #[derive(Debug)]
@@ -91,9 +83,9 @@ struct Connected {
 impl AgentTunnel {
     /// An established tunnel. `streams` counts its streams.
     fn new(agent: Admitted, tunnel: Tunnel, peer: Peer, streams: Arc<Streams>) -> Self {
-        let Admitted { id, identity, credential, claims, routes } = agent;
+        let Admitted { id, identity, credential, claims, routes, on_trial } = agent;
         let (connected, routes) = (Some(Connected { tunnel, peer }), ArcSwap::from_pointee(routes));
-        Self { connected, streams, identity, credential, routes, ..Self::of(id, claims) }
+        Self { connected, streams, identity, credential, routes, on_trial, ..Self::of(id, claims) }
     }
 
     /// An agent without a tunnel, for tests and guards of routing. A dial of it fails.
@@ -114,6 +106,7 @@ impl AgentTunnel {
             credential: Credential::new(Arc::new([]), None),
             routes: ArcSwap::from_pointee(Routes::as_claimed(Arc::clone(&claims))),
             claims,
+            on_trial: false,
             connected: None,
             streams: Arc::default(),
             draining: AtomicBool::new(false),
@@ -183,6 +176,18 @@ impl AgentTunnel {
         let _ = self.suspect.subscribe().wait_for(Option::is_some).await;
     }
 
+    fn has_ended(&self) -> bool {
+        self.why_ended().is_some()
+    }
+
+    /// Ends the tunnel, as its session then notices.
+    fn end(&self, why: &str) {
+        self.set_ended(why);
+        if let Some(tunnel) = self.tunnel() {
+            tunnel.close(why);
+        }
+    }
+
     fn is_usable(&self) -> bool {
         !self.is_lost() && self.silent_since().is_none()
     }
@@ -206,157 +211,8 @@ impl AgentTunnel {
     }
 }
 
-/// All registrations. Clones are the same registry.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    state: Mutex<State>,
-    view: ArcSwap<View>,
-    /// Set when registrations have changed since the view was made. The next use makes it
-    /// anew, so a storm of a thousand agents does not make it a thousand times.
-    stale: AtomicBool,
-    next: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// In the order of registration.
-    tunnels: Vec<(u64, Arc<AgentTunnel>)>,
-    departed: VecDeque<Departed>,
-}
-
-/// An agent's last sign of life.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LastSign {
-    pub(crate) agent: String,
-    pub(crate) at: Instant,
-}
-
-/// An agent that left, without its tunnel, which holds memory.
-#[derive(Debug)]
-struct Departed {
-    at: Instant,
-    id: String,
-    routes: Arc<Routes>,
-}
-
-impl Registry {
-    /// Registers an agent until the guard is dropped.
-    pub fn register(&self, agent: Arc<AgentTunnel>) -> Registration {
-        let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        let mut state = self.lock();
-        for (_, older) in state.tunnels.iter().filter(|(_, older)| is_same(older, &agent)) {
-            if let Some(peer) = older.peer() {
-                peer.doubt();
-            }
-        }
-        state.tunnels.push((number, agent));
-        drop(state);
-        self.changed();
-        Registration { registry: self.clone(), number }
-    }
-
-    fn changed(&self) {
-        self.inner.stale.store(true, Ordering::Release);
-    }
-
-    /// Keeps dials from a tunnel that a dial has found over. An older tunnel of the agent gets
-    /// them instead.
-    pub(crate) fn lost(&self, agent: &AgentTunnel) {
-        agent.lost.store(true, Ordering::Relaxed);
-        self.changed();
-    }
-
-    /// The usable agents, indexed for routing.
-    pub fn view(&self) -> Arc<View> {
-        if self.inner.stale.load(Ordering::Acquire) {
-            let state = self.lock();
-            self.inner.stale.store(false, Ordering::Release);
-            let registered: Vec<_> = state.tunnels.iter().map(|(_, agent)| agent.routes()).collect();
-            let usable = twins::usable(&state.tunnels);
-            self.inner.view.store(Arc::new(View::of(usable, &registered)));
-        }
-        self.inner.view.load_full()
-    }
-
-    /// All tunnels, older ones of an agent included.
-    pub(crate) fn tunnels(&self) -> Vec<Arc<AgentTunnel>> {
-        self.lock().tunnels.iter().map(|(_, agent)| Arc::clone(agent)).collect()
-    }
-
-    /// The last sign of life of an agent that served a host: of a suspect agent, or else of one
-    /// that left.
-    pub(crate) fn departed(&self, host: &Host) -> Option<LastSign> {
-        let state = self.lock();
-        let suspect = state
-            .tunnels
-            .iter()
-            .filter_map(|(_, agent)| Some((agent.silent_since()?, &agent.id, agent.routes())))
-            .rev()
-            .find(|(_, _, routes)| routes.hosts().any(|one| one == host))
-            .map(|(at, id, _)| (at, id));
-        let departed = || {
-            let agent =
-                state.departed.iter().rev().find(|agent| agent.routes.hosts().any(|one| one == host))?;
-            Some((agent.at, &agent.id))
-        };
-        let (at, id) = suspect.or_else(departed)?;
-        Some(LastSign { agent: id.clone(), at })
-    }
-
-    /// The last sign of life of the agent that left last.
-    pub(crate) fn last_departed(&self) -> Option<LastSign> {
-        self.lock().departed.back().map(|agent| LastSign { agent: agent.id.clone(), at: agent.at })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An agent's id is its own word, so it is one agent's only together with the identity.
-fn key(agent: &AgentTunnel) -> (&str, &Identity) {
-    (&agent.id, &agent.identity)
-}
-
-fn is_same(one: &AgentTunnel, other: &AgentTunnel) -> bool {
-    key(one) == key(other)
-}
-
-/// The presence of one tunnel in the registry, until it is dropped.
-#[derive(Debug)]
-pub struct Registration {
-    registry: Registry,
-    number: u64,
-}
-
-impl Registration {
-    /// Makes routing look at the tunnel again: its agent drains, became suspect or came back.
-    fn changed(&self) {
-        self.registry.changed();
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let mut state = self.registry.lock();
-        if let Some(at) = state.tunnels.iter().position(|(number, _)| *number == self.number) {
-            let (_, agent) = state.tunnels.remove(at);
-            if state.departed.len() == DEPARTED {
-                state.departed.pop_front();
-            }
-            let (id, routes) = (agent.id.clone(), agent.routes());
-            state.departed.push_back(Departed { at: Instant::now(), id, routes });
-        }
-        drop(state);
-        self.registry.changed();
-    }
-}
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod spoofing;
 #[cfg(test)]

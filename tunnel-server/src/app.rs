@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use prometheus::Registry as Metering;
 use prometheus::process_collector::ProcessCollector;
 use tokio::net::TcpListener;
-use tracing::{error, info};
+use tracing::info;
 use tunnel::drain::Drain;
 use tunnel::listen::{Presence, UnixSocket, bind_both};
 use tunnel::transport::quic;
@@ -24,6 +24,7 @@ use crate::agents::{Authenticator, Limits, Registry, Sessions, Trust, accept_qui
 use crate::cluster;
 use crate::config::Config;
 use crate::dial::Dialer;
+use crate::door::Door;
 use crate::frontend::Frontend;
 use crate::metrics::{Backends, Metrics};
 use crate::operate::{Operating, Overview};
@@ -141,7 +142,7 @@ impl App {
     pub async fn run_until_signal(self) -> anyhow::Result<()> {
         let drain = self.drain.clone();
         process::look_on_hangup(&self.renewal, &drain).context("signals")?;
-        self.run(async move { process::wait_for_signal(&drain).await }).await
+        Box::pin(self.run(async move { process::wait_for_signal(&drain).await })).await
     }
 
     /// Runs until `stop`, then drains: accepts no clients, lets connections end within the grace
@@ -203,28 +204,25 @@ impl App {
         let router = Arc::new(Router::new(config.strategies.clone()));
         let presence = self.unix.as_ref().map(UnixSocket::presence);
         let readiness = readiness(&registry, &router, &drain, presence);
-        let health = admin::health_routes(metering.clone(), readiness, NotReady::Reason);
+        let health = admin::health_routes(metering.clone(), Arc::new(|| None), readiness, NotReady::Reason);
         let admin = admin::admin_routes(AdminMetrics::Here(metering), config.profiling);
-        for (what, listener, routes) in [("health", self.health, health), ("admin", self.admin, admin)] {
-            let until = drain.clone();
-            drain.spawn("admin", async move {
-                if let Err(error) = admin::serve(listener, routes, until).await {
-                    error!(%error, "the {what} listener failed");
-                }
-            });
+        for (listener, routes) in [(self.health, health), (self.admin, admin)] {
+            drain.spawn("admin", admin::serve(listener, routes, drain.clone()));
         }
 
+        let files = process::file_limit();
+        metrics.look_at_udp();
         let sessions = Sessions {
             registry: registry.clone(),
             server_id: config.server_id.as_str().into(),
             server_count: config.server_count,
-            tls: config.agent_tls.now().clone(),
+            transport: config.agent_transport.told(),
             authenticator,
             trust: trust.clone(),
             patience: config.patience,
             metrics: metrics.clone(),
             drain: drain.clone(),
-            limits: Limits::default(),
+            limits: Limits::new(files),
         };
         let tls = config.agent_tls.now().clone();
         let config_now = Arc::clone(&tls.get().config);
@@ -244,7 +242,8 @@ impl App {
             let operating = Operating::new(overview, dialer.clone(), &config, agents);
             socket::serve(socket, api::routes(operating), &drain);
         }
-        let frontend = Frontend::new(dialer, metrics, drain.clone(), config.mode, config.admission);
+        let frontend =
+            Frontend::new(dialer, metrics, drain.clone(), config.mode, config.admission, Door::new(files));
         if let Some(socket) = self.unix {
             drain.spawn("clients on unix", Arc::clone(&frontend).accept_unix(socket));
         }
@@ -266,7 +265,7 @@ fn readiness(
     Arc::new(move |query: Query<'_>| {
         let failure = match router.strategies().first() {
             _ if drain.has_started() => Some("draining".to_owned()),
-            Some(&first) if registry.view().size(first) > 0 => None,
+            Some(&first) if registry.view().has(first) => None,
             Some(_) | None => Some("no connection to any proxy agent".to_owned()),
         };
         let agents = Check { name: "agent-connected", failure, note: None };
@@ -280,7 +279,7 @@ fn readiness(
             let failure = match name.parse::<Strategies>() {
                 Ok(Strategies(asked)) => asked
                     .into_iter()
-                    .find(|strategy| registry.view().size(*strategy) == 0)
+                    .find(|strategy| !registry.view().has(*strategy))
                     .map(|strategy| format!("no agent for the strategy {}", strategy.label())),
                 Err(why) => Some(why),
             };

@@ -13,6 +13,7 @@ use tunnel::tls::MinVersion;
 use tunnel_install::{Install, Uninstall};
 use tunnel_operate::command::ServerCommand;
 use tunnel_program::args::{List, LogArgs, SharedArgs, at_least_one, go_bool, go_duration, path, selector};
+use tunnel_proto::message::H2_ONLY;
 
 use crate::route::Strategies;
 use clients::ClientArgs;
@@ -86,6 +87,11 @@ pub struct Cli {
     /// Address of --agent-port; all addresses if empty.
     #[arg(long, value_name = "ADDRESS", default_value = "")]
     pub(crate) agent_bind_address: String,
+
+    /// Link that agents with --transport=auto should use. They are told when they connect; older
+    /// ones ignore it.
+    #[arg(long, value_enum, default_value_t = AgentTransport::Auto)]
+    pub(crate) agent_transport: AgentTransport,
 
     /// Port of the admin listener (/metrics).
     #[arg(long, value_name = "PORT", default_value_t = 8095)]
@@ -164,6 +170,25 @@ pub struct Cli {
 
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// The link that agents should use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AgentTransport {
+    /// QUIC where it works.
+    Auto,
+    /// HTTP/2 over TLS over TCP only.
+    H2,
+}
+
+impl AgentTransport {
+    /// As in [`Welcome::transport`](tunnel_proto::message::Welcome::transport).
+    pub(crate) const fn told(self) -> &'static str {
+        match self {
+            Self::Auto => "",
+            Self::H2 => H2_ONLY,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -27,7 +27,7 @@ use tunnel_program::args::{Bind, List, bind, existing, given, labels};
 use tunnel_program::renewal::PERIOD;
 
 use crate::agents::Rules;
-use crate::cli::{Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
+use crate::cli::{AgentTransport, Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
 use crate::clients::Admission;
 use crate::route::Strategy;
 pub(crate) use clients::{Ids, Owner};
@@ -67,6 +67,8 @@ pub struct Config {
     pub(crate) server_id: String,
     /// Number of servers, told to agents.
     pub(crate) server_count: u32,
+    /// Told to agents.
+    pub(crate) agent_transport: AgentTransport,
     /// Access to the Kubernetes API, for reviews of tokens and Leases.
     pub(crate) kube: Access,
     /// The Lease of this server, if it keeps one.
@@ -135,6 +137,7 @@ impl TryFrom<Cli> for Config {
             admission,
             mode: args.mode,
             server_count: args.server_count,
+            agent_transport: args.agent_transport,
             kube: access(&args.kube)?,
             leases: publication(args.leases, &server_id)?,
             rules,

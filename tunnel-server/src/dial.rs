@@ -174,8 +174,11 @@ impl Dialer {
     }
 
     fn pick(&self, target: &Target, not: Option<&Arc<AgentTunnel>>) -> Result<Arc<AgentTunnel>, DialError> {
-        let view = self.registry.view();
-        self.pick_of(&view, target, not).ok_or_else(|| self.nobody(&view, target))
+        let (picked, has_agents) = {
+            let view = self.registry.view();
+            (self.pick_of(&view, target, not), !view.agents().is_empty())
+        };
+        picked.ok_or_else(|| self.nobody(has_agents, target))
     }
 
     fn pick_of(
@@ -188,13 +191,13 @@ impl Dialer {
         self.trust.lets(&picked.routes(), target.host()).then_some(picked)
     }
 
-    fn nobody(&self, view: &View, target: &Target) -> DialError {
+    fn nobody(&self, has_agents: bool, target: &Target) -> DialError {
         let hint = self.registry.departed(target.host()).map_or_else(String::new, last_seen);
         let host = target.host().to_string();
-        match (view.agents().is_empty(), hint.is_empty()) {
-            (false, _) => DialError::NoneServes { host, hint },
-            (true, false) => DialError::NoneServes { host, hint: format!("{hint}; No agent available") },
-            (true, true) => {
+        match (has_agents, hint.is_empty()) {
+            (true, _) => DialError::NoneServes { host, hint },
+            (false, false) => DialError::NoneServes { host, hint: format!("{hint}; No agent available") },
+            (false, true) => {
                 DialError::NoAgent { hint: self.registry.last_departed().map_or_else(String::new, last_seen) }
             }
         }
@@ -207,9 +210,10 @@ impl Dialer {
             tokio::select! {
                 biased;
                 dialed = exchange => dialed,
-                // The dial may have reached the silent agent, which cancels it once it
-                // hears of that.
-                () = agent.suspected() => Err(asking.lost(agent, "no sign of life".to_owned())),
+                // The silent agent may have connected to the target, and keeps that connection
+                // until it hears that the dial is cancelled. So no other agent is asked, and the
+                // client need not wait for the deadline.
+                () = agent.suspected() => Err(asking.silent(agent)),
             }
         };
         timeout_at(asking.deadline, asked).await.unwrap_or_else(|_| {
@@ -287,7 +291,13 @@ impl Asking<'_> {
     fn lost(&self, agent: &AgentTunnel, why: String) -> DialError {
         // The session's reason says more than the stream's.
         let why = agent.why_ended().map_or(why, str::to_owned);
-        DialError::AgentLost { agent: agent.id.clone(), target: self.target.to_string(), why }
+        let (agent, target) = (agent.id.clone(), self.target.to_string());
+        DialError::AgentLost { agent, target, why, silent: false }
+    }
+
+    fn silent(&self, agent: &AgentTunnel) -> DialError {
+        let (agent, target) = (agent.id.clone(), self.target.to_string());
+        DialError::AgentLost { agent, target, why: "no sign of life".to_owned(), silent: true }
     }
 }
 

@@ -12,30 +12,33 @@ mod record;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rustls::ServerConfig;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsAcceptor;
 use tunnel::drain::Drain;
 use tunnel::duplex::{Batch, Broken, Duplex, End, Flow};
 use tunnel::listen::{UnixSocket, tune};
 use tunnel::socket::Socket;
 use tunnel::tls::{Listening, Renewed, refused_certificate};
+use tunnel::transport::HandshakeError;
 use tunnel_program::warn_seldom;
 
 use self::carried::Carried;
-use crate::accept::{accept, says_something};
+use crate::accept::accept;
 use crate::cli::Mode;
 use crate::clients::{Admission, Client};
 use crate::dial::{CountedStream, Dialer};
+use crate::door::Door;
 use crate::metrics::Metrics;
 
 /// Limit of everything before the dial: TLS, the request head. Less cuts clients on slow networks;
@@ -77,6 +80,7 @@ pub(crate) struct Frontend {
     /// The only protocol; both if `None`.
     mode: Option<Mode>,
     admission: Admission,
+    door: Door,
     room: Arc<Semaphore>,
     room_for_strangers: Arc<Semaphore>,
 }
@@ -89,6 +93,7 @@ impl Frontend {
         drain: Drain,
         mode: Option<Mode>,
         admission: Admission,
+        door: Door,
     ) -> Arc<Self> {
         Arc::new(Self {
             dialer,
@@ -96,6 +101,7 @@ impl Frontend {
             drain,
             mode,
             admission,
+            door,
             room: Arc::new(Semaphore::new(MAX_CLIENTS)),
             room_for_strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
         })
@@ -133,13 +139,13 @@ impl Frontend {
     /// Accepts clients on TCP with TLS until the drain starts.
     pub(crate) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Renewed<Listening>) {
         loop {
-            let (tcp, _) = tokio::select! {
+            let (tcp, from) = tokio::select! {
                 biased;
                 () = self.drain.started() => return,
                 accepted = accept(&self.metrics, "tcp", |cx| listener.poll_accept(cx)) => accepted,
             };
-            let acceptor = Arc::clone(&tls.get().config).into();
-            self.spawn("tcp", &self.room, Arc::clone(&self).handshake(acceptor, tcp));
+            let config = Arc::clone(&tls.get().config);
+            self.spawn("tcp", &self.room, Arc::clone(&self).handshake(config, tcp, from.ip()));
         }
     }
 
@@ -228,14 +234,18 @@ impl Frontend {
     /// Does TLS, and learns who the client is.
     async fn handshake(
         self: Arc<Self>,
-        acceptor: TlsAcceptor,
+        config: Arc<ServerConfig>,
         tcp: TcpStream,
+        from: IpAddr,
     ) -> io::Result<(Socket, Arc<Client>)> {
         tune(&tcp);
-        if !says_something(&tcp).await {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        let tls = acceptor.accept(tcp).await?;
+        let tls = Box::pin(self.door.tls(tcp, from, config)).await.map_err(|error| {
+            if matches!(error, HandshakeError::SaidNothing) {
+                io::ErrorKind::NotConnected.into()
+            } else {
+                io::Error::other(error)
+            }
+        })?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let client = self.admission.of_certificate(certificate);
         self.note_stranger(&client);

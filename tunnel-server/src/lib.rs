@@ -12,6 +12,7 @@ mod clients;
 mod cluster;
 pub mod config;
 pub mod dial;
+mod door;
 mod frontend;
 pub mod metrics;
 mod operate;

@@ -17,7 +17,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(command) = cli.command {
         return Ok(command.run());
     }
-    process::init_logging(&cli.log, "info")?;
+    let _flush = process::init_logging(&cli.log, "info")?;
     process::raise_file_limit();
     let runtime = runtime(cli.worker_threads)?;
     let config = Config::try_from(cli)?;

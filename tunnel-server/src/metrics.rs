@@ -13,7 +13,7 @@ use std::time::Duration;
 use prometheus::{Registry, Result};
 use tunnel::listen::Observer;
 use tunnel::packets::Counters;
-use tunnel::relay::{Ending, Meter};
+use tunnel::relay::{Budget, Ending, Meter};
 use tunnel::transport::Link;
 use tunnel_kube::leases::{LeaseEvent, Outcome};
 use tunnel_kube::review::ReviewEvent;
@@ -106,6 +106,11 @@ impl Metrics {
         self.ours.traffic.limit_stalled(bytes);
     }
 
+    /// The budget of all stalled connections.
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        self.ours.traffic.budget()
+    }
+
     /// Directions of connections whose receiver has taken nothing for ten seconds.
     pub fn stalled(&self) -> u64 {
         self.ours.traffic.stalled()
@@ -124,6 +129,11 @@ impl Metrics {
     /// Counts the changes of a Unix socket's file.
     pub(crate) fn socket(&self, name: &'static str) -> Observer {
         self.ours.sockets.observer(name)
+    }
+
+    /// Looks at the receive buffer of UDP sockets.
+    pub(crate) fn look_at_udp(&self) {
+        self.ours.sockets.look_at_udp();
     }
 
     /// Counts a failed accept.

@@ -7,9 +7,10 @@ mod why;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use tunnel_proto::ident::Identifiers;
 use tunnel_proto::target::Target;
 
-use crate::agents::AgentTunnel;
+use crate::agents::{AgentTunnel, Routes};
 use crate::canonical::canonical_host;
 pub use view::View;
 
@@ -34,6 +35,18 @@ impl Strategy {
             Self::DefaultRoute => "defaultRoute",
             Self::DestCidr => "destCIDR",
             Self::DestHost => "destHost",
+        }
+    }
+
+    /// Whether an agent with these routes may be chosen for some target.
+    pub(crate) fn may_choose(self, routes: &Routes) -> bool {
+        let Routes { proven, claimed, any } = routes;
+        let has = |of: fn(&Identifiers) -> bool| of(proven) || of(claimed);
+        match self {
+            Self::Default => *any,
+            Self::DefaultRoute => has(|ids| ids.default_route),
+            Self::DestCidr => has(|ids| !ids.cidrs.is_empty()),
+            Self::DestHost => has(|ids| !ids.hosts.is_empty()),
         }
     }
 }

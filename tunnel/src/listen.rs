@@ -1,15 +1,17 @@
 //! Listening sockets: TCP, Unix, and TCP with UDP on one port number.
 
+mod crowd;
 mod unix;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::transport::quic::bind_udp;
 
+pub use crowd::{Crowd, Spot, source};
 pub use unix::{Change, Observer, Place, Presence, UnixSocket};
 
 /// Connections that wait to be accepted. Fewer would refuse connections in bursts of dials.
@@ -26,6 +28,11 @@ const TCP_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes that a link's socket buffers beyond those in flight (`TCP_NOTSENT_LOWAT`). Fewer let
 /// the network idle; more delay other streams' bytes.
 const UNSENT: u32 = 128 * 1024;
+
+/// Largest TCP segment on paths that lose large packets, in bytes: Linux's own answer to them
+/// (`net.ipv4.tcp_base_mss`). Larger ones vanish in tunnels within tunnels; smaller ones cost
+/// processor time.
+const SMALL_SEGMENT: u32 = 1024;
 
 /// Reads a bind address as Go programs do. An empty text means every address. A name
 /// (`localhost`) means one of its addresses, of IPv4 if it has one. Blocks while a name is
@@ -118,9 +125,32 @@ pub fn tune_link(tcp: &TcpStream) {
     let _ = socket.set_tcp_notsent_lowat(UNSENT);
 }
 
+/// Connects with small segments in both directions, since the peer learns their size in TCP's
+/// handshake. Cancel safe.
+///
+/// # Errors
+/// As [`TcpStream::connect`].
+pub async fn connect_small(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A kernel without the option still carries the bytes.
+    let _ = socket2::SockRef::from(&socket).set_tcp_mss(SMALL_SEGMENT);
+    socket.connect(addr).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn small_segments_are_small_in_both_directions() {
+        let listener = bind_tcp(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let dialled = connect_small(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        for end in [&dialled, &accepted] {
+            let mss = socket2::SockRef::from(end).tcp_mss().unwrap();
+            assert!(mss <= SMALL_SEGMENT, "{mss} bytes");
+        }
+    }
 
     #[test]
     fn bind_addresses_as_manifests_write_them() {

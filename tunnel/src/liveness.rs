@@ -5,15 +5,22 @@
 //! only new work turns away from it: its streams wait until [`Patience::limit`], and the
 //! peer may come back.
 //!
-//! | link | sign of life | dead |
+//! | link | sign of life for an agent | dead |
 //! | --- | --- | --- |
-//! | h2 | an answer to the agent's ping, every 5 s | after 15 s |
-//! | quic | any datagram; agents send heartbeats that QUIC acknowledges (`pace`) | after 70 s, or when the process is found gone (`vanished`) |
+//! | h2 | an answer to its ping, every 5 s | after 15 s |
+//! | quic | an acknowledgement of its heartbeats (`pace`), and with streams an answer that fills a datagram | after 70 s, or when the process is found gone (`vanished`) |
 //! | konnectivity | HTTP/2 pings, in the link | as the link says |
+//!
+//! For a server, a sign of life is a message of the agent. An agent needs the proof that its own
+//! words arrive: a server that loses them tries to reach the agent, and is heard. A server says
+//! so on the tunnel when it suspects the agent.
 //!
 //! Only agents send heartbeats, so a server with thousands of them has no timer to run but
 //! one deadline for each.
+//!
+//! A peer that sends more control messages than it may (`allowance`) is dead, too.
 
+mod allowance;
 mod conversation;
 mod pace;
 mod signs;
@@ -50,9 +57,25 @@ pub struct Peer {
 impl Peer {
     /// Asks the peer for no new work. Does not wait for the message to be sent.
     pub fn drain(&self, reason: &str) {
+        self.say_drain(reason, None);
+    }
+
+    /// Agents: as [`Self::drain`]. If the server is suspect, the agent also takes no further
+    /// stream, and tells the server which ones it has taken: the others' dials go elsewhere.
+    pub fn leave(&self, reason: &str) {
+        let taken = self.is_suspect().then(|| self.tunnel.stop_taking()).flatten();
+        self.say_drain(reason, taken);
+    }
+
+    /// Whether the peer is suspect.
+    pub fn is_suspect(&self) -> bool {
+        self.signs.is_suspect()
+    }
+
+    fn say_drain(&self, reason: &str, taken: Option<u64>) {
         self.tunnel.announce_drain();
         // The queue is closed on links without a control stream.
-        let _ = self.say.try_send(Box::new(Control::Drain(DrainNotice { reason: reason.to_owned() })));
+        let _ = self.say.try_send(Box::new(Control::Drain(DrainNotice { reason: reason.to_owned(), taken })));
     }
 
     /// Agents: shows a renewed token. Does not wait for the message to be sent.
@@ -144,9 +167,19 @@ impl Liveness {
         }
     }
 
-    /// Waits for the next event. Nothing follows [`Health::Dead`]. Heartbeats are sent only
-    /// while this is polled. Cancel safe.
+    /// Waits for the next event. Nothing follows [`Health::Dead`], and [`Health::Draining`] comes
+    /// once. Heartbeats are sent only while this is polled. Cancel safe.
     pub async fn next(&mut self) -> Health {
+        loop {
+            let health = self.event().await;
+            // Once, so that a peer that repeats itself makes no work.
+            if !matches!(health, Health::Draining { .. }) || !std::mem::replace(&mut self.drained, true) {
+                return health;
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Health {
         let Self { tunnel, conversation, gone, drained, _say } = self;
         let talk = async {
             match conversation {
@@ -157,13 +190,24 @@ impl Liveness {
         tokio::select! {
             biased;
             // First: the end of the tunnel says more than that of the control stream.
-            closed = tunnel.closed() => Health::Dead(closed.to_string()),
-            health = talk => health,
+            closed = tunnel.closed() => {
+                let is_silent = conversation.as_mut().is_some_and(|talk| talk.ends_in_silence());
+                // Followed by the end.
+                if is_silent { Health::Suspect } else { Health::Dead(closed.to_string()) }
+            }
+            health = talk => {
+                if let Health::Draining { taken: Some(taken), .. } = &health {
+                    tunnel.takes_only(*taken);
+                }
+                health
+            }
             () = tunnel.peer_drains(), if !*drained => {
-                *drained = true;
-                Health::Draining("the peer drains".to_owned())
+                Health::Draining { reason: "the peer drains".to_owned(), taken: None }
             }
             why = gone => Health::Dead(why),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

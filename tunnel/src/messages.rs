@@ -112,6 +112,9 @@ pub enum ControlError {
     /// The peer ended the stream.
     #[error("the peer ended the control stream")]
     Ended,
+    /// The peer sends more messages than any correct one.
+    #[error("the peer sends too many control messages")]
+    Flood,
     /// Nothing was received from the peer for too long.
     #[error("no sign of life for {} seconds", .0.as_secs())]
     Silent(Duration),

@@ -19,6 +19,7 @@ mod member;
 mod mux;
 mod receiving;
 mod sending;
+mod unfinished;
 
 pub use conn::Limits;
 pub use data::{DATA_HEADS, DATA_LEN, data_packet};
@@ -26,6 +27,7 @@ pub use dial::PacketDial;
 pub use driver::{Counters, Halves};
 pub use member::Member;
 pub use mux::{Mux, Role};
+pub use unfinished::Unfinished;
 
 #[cfg(test)]
 mod tests;

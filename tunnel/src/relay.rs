@@ -22,6 +22,7 @@ use direction::Direction;
 use stall::{STALL_CHECK, Stall, Stalled};
 
 pub use budget::Budget;
+pub(crate) use budget::SMALL_PART;
 pub use ending::{Ending, Side};
 pub use watch::{Counts, Meter};
 

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::ring::hmac;
-use rustls::client::WantsClientCert;
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use rustls::{ConfigBuilder, InconsistentKeys, RootCertStore, WantsVerifier};
@@ -185,7 +186,11 @@ fn server(
         None => builder.with_no_client_auth(),
     };
     let (chain, key) = identity.parts();
-    Ok(builder.with_single_cert(chain, key)?)
+    let mut config = builder.with_single_cert(chain, key)?;
+    // A resumed session would outlive its client's certificate, which is not verified again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }
 
 /// For agents: TLS 1.3, [`ALPN`], and a client certificate if `identity` has one.
@@ -219,5 +224,7 @@ fn client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // Nor would the server's certificate be.
+    config.resumption = Resumption::disabled();
     Ok(config)
 }

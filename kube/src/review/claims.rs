@@ -22,6 +22,8 @@ pub struct Claims {
     exp: Option<f64>,
     #[serde(default)]
     aud: Audiences,
+    #[serde(default)]
+    sub: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -78,6 +80,11 @@ impl Claims {
     /// server alone.
     pub fn is_for(&self, audience: &str) -> bool {
         self.aud().iter().any(|one| one == audience)
+    }
+
+    /// The subject: of a service account's token, its user name.
+    pub fn subject(&self) -> Option<&str> {
+        self.sub.as_deref()
     }
 
     fn aud(&self) -> &[String] {

@@ -110,6 +110,37 @@ async fn what_is_no_token_costs_no_review() {
     assert_eq!(api.asked(Verb::Review), 0);
 }
 
+/// Anybody can make tokens that look well, and each would take the review of an agent.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_its_own_claims_refuse_costs_no_review() {
+    let api = FakeApi::new();
+    let reviewer = reviewer(&api, 5.0, 10);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let forged = |claims: String| {
+        use base64::Engine as _;
+        let part = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.{}", part("{}"), part(&claims), part("signature"))
+    };
+    for number in 0..100 {
+        let (old, other) = (now - 61, "system:serviceaccount:default:default");
+        for (claims, label) in [
+            (format!(r#"{{"jti":{number},"aud":"{AUDIENCE}","exp":{old}}}"#), "token_expired"),
+            (format!(r#"{{"jti":{number},"aud":["vault"],"sub":"{AGENT}"}}"#), "token_wrong_audience"),
+            (format!(r#"{{"jti":{number},"aud":"{AUDIENCE}","sub":"{other}"}}"#), "token_wrong_account"),
+        ] {
+            assert_eq!(reviewer.review(&forged(claims)).await.unwrap_err().label(), label);
+        }
+    }
+    assert_eq!(api.asked(Verb::Review), 0);
+    // The clocks may differ, and the API decides about what is not said.
+    for claims in [format!(r#"{{"aud":"{AUDIENCE}","exp":{}}}"#, now - 30), format!(r#"{{"sub":"{AGENT}"}}"#)]
+    {
+        api.know(&forged(claims.clone()), agent());
+        reviewer.review(&forged(claims)).await.unwrap();
+    }
+    assert_eq!(api.asked(Verb::Review), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_refusal_says_why_and_what_was_expected() {
     let api = FakeApi::new();

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, measure, survive, target};
+use crate::{check, cut, measure, survive, target};
 
 /// How a tunnel fares on a bad network, which is made here: two namespaces with a line between them that
 /// delays, loses, reorders and throttles. Needs root, `ip` and /dev/net/tun.
@@ -21,6 +21,8 @@ enum Task {
     Measure(measure::MeasureArgs),
     /// Streams across a blackout, an address change or a NAT rebinding.
     Survive(survive::SurviveArgs),
+    /// New dials of an agent with --transport=auto where some packets never arrive.
+    Cut(cut::CutArgs),
     /// Send datagrams to a target, and print the times.
     #[command(hide = true)]
     Ping(check::PingArgs),
@@ -36,6 +38,7 @@ impl Cli {
             Task::Check(args) => check::run(&args),
             Task::Measure(args) => measure::run(&args).await,
             Task::Survive(args) => survive::run(&args).await,
+            Task::Cut(args) => cut::run(&args).await,
             Task::Ping(args) => check::ping(&args).await,
             Task::Target(args) => target::run(&args).await,
         }
@@ -54,6 +57,7 @@ mod tests {
         assert!(parse("badnet check --delay 20ms --loss 0.01").is_ok());
         assert!(parse("badnet measure --loss 0,0.01 --link quic --bulk upload --tcp cubic").is_ok());
         assert!(parse("badnet survive --blackout 30s").is_ok());
+        assert!(parse("badnet cut flows --strict").is_ok());
         assert!(parse("badnet survive").is_err());
         assert!(parse("badnet survive --blackout 30s --address-change").is_err());
         assert!(parse("badnet measure --loss 2").is_err());

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
+use crate::filter::{Filter, Filtering, Way};
 use crate::line::{Conditions, Counts, Line};
 use crate::nat::{Field, translate};
 
@@ -41,12 +42,14 @@ struct State {
     up: Line,
     /// The bits that the NAT flips in the ports of the agent's side.
     change: u16,
+    filtering: Filtering,
 }
 
 impl Emulator {
     /// Makes the devices, and starts the thread.
     pub(crate) fn start(names: [&str; 2], conditions: Conditions, seed: u64) -> anyhow::Result<Self> {
-        let state = State { down: Line::new(conditions, seed), up: Line::new(conditions, !seed), change: 0 };
+        let (down, up) = (Line::new(conditions, seed), Line::new(conditions, !seed));
+        let state = State { down, up, change: 0, filtering: Filtering::default() };
         let state = Arc::new(Mutex::new(state));
         let (alive, gone) = mpsc::channel(1);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
@@ -74,6 +77,11 @@ impl Emulator {
         let mut state = self.lock();
         state.down.set_dark(dark);
         state.up.set_dark(dark);
+    }
+
+    /// Loses certain packets from now on; `None` ends that.
+    pub(crate) fn filter(&self, filter: Option<Filter>) {
+        self.lock().filtering.set(filter);
     }
 
     /// Rebinds the NAT: connections of the agent's side get other ports, and packets to the old ports do not
@@ -131,17 +139,11 @@ async fn run(
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    Down,
-    Up,
-}
-
-impl Way {
-    fn of(self, state: &mut State) -> &mut Line {
-        match self {
-            Self::Down => &mut state.down,
-            Self::Up => &mut state.up,
+impl State {
+    fn line(&mut self, way: Way) -> &mut Line {
+        match way {
+            Way::Down => &mut self.down,
+            Way::Up => &mut self.up,
         }
     }
 }
@@ -150,7 +152,7 @@ impl Way {
 async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: Way) {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let next = way.of(&mut lock(state)).next().unwrap_or_else(|| Instant::now() + LONG);
+        let next = lock(state).line(way).next().unwrap_or_else(|| Instant::now() + LONG);
         tokio::select! {
             received = from.recv(&mut buffer) => {
                 let Ok(len) = received else { return };
@@ -161,7 +163,7 @@ async fn carry(from: &AsyncDevice, to: &AsyncDevice, state: &Mutex<State>, way: 
         let mut out = Vec::new();
         {
             let (mut state, now) = (lock(state), Instant::now());
-            out.extend(std::iter::from_fn(|| way.of(&mut state).take(now)).take(TURN));
+            out.extend(std::iter::from_fn(|| state.line(way).take(now)).take(TURN));
         }
         for packet in out {
             // A device that is down, or whose queue is full, loses packets.
@@ -197,7 +199,9 @@ fn put(packet: &mut [u8], state: &Mutex<State>, way: Way) {
     if state.change != 0 {
         translate(packet, field, state.change);
     }
-    way.of(&mut state).put(Instant::now(), packet);
+    if state.filtering.passes(packet, way) {
+        state.line(way).put(Instant::now(), packet);
+    }
 }
 
 #[cfg(test)]

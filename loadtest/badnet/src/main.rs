@@ -1,5 +1,6 @@
 //! A bad network between a server and its agents, and how the tunnel fares on it: round trips beside a bulk
-//! stream under packet loss, and streams across a blackout, an address change or a NAT rebinding.
+//! stream under packet loss, streams across a blackout, an address change or a NAT rebinding, and new dials where some
+//! packets never arrive.
 //!
 //! The network is two namespaces with a line between them in user space, because many kernels lack netem.
 //! Nothing outside of these namespaces is touched.
@@ -8,7 +9,9 @@
 
 mod check;
 mod cli;
+mod cut;
 mod emulator;
+mod filter;
 mod line;
 mod line_args;
 mod lines;

@@ -49,7 +49,6 @@ pub(crate) struct MeasureArgs {
     /// Round trips per second on each of them.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pings: u32,
-    /// Time before the first block: an agent that finds its server far away makes its
     /// Seconds of each block.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,

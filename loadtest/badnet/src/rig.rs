@@ -58,11 +58,7 @@ impl Rig {
         }
         for (n, link) in (0..).zip(links) {
             let flags = [agent_flags(&certificates, *link, n), programs.agent_arg.clone()].concat();
-            let name = match link {
-                Link::H2 => "agent-h2",
-                Link::Quic => "agent-quic",
-            };
-            children.push(start(&network.agent, &programs.agent_bin, name, &flags)?);
+            children.push(start(&network.agent, &programs.agent_bin, name_of(*link), &flags)?);
         }
         let rig = Self { _children: children, network, dir };
         for link in links {
@@ -84,11 +80,30 @@ impl Rig {
 
     /// Connects to the target behind the agent on this link, and sends a command.
     pub(crate) async fn connect(&self, link: Link, command: &str) -> anyhow::Result<Connection> {
+        self.connecting(link, command).await
+    }
+
+    /// As [`Self::connect`], for a task of its own.
+    pub(crate) fn connecting(
+        &self,
+        link: Link,
+        command: &str,
+    ) -> impl Future<Output = anyhow::Result<Connection>> + Send + use<> {
         let target = format!("{}:{TARGET_PORT}", host_of(link));
         let endpoint = Endpoint::unix(socket(self.dir.path()));
-        let mut connection = dial(Protocol::Connect, &endpoint, &target, &Options::default()).await?;
-        connection.write_all(format!("{command}\n").as_bytes()).await?;
-        Ok(connection)
+        let command = format!("{command}\n");
+        async move {
+            let mut connection = dial(Protocol::Connect, &endpoint, &target, &Options::default()).await?;
+            connection.write_all(command.as_bytes()).await?;
+            Ok(connection)
+        }
+    }
+
+    /// The lines of the agent's log on this link that contain a text.
+    pub(crate) fn said(&self, link: Link, text: &str) -> Vec<String> {
+        let log = self.dir.path().join(format!("{}.log", name_of(link)));
+        let log = fs::read_to_string(log).unwrap_or_default();
+        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
     /// The ends of the logs, without access lines.
@@ -140,6 +155,13 @@ fn agent_flags(certificates: &Certificates, link: Link, number: u16) -> Vec<Stri
     ];
     flags.extend(certificates.agent_flags());
     flags
+}
+
+const fn name_of(link: Link) -> &'static str {
+    match link {
+        Link::H2 => "agent-h2",
+        Link::Quic => "agent-quic",
+    }
 }
 
 /// The target's address that the server routes to the agent on this link.

@@ -9,11 +9,9 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use measuring_kit::Link;
 use prometheus::Registry;
-use rustls::client::Resumption;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tunnel::tls::Renewed;
 use tunnel::transport::{self, quic};
 use tunnel_agent::config::Config;
 use tunnel_agent::embedded::{Embedded, Means};
@@ -29,9 +27,6 @@ const PER_SOCKET: usize = 64;
 
 /// Longest pause before an agent that left returns.
 const AWAY: Duration = Duration::from_secs(2);
-
-/// TLS sessions that one agent keeps. It knows one server, so the library's 256 would only cost memory.
-const SESSIONS: usize = 8;
 
 /// Agents in this process; dropping it ends them at once.
 #[derive(Debug)]
@@ -209,11 +204,7 @@ impl Configs {
     }
 
     fn of(&self, number: usize) -> Arc<Config> {
-        // Each agent has sessions of its own, or one would resume those of another.
-        let mut tls = (*self.base.tls.get()).clone();
-        Arc::make_mut(&mut tls.config).resumption = Resumption::in_memory_sessions(SESSIONS);
-        let agent_id = format!("{}-{number}", self.id);
-        Arc::new(Config { agent_id, tls: Renewed::new(tls), ..self.base.clone() })
+        Arc::new(Config { agent_id: format!("{}-{number}", self.id), ..self.base.clone() })
     }
 
     fn means(&self, number: usize) -> Means {

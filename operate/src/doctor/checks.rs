@@ -156,8 +156,10 @@ pub(crate) const CHECKS: &[Check] = &[
         judge: |facts, _| network::mtu(facts),
         symptom: "QUIC does not connect, or is slow on a fast network.",
         cause: "An interface carries less than 1248 bytes, or the path less than the interface: an overlay or a VPN.",
-        cure: "Raise the MTU of the overlay, or leave it: QUIC measures the path by itself (RFC 8899). HTTP/2 does \
-               not depend on it.",
+        cure: "Raise the MTU of the overlay, or leave it: QUIC measures the path by itself (RFC 8899). Where large \
+               packets vanish without an ICMP error, sysctl -w net.ipv4.tcp_mtu_probing=1 on nodes and control \
+               plane lets TCP do the same; without it, an agent whose HTTP/2 tunnel fell silent makes the next one \
+               with small segments.",
     },
     Check {
         id: "T205",

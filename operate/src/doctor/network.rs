@@ -140,7 +140,8 @@ pub(super) fn mtu(facts: &Facts) -> Finding {
                 "{small} of {} tunnels on QUIC use datagrams of {LEAST_DATAGRAM} bytes, on interfaces of {mtu}",
                 tunnels.len()
             ),
-            "look for a smaller MTU on the path (an overlay, a VPN); a tunnel of the last minute still measures",
+            "look for a smaller MTU on the path (an overlay, a VPN), and set net.ipv4.tcp_mtu_probing=1 for \
+             HTTP/2 on such a path; a tunnel of the last minute still measures",
         );
     }
     let sizes = tunnels.iter().map(|datagram| datagram.now);

@@ -29,7 +29,7 @@ async fn started(routes: Router, drain: &Drain) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let until = drain.clone();
-    drain.spawn("admin", async move { serve(listener, routes, until).await.unwrap() });
+    drain.spawn("admin", async move { serve(listener, routes, until).await });
     addr
 }
 
@@ -47,7 +47,7 @@ async fn health(not_ready: NotReady, name: &'static str, drain: &Drain) -> (Sock
         let failure = (!ready).then(|| "nobody there".to_owned());
         vec![Check { name, failure, note: Some("1 of 1".to_owned()) }]
     });
-    (started(health_routes(registry(), readiness, not_ready), drain).await, is_ready)
+    (started(health_routes(registry(), Arc::new(|| None), readiness, not_ready), drain).await, is_ready)
 }
 
 #[tokio::test]
@@ -132,6 +132,32 @@ async fn profiling_says_what_there_is_and_what_is_not() {
     }
     assert_eq!(page("GET /debug/pprof/other").await.status, 404);
     drain.finish().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_does_not_keep_a_probe_out() {
+    let drain = Drain::new();
+    let (addr, _) = health(NotReady::List, "server-connected", &drain).await;
+    let from = |host: u8| async move {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into()).unwrap();
+        socket.connect(addr).await.unwrap()
+    };
+    let mut probe = from(2).await;
+    let mut flood = Vec::new();
+    for _ in 0..3 * CONNECTIONS {
+        flood.push(from(3).await);
+    }
+    // The first ones of the flood are closed, without an answer.
+    for stream in flood.iter_mut().take(2 * CONNECTIONS) {
+        let read = timeout(Duration::from_secs(30), stream.read_u8()).await.unwrap();
+        assert!(read.is_err(), "{read:?}");
+    }
+    assert_eq!(get_page(addr, "GET /livez", "localhost").await.status, 200);
+    probe.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]

@@ -1,15 +1,18 @@
-//! Metrics of Unix sockets, by their names: `frontend`, `admin`.
+//! Metrics of sockets: of Unix sockets by their names, `frontend` and `admin`, and of UDP's.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Result};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Result};
+use tracing::{debug, warn};
 use tunnel::listen::{Change, Observer};
+use tunnel::transport::quic;
 
 use super::Maker;
 
-/// The metrics of all Unix sockets of a program.
+/// The metrics of a program's sockets.
 #[derive(Debug)]
 pub struct SocketMetrics {
     present: IntGaugeVec,
     remade: IntCounterVec,
+    udp_receive_buffer: IntGauge,
 }
 
 impl SocketMetrics {
@@ -29,7 +32,31 @@ impl SocketMetrics {
                 "Files of Unix sockets that somebody removed or replaced, and that were made again.",
                 &["socket"],
             )?,
+            udp_receive_buffer: make.gauge(
+                "udp_receive_buffer_bytes",
+                "Receive buffer that the kernel gives a UDP socket, of 4194304 bytes requested. With less, bursts \
+                 are lost on QUIC.",
+            )?,
         })
+    }
+
+    /// Looks, once, whether the kernel gives UDP sockets the receive buffer that is requested,
+    /// and says so if not.
+    pub fn look_at_udp(&self) {
+        match quic::receive_buffer() {
+            Ok((requested, given)) => {
+                self.udp_receive_buffer.set(i64::try_from(given).unwrap_or(i64::MAX));
+                if given < requested {
+                    warn!(
+                        requested,
+                        given,
+                        "the kernel refuses the receive buffer of UDP sockets, so QUIC loses bursts: raise \
+                         net.core.rmem_max"
+                    );
+                }
+            }
+            Err(error) => debug!(%error, "no UDP socket"),
+        }
     }
 
     /// Counts the changes of a socket.

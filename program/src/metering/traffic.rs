@@ -48,7 +48,7 @@ impl Traffic {
         let kept = Arc::clone(&budget);
         make.read_gauge(
             "stalled_bytes",
-            "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer.",
+            "Bytes that wait in this process for receivers which have taken nothing for 5 s or longer, or for the rest of a message.",
             move || kept.kept(),
         )?;
         let lane = [texts.labels, &["direction"]].concat();
@@ -66,6 +66,11 @@ impl Traffic {
     /// Sets the limit of the bytes of all stalled connections. Without a call there is none.
     pub fn limit_stalled(&self, bytes: u64) {
         self.budget.set_limit(bytes);
+    }
+
+    /// The budget of all stalled connections.
+    pub fn budget(&self) -> Arc<Budget> {
+        Arc::clone(&self.budget)
     }
 
     /// Directions of connections that are stalled, of all kinds.

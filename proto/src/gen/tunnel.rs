@@ -2,7 +2,7 @@
 /// A message on the control stream, the first stream of a tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Control {
-    #[prost(oneof = "control::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "control::Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: ::core::option::Option<control::Body>,
 }
 /// Nested message and enum types in `Control`.
@@ -27,6 +27,8 @@ pub mod control {
         Token(super::Token),
         #[prost(message, tag = "9")]
         Renew(super::Renew),
+        #[prost(message, tag = "10")]
+        Suspect(super::Suspect),
     }
 }
 /// First message of the agent.
@@ -43,7 +45,8 @@ pub struct Hello {
     #[prost(string, tag = "4")]
     pub software: ::prost::alloc::string::String,
     /// "token-renewal": the agent sends Token when its token is renewed, so the tunnel may
-    /// end with the last one.
+    /// end with the last one. "on-trial": new dials go to the agent's other tunnels while one of
+    /// them is usable.
     #[prost(string, repeated, tag = "5")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Service-account token, if agents authenticate by one; at most 16 KiB.
@@ -69,6 +72,9 @@ pub struct Welcome {
     pub software: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "6")]
     pub capabilities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The link that agents should use, "h2"; empty leaves it to them. An old agent ignores it.
+    #[prost(string, tag = "7")]
+    pub transport: ::prost::alloc::string::String,
 }
 /// The server's answer when the agent is not admitted. It then closes the tunnel.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -90,11 +96,17 @@ pub struct Rejection {
 pub struct Ping {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// The Pong is to fill a datagram of QUIC. An old reader sends a short one.
+    #[prost(bool, tag = "2")]
+    pub fill: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// Zeros, which mean nothing.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub padding: ::prost::bytes::Bytes,
 }
 /// A heartbeat of an agent on QUIC, whose acknowledgement is the answer. An old
 /// reader takes it for a sign of life.
@@ -111,6 +123,10 @@ pub struct Alive {
 pub struct Drain {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+    /// From an agent on QUIC: it has taken so many of the server's streams, and takes none after
+    /// them, so their dials have reached no target. An old server ignores it.
+    #[prost(uint64, optional, tag = "2")]
+    pub taken: ::core::option::Option<u64>,
 }
 /// An agent's renewed service-account token, at most 16 KiB, in place of the one in Hello.
 /// An old server ignores it.
@@ -125,6 +141,13 @@ pub struct Token {
 pub struct Renew {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+}
+/// The server has not heard the agent for so long, and dials nothing on this tunnel. An old
+/// agent ignores it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Suspect {
+    #[prost(uint32, tag = "1")]
+    pub silent_ms: u32,
 }
 /// First bytes of every other stream, from the server.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -7,8 +7,13 @@ use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
 use tunnel::messages::{Messages, control_messages, greeting};
 use tunnel::transport::{Link, Tunnel};
-use tunnel_proto::message::{Control, Hello, Ping, RejectionKind, encode_control};
-use tunnel_tests::{LINKS, Who, hello, open_tunnel, payload, within};
+use tunnel_proto::message::{
+    Control, Drain as DrainNotice, Hello, Ping, RejectionKind, Renew, encode_control,
+};
+use tunnel_tests::{
+    Agent, AgentSpec, Cluster, FakeServer, Frontend, LINKS, Target, Who, hello, node, open_tunnel, payload,
+    wait_for, within,
+};
 
 use crate::{AGENTS, Siege, say, say_and_leave};
 
@@ -25,6 +30,18 @@ impl Stranger {
         let opened = open_tunnel(cluster.server.agents, link, cluster.pki.agent(Who::Agent), &drain);
         let (tunnel, control) = within("a tunnel", opened).await.unwrap();
         Self { tunnel, messages: control_messages(control), drain }
+    }
+
+    /// A tunnel of an agent that is admitted, and keeps it.
+    async fn admitted(siege: &Siege, link: Link, id: &str) -> Self {
+        let mut stranger = Self::come(siege, link).await;
+        stranger.say(encode_control(Control::Hello(hello(id, ""))).unwrap()).await;
+        let welcome = within("a welcome", greeting(&mut stranger.messages)).await.unwrap();
+        assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
+        // The first heartbeat says that the agent keeps the tunnel.
+        stranger.say(encode_control(Control::Ping(Ping { number: 1, ..Ping::default() })).unwrap()).await;
+        siege.cluster.server.wait_for_tunnels(3).await;
+        stranger
     }
 
     async fn say(&mut self, bytes: impl Into<Bytes>) {
@@ -47,7 +64,7 @@ impl Drop for Stranger {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_does_not_greet_is_dropped() {
     let siege = Siege::begin().await;
-    let ping = encode_control(Control::Ping(Ping { number: 1 })).unwrap();
+    let ping = encode_control(Control::Ping(Ping { number: 1, ..Ping::default() })).unwrap();
     let long = [&[0xff, 0xff][..], &payload::bytes(5, 65_535)].concat();
     for link in LINKS {
         let counter = format!("link=\"{}\",reason=\"no_hello\"", link.label());
@@ -120,14 +137,8 @@ async fn an_agent_that_talks_nonsense_later_is_disconnected() {
     for link in LINKS {
         let counter = format!("link=\"{}\"", link.label());
         for bytes in [&[0, 5, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[0xff, 0xff, 1]] {
-            let mut stranger = Stranger::come(&siege, link).await;
             let disconnected = async {
-                stranger.say(encode_control(Control::Hello(hello("turns", ""))).unwrap()).await;
-                let welcome = greeting(&mut stranger.messages).await.unwrap();
-                assert!(matches!(welcome, Control::Welcome(_)), "{welcome:?}");
-                // The first heartbeat says that the agent keeps the tunnel.
-                stranger.say(encode_control(Control::Ping(Ping { number: 1 })).unwrap()).await;
-                siege.cluster.server.wait_for_tunnels(3).await;
+                let mut stranger = Stranger::admitted(&siege, link, "turns").await;
                 stranger.say(bytes).await;
                 stranger.until_dropped().await;
             };
@@ -157,4 +168,74 @@ async fn an_agent_that_does_not_speak_http2_is_dropped() {
     siege.attack("a client", counter, say_and_leave(open().await, tunnel_tests::raw::PREFACE)).await;
     siege.attack("nothing", counter, say_and_leave(open().await, b"")).await;
     siege.end().await;
+}
+
+/// As fast as the window takes them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_floods_its_control_stream_is_closed() {
+    let siege = Siege::begin().await;
+    let unknown = Bytes::from_static(&[0, 3, 0xa2, 0x06, 0]);
+    let drain = Control::Drain(DrainNotice { reason: "tired".to_owned(), taken: None });
+    for link in LINKS {
+        let counter = format!("link=\"{}\"", link.label());
+        for message in [
+            encode_control(Control::Ping(Ping { number: 1, ..Ping::default() })).unwrap(),
+            encode_control(drain.clone()).unwrap(),
+            encode_control(Control::Hello(hello("another", ""))).unwrap(),
+            unknown.clone(),
+        ] {
+            let closed = async {
+                let mut stranger = Stranger::admitted(&siege, link, "floods").await;
+                let tunnel = stranger.tunnel.clone();
+                let flood = async {
+                    // Until the write is cut off.
+                    while stranger.messages.send(message.clone()).await.is_ok() {}
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    () = flood => {}
+                    closed = tunnel.closed() => {
+                        let why = closed.to_string();
+                        // HTTP/2 has no place for the reason. On QUIC the agent answers the close frame with its own
+                        // (RFC 9000, section 10.2.2). A server that has forgotten the connection by then, after three
+                        // probe timeouts, answers with a stateless reset, which replaces the reason in quinn.
+                        let told = ["too many control messages", "reset by peer"];
+                        assert!(link == Link::H2 || told.iter().any(|text| why.contains(text)), "{why}");
+                    }
+                }
+            };
+            siege.attack("a flood", ("tunnel_server_tunnels_closed_total", &counter[..]), closed).await;
+            siege.cluster.server.wait_for_tunnels(2).await;
+        }
+    }
+    siege.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_floods_its_control_streams_is_left_and_others_stay() {
+    let cluster = Cluster::on(Link::H2).await;
+    let renew = Control::Renew(Renew { reason: "again".to_owned() });
+    for message in [Control::Ping(Ping { number: 1, ..Ping::default() }), renew] {
+        let flooding = FakeServer::flooding(&cluster.pki, "floods", encode_control(message).unwrap());
+        let agent = Agent::start(
+            &cluster.pki,
+            &[flooding.addr, cluster.server.agents],
+            &AgentSpec::new("both", Link::H2, node(Link::Quic)),
+        );
+        cluster.server.wait_for_tunnels(2).await;
+        wait_for("the agent to leave and to come again", async || {
+            if flooding.hellos().len() > 2 {
+                Ok(())
+            } else {
+                Err(format!("{} hellos", flooding.hellos().len()))
+            }
+        })
+        .await;
+        let echo = Target::echo(node(Link::Quic)).await;
+        let dialled = cluster.server.connect(Frontend::ConnectUnix, &echo).await;
+        within("the end of a connection", dialled.close()).await.unwrap();
+        agent.kill().await;
+        cluster.server.wait_for_tunnels(1).await;
+    }
+    cluster.finish().await;
 }

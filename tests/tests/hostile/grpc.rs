@@ -283,3 +283,41 @@ async fn what_is_no_call_of_our_method_is_told_so() {
     }
     siege.end().await;
 }
+
+/// Messages whose rest never comes count with the bytes of stalled connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_do_not_end_take_no_more_than_the_budget() {
+    let builder = Cluster::builder().server_flag("max-stalled-memory", "2097152");
+    let builder = tunnel_tests::LINKS.into_iter().fold(builder, tunnel_tests::Builder::agent_on);
+    let siege = Siege::of(builder.start().await).await;
+    for listener in Listener::BOTH {
+        let channel = channel(&siege.cluster, listener).await;
+        let half = [&[0, 0, 0x3f, 0xff, 0xff][..], &[7; 900_000]].concat();
+        let mut calls = Vec::new();
+        let flood = async {
+            for _ in 0..5 {
+                let mut call = channel.call().await;
+                call.send(half.clone()).await;
+                calls.push(call);
+            }
+            // In whatever order they are read, not all fit.
+            let ends: Vec<_> = calls.into_iter().map(|call| Box::pin(asked(call, Bytes::new()))).collect();
+            let (first, _, rest) = futures_util::future::select_all(ends).await;
+            (first, rest)
+        };
+        let ((packets, status, text), rest) = siege.attack("half messages", BAD, flood).await;
+        assert_eq!(
+            (packets, status, &text[..]),
+            (vec![], INVALID_ARGUMENT, "malformed or unexpected packet")
+        );
+        let kept = siege.cluster.server.metrics().await.value("tunnel_server_stalled_bytes");
+        assert!(kept <= 2 << 20, "{kept}");
+        drop((rest, channel));
+        tunnel_tests::wait_for("memory that is given back", async || {
+            let kept = siege.cluster.server.metrics().await.value("tunnel_server_stalled_bytes");
+            if kept == 0 { Ok(()) } else { Err(kept.to_string()) }
+        })
+        .await;
+    }
+    siege.end().await;
+}

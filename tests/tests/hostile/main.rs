@@ -12,6 +12,7 @@ mod dials;
 mod grpc;
 mod http2;
 mod slow;
+mod strangers;
 mod tls;
 
 use tunnel_tests::raw::read_to_any_end;

@@ -127,7 +127,9 @@ async fn readiness_is_as_strict_as_it_is_asked_to_be() {
 
     // An agent that trusts another authority never gets a tunnel, and says why.
     let dir = tempfile::tempdir().unwrap();
+    let spec = spec.flag("unhealthy-after", "2s");
     let stranger = Agent::start(&Pki::make(dir.path()), &[cluster.server.agents], &spec);
+    assert_eq!(get(stranger.health, "/healthz").await.unwrap().0, 200);
     wait_for("the reason", async || match stranger.readiness().await.unwrap() {
         (503, text)
             if text.contains("no servers connected: ") && text.contains("invalid peer certificate") =>
@@ -137,5 +139,20 @@ async fn readiness_is_as_strict_as_it_is_asked_to_be() {
         other => Err(format!("{other:?}")),
     })
     .await;
+    // A kubelet that asks starts it anew in the end. One with a tunnel, or without the flag, stays.
+    wait_for("the agent to be unhealthy", async || match get(stranger.health, "/livez").await.unwrap() {
+        (500, text)
+            if text.starts_with("no servers connected for ") && text.contains("invalid peer certificate") =>
+        {
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let well = Agent::start(&cluster.pki, &[cluster.server.agents], &spec);
+    well.wait_for_servers(1, 1).await;
+    for healthy in [&well, &agent] {
+        assert_eq!(get(healthy.health, "/healthz").await.unwrap().0, 200);
+    }
     cluster.finish().await;
 }

@@ -20,7 +20,7 @@ async fn the_level_changes_for_a_while_and_the_log_says_so() {
     let file = world.path("log");
     let flag = format!("--log-file={}", file.display());
     let flags = Flags::parse_from(["tunnel-server", "--logtostderr=false", "--stderrthreshold=3", &flag]);
-    init_logging(&flags.log, "info").unwrap();
+    let _flush = init_logging(&flags.log, "info").unwrap();
     let server = world.start(&world.spec("cp-1"));
     let client = world.client("cp-1");
     let logged = |text: &str| std::fs::read_to_string(&file).unwrap().matches(text).count();
@@ -42,7 +42,11 @@ async fn the_level_changes_for_a_while_and_the_log_says_so() {
     let level = client.change_log_level(&change("info,tunnel=debug", 2)).await.unwrap();
     assert_eq!((level.filter.as_str(), level.flags.as_str()), ("info,tunnel=debug", "info"));
     assert!(level.left.is_some_and(|left| left == 1 || left == 2), "{level:?}");
-    assert_eq!(logged("the level of the log is another for a while"), 1);
+    // Lines are written by a thread.
+    let is_logged = async |text: &str| {
+        wait_for(text, async || if logged(text) == 1 { Ok(()) } else { Err(logged(text).to_string()) }).await;
+    };
+    is_logged("the level of the log is another for a while").await;
     // The first of a client's mistakes is a line at every level, and others are lines at DEBUG.
     let stranger = async || {
         let mut stream = tokio::net::UnixStream::connect(&server.unix).await.unwrap();
@@ -62,7 +66,7 @@ async fn the_level_changes_for_a_while_and_the_log_says_so() {
         if level.left.is_none() { Ok(()) } else { Err(format!("{level:?}")) }
     })
     .await;
-    assert_eq!(logged("the level of the log is that of the flags again"), 1);
+    is_logged("the level of the log is that of the flags again").await;
     stranger().await;
     let socket = world.shown("cp-1.admin");
     assert_eq!(

@@ -119,7 +119,7 @@ fn config(line: &str) -> Config {
 
 fn seconds(interval: u64, cap: u64, forever: bool) -> Sync {
     let [interval, cap] = [interval, cap].map(Duration::from_secs);
-    Sync { interval, cap, forever }
+    Sync { interval, cap, forever, unhealthy_after: None }
 }
 
 #[test]

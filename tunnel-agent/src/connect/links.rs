@@ -1,23 +1,31 @@
 //! An attempt on each link, without the greeting.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
-use tunnel::listen::tune_link;
+use tokio_rustls::client::TlsStream;
+use tunnel::listen::{connect_small, tune_link};
 use tunnel::tls::{ALPN, Dialling};
 use tunnel::transport::quic;
 use tunnel::transport::{HandshakeError, Opened, Tunnel, open_on_tcp};
 
 use super::{ATTEMPT_LIMIT, Connector, Open};
 use crate::cli::Transport;
+use crate::course::Segments;
 use crate::endpoint::Endpoint;
 
 /// The ALPN name of gRPC, which Konnectivity servers speak.
 const ALPN_GRPC: &[u8] = b"h2";
+
+/// Time of a TLS handshake after which it is begun anew with small segments, on doubtful ways.
+/// Shorter, and slow servers shake hands twice; longer, and people wait for the tunnel.
+const HANGS: Duration = Duration::from_secs(3);
 
 impl Connector {
     /// UDP and QUIC. Without a shared socket, each attempt has its own, which lives as long
@@ -43,31 +51,58 @@ impl Connector {
     /// TCP, TLS, and the protocol that the server has chosen by ALPN.
     pub(super) async fn tcp(
         &self,
-        Endpoint { addr, name }: &Endpoint,
+        endpoint: &Endpoint,
         tls: &Dialling,
+        segments: Segments,
     ) -> Result<Open, HandshakeError> {
-        let tcp = match self.config.proxies.to(name, addr.port()) {
-            Some(proxy) => {
-                let connected = proxy.connect(name, addr.port(), Instant::now() + ATTEMPT_LIMIT).await;
-                connected.map_err(|error| HandshakeError::Lost(error.to_string()))?
-            }
-            None => {
-                let connected = TcpStream::connect(addr).await;
-                connected.map_err(|error| HandshakeError::Lost(error.to_string()))?
+        // A proxy's connections are its own.
+        let segments =
+            if self.is_proxied(&endpoint.name, endpoint.addr.port()) { Segments::Whole } else { segments };
+        let small = async || connect_small(endpoint.addr).await.map_err(lost);
+        let tls = match segments {
+            Segments::Whole => self.tls(endpoint, tls, self.connected(endpoint).await?).await?,
+            Segments::Small => self.tls(endpoint, tls, small().await?).await?,
+            Segments::Doubtful => {
+                let tcp = self.connected(endpoint).await?;
+                match timeout(HANGS, self.tls(endpoint, tls, tcp)).await {
+                    Ok(shaken) => shaken?,
+                    Err(_) => self.tls(endpoint, tls, small().await?).await?,
+                }
             }
         };
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default().into();
+        let (addr, name) = (endpoint.addr, &endpoint.name);
+        let opened = Box::pin(open_on_tcp(tls, addr, name, self.metrics.packets(), &self.drain)).await?;
+        Ok((opened, chain))
+    }
+
+    async fn connected(&self, Endpoint { addr, name }: &Endpoint) -> Result<TcpStream, HandshakeError> {
+        match self.config.proxies.to(name, addr.port()) {
+            Some(proxy) => {
+                let connected = proxy.connect(name, addr.port(), Instant::now() + ATTEMPT_LIMIT).await;
+                connected.map_err(|error| HandshakeError::Lost(error.to_string()))
+            }
+            None => TcpStream::connect(addr).await.map_err(lost),
+        }
+    }
+
+    async fn tls(
+        &self,
+        Endpoint { name, .. }: &Endpoint,
+        tls: &Dialling,
+        tcp: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
         tune_link(&tcp);
         let server = ServerName::try_from(name.to_string())
             .map_err(|error| HandshakeError::Config(error.to_string()))?;
         let tls = with_alpn(tls, tcp_alpn(&self.config.alpn, self.config.transport));
-        let tls = TlsConnector::from(tls)
-            .connect(server, tcp)
-            .await
-            .map_err(|error| HandshakeError::tls(error.to_string()))?;
-        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default().into();
-        let opened = Box::pin(open_on_tcp(tls, *addr, name, self.metrics.packets(), &self.drain)).await?;
-        Ok((opened, chain))
+        let shaken = TlsConnector::from(tls).connect(server, tcp).await;
+        shaken.map_err(|error| HandshakeError::tls(error.to_string()))
     }
+}
+
+fn lost(error: io::Error) -> HandshakeError {
+    HandshakeError::Lost(error.to_string())
 }
 
 fn with_alpn(tls: &Dialling, alpn: Vec<Vec<u8>>) -> Arc<rustls::ClientConfig> {

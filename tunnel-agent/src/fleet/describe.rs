@@ -10,9 +10,11 @@ use tracing::warn;
 use tunnel::transport::Link;
 use tunnel_operate::report::{Datagram, Held, NotHeld};
 
+use super::plan::Tunnel;
 use super::report::Report;
 use super::{Fleet, Keeper};
 use crate::cli::Transport;
+use crate::course::Reason;
 use crate::endpoint::Endpoint;
 
 /// Addresses of which the last failure is remembered: more than there are at once.
@@ -103,7 +105,7 @@ impl Keeper {
             id: tunnel.server_id.to_owned(),
             address: tunnel.endpoint.to_string(),
             link: tunnel.link.label().to_owned(),
-            why: self.why(tunnel.link, tunnel.endpoint, tunnel.upgrade, now),
+            why: self.why(&tunnel, now),
             since: since(tunnel.since),
             streams: self.running.get(&tunnel.serial).map_or(0, |session| session.streams()),
             state: tunnel.state.to_owned(),
@@ -126,27 +128,29 @@ impl Keeper {
         }
     }
 
-    /// The reason for a tunnel's link.
-    fn why(&self, link: Link, endpoint: &Endpoint, upgrade: Option<Instant>, now: Instant) -> String {
+    /// The reason for the link of a tunnel that the plan has under this number.
+    pub(super) fn reason(&self, serial: u64, link: Link, endpoint: &Endpoint) -> Reason {
+        let is_proxied = self.tasks.connector.is_proxied(&endpoint.name, endpoint.addr.port());
         match (self.config.transport, link) {
-            (Transport::Quic, _) => "--transport=quic".to_owned(),
-            (Transport::H2, _) => "--transport=h2".to_owned(),
-            (Transport::Konnectivity, _) => "--transport=konnectivity".to_owned(),
-            (Transport::Auto, Link::Quic) => "QUIC works".to_owned(),
-            (Transport::Auto, Link::Konnectivity) => "the server speaks nothing else".to_owned(),
-            (Transport::Auto, Link::H2)
-                if self.config.proxies.to(&endpoint.name, endpoint.addr.port()).is_some() =>
-            {
-                "QUIC does not go through the proxy".to_owned()
+            (Transport::Quic | Transport::H2 | Transport::Konnectivity, _) => Reason::Flag,
+            (Transport::Auto, Link::H2) if is_proxied => Reason::Proxy,
+            (Transport::Auto, _) => {
+                let mut all = self.plan.tunnels();
+                all.find(|tunnel| tunnel.serial == serial).map_or(Reason::Works, |tunnel| tunnel.why)
             }
-            (Transport::Auto, Link::H2) => {
-                let again = upgrade.map(|at| at.saturating_duration_since(now).as_secs() / 60 + 1);
-                let again = again.map_or_else(String::new, |minutes| format!(", tried again in {minutes}m"));
-                match self.failures.0.get(&endpoint.to_string()) {
-                    Some((_, error)) => format!("QUIC failed: {error}{again}"),
-                    None => format!("QUIC did not answer in time{again}"),
-                }
-            }
+        }
+    }
+
+    /// The reason for a tunnel's link, in words.
+    fn why(&self, tunnel: &Tunnel<'_>, now: Instant) -> String {
+        let again = tunnel.upgrade.map(|at| at.saturating_duration_since(now).as_secs() / 60 + 1);
+        let again = again.map_or_else(String::new, |minutes| format!(", tried again in {minutes}m"));
+        let failure = self.failures.0.get(&tunnel.endpoint.to_string());
+        match (self.reason(tunnel.serial, tunnel.link, tunnel.endpoint), failure) {
+            (Reason::Flag, _) => format!("--transport={}", self.config.transport.label()),
+            (Reason::Blocked, Some((_, error))) => format!("QUIC failed: {error}{again}"),
+            (why @ (Reason::Blocked | Reason::Silent(_)), _) => format!("{why}{again}"),
+            (why @ (Reason::Proxy | Reason::Works | Reason::Told | Reason::Alone), _) => why.to_string(),
         }
     }
 }

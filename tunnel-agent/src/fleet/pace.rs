@@ -29,6 +29,14 @@ const RAREST: Duration = Duration::from_secs(600);
 /// pay for handshakes in vain; longer, and tunnels stay on h2.
 const UPGRADE: Duration = Duration::from_secs(600);
 
+/// First pause for which QUIC is not tried where h2 works, after a tunnel on it fell silent. It
+/// doubles with each. Shorter, and networks that drop QUIC's flows cost a tunnel each time;
+/// longer, and agents stay on h2 after a blackout.
+const SHUNNED: Duration = Duration::from_secs(60);
+
+/// Largest of these pauses.
+const LONGEST_SHUNNED: Duration = Duration::from_secs(3600);
+
 /// The pace of one agent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
@@ -72,6 +80,12 @@ impl Pace {
     /// The wait before a tunnel's next upgrade.
     pub(super) fn upgrade(random: f64) -> Duration {
         spread(UPGRADE, random)
+    }
+
+    /// The pause without QUIC after so many silences.
+    pub(super) fn shunned(silences: u32, random: f64) -> Duration {
+        let doublings = silences.saturating_sub(1).min(16);
+        spread(SHUNNED.saturating_mul(1 << doublings).min(LONGEST_SHUNNED), random)
     }
 
     fn grown(self, steps: u32) -> Duration {

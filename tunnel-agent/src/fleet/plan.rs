@@ -7,7 +7,7 @@
 //!   which another endpoint holds a tunnel is tried rarely;
 //! * **search**: fewer servers are held than counted, and a load balancer may lead to another
 //!   one the next time. One attempt at a time, on all endpoints in turn;
-//! * **upgrade**: a tunnel is on h2, and QUIC may work by now;
+//! * **upgrade**: a tunnel is on h2, and QUIC may work by now, or the server asks for h2;
 //! * **renewal**: a tunnel's credentials end, and there are newer ones.
 //!
 //! An attempt for any reason may gain any server. One that finds a server already held costs
@@ -15,28 +15,34 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tunnel::transport::Link;
-use tunnel_proto::message::Welcome;
 
 use super::demand::Demand;
 use super::entries::Entries;
 use super::pace::Pace;
+use super::ways::Ways;
 use crate::config::ServerAddr;
+use crate::course::{Course, Reason};
 use crate::endpoint::Endpoint;
 
 mod count;
 mod describe;
 mod endpoints;
+mod gains;
+mod losses;
 mod replace;
 mod search;
 #[cfg(test)]
 mod tests;
+mod trial;
 
+pub(super) use describe::Tunnel;
 use endpoints::{Endpoints, Status};
+pub(super) use losses::Silenced;
 use search::Search;
+use trial::Trial;
 
 /// Most attempts at once. Each is a handshake or two, and lasts ten seconds where nobody
 /// answers: with fewer, dead endpoints delay living ones; with more, an agent with a long
@@ -46,14 +52,6 @@ const AT_ONCE: usize = 16;
 /// Most tunnels at once. Far more than a control plane has servers, so it only bounds what a
 /// broken load balancer can cost.
 const MOST_HELD: usize = 256;
-
-/// Age from which a lost tunnel does not count as a failure. Lower, and a server that restarts
-/// again and again is dialled at full pace; higher, and an orderly restart is waited out.
-const LASTED: Duration = Duration::from_secs(10);
-
-/// Part of the back-off after a silent loss on QUIC, which each agent notices at another time,
-/// with its next heartbeat. Lower, and agents crowd; higher, and they wait for nothing.
-const SPREAD_ALREADY: f64 = 0.1;
 
 /// Returns numbers from 0 up to 1.
 pub(super) type Random = Box<dyn FnMut() -> f64 + Send>;
@@ -65,7 +63,7 @@ pub(super) enum Purpose {
     Need,
     /// It may lead to one more server.
     Search,
-    /// The tunnel to this server should move to QUIC.
+    /// The tunnel to this server should move to QUIC, or to h2 if the server asks for it.
     Upgrade(String),
     /// The tunnel to this server was made with credentials that end.
     Renew(String),
@@ -84,7 +82,9 @@ pub(super) enum Action {
     /// Resolve a name; [`Plan::resolved`] follows.
     Resolve(ServerAddr),
     /// Dial; [`Plan::connected`], [`Plan::duplicate`] or [`Plan::failed`] follows.
-    Dial(Attempt),
+    Dial(Attempt, Course),
+    /// Let the tunnel with this number end after its last stream.
+    Retire(u64),
 }
 
 /// The decision about a new tunnel.
@@ -102,7 +102,7 @@ pub(super) struct Manner {
     pub(super) pace: Pace,
     /// Search also while no server is missing.
     pub(super) forever: bool,
-    /// Move tunnels from h2 to QUIC.
+    /// Move tunnels from h2 to QUIC, or as servers say.
     pub(super) upgrades: bool,
 }
 
@@ -117,8 +117,11 @@ pub(super) struct Plan {
     /// Tunnels to silent servers. They count as lost, and are held again if the server is
     /// heard of before another tunnel replaces them.
     suspects: BTreeMap<String, Held>,
+    ways: Ways,
     search: Search,
     serial: u64,
+    /// Tunnels that are to end.
+    retired: Vec<u64>,
     /// Whether no action is due any more.
     pub(super) stopped: bool,
     random: Random,
@@ -131,6 +134,7 @@ struct Held {
     serial: u64,
     since: Instant,
     link: Link,
+    why: Reason,
     /// The server's word about the number of servers; 0 is none.
     told: u32,
     draining: bool,
@@ -138,6 +142,7 @@ struct Held {
     upgrade: Option<Instant>,
     /// The time of the next attempt to replace it, if its credentials end.
     renew: Option<Instant>,
+    trial: Option<Box<Trial>>,
 }
 
 impl Plan {
@@ -155,8 +160,10 @@ impl Plan {
             endpoints: Endpoints::default(),
             held: BTreeMap::new(),
             suspects: BTreeMap::new(),
+            ways: Ways::default(),
             search: Search::new(now),
             serial: 0,
+            retired: Vec::new(),
             stopped: false,
             random,
         };
@@ -177,9 +184,17 @@ impl Plan {
         for (_, attempt) in due {
             if self.endpoints.in_flight() < AT_ONCE && self.endpoints.begin(&attempt.endpoint, now) {
                 self.search.in_flight |= attempt.purpose == Purpose::Search;
-                actions.push(Action::Dial(attempt));
+                let course = match &attempt.purpose {
+                    Purpose::Upgrade(_) => self.ways.move_course(&attempt.endpoint, now),
+                    Purpose::Need | Purpose::Search | Purpose::Renew(_) => {
+                        self.ways.course(&attempt.endpoint, now)
+                    }
+                };
+                actions.push(Action::Dial(attempt, course));
             }
         }
+        self.end_trials(now);
+        actions.extend(self.retired.drain(..).map(Action::Retire));
         actions
     }
 
@@ -190,7 +205,7 @@ impl Plan {
         }
         let dials = self.candidates().into_iter().map(|(at, _)| at);
         let dial = dials.min().filter(|_| self.endpoints.in_flight() < AT_ONCE);
-        dial.into_iter().chain(self.entries.next_lookup()).min()
+        dial.into_iter().chain(self.entries.next_lookup()).chain(self.trials_end()).min()
     }
 
     /// Ids of the servers held.
@@ -212,38 +227,14 @@ impl Plan {
         self.endpoints.list(&self.entries, now);
     }
 
-    /// An attempt led to a server that admitted the agent.
-    pub(super) fn connected(
-        &mut self,
-        attempt: &Attempt,
-        welcome: &Welcome,
-        link: Link,
-        now: Instant,
-    ) -> Verdict {
-        let id = &welcome.server_id;
-        let held = self.held.get(id).map(|held| held.serial);
-        let is_upgrade = matches!(attempt.purpose, Purpose::Upgrade(_));
-        let replacing = attempt.purpose.replaces(id) && (link == Link::Quic || !is_upgrade);
-        if held.is_some() && !replacing {
-            self.duplicate(attempt, id, now);
-            return Verdict::Duplicate;
-        }
-        let replaces = held.or(self.suspects.remove(id).map(|suspect| suspect.serial));
-        self.settle(attempt, now);
-        self.serial += 1;
-        let upgrade = (self.manner.upgrades && link == Link::H2).then(|| self.next_upgrade(now));
-        let (serial, endpoint) = (self.serial, attempt.endpoint.clone());
-        let told = welcome.server_count;
-        let held = Held { endpoint, serial, since: now, link, told, draining: false, upgrade, renew: None };
-        if let Some(old) = self.held.insert(id.clone(), held) {
-            self.endpoints.lost(&old.endpoint);
-        }
-        self.listen();
-        self.endpoints.gained(&attempt.endpoint, id);
-        self.endpoints.list(&self.entries, now);
-        self.search_again(now);
-        self.search.begin_anew();
-        Verdict::Keep { serial, replaces }
+    /// A race of both links is over.
+    pub(super) fn raced(&mut self, endpoint: &Endpoint, won: Link, now: Instant) {
+        self.ways.raced(endpoint, won, now);
+    }
+
+    /// A handshake on h2 timed out.
+    pub(super) fn timed_out(&mut self, endpoint: &Endpoint, now: Instant) {
+        self.ways.timed_out(endpoint, now);
     }
 
     /// An attempt led to a server to which there is a tunnel. True if its endpoint led nowhere
@@ -301,56 +292,11 @@ impl Plan {
         }
     }
 
-    /// A server is silent: its tunnel counts as lost. False if another one has replaced it.
-    pub(super) fn suspect(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
-        let Some(held) = self.take(server_id, serial, now) else { return false };
-        self.suspects.insert(server_id.to_owned(), held);
-        true
-    }
-
-    /// The server of a suspect tunnel was heard of again. False if another one has replaced it.
-    pub(super) fn back(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
-        let Some(held) = take_if(&mut self.suspects, server_id, serial) else { return false };
-        self.endpoints.list(&self.entries, now);
-        self.endpoints.gained(&held.endpoint, server_id);
-        self.held.insert(server_id.to_owned(), held);
-        self.listen();
-        self.search_again(now);
-        true
-    }
-
-    /// A tunnel is over. False if another one has replaced it.
-    pub(super) fn ended(&mut self, server_id: &str, serial: u64, now: Instant) -> bool {
-        // A suspect counts as lost already.
-        take_if(&mut self.suspects, server_id, serial).is_some()
-            || self.take(server_id, serial, now).is_some()
-    }
-
-    /// Takes a tunnel out of those held, if it is there.
-    fn take(&mut self, server_id: &str, serial: u64, now: Instant) -> Option<Held> {
-        let held = take_if(&mut self.held, server_id, serial)?;
-        self.listen();
-        let lasted = now.saturating_duration_since(held.since) >= LASTED;
-        self.entries.doubt(&held.endpoint);
-        self.endpoints.lost(&held.endpoint);
-        let (pace, random) = (self.manner.pace, &mut self.random);
-        let part = if held.link == Link::Quic && !held.draining { SPREAD_ALREADY } else { 1.0 };
-        let next = |failures| now + pace.backoff(failures, random()).mul_f64(part);
-        self.endpoints.unheld(server_id, &held.endpoint, lasted, next);
-        self.endpoints.list(&self.entries, now);
-        self.hurry(now);
-        Some(held)
-    }
-
     /// The bookkeeping of every outcome.
     fn settle(&mut self, attempt: &Attempt, now: Instant) {
         self.endpoints.end(&attempt.endpoint);
         self.search.in_flight &= attempt.purpose != Purpose::Search;
         self.tried(&attempt.purpose, now);
-    }
-
-    fn next_upgrade(&mut self, now: Instant) -> Instant {
-        now + Pace::upgrade((self.random)())
     }
 
     /// All dials that are not in flight, with the times from which they are due.
@@ -377,9 +323,4 @@ impl Plan {
     fn status(&self, endpoint: &Endpoint) -> Status {
         self.endpoints.status(endpoint, &self.entries, |id| self.held.contains_key(id))
     }
-}
-
-/// Takes the tunnel to a server out of `tunnels`, if it has this number.
-fn take_if(tunnels: &mut BTreeMap<String, Held>, server_id: &str, serial: u64) -> Option<Held> {
-    if tunnels.get(server_id)?.serial == serial { tunnels.remove(server_id) } else { None }
 }

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tunnel::liveness::Health;
 
 use super::describe::Description;
 use super::plan::Attempt;
 use crate::config::ServerAddr;
-use crate::connect::{ConnectError, Established};
+use crate::connect::Tried;
 
 /// A report to the fleet's task.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(super) enum Report {
     /// The addresses of a name, or the resolver's error.
     Resolved(ServerAddr, Result<Vec<SocketAddr>, String>),
     /// The outcome of an attempt; `None` if its task ended without one.
-    Attempted(Attempt, Option<Result<Box<Established>, ConnectError>>),
+    Attempted(Attempt, Option<Tried>),
     /// An event of a session, which [`Health::Dead`] ends.
     Session { serial: u64, server_id: String, health: Health },
     /// A request for a description of the fleet.
@@ -32,6 +33,8 @@ pub(crate) struct Servers {
     pub(crate) wanted: usize,
     /// Why none is connected: the last failure, if there was one.
     pub(crate) failure: Option<String>,
+    /// Since when none is connected.
+    pub(crate) alone: Option<Instant>,
 }
 
 impl std::fmt::Display for Servers {

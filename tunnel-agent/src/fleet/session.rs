@@ -152,10 +152,10 @@ impl Session {
             };
             match health {
                 Health::Dead(why) => break (why, true),
-                Health::Draining(reason) => {
+                Health::Draining { reason, taken } => {
                     debug!(remote = %self.tunnel.remote(), reason, "the server is draining");
                     self.server_drains.cancel();
-                    reporter.tell(Health::Draining(reason)).await;
+                    reporter.tell(Health::Draining { reason, taken }).await;
                 }
                 Health::Suspect | Health::Back | Health::Renew(_) => reporter.tell(health).await,
                 // Agents show tokens, and servers none.
@@ -196,8 +196,13 @@ impl Session {
             // The server knows, and sends no more work.
             () = self.server_drains.cancelled() => None,
         };
+        if self.peer.is_suspect() {
+            // The server moves dials to the tunnel that has replaced this one, so it has to know
+            // that one first.
+            tokio::time::sleep(NOTICE_TRAVELS).await;
+        }
         if let Some(reason) = reason {
-            self.peer.drain(reason);
+            self.peer.leave(reason);
         }
         tokio::time::sleep(NOTICE_TRAVELS).await;
         self.streams.none().await;

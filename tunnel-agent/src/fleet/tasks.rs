@@ -14,6 +14,7 @@ use super::plan::{Attempt, Purpose};
 use super::report::{Report, Servers};
 use crate::config::ServerAddr;
 use crate::connect::Connector;
+use crate::course::Course;
 
 /// Time limit of a resolver. Shorter than the system's default of 5 s for each of its tries,
 /// and one lost packet fails the lookup; longer, and a name that moved is followed late.
@@ -64,25 +65,25 @@ impl Tasks {
     }
 
     /// Makes an attempt.
-    pub(super) fn dial(&self, attempt: Attempt) {
+    pub(super) fn dial(&self, attempt: Attempt, course: Course) {
         let mut unreported = Unreported { attempt: Some(attempt.clone()), reports: self.reports.clone() };
         let (connector, servers, drain) =
             (Arc::clone(&self.connector), self.servers.clone(), self.drain.clone());
         self.drain.spawn("attempt", async move {
             // A tunnel that is replaced is no duplicate.
             let replaced = attempt.purpose.replaced();
-            let is_upgrade = matches!(attempt.purpose, Purpose::Upgrade(_));
+            let upgrades = matches!(attempt.purpose, Purpose::Upgrade(_));
             let held = || {
                 let ids = &servers.borrow().connected;
                 ids.iter().filter(|id| Some(*id) != replaced).cloned().collect()
             };
-            let result = tokio::select! {
+            let tried = tokio::select! {
                 biased;
                 () = drain.started() => return,
-                result = connector.connect(&attempt.endpoint, is_upgrade, held) => result,
+                tried = connector.connect(&attempt.endpoint, course, upgrades, held) => tried,
             };
             unreported.attempt = None;
-            let report = Report::Attempted(attempt, Some(result.map(Box::new)));
+            let report = Report::Attempted(attempt, Some(tried));
             let _ = unreported.reports.send(report).await;
         });
     }

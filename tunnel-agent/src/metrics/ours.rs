@@ -14,6 +14,7 @@ pub(super) struct Ours {
     pub(super) servers_connected: IntGauge,
     pub(super) servers_wanted: IntGauge,
     pub(super) tunnel_attempts: IntCounterVec,
+    pub(super) tunnels_established: IntCounterVec,
     pub(super) tunnels_closed: IntCounterVec,
     pub(super) renewal: RenewalMetrics,
     pub(super) sockets: SocketMetrics,
@@ -55,6 +56,13 @@ impl Ours {
                 &["link", "outcome"],
             )?,
             renewal: RenewalMetrics::make(make)?,
+            tunnels_established: make.counters(
+                "tunnels_established_total",
+                "Tunnels established, by link and the reason for it: works (QUIC won), blocked (QUIC did not \
+                 answer in time), silent (QUIC connected and fell silent), told (by the server), alone (the \
+                 server speaks nothing else), proxy, flag.",
+                &["link", "reason"],
+            )?,
             tunnels_closed: make.counters(
                 "tunnels_closed_total",
                 "Tunnels that ended, by link.",

@@ -49,6 +49,14 @@ impl Authenticator {
         matches!(self, Self::Tokens(_))
     }
 
+    /// Whether the API is asked about this token.
+    pub(crate) fn asks(&self, token: &Result<Option<String>, BearerError>) -> bool {
+        match (self, token) {
+            (Self::Tokens(reviewer), Ok(Some(token))) => !reviewer.knows(token),
+            (Self::Tokens(_), Ok(None) | Err(_)) | (Self::Tls, _) => false,
+        }
+    }
+
     /// Reviews an agent's token and returns its holder; `None` where agents need no token. Takes
     /// nine seconds at most. Cancel safe.
     ///

@@ -42,12 +42,10 @@ impl Registry {
 
     /// Gives all tunnels the routes of what is known now.
     pub(crate) fn route_anew(&self, trust: &Trust) {
-        let mut changed = false;
         for agent in self.tunnels() {
-            changed |= agent.route_anew(trust);
-        }
-        if changed {
-            self.changed();
+            if agent.route_anew(trust) {
+                self.changed(&agent);
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ const NODE_GROUP: &str = "system:nodes";
 const MAX_NODE: usize = 253;
 
 /// The holder of a credential. Tunnels with equal identities may share routes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Identity {
     /// A node of the cluster.
     Node(String),

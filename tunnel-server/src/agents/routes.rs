@@ -34,6 +34,30 @@ impl Routes {
         hosts.iter().any(is_host) || cidrs.iter().any(contains)
     }
 
+    /// At most `most` hosts and networks of each kind, for those who remember what is gone.
+    pub(super) fn some(self: &Arc<Self>, most: usize) -> Arc<Self> {
+        let is_small = |kind: &Identifiers| {
+            kind.hosts.len() <= most && kind.cidrs.len() <= most && kind.unusable.is_empty()
+        };
+        let some = |kind: &Arc<Identifiers>| {
+            if is_small(kind) {
+                return Arc::clone(kind);
+            }
+            let (hosts, cidrs) =
+                (kind.hosts.iter().take(most).cloned(), kind.cidrs.iter().take(most).copied());
+            Arc::new(Identifiers {
+                hosts: hosts.collect(),
+                cidrs: cidrs.collect(),
+                default_route: kind.default_route,
+                unusable: Vec::new(),
+            })
+        };
+        if is_small(&self.proven) && is_small(&self.claimed) {
+            return Arc::clone(self);
+        }
+        Arc::new(Self { proven: some(&self.proven), claimed: some(&self.claimed), any: self.any })
+    }
+
     /// Names and addresses, proven ones first.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.proven.hosts.iter().chain(&self.claimed.hosts)

@@ -1,32 +1,35 @@
 //! Agents from the greeting through registration to the tunnel's end, on every link.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
+use tunnel::listen::Crowd;
 use tunnel::liveness::{Health, Liveness, Party, Patience};
 use tunnel::messages::Messages;
 use tunnel::streams::Streams;
-use tunnel::tls::{Listening, Renewed};
-use tunnel::transport::{Arrived, Introduction, Link, Tunnel};
-use tunnel_operate::certificate;
+use tunnel::transport::konnectivity::BearerError;
+use tunnel::transport::{Arrived, HandshakeError, Introduction, Link, Tunnel};
+use tunnel_kube::{Reviewed, TokenError};
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
-use tunnel_proto::message::{Hello, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
+use tunnel_proto::message::{Hello, ON_TRIAL, RejectionKind, TOKEN_RENEWAL, VERSION, Welcome};
 
+use super::authenticator::AuthenticationError;
 use super::credential::{Credential, end_of};
 use super::tokens::Review;
+use super::turns::Turns;
 use crate::agents::{Admitted, AgentTunnel, Authenticator, Registration, Registry, Trust};
+use crate::door::Door;
 use crate::metrics::{GaugeGuard, Metrics, TwinGuard};
-
-/// Handshakes at once. Fewer leave cores idle when a thousand agents come back; more let
-/// strangers take the memory.
-const HANDSHAKES: usize = 256;
 
 /// Most agents that are being admitted, for half a minute each. Where agents need only tokens,
 /// anybody can open a tunnel: more take memory, fewer turn away agents that come back together.
 const STRANGERS: usize = 1024;
+
+/// The part of the files of this process that they may take. As for connections in a handshake.
+const FILES: usize = 16;
 
 /// Longest agent id, in bytes: that of a DNS name, as nodes have them.
 const MAX_AGENT_ID: usize = 253;
@@ -39,8 +42,8 @@ pub(crate) struct Sessions {
     pub(crate) server_id: Arc<str>,
     /// Number of servers, told to agents; 0 is unknown.
     pub(crate) server_count: u32,
-    /// The agents' listener's.
-    pub(crate) tls: Renewed<Listening>,
+    /// The link that agents should use, told to them; empty leaves it to them.
+    pub(crate) transport: &'static str,
     pub(crate) authenticator: Authenticator,
     pub(crate) trust: Trust,
     pub(crate) patience: Patience,
@@ -49,17 +52,23 @@ pub(crate) struct Sessions {
     pub(crate) limits: Limits,
 }
 
-/// Permits of [`HANDSHAKES`] and [`STRANGERS`].
+/// Limits of strangers. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    pub(super) handshakes: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    pub(super) door: Door,
+    /// Places of [`STRANGERS`].
+    strangers: Crowd,
+    reviews: Turns,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        let permits = |most| Arc::new(Semaphore::new(most));
-        Self { handshakes: permits(HANDSHAKES), strangers: permits(STRANGERS) }
+impl Limits {
+    /// For a process that may open so many files.
+    pub(crate) fn new(files: usize) -> Self {
+        Self {
+            door: Door::new(files),
+            strangers: Crowd::new(STRANGERS.min(files / FILES)),
+            reviews: Turns::default(),
+        }
     }
 }
 
@@ -87,10 +96,7 @@ impl Sessions {
 
     /// Admits an agent and registers its tunnel, or tells the agent why not.
     async fn begin(self, mut arrived: Arrived) -> Option<Session> {
-        let Ok(stranger) = Arc::clone(&self.limits.strangers).try_acquire_owned() else {
-            self.turn_away(arrived, "crowded", "too many agents are being admitted");
-            return None;
-        };
+        let stranger = self.limits.strangers.enter(arrived.from().ip());
         let admitted = tokio::select! {
             biased;
             () = self.drain.killed() => {
@@ -98,6 +104,11 @@ impl Sessions {
                 return None;
             }
             admitted = self.admit(&mut arrived) => admitted,
+            () = stranger.lost() => {
+                self.handshake_failed(arrived.link(), arrived.from(), &HandshakeError::Crowded);
+                arrived.turn_away("too many others came");
+                return None;
+            }
         };
         drop(stranger);
         match admitted {
@@ -124,24 +135,21 @@ impl Sessions {
         if self.drain.has_started() {
             return Err(rejected(RejectionKind::Draining, "the server is draining".to_owned()));
         }
-        let Introduced { id, claims, software, renews } = introduced(hello)?;
+        let Introduced { id, claims, software, renews, on_trial } = introduced(hello)?;
         // Other agents cannot show another token; their tunnels outlive it, as Konnectivity's do.
         let end = token.as_ref().ok().and_then(Option::as_deref).filter(|_| renews).map(end_of);
-        let holder = self.authenticator.check(token).await.map_err(|error| {
+        let holder = self.check(token, arrived.from().ip()).await.map_err(|error| {
             let (kind, reason, text) = (error.kind(), error.label(), error.to_string());
             Denial::Rejected { kind, reason, text }
         })?;
-        // The handshake may have resumed a session from when it had not expired.
-        if certificate::has_expired(arrived.chain())
-            && let Err(text) = self.tls.get().check(arrived.chain())
-        {
-            let kind = RejectionKind::Unauthenticated;
-            return Err(Denial::Rejected { kind, reason: "certificate_expired", text });
-        }
         let identity = self.trust.identify(holder.as_ref(), arrived.chain().first()).map_err(|error| {
             let (kind, text) = (RejectionKind::Unauthenticated, error.to_string());
             Denial::Rejected { kind, reason: "identity_conflict", text }
         })?;
+        if self.registry.is_full(&identity) {
+            let (kind, text) = (RejectionKind::Unavailable, format!("{identity} has too many tunnels"));
+            return Err(Denial::Rejected { kind, reason: "crowded", text });
+        }
         if let Some(holder) = holder {
             let (account, node, pod) = (holder.username, holder.node_name, holder.pod_name);
             debug!(agent = id, account, node, pod, "token accepted");
@@ -149,7 +157,21 @@ impl Sessions {
         let routes = self.trust.admit(&id, &identity, &claims);
         let end = end.filter(|_| self.authenticator.needs_tokens());
         let credential = Credential::new(Arc::clone(arrived.chain()), end);
-        Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes }, software })
+        Ok(Applicant { agent: Admitted { id, identity, credential, claims, routes, on_trial }, software })
+    }
+
+    /// As [`Authenticator::check`]. The API is asked about so many agents of one source at a time.
+    async fn check(
+        &self,
+        token: Result<Option<String>, BearerError>,
+        from: IpAddr,
+    ) -> Result<Option<Reviewed>, AuthenticationError> {
+        let _turn = if self.authenticator.asks(&token) {
+            Some(self.limits.reviews.take(from).ok_or(TokenError::Busy)?)
+        } else {
+            None
+        };
+        self.authenticator.check(token).await
     }
 
     /// Tells an agent that it is admitted, and registers its tunnel.
@@ -159,6 +181,7 @@ impl Sessions {
             version: VERSION,
             server_id: self.server_id.to_string(),
             server_count: self.server_count,
+            transport: self.transport.to_owned(),
             software: concat!("tunnel-server/", env!("CARGO_PKG_VERSION")).to_owned(),
             ..Welcome::default()
         };
@@ -234,7 +257,7 @@ impl Session {
             match health {
                 // Tokens are reviewed by `next`, and only servers ask for renewal.
                 Health::Token(_) | Health::Renew(_) => {}
-                Health::Draining(reason) => {
+                Health::Draining { reason, .. } => {
                     info!(agent = agent.id, link = link.label(), reason, "agent drains");
                     agent.set_draining();
                 }
@@ -290,6 +313,8 @@ struct Introduced {
     software: String,
     /// Whether it shows renewed tokens.
     renews: bool,
+    /// Whether its other tunnels get dials first.
+    on_trial: bool,
 }
 
 /// Why an agent is not admitted.
@@ -320,6 +345,7 @@ fn introduced(hello: Hello) -> Result<Introduced, Denial> {
     let claims = Identifiers::parse(&hello.identifiers, UnknownKeys::Ignore)
         .map_err(|error| rejected(RejectionKind::Identity, error.to_string()))?;
     let software = hello.software.chars().filter(char::is_ascii_graphic).take(64).collect();
-    let renews = hello.capabilities.iter().any(|name| name == TOKEN_RENEWAL);
-    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews })
+    let can = |capability| hello.capabilities.iter().any(|name| name == capability);
+    let (renews, on_trial) = (can(TOKEN_RENEWAL), can(ON_TRIAL));
+    Ok(Introduced { id: hello.agent_id, claims: Arc::new(claims), software, renews, on_trial })
 }

@@ -161,11 +161,12 @@ async fn no_claim_takes_a_target_from_the_node_that_proves_it() {
             }
             // While the owner is silent, its targets wait for it.
             owner.set_suspect(Some(Instant::now()));
+            world.registry.changed(&owner);
             let agent = world.agent("rogue", rogue, &Claim::Another.identifiers(rogue, victim));
             let _registration = world.registry.register(agent);
             assert_eq!(world.picked(&targets(victim)[0]), [""; 0], "{mode:?} n{victim} is silent");
             owner.set_suspect(None);
-            world.registry.changed();
+            world.registry.changed(&owner);
         }
         picks += world.picks;
     }

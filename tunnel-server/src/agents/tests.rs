@@ -1,3 +1,6 @@
+use tunnel_proto::ident::UnknownKeys;
+use tunnel_proto::target::Host;
+
 use super::*;
 
 fn agent(id: &str) -> Arc<AgentTunnel> {
@@ -44,7 +47,6 @@ async fn a_draining_newest_tunnel_gives_way_to_an_older_one() {
 async fn nothing_of_an_agent_that_left_is_kept_but_its_words() {
     let (registry, agent) = (Registry::default(), agent("a"));
     drop(registry.register(Arc::clone(&agent)));
-    drop(registry.view());
     assert_eq!(Arc::strong_count(&agent), 1);
 }
 
@@ -63,6 +65,7 @@ async fn a_suspect_tunnel_gets_no_dials_until_it_is_back() {
     for agent in [&old, &new] {
         agent.set_suspect(Some(Instant::now()));
     }
+    // One call looks at all tunnels of the agent.
     newer.changed();
     assert!(active(&registry).is_empty());
     new.suspected().await;
@@ -73,10 +76,11 @@ async fn who_is_suspect_is_told_of_as_if_it_had_left() {
     let registry = Registry::default();
     let ids = Identifiers { hosts: vec![Host::Name("node".into())], ..Identifiers::default() };
     let silent = Arc::new(AgentTunnel::detached("a", ids));
-    let _registered = registry.register(Arc::clone(&silent));
+    let registered = registry.register(Arc::clone(&silent));
     assert!(registry.departed(&Host::Name("node".into())).is_none());
     let since = Instant::now();
     silent.set_suspect(Some(since));
+    registered.changed();
     assert_eq!(
         registry.departed(&Host::Name("node".into())),
         Some(LastSign { agent: "a".to_owned(), at: since })
@@ -91,7 +95,7 @@ async fn who_left_is_remembered_for_a_while() {
     assert_eq!(registry.departed(&Host::Name("node".into())).unwrap().agent, "a");
     assert!(registry.departed(&Host::Name("other".into())).is_none());
     assert_eq!(registry.last_departed().unwrap().agent, "a");
-    for _ in 0..2 * DEPARTED {
+    for _ in 0..2 * 1024 {
         drop(registry.register(agent("b")));
     }
     assert!(registry.departed(&Host::Name("node".into())).is_none());
@@ -108,4 +112,62 @@ async fn another_identity_does_not_replace_an_agent_by_its_id() {
     let _owner = registry.register(Arc::clone(&owner));
     let _rogue = registry.register(Arc::new(rogue));
     assert!(Arc::ptr_eq(&active(&registry)[0], &owner) && active(&registry).len() == 2);
+}
+
+fn serving(id: &str, identifiers: &str) -> Arc<AgentTunnel> {
+    let identifiers = Identifiers::parse(identifiers, UnknownKeys::Refuse).unwrap();
+    Arc::new(AgentTunnel::detached(id, identifiers))
+}
+
+#[tokio::test]
+async fn an_agent_is_remembered_by_every_spelling_of_its_hosts() {
+    let registry = Registry::default();
+    drop(registry.register(serving("a", "ipv6=::ffff:10.0.0.1&host=node.&ipv4=10.0.0.2")));
+    for host in ["10.0.0.1", "::ffff:10.0.0.1", "node", "node.", "NODE", "::ffff:10.0.0.2"] {
+        let found = registry.departed(&Host::parse(host).unwrap());
+        assert_eq!(found.map(|sign| sign.agent), Some("a".to_owned()), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn of_agents_with_one_host_the_last_is_named() {
+    let (registry, host) = (Registry::default(), Host::parse("node").unwrap());
+    let named = || registry.departed(&host).map(|sign| sign.agent);
+    drop(registry.register(serving("a", "host=node")));
+    drop(registry.register(serving("b", "host=node")));
+    assert_eq!(named().unwrap(), "b");
+    let c = serving("c", "host=node");
+    let registered = registry.register(Arc::clone(&c));
+    c.set_suspect(Some(Instant::now()));
+    registered.changed();
+    assert_eq!(named().unwrap(), "c");
+    c.set_suspect(None);
+    registered.changed();
+    assert_eq!(named().unwrap(), "b", "c is there");
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_too_often_loses_a_tunnel() {
+    let registry = Registry::default();
+    let agents: Vec<_> = (0..17).map(|_| agent("a")).collect();
+    let _busy = agents[0].count_stream();
+    let _all: Vec<_> = agents.iter().map(|agent| registry.register(Arc::clone(agent))).collect();
+    let ended: Vec<_> = (0..17).filter(|at| agents[*at].why_ended().is_some()).collect();
+    assert_eq!(ended, [1], "the oldest without streams");
+}
+
+#[tokio::test]
+async fn a_node_has_so_many_tunnels_and_a_shared_identity_any_number() {
+    let registry = Registry::default();
+    let (node, fleet) = (Identity::Node("n".to_owned()), Identity::Subject("fleet".to_owned()));
+    let come = |identity: &Identity, id: usize| {
+        let agent = AgentTunnel::detached(id.to_string(), Identifiers::default());
+        registry.register(Arc::new(AgentTunnel { identity: identity.clone(), ..agent }))
+    };
+    let mut of_node: Vec<_> = (0..64).map(|id| come(&node, id)).collect();
+    let _of_fleet: Vec<_> = (0..200).map(|id| come(&fleet, id)).collect();
+    assert!(registry.is_full(&node) && !registry.is_full(&fleet));
+    assert!(!registry.is_full(&Identity::Node("other".to_owned())));
+    of_node.pop();
+    assert!(!registry.is_full(&node));
 }

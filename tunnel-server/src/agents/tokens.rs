@@ -75,7 +75,7 @@ impl Sessions {
                     }
                     Health::Suspect
                     | Health::Back
-                    | Health::Draining(_)
+                    | Health::Draining { .. }
                     | Health::Renew(_)
                     | Health::Dead(_) => return health,
                 },

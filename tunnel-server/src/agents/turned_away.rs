@@ -43,6 +43,9 @@ impl Sessions {
     pub(super) fn handshake_failed(&self, link: Link, from: SocketAddr, error: &HandshakeError) {
         let reason = error.reason();
         self.metrics.agent_rejected(link, reason);
+        if matches!(error, HandshakeError::SaidNothing) {
+            return;
+        }
         warn_seldom!(("agent", reason), %from, link = link.label(), reason, %error, "agent handshake failed");
     }
 }

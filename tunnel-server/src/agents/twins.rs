@@ -4,74 +4,71 @@
 //! one id, as copies of a virtual machine have it, name different ones and both live on. There the older
 //! tunnel keeps the targets that the newer does not serve, and a warning and a metric tell of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tracing::field::display;
 use tunnel_program::warn_seldom;
 use tunnel_proto::ident::Identifiers;
+use tunnel_proto::network::Network;
 use tunnel_proto::target::Host;
 
-use super::{AgentTunnel, Identity, Registry, Routes, key};
+use super::{AgentTunnel, Registry, Routes};
 use crate::canonical::{canonical_host, canonical_network};
 use crate::route::Strategy;
 
 /// Most older tunnels of one agent id that keep targets. With fewer, hosts that share an id are not
-/// reached; more lets one identity make every view expensive.
+/// reached; more lets one agent make its changes expensive.
 const MOST: usize = 8;
 
-/// The tunnels that may get dials.
+/// An entry of the view.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The targets for which the tunnel gets dials.
+    pub(super) routes: Arc<Routes>,
+    /// Whether it gets them after those that do not drain.
+    pub(super) drains: bool,
+}
+
+/// The part of an agent's dials that one of its tunnels gets.
 #[derive(Debug, Default)]
-pub(crate) struct Usable {
-    /// Each with the routes for which it gets them. The newest of each agent, and then twins.
-    pub(crate) agents: Vec<(Arc<AgentTunnel>, Arc<Routes>)>,
-    /// Older tunnels of agents whose newest one is of another host.
-    pub(crate) twins: usize,
+pub(super) struct Share {
+    pub(super) entry: Option<Entry>,
+    /// Whether the agent's newest tunnel is of another host.
+    pub(super) is_twin: bool,
 }
 
-/// The newest usable tunnel of each agent: the last registered that does not drain, or else the last
-/// registered; and older ones with targets of their own.
-pub(super) fn usable(tunnels: &[(u64, Arc<AgentTunnel>)]) -> Usable {
-    let mut best = HashMap::<(&str, &Identity), &Arc<AgentTunnel>>::new();
-    let usable = || tunnels.iter().map(|(_, agent)| agent).filter(|agent| agent.is_usable());
-    for agent in usable() {
-        let slot = best.entry(key(agent)).or_insert(agent);
-        if !agent.is_draining() || slot.is_draining() {
-            *slot = agent;
+/// The shares of the tunnels of one agent, which are in the order of registration. The newest usable one
+/// gets all: the last that neither drains nor is on trial, or else one on trial, or else one that drains.
+/// Others get what is theirs alone.
+pub(super) fn shares(tunnels: &[&Arc<AgentTunnel>]) -> Vec<Share> {
+    let mut shares: Vec<_> = tunnels.iter().map(|_| Share::default()).collect();
+    let usable = || tunnels.iter().enumerate().filter(|(_, agent)| agent.is_usable());
+    let Some((first, newest)) =
+        usable().max_by_key(|(at, agent)| (!agent.is_draining(), !agent.on_trial, *at))
+    else {
+        return shares;
+    };
+    let routes = newest.routes();
+    let older = |(at, agent): &(usize, &&Arc<AgentTunnel>)| {
+        *at != first && !agent.is_draining() && is_elsewhere(newest, agent)
+    };
+    let mut taken = Taken::default();
+    for (at, agent) in usable().rev().filter(older) {
+        shares[at].is_twin = true;
+        if taken.tunnels == 0 {
+            taken.add(&routes);
+        }
+        let own = agent.routes();
+        if taken.tunnels <= MOST
+            && let Some(rest) = taken.rest(&own)
+        {
+            taken.add(&own);
+            shares[at].entry = Some(Entry { routes: Arc::new(rest), drains: false });
         }
     }
-    let is_best = |agent: &Arc<AgentTunnel>| best.get(&key(agent)).is_some_and(|one| Arc::ptr_eq(one, agent));
-    // In the order of registration, so that a view does not depend on hashing.
-    let newest = usable().filter(|agent| is_best(agent));
-    let mut found =
-        Usable { agents: newest.map(|agent| (Arc::clone(agent), agent.routes())).collect(), twins: 0 };
-    if found.agents.len() < usable().count() {
-        let older = usable().rev().filter(|agent| !agent.is_draining() && !is_best(agent));
-        add_twins(&mut found, older, |agent| best.get(&key(agent)).copied());
-    }
-    found
-}
-
-fn add_twins<'a>(
-    found: &mut Usable,
-    older: impl Iterator<Item = &'a Arc<AgentTunnel>>,
-    newest: impl Fn(&AgentTunnel) -> Option<&'a Arc<AgentTunnel>>,
-) {
-    // The routes that newer tunnels of each agent have.
-    let mut taken = HashMap::<(&str, &Identity), Vec<Arc<Routes>>>::new();
-    for agent in older {
-        let Some(newest) = newest(agent).filter(|newest| is_elsewhere(newest, agent)) else { continue };
-        found.twins += 1;
-        let taken = taken.entry(key(agent)).or_insert_with(|| vec![newest.routes()]);
-        if taken.len() > MOST {
-            continue;
-        }
-        let own = agent.routes().without(taken);
-        if !(own.proven.is_empty() && own.claimed.is_empty()) {
-            taken.push(agent.routes());
-            found.agents.push((Arc::clone(agent), Arc::new(own)));
-        }
-    }
+    shares[first].entry = Some(Entry { routes, drains: newest.is_draining() });
+    shares
 }
 
 /// Whether two tunnels of one agent id are of different hosts, as far as a server can tell.
@@ -80,26 +77,38 @@ fn is_elsewhere(one: &AgentTunnel, other: &AgentTunnel) -> bool {
     one.claims != other.claims || ip(one) != ip(other)
 }
 
-impl Routes {
-    /// The targets that none of `others` has.
-    fn without(&self, others: &[Arc<Self>]) -> Self {
-        let kinds = || others.iter().flat_map(|routes| [&routes.proven, &routes.claimed]);
-        let hosts: HashSet<_> = kinds().flat_map(|kind| &kind.hosts).map(canonical_host).collect();
-        let networks: HashSet<_> =
-            kinds().flat_map(|kind| &kind.cidrs).map(|network| canonical_network(*network)).collect();
-        let default_route = kinds().any(|kind| kind.default_route);
+/// The targets of tunnels.
+#[derive(Default)]
+struct Taken {
+    tunnels: usize,
+    hosts: HashSet<Host>,
+    networks: HashSet<Network>,
+    default_route: bool,
+}
+
+impl Taken {
+    fn add(&mut self, routes: &Routes) {
+        self.tunnels += 1;
+        for kind in [&routes.proven, &routes.claimed] {
+            self.hosts.extend(kind.hosts.iter().map(|host| canonical_host(host).into_owned()));
+            self.networks.extend(kind.cidrs.iter().map(|network| canonical_network(*network)));
+            self.default_route |= kind.default_route;
+        }
+    }
+
+    /// The targets that are not among these, if there are some.
+    fn rest(&self, routes: &Routes) -> Option<Routes> {
+        let is_free = |host: &Host| !self.hosts.contains(&*canonical_host(host));
+        let is_free_network = |network: &Network| !self.networks.contains(&canonical_network(*network));
         let rest = |kind: &Identifiers| Identifiers {
-            hosts: kind.hosts.iter().filter(|host| !hosts.contains(&canonical_host(host))).cloned().collect(),
-            cidrs: kind
-                .cidrs
-                .iter()
-                .copied()
-                .filter(|network| !networks.contains(&canonical_network(*network)))
-                .collect(),
-            default_route: kind.default_route && !default_route,
+            hosts: kind.hosts.iter().filter(|host| is_free(host)).cloned().collect(),
+            cidrs: kind.cidrs.iter().copied().filter(is_free_network).collect(),
+            default_route: kind.default_route && !self.default_route,
             unusable: Vec::new(),
         };
-        Self { proven: Arc::new(rest(&self.proven)), claimed: Arc::new(rest(&self.claimed)), any: false }
+        let (proven, claimed) = (rest(&routes.proven), rest(&routes.claimed));
+        let is_empty = proven.is_empty() && claimed.is_empty();
+        (!is_empty).then(|| Routes { proven: Arc::new(proven), claimed: Arc::new(claimed), any: false })
     }
 }
 
@@ -143,22 +152,20 @@ impl Rival {
 
 impl Registry {
     /// A standing tunnel of another host that has the id of `agent`, or else one of its names and
-    /// addresses. Names and addresses are compared as of the last dial.
+    /// addresses.
     pub(super) fn rival(&self, agent: &AgentTunnel) -> Option<Rival> {
         let stands = |other: &AgentTunnel| !other.is_leaving();
         let ip = |agent: &AgentTunnel| agent.remote().map(|remote| remote.ip());
-        let of_id = |other: &&Arc<AgentTunnel>| {
-            let is_other = other.identity != agent.identity || is_elsewhere(other, agent);
-            other.id == agent.id && is_other && stands(other)
+        let is_other = |other: &AgentTunnel| {
+            (other.identity != agent.identity || is_elsewhere(other, agent)) && stands(other)
         };
-        if let Some(tunnel) = self.lock().tunnels.iter().rev().map(|(_, other)| other).find(of_id) {
-            return Some(Rival { tunnel: Arc::clone(tunnel), host: None });
+        if let Some(tunnel) = self.of_id(&agent.id, is_other) {
+            return Some(Rival { tunnel, host: None });
         }
-        // Not made anew, which a storm of agents would do a thousand times.
-        let view = self.inner.view.load();
         let other_than =
             |other: &Arc<AgentTunnel>| other.id != agent.id && ip(other) != ip(agent) && stands(other);
-        agent.routes().hosts().find_map(|host| {
+        let (routes, view) = (agent.routes(), self.view());
+        routes.hosts().find_map(|host| {
             let tunnel = view.pick(Strategy::DestHost, &canonical_host(host), other_than)?;
             Some(Rival { tunnel: Arc::clone(tunnel), host: Some(host.clone()) })
         })
@@ -170,6 +177,7 @@ mod tests {
     use tunnel_proto::ident::UnknownKeys;
 
     use super::*;
+    use crate::agents::Identity;
     use crate::route::Router;
 
     fn agent(id: &str, claims: &str) -> Arc<AgentTunnel> {
@@ -207,10 +215,10 @@ mod tests {
         ] {
             assert_serves(&registry, target, agent);
         }
-        assert_eq!(registry.view().twins(), 1);
+        assert_eq!(registry.twins(), 1);
         drop(newest);
         assert_serves(&registry, "clone:1", &older);
-        assert_eq!(registry.view().twins(), 0);
+        assert_eq!(registry.twins(), 0);
     }
 
     #[tokio::test]
@@ -220,14 +228,33 @@ mod tests {
         let _older = registry.register(Arc::clone(&older));
         let _newer = registry.register(Arc::clone(&newer));
         assert_serves(&registry, "10.0.0.1:1", &newer);
-        assert_eq!((registry.view().agents().len(), registry.view().twins()), (1, 0));
+        assert_eq!((registry.view().agents().len(), registry.twins()), (1, 0));
         // The agent was started anew with another address.
         let moved = agent("a", "ipv4=10.0.0.9");
         newer.set_draining();
         older.set_draining();
         let _moved = registry.register(Arc::clone(&moved));
-        assert_eq!((registry.view().agents().len(), registry.view().twins()), (1, 0));
+        assert_eq!((registry.view().agents().len(), registry.twins()), (1, 0));
         assert!(registry.rival(&moved).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_on_trial_gets_dials_once_the_agent_has_no_other() {
+        let registry = Registry::default();
+        let on_trial =
+            || Arc::new(AgentTunnel { on_trial: true, ..AgentTunnel::detached("a", Identifiers::default()) });
+        let (spare, quic) = (agent("a", ""), on_trial());
+        let _spare = registry.register(Arc::clone(&spare));
+        let tried = registry.register(Arc::clone(&quic));
+        assert_serves(&registry, "10.0.0.1:1", &spare);
+        spare.set_draining();
+        registry.changed(&spare);
+        assert_serves(&registry, "10.0.0.1:1", &quic);
+        quic.set_draining();
+        registry.changed(&quic);
+        assert_serves(&registry, "10.0.0.1:1", &spare);
+        drop(tried);
+        assert_eq!((registry.view().agents().len(), registry.twins()), (1, 0));
     }
 
     #[tokio::test]
@@ -235,7 +262,7 @@ mod tests {
         let registry = Registry::default();
         let register = |n| registry.register(agent("a", &format!("ipv4=10.0.0.{n}")));
         let _tunnels: Vec<_> = (0..100).map(register).collect();
-        assert_eq!((registry.view().agents().len(), registry.view().twins()), (1 + MOST, 99));
+        assert_eq!((registry.view().agents().len(), registry.twins()), (1 + MOST, 99));
     }
 
     #[tokio::test]
@@ -245,6 +272,12 @@ mod tests {
         let rival = registry.rival(&agent("a", "ipv4=10.0.0.2")).unwrap();
         assert_eq!((rival.tunnel.id.as_str(), rival.host), ("a", None));
         assert!(registry.rival(&agent("a", "ipv4=10.0.0.1")).is_none(), "a successor");
-        assert!(registry.rival(&agent("b", "ipv4=10.0.0.2")).is_none(), "a stranger to both");
+        let _other = registry.register(agent("b", "ipv4=10.0.0.2"));
+        let rogue = AgentTunnel {
+            identity: Identity::Node("n".into()),
+            ..AgentTunnel::detached("a", Identifiers::default())
+        };
+        assert_eq!(registry.rival(&rogue).unwrap().tunnel.id, "a", "another identity");
+        assert!(registry.rival(&agent("c", "ipv4=10.0.0.3")).is_none(), "a stranger to both");
     }
 }

@@ -2,9 +2,12 @@
 
 mod ids;
 
+use std::path::Path;
+
 use anyhow::ensure;
 use tracing::warn;
 use tunnel::listen::Place;
+use tunnel::tls::load_roots;
 use tunnel_program::args::given;
 
 use crate::cli::Cli;
@@ -59,5 +62,42 @@ pub(super) fn admission(args: &Cli, has_tcp: bool) -> anyhow::Result<Admission> 
         "--frontend-allowed-names is for the frontend on TCP, and there is none: give --server-port, or \
          leave --frontend-allowed-names out"
     );
+    if has_tcp && names.is_empty() && share_an_authority(&args.server_ca_cert, &args.cluster_ca_cert) {
+        warn!(
+            "--server-ca-cert and --cluster-ca-cert have an authority in common: every agent's certificate \
+             opens the frontend on TCP, and so reaches every node: give --frontend-allowed-names, or \
+             authorities of their own"
+        );
+    }
     Ok(Admission { uids: clients.uds_allowed_uids.0.clone(), names: names.into() })
+}
+
+/// Whether some certificate is of an authority in both files. Faults of the files are told elsewhere.
+fn share_an_authority(one: &Path, other: &Path) -> bool {
+    let (Some(one), Some(other)) = (given(one), given(other)) else { return false };
+    let (Ok(one), Ok(other)) = (load_roots(&one), load_roots(&other)) else { return false };
+    one.roots.iter().any(|root| other.roots.contains(root))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_of_both_files_is_found() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let authority = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::new(["ca".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+        };
+        let (a, b, c) = (authority(), authority(), authority());
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (clients, agents, both) = (file("a", &a), file("b", &b), file("c", &format!("{c}{a}")));
+        assert!(share_an_authority(&clients, &clients) && share_an_authority(&clients, &both));
+        assert!(!share_an_authority(&clients, &agents) && !share_an_authority(&clients, Path::new("")));
+    }
 }

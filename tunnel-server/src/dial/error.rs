@@ -17,7 +17,13 @@ pub enum DialError {
     Denied(Denied),
     /// The tunnel or the stream broke before the answer came.
     #[error("agent {agent} was lost while dialling {target}: {why}")]
-    AgentLost { agent: String, target: String, why: String },
+    AgentLost {
+        agent: String,
+        target: String,
+        why: String,
+        /// Whether the agent is only silent, and may have reached the target.
+        silent: bool,
+    },
     /// The agent is at its limit of streams, or reads nothing.
     #[error("agent {agent} takes no more dials")]
     AgentBusy { agent: String },
@@ -66,7 +72,8 @@ impl DialError {
     /// Whether another agent may be asked, because nothing reached the target.
     pub(super) fn is_worth_another_agent(&self) -> bool {
         match self {
-            Self::AgentLost { .. } | Self::AgentBusy { .. } => true,
+            Self::AgentLost { silent, .. } => !*silent,
+            Self::AgentBusy { .. } => true,
             Self::Refused { refusal, .. } => refusal.reached_nothing(),
             Self::NoAgent { .. }
             | Self::NoneServes { .. }

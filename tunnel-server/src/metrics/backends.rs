@@ -62,7 +62,7 @@ fn make_twins(make: &mut Maker<'_>, agents: agents::Registry) -> Result<()> {
         "twin_tunnels",
         "Tunnels beside a newer one of the same agent id and identity from another host: two hosts use one id. \
          Each gets the dials of the targets that only it names.",
-        move || agents.view().twins() as u64,
+        move || agents.twins() as u64,
     )
 }
 
@@ -72,10 +72,11 @@ impl Collector for Backends {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let view = self.agents.view();
-        self.all.set(count(view.agents().len()));
+        let agents = self.agents.view().agents().to_vec();
+        self.all.set(count(agents.len()));
         for strategy in &self.strategies {
-            let usable: HashSet<&str> = view.usable(*strategy).map(|agent| agent.id.as_str()).collect();
+            let usable = agents.iter().filter(|agent| strategy.may_choose(&agent.routes()));
+            let usable: HashSet<&str> = usable.map(|agent| agent.id.as_str()).collect();
             self.by_strategy.with_label_values(&[strategy.label()]).set(count(usable.len()));
         }
         [self.all.collect(), self.by_strategy.collect()].concat()

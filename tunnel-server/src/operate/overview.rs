@@ -70,8 +70,8 @@ impl Overview {
 
     /// Connected agents: at most [`MOST_AGENTS`].
     pub(crate) fn connected(&self) -> Vec<Connected> {
-        let view = self.registry.view();
-        let connected = view.agents().iter().take(MOST_AGENTS).map(|agent| {
+        let agents: Vec<_> = self.registry.view().agents().iter().take(MOST_AGENTS).cloned().collect();
+        let connected = agents.iter().map(|agent| {
             let tunnel = agent.tunnel();
             let datagram = tunnel.and_then(|tunnel| {
                 let most = self.datagrams.to(tunnel.remote().ip());
@@ -92,10 +92,10 @@ impl Overview {
 
     /// The status, with at most so many missing nodes by name.
     fn naming(&self, most: usize) -> ServerStatus {
-        let view = self.registry.view();
+        let usable = self.registry.view().agents().to_vec();
         let tunnels = self.registry.tunnels();
-        let mut agents = Agents { connected: view.agents().len(), ..Agents::default() };
-        for tunnel in view.agents().iter().filter_map(|agent| agent.tunnel()) {
+        let mut agents = Agents { connected: usable.len(), ..Agents::default() };
+        for tunnel in usable.iter().filter_map(|agent| agent.tunnel()) {
             match tunnel.link() {
                 Link::Quic => agents.quic += 1,
                 Link::H2 => agents.h2 += 1,
@@ -109,7 +109,7 @@ impl Overview {
             up: self.started.elapsed().as_secs(),
             draining: self.drain.has_started(),
             agents,
-            nodes: self.nodes.get().map(|nodes| compare(&nodes.borrow(), &view, &self.registry, most)),
+            nodes: self.nodes.get().map(|nodes| compare(&nodes.borrow(), &usable, &self.registry, most)),
             identities: Some(Box::new(report(&self.trust, &tunnels))),
             streams: tunnels.iter().map(|agent| agent.streams()).sum(),
             stalled: self.metrics.stalled(),

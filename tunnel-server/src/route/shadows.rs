@@ -18,8 +18,13 @@ fn agent(id: &str, proven: &str, claimed: &str) -> Arc<AgentTunnel> {
 
 /// The agents that get dials of a target, of all strategies that look at claims.
 fn picked(agents: &[Arc<AgentTunnel>], silent: &[Arc<AgentTunnel>], target: &str) -> Vec<String> {
-    let registered: Vec<_> = agents.iter().chain(silent).map(|agent| agent.routes()).collect();
-    let view = View::new(agents.to_vec(), &registered);
+    let mut view = View::default();
+    for agent in agents.iter().chain(silent) {
+        view.own(&agent.routes().proven);
+    }
+    for agent in agents {
+        view.enter(agent, &agent.routes(), false);
+    }
     let target = target.parse().unwrap();
     let mut ids = Vec::new();
     for strategy in [Strategy::DestCidr, Strategy::DefaultRoute, Strategy::DestHost] {
@@ -76,9 +81,9 @@ fn what_nobody_proves_goes_where_it_is_claimed() {
 #[test]
 fn an_agent_without_proof_may_be_no_agent_for_any_target() {
     let routes = Routes { any: false, ..Routes::as_claimed(Arc::default()) };
-    let agents = vec![Arc::new(AgentTunnel::routed("a", routes))];
-    let view = View::new(agents, &[]);
+    let mut view = View::default();
+    view.enter(&Arc::new(AgentTunnel::routed("a", routes.clone())), &routes, false);
     let router = Router::new(vec![Strategy::Default]);
     assert!(router.pick(&view, &"10.0.0.1:80".parse().unwrap(), None).is_none());
-    assert_eq!((view.size(Strategy::Default), view.agents().len()), (0, 1));
+    assert!(!view.has(Strategy::Default) && view.agents().len() == 1);
 }

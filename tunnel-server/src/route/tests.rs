@@ -1,14 +1,30 @@
 use super::*;
+use crate::agents::Routes;
 use tunnel_proto::ident::{Identifiers, UnknownKeys};
-use tunnel_proto::target::Host;
 
 fn agent(id: &str, identifiers: &str) -> Arc<AgentTunnel> {
     let identifiers = Identifiers::parse(identifiers, UnknownKeys::Ignore).unwrap();
     Arc::new(AgentTunnel::detached(id, identifiers))
 }
 
+fn enter(view: &mut View, agent: &Arc<AgentTunnel>) {
+    let routes = agent.routes();
+    view.own(&routes.proven);
+    view.enter(agent, &routes, agent.is_draining());
+}
+
+fn leave(view: &mut View, agent: &Arc<AgentTunnel>) {
+    let routes = agent.routes();
+    view.leave(agent, &routes);
+    view.disown(&routes.proven);
+}
+
 fn viewed(agents: &[Arc<AgentTunnel>]) -> View {
-    View::new(agents.to_vec(), &[])
+    let mut view = View::default();
+    for agent in agents {
+        enter(&mut view, agent);
+    }
+    view
 }
 
 fn picked(strategies: &[Strategy], agents: &[Arc<AgentTunnel>], target: &str) -> Vec<String> {
@@ -91,7 +107,7 @@ fn default_routes_are_those_that_say_so() {
     let agents =
         [agent("yes", "default-route=true"), agent("no", "default-route=false"), agent("silent", "host=a")];
     assert_eq!(picked(&[DefaultRoute], &agents, "10.0.0.1:80"), ["yes"]);
-    assert_eq!(viewed(&agents).size(DefaultRoute), 1);
+    assert!(viewed(&agents).has(DefaultRoute) && !viewed(&agents[1..]).has(DefaultRoute));
 }
 
 #[test]
@@ -104,16 +120,22 @@ fn an_identifier_falls_to_its_other_holder_when_the_first_leaves() {
 }
 
 #[test]
-fn tables_count_names_and_an_agent_is_once_in_each() {
+fn an_agent_is_once_under_each_of_its_names() {
     let ids = "host=a&host=a&host=A&ipv4=10.0.0.1&cidr=10.0.0.0/8&cidr=10.9.0.0/8&default-route=true";
     let agents = [agent("x", ids), agent("y", "host=a")];
     agents[1].set_draining();
-    let view = viewed(&agents);
-    let sizes = [Strategy::Default, Strategy::DefaultRoute, Strategy::DestCidr, Strategy::DestHost]
-        .map(|strategy| view.size(strategy));
-    assert_eq!(sizes, [2, 1, 1, 2]);
-    let group = view.claimed.by_host.get(&Host::Name("a".to_owned())).unwrap();
-    assert_eq!((group.agents.len(), group.ready), (2, 1));
+    let mut view = viewed(&agents);
+    for entry in [
+        "any: [\"x\"] [\"y\"] of 0",
+        "claimed a: [\"x\"] [\"y\"] of 0",
+        "claimed 10.0.0.1: [\"x\"] [] of 0",
+        "claimed 10.0.0.0/8: [\"x\"] [] of 0",
+        "claimed default route: [\"x\"] [] of 0",
+    ] {
+        assert!(view.contents().contains(&entry.to_owned()), "{entry}: {:#?}", view.contents());
+    }
+    agents.iter().for_each(|agent| leave(&mut view, agent));
+    assert_eq!(view.contents(), View::default().contents());
 }
 
 #[test]
@@ -147,4 +169,44 @@ fn the_excluded_agent_is_never_picked_and_load_decides() {
     let _streams: Vec<_> = (0..10).map(|_| agents[0].count_stream()).collect();
     let chosen = (0..1000).filter(|_| router.pick(&view, &target, None).unwrap().id == "b").count();
     assert!(chosen > 600, "the idle agent was chosen only {chosen} times of 1000");
+}
+
+/// After any order of arrivals and departures, the view answers as one made of the agents that are left.
+#[test]
+fn a_view_that_has_changed_is_as_a_new_one() {
+    use rand::RngExt as _;
+    const IDS: [&str; 7] = [
+        "host=a&host=a.&ipv4=10.0.0.1&ipv6=::ffff:10.0.0.1",
+        "ipv4=10.0.0.1&cidr=10.0.0.0/8",
+        "cidr=10.0.0.0/8&cidr=10.0.0.0/16",
+        "cidr=10.0.0.0/16&cidr=::ffff:10.0.0.0/104&default-route=true",
+        "cidr=fd00::/8&ipv6=fd00::1",
+        "host=b&default-route=true",
+        "",
+    ];
+    let parse = |text| Arc::new(Identifiers::parse(text, UnknownKeys::Refuse).unwrap());
+    let mut rng = rand::rng();
+    let mut ids = |_| parse(IDS[rng.random_range(0..IDS.len())]);
+    let agents: Vec<_> = (0..30)
+        .map(|at| {
+            let (proven, claimed) = (ids(at), ids(at));
+            Arc::new(AgentTunnel::routed(&format!("agent-{at}"), Routes { proven, claimed, any: at % 3 > 0 }))
+        })
+        .collect();
+    agents.iter().step_by(4).for_each(|agent| agent.set_draining());
+    let (mut view, mut there, mut rng) = (View::default(), Vec::<Arc<AgentTunnel>>::new(), rand::rng());
+    for _ in 0..300 {
+        let agent = &agents[rng.random_range(0..agents.len())];
+        match there.iter().position(|one| Arc::ptr_eq(one, agent)) {
+            Some(at) => leave(&mut view, &there.remove(at)),
+            None => {
+                enter(&mut view, agent);
+                there.push(Arc::clone(agent));
+            }
+        }
+        let new = viewed(&there);
+        assert_eq!(view.contents(), new.contents());
+    }
+    there.iter().for_each(|agent| leave(&mut view, agent));
+    assert_eq!(view.contents(), View::default().contents());
 }

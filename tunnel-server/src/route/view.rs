@@ -1,7 +1,11 @@
-//! The usable agents at one moment, indexed for the strategies.
+//! The usable agents, indexed for the strategies.
 //!
 //! Proven routes and claimed ones have a table each. A target that an identity proves is never
-//! found among the claims of others, not even while the identity's own agents are silent.
+//! found among the claims of others, not even while the identity's own agents are silent: the proven
+//! table also has the targets of unusable tunnels, and a look-up among claims asks it first.
+//!
+//! The registry changes the view by one tunnel at a time, so a change costs as much as the tunnel has
+//! identifiers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,105 +17,99 @@ use tunnel_proto::network::Network;
 use tunnel_proto::target::Host;
 
 use super::Strategy;
-use crate::agents::{AgentTunnel, Routes, Usable};
+use crate::agents::{AgentTunnel, Routes};
 use crate::canonical::{canonical_host, canonical_network};
 
 /// Agents that are equally right for a target. Those that drain are last.
 #[derive(Debug, Default)]
-pub(super) struct Group {
-    pub(super) agents: Vec<Arc<AgentTunnel>>,
+struct Group {
+    agents: Vec<Arc<AgentTunnel>>,
     /// Number of agents at the front that do not drain.
-    pub(super) ready: usize,
+    ready: usize,
+    /// Tunnels that prove the target, usable or not.
+    owners: u32,
 }
 
 /// Routes of one kind. A group without agents is owned by an identity whose agents are not usable.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+struct Table {
     default_route: Group,
-    pub(super) by_host: HashMap<Host, Group>,
+    by_host: HashMap<Host, Group>,
     by_network: HashMap<Network, Group>,
     /// The lengths of the networks' prefixes, longest first. A look-up takes at most one step
     /// for each.
-    prefixes: Vec<u8>,
+    prefixes: Vec<Prefix>,
 }
 
-/// The usable agents at one moment, one tunnel each but for twins, indexed for the strategies.
+/// A length of prefixes, and the number of networks that have it.
+#[derive(Debug)]
+struct Prefix {
+    bits: u8,
+    networks: usize,
+}
+
+/// The usable agents, one tunnel each but for twins, indexed for the strategies.
 #[derive(Debug, Default)]
 pub struct View {
     agents: Vec<Arc<AgentTunnel>>,
     /// The agents that [`Strategy::Default`] may choose.
     any: Group,
     proven: Table,
-    pub(super) claimed: Table,
-    twins: usize,
+    claimed: Table,
 }
 
 impl View {
-    /// As [`View::of`], of agents with all their routes.
-    #[cfg(test)]
-    pub(super) fn new(agents: Vec<Arc<AgentTunnel>>, registered: &[Arc<Routes>]) -> Self {
-        let agents = agents.into_iter().map(|agent| (Arc::clone(&agent), agent.routes())).collect();
-        Self::of(Usable { agents, twins: 0 }, registered)
+    /// Keeps identifiers from the claims of others, once for each call.
+    pub(crate) fn own(&mut self, identifiers: &Identifiers) {
+        self.proven.each(identifiers, |group| group.owners += 1);
     }
 
-    /// `registered` are the routes of all agents, the unusable ones included.
-    pub(crate) fn of(usable: Usable, registered: &[Arc<Routes>]) -> Self {
-        let (agents, routes): (Vec<_>, Vec<_>) = usable.agents.into_iter().unzip();
-        let mut view = Self { twins: usable.twins, ..Self::default() };
-        for (agent, routes) in agents.iter().zip(&routes) {
-            view.proven.add(agent, &routes.proven, |_| true, |_| true);
-            if routes.any {
-                view.any.add(agent);
-            }
-        }
-        let claims = |routes: &Arc<Routes>| !routes.claimed.is_empty();
-        if routes.iter().any(claims) {
-            registered.iter().for_each(|routes| view.proven.own(&routes.proven));
-            view.proven.finish();
-            let Self { proven, claimed, .. } = &mut view;
-            for (agent, routes) in agents.iter().zip(&routes) {
-                let free = |host: &Host| !proven.owns(host);
-                claimed.add(agent, &routes.claimed, free, |network| !proven.contains(*network));
-            }
-            claimed.finish();
-        }
-        view.proven.finish();
-        view.agents = agents;
-        view
+    /// Undoes one call of [`View::own`].
+    pub(crate) fn disown(&mut self, identifiers: &Identifiers) {
+        self.proven.each(identifiers, |group| group.owners = group.owners.saturating_sub(1));
     }
 
+    /// Gives an agent dials for its routes. Its proven ones are owned already.
+    pub(crate) fn enter(&mut self, agent: &Arc<AgentTunnel>, routes: &Routes, drains: bool) {
+        self.agents.push(Arc::clone(agent));
+        self.change(routes, |group| group.add(agent, drains));
+    }
+
+    /// Undoes [`View::enter`], with the same routes.
+    pub(crate) fn leave(&mut self, agent: &Arc<AgentTunnel>, routes: &Routes) {
+        if let Some(at) = self.agents.iter().position(|one| Arc::ptr_eq(one, agent)) {
+            self.agents.remove(at);
+        }
+        self.change(routes, |group| group.remove(agent));
+    }
+
+    fn change(&mut self, routes: &Routes, mut change: impl FnMut(&mut Group)) {
+        let Routes { proven, claimed, any } = routes;
+        if *any {
+            change(&mut self.any);
+        }
+        for (table, identifiers) in [(&mut self.proven, proven), (&mut self.claimed, claimed)] {
+            if identifiers.default_route {
+                change(&mut table.default_route);
+            }
+            table.each(identifiers, &mut change);
+        }
+    }
+
+    /// The usable agents, in the order in which they became so.
     pub(crate) fn agents(&self) -> &[Arc<AgentTunnel>] {
         &self.agents
     }
 
-    /// Number of tunnels beside a newer one of the same agent id from another host.
-    pub(crate) const fn twins(&self) -> usize {
-        self.twins
-    }
-
-    /// The number of a strategy's entries: hosts, networks, or agents.
-    pub(crate) fn size(&self, strategy: Strategy) -> usize {
-        let tables = [&self.proven, &self.claimed].into_iter();
+    /// Whether a strategy has an agent for some target.
+    pub(crate) fn has(&self, strategy: Strategy) -> bool {
+        let mut tables = [&self.proven, &self.claimed].into_iter();
+        let is_used = |group: &Group| !group.agents.is_empty();
         match strategy {
-            Strategy::Default => self.any.agents.len(),
-            Strategy::DefaultRoute => tables.map(|table| table.default_route.agents.len()).sum(),
-            Strategy::DestCidr => tables.map(|table| in_use(table.by_network.values())).sum(),
-            Strategy::DestHost => tables.map(|table| in_use(table.by_host.values())).sum(),
-        }
-    }
-
-    /// The agents that a strategy can use for some target, possibly more than once each.
-    pub(crate) fn usable(&self, strategy: Strategy) -> Box<dyn Iterator<Item = &Arc<AgentTunnel>> + '_> {
-        let tables = [&self.proven, &self.claimed].into_iter();
-        match strategy {
-            Strategy::Default => Box::new(self.any.agents.iter()),
-            Strategy::DefaultRoute => Box::new(tables.flat_map(|table| &table.default_route.agents)),
-            Strategy::DestCidr => {
-                Box::new(tables.flat_map(|table| table.by_network.values().flat_map(|group| &group.agents)))
-            }
-            Strategy::DestHost => {
-                Box::new(tables.flat_map(|table| table.by_host.values().flat_map(|group| &group.agents)))
-            }
+            Strategy::Default => is_used(&self.any),
+            Strategy::DefaultRoute => tables.any(|table| is_used(&table.default_route)),
+            Strategy::DestCidr => tables.any(|table| table.by_network.values().any(is_used)),
+            Strategy::DestHost => tables.any(|table| table.by_host.values().any(is_used)),
         }
     }
 
@@ -131,7 +129,8 @@ impl View {
             }),
             (Strategy::DestHost, host) => match proven.by_host.get(host) {
                 Some(group) => group.pick(usable),
-                None => claimed.by_host.get(host)?.pick(usable),
+                // It may lie in a network that others prove.
+                None => claimed.by_host.get(host).filter(|_| !proven.surrounds(host))?.pick(usable),
             },
             (Strategy::DestCidr, Host::Name(_)) => None,
             (Strategy::DestCidr, Host::Ip(ip)) => proven.longest(*ip, &usable).or_else(|| {
@@ -146,52 +145,53 @@ impl View {
     }
 }
 
-fn in_use<'a>(groups: impl Iterator<Item = &'a Group>) -> usize {
-    groups.filter(|group| !group.agents.is_empty()).count()
-}
-
 impl Table {
-    /// Adds an agent under the identifiers that `host` and `network` take.
-    fn add(
-        &mut self,
-        agent: &Arc<AgentTunnel>,
-        identifiers: &Identifiers,
-        takes_host: impl Fn(&Host) -> bool,
-        takes_network: impl Fn(&Network) -> bool,
-    ) {
-        if identifiers.default_route {
-            self.default_route.add(agent);
+    /// Changes the groups of hosts and networks. Those that are empty afterwards are removed.
+    fn each(&mut self, identifiers: &Identifiers, mut change: impl FnMut(&mut Group)) {
+        for host in identifiers.hosts.iter().map(canonical_host) {
+            match self.by_host.get_mut(&*host) {
+                Some(group) => {
+                    change(group);
+                    if group.is_empty() {
+                        self.by_host.remove(&*host);
+                    }
+                }
+                None => {
+                    let mut group = Group::default();
+                    change(&mut group);
+                    if !group.is_empty() {
+                        self.by_host.insert(host.into_owned(), group);
+                    }
+                }
+            }
         }
-        for host in identifiers.hosts.iter().map(canonical_host).filter(|host| takes_host(host)) {
-            self.by_host.entry(host.into_owned()).or_default().add(agent);
-        }
-        for network in
-            identifiers.cidrs.iter().map(|network| canonical_network(*network)).filter(takes_network)
-        {
-            self.by_network.entry(network).or_default().add(agent);
+        for network in identifiers.cidrs.iter().map(|network| canonical_network(*network)) {
+            let known = self.by_network.contains_key(&network);
+            let group = self.by_network.entry(network).or_default();
+            change(group);
+            let is_empty = group.is_empty();
+            if is_empty {
+                self.by_network.remove(&network);
+            }
+            if known == is_empty {
+                self.count_prefix(network.bits(), !known);
+            }
         }
     }
 
-    /// Keeps identifiers from the claims of others.
-    fn own(&mut self, identifiers: &Identifiers) {
-        for host in &identifiers.hosts {
-            self.by_host.entry(canonical_host(host).into_owned()).or_default();
+    fn count_prefix(&mut self, bits: u8, added: bool) {
+        match (self.prefixes.binary_search_by(|prefix| bits.cmp(&prefix.bits)), added) {
+            (Ok(at), true) => self.prefixes[at].networks += 1,
+            (Ok(at), false) if self.prefixes[at].networks > 1 => self.prefixes[at].networks -= 1,
+            (Ok(at), false) => drop(self.prefixes.remove(at)),
+            (Err(at), true) => self.prefixes.insert(at, Prefix { bits, networks: 1 }),
+            (Err(_), false) => {}
         }
-        for network in &identifiers.cidrs {
-            self.by_network.entry(canonical_network(*network)).or_default();
-        }
-    }
-
-    /// Has to follow the last addition.
-    fn finish(&mut self) {
-        self.prefixes = self.by_network.keys().map(Network::bits).collect();
-        self.prefixes.sort_unstable_by(|a, b| b.cmp(a));
-        self.prefixes.dedup();
     }
 
     /// The groups of the networks that contain an address, longest prefix first.
     fn networks(&self, ip: IpAddr) -> impl Iterator<Item = &Group> {
-        self.prefixes.iter().filter_map(move |&bits| self.by_network.get(&Network::of(ip, bits)?))
+        self.prefixes.iter().filter_map(move |prefix| self.by_network.get(&Network::of(ip, prefix.bits)?))
     }
 
     fn longest(&self, ip: IpAddr, usable: impl Fn(&Arc<AgentTunnel>) -> bool) -> Option<&Arc<AgentTunnel>> {
@@ -199,23 +199,21 @@ impl Table {
     }
 
     fn owns(&self, host: &Host) -> bool {
-        self.by_host.contains_key(host) || matches!(host, Host::Ip(ip) if self.networks(*ip).next().is_some())
+        self.by_host.contains_key(host) || self.surrounds(host)
     }
 
-    /// Whether a network lies in one of the table's, or is one of its hosts.
-    fn contains(&self, network: Network) -> bool {
-        let (first, bits) = (network.first(), network.bits());
-        let wider = self.prefixes.iter().filter(|&&prefix| prefix <= bits);
-        let in_network = wider
-            .filter_map(|&prefix| Network::of(first, prefix))
-            .any(|wider| self.by_network.contains_key(&wider));
-        let whole = if first.is_ipv4() { 32 } else { 128 };
-        in_network || (bits == whole && self.by_host.contains_key(&Host::Ip(first)))
+    /// Whether one of the networks contains a host.
+    fn surrounds(&self, host: &Host) -> bool {
+        matches!(host, Host::Ip(ip) if self.networks(*ip).next().is_some())
     }
 }
 
 impl Group {
-    fn add(&mut self, agent: &Arc<AgentTunnel>) {
+    fn is_empty(&self) -> bool {
+        self.agents.is_empty() && self.owners == 0
+    }
+
+    fn add(&mut self, agent: &Arc<AgentTunnel>, drains: bool) {
         // An agent that names a host twice is added once. The agent that was added last is the
         // last of all or the last that does not drain.
         let last = [self.agents.len().checked_sub(1), self.ready.checked_sub(1)];
@@ -223,11 +221,21 @@ impl Group {
             return;
         }
         self.agents.push(Arc::clone(agent));
-        if !agent.is_draining() {
+        if !drains {
             let last = self.agents.len() - 1;
             self.agents.swap(self.ready, last);
             self.ready += 1;
         }
+    }
+
+    fn remove(&mut self, agent: &Arc<AgentTunnel>) {
+        let Some(mut at) = self.agents.iter().position(|one| Arc::ptr_eq(one, agent)) else { return };
+        if at < self.ready {
+            self.ready -= 1;
+            self.agents.swap(at, self.ready);
+            at = self.ready;
+        }
+        self.agents.swap_remove(at);
     }
 
     /// An agent that does not drain, or else one that does; stuck ones come after both, because a
@@ -257,4 +265,29 @@ fn pick_of(
     };
     let (first, second) = (try_one()?, try_one()?);
     Some(if second.streams() < first.streams() { second } else { first })
+}
+
+#[cfg(test)]
+impl View {
+    /// All entries, in an order that does not depend on hashing.
+    pub(super) fn contents(&self) -> Vec<String> {
+        let ids = |agents: &[Arc<AgentTunnel>]| {
+            let mut ids: Vec<_> = agents.iter().map(|agent| agent.id.clone()).collect();
+            ids.sort();
+            ids
+        };
+        let shown = |key: String, group: &Group| {
+            let (ready, draining) = group.agents.split_at(group.ready);
+            format!("{key}: {:?} {:?} of {}", ids(ready), ids(draining), group.owners)
+        };
+        let mut all = vec![shown("any".to_owned(), &self.any), format!("{:?}", ids(&self.agents))];
+        for (kind, table) in [("proven", &self.proven), ("claimed", &self.claimed)] {
+            all.push(shown(format!("{kind} default route"), &table.default_route));
+            all.extend(table.by_host.iter().map(|(host, group)| shown(format!("{kind} {host}"), group)));
+            all.extend(table.by_network.iter().map(|(net, group)| shown(format!("{kind} {net}"), group)));
+            all.push(format!("{kind} {:?}", table.prefixes));
+        }
+        all.sort();
+        all
+    }
 }

@@ -1,88 +1,31 @@
 //! The control stream after the greeting: heartbeats, their answers and drain notices.
 
-use std::future::pending;
+mod pulse;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout};
-use tunnel_proto::message::{Alive, Control, Ping, Pong, decode_control, encode_control};
+use tunnel_proto::message::{Alive, Control, Ping, Pong, Suspect, decode_control, encode_control};
 
-use super::pace::Pace;
-use super::signs::{Health, Party, Patience, Signs};
+use super::allowance::Allowance;
+use super::signs::{Health, Patience, Signs};
 use crate::duplex::{Batch, Broken};
 use crate::messages::{ControlError, Messages, Progress};
-use crate::streams::Streams;
-use crate::transport::{Proof, quic};
 
-/// The signs of life of this end.
-pub(super) enum Pulse {
-    /// A server answers pings.
-    Answers,
-    /// An agent pings, and the answers show that the server lives.
-    Asks { every: Duration, due: Instant, number: u64 },
-    /// An agent sends heartbeats, and QUIC's acknowledgements show that the server lives. An
-    /// answer would cost a further acknowledgement.
-    Speaks { pace: Pace, tunnel: quic::Tunnel, streams: Arc<Streams>, received: u64 },
-}
+pub(super) use pulse::Pulse;
 
-impl Pulse {
-    pub(super) fn new(party: Party, proof: Proof, every: Duration, streams: Arc<Streams>) -> Self {
-        let now = Instant::now();
-        match (party, proof) {
-            (Party::Server, _) => Self::Answers,
-            (Party::Agent, Proof::Datagrams(tunnel)) => {
-                Self::Speaks { pace: Pace::new(every, now), tunnel, streams, received: 0 }
-            }
-            (Party::Agent, Proof::Messages) => Self::Asks { every, due: now, number: 0 },
-        }
-    }
+/// Bytes that fill any datagram of QUIC, the smallest of which have 1,200. Fewer, and the answer passes
+/// where bulk does not; more costs bytes.
+const FILLING: usize = 1200;
 
-    /// Waits until a heartbeat may be due. Cancel safe.
-    async fn due(&mut self) {
-        match self {
-            Self::Answers => pending().await,
-            Self::Asks { due, .. } => sleep_until(*due).await,
-            Self::Speaks { pace, streams, .. } => loop {
-                tokio::select! {
-                    biased;
-                    () = sleep_until(pace.due()) => return,
-                    () = streams.began() => pace.begun(Instant::now()),
-                }
-            },
-        }
-    }
-
-    /// Whether the link received a datagram since the last call.
-    fn has_heard(&mut self) -> bool {
-        let Self::Speaks { tunnel, received, .. } = self else { return false };
-        let before = std::mem::replace(received, tunnel.received());
-        *received != before
-    }
-
-    /// The heartbeat that is due now, if one is.
-    fn beat(&mut self) -> Option<Control> {
-        match self {
-            Self::Answers => None,
-            Self::Asks { every, due, number } => {
-                *number += 1;
-                // Random, so that agents that connect together do not ping together.
-                *due = Instant::now() + if *number == 1 { every.mul_f64(rand::random()) } else { *every };
-                Some(Control::Ping(Ping { number: *number }))
-            }
-            Self::Speaks { pace, tunnel, streams, .. } => {
-                let heartbeat = pace.speak(Instant::now(), tunnel.received(), streams.open() > 0)?;
-                if heartbeat.urgent {
-                    tunnel.nudge();
-                }
-                let next_ms = u32::try_from(heartbeat.next.as_millis()).unwrap_or(u32::MAX);
-                Some(Control::Alive(Alive { next_ms }))
-            }
-        }
-    }
-}
+/// Time for signs of life that have come already, or come at once, to be read. Less, and a process that was
+/// stopped for a while blames its peers; more delays new tunnels.
+const READ: Duration = Duration::from_secs(1);
 
 /// The control stream of one tunnel.
 pub(super) struct Conversation {
@@ -91,11 +34,13 @@ pub(super) struct Conversation {
     pulse: Pulse,
     patience: Patience,
     signs: Arc<Signs>,
-    /// When the peer last gave a sign of life.
+    allowance: Allowance,
+    /// When the peer last gave a sign of life: servers hear the agent, agents learn that the
+    /// server has heard them.
     heard: Instant,
     suspect: bool,
     /// The peer's last ping without an answer.
-    owed: Option<u64>,
+    owed: Option<Ping>,
     /// The message being sent.
     unsent: Batch,
     /// When sending began.
@@ -117,6 +62,7 @@ impl Conversation {
             pulse,
             patience,
             signs,
+            allowance: Allowance::new(now),
             heard: now,
             suspect: false,
             owed: None,
@@ -137,6 +83,8 @@ impl Conversation {
     pub(super) async fn next(&mut self) -> Health {
         match self.go_on().await {
             Ok(health) => health,
+            // Followed by the end.
+            Err(_) if self.ends_in_silence() => Health::Suspect,
             Err(error) => Health::Dead(error.to_string()),
         }
     }
@@ -145,6 +93,8 @@ impl Conversation {
         let mut alarm_at = self.silent_at();
         let mut alarm = pin!(sleep_until(alarm_at));
         loop {
+            // A peer whose messages never end lets other tasks have their turn.
+            coop::consume_budget().await;
             let (silent_at, idle) = (self.silent_at(), self.unsent.is_empty());
             // Signs of life do not reset the timer: an early alarm is cheaper.
             if silent_at < alarm_at {
@@ -161,8 +111,10 @@ impl Conversation {
                 }
                 () = self.pulse.due(), if idle => self.beat()?,
                 () = &mut alarm => {
-                    let health = self.alarmed()?;
-                    alarm_at = self.silent_at();
+                    // This process slept through it, and has not read what was said meanwhile.
+                    let is_late = alarm_at.elapsed() > READ;
+                    let health = if is_late { None } else { self.alarmed()? };
+                    alarm_at = if is_late { Instant::now() + READ } else { self.silent_at() };
                     alarm.as_mut().reset(alarm_at);
                     health
                 }
@@ -175,12 +127,21 @@ impl Conversation {
 
     /// When the peer will have been silent for too long.
     fn silent_at(&self) -> Instant {
-        let allowed = if self.suspect { self.patience.limit } else { self.patience.suspect };
-        self.silent_since() + allowed
+        if self.suspect {
+            // Without answers, but with acknowledgements, streams of few bytes go on.
+            return self.deaf_since() + self.patience.limit;
+        }
+        self.silent_since() + self.patience.suspect
     }
 
-    /// When the silence began. A peer that takes no message counts as silent.
+    /// When the silence began. A peer that leaves a ping without an answer counts as silent.
     fn silent_since(&self) -> Instant {
+        let deaf = self.deaf_since();
+        self.pulse.asked().map_or(deaf, |asked| deaf.min(asked))
+    }
+
+    /// When the peer last gave a sign of life. One that takes no message gives none.
+    fn deaf_since(&self) -> Instant {
         if self.unsent.is_empty() { self.heard } else { self.heard.min(self.sending) }
     }
 
@@ -190,11 +151,42 @@ impl Conversation {
         if now < self.silent_at() {
             return Ok(back);
         }
-        if self.suspect || limit <= suspect {
-            return Err(ControlError::Silent(if self.suspect { limit } else { suspect }));
+        let is_tcp = limit <= suspect;
+        // An agent tells first, since it judges the link by that.
+        if self.suspect || (is_tcp && self.pulse.only_answers()) {
+            return Err(ControlError::Silent(limit));
         }
         self.set_suspect(true);
+        if self.pulse.only_answers() && self.unsent.is_empty() {
+            let silent_ms = u32::try_from(suspect.as_millis()).unwrap_or(u32::MAX);
+            self.send(Control::Suspect(Suspect { silent_ms }))?;
+        }
         Ok(Some(Health::Suspect))
+    }
+
+    /// Agents: the server does not hear this end. Believed only of an agent that has had no
+    /// proof of the contrary for a while, and gets none at once: the word may come late, after a blackout.
+    fn doubted(&mut self) {
+        if self.pulse.has_proof() {
+            self.heard = Instant::now();
+        }
+        let suspect = self.patience.suspect;
+        if !self.pulse.only_answers() && self.heard.elapsed() > suspect / 2 {
+            let silent = suspect.saturating_sub(READ);
+            self.heard = Instant::now().checked_sub(silent).map_or(self.heard, |at| self.heard.min(at));
+        }
+    }
+
+    /// The tunnel is over. Returns whether an agent had waited for proof for long: its server has only
+    /// given up first, and the link is to be judged as if the agent had. True once.
+    pub(super) fn ends_in_silence(&mut self) -> bool {
+        let is_silent =
+            !self.pulse.only_answers() && self.silent_since().elapsed() > self.patience.suspect / 2;
+        let is_news = is_silent && !self.suspect;
+        if is_news {
+            self.set_suspect(true);
+        }
+        is_news
     }
 
     fn set_suspect(&mut self, suspect: bool) {
@@ -213,9 +205,9 @@ impl Conversation {
         Ok(health.or_else(|| self.take_back()))
     }
 
-    /// Counts datagrams received by the link as signs of life.
+    /// Counts the link's acknowledgements as signs of life.
     fn listen(&mut self) -> Option<Health> {
-        if self.pulse.has_heard() {
+        if self.pulse.has_proof() {
             self.heard = Instant::now();
         }
         self.take_back()
@@ -231,21 +223,32 @@ impl Conversation {
 
     fn heard(&mut self, message: Option<Bytes>) -> Result<Option<Health>, ControlError> {
         let message = message.ok_or(ControlError::Ended)?;
-        self.heard = Instant::now();
+        let now = Instant::now();
+        self.allowance.take(now)?;
+        if self.pulse.only_answers() {
+            self.heard = now;
+        }
         match decode_control(message)? {
-            Some(Control::Ping(Ping { number })) => {
-                self.owed = Some(number);
+            Some(Control::Ping(ping)) => {
+                self.owed = Some(ping);
                 self.answer()?;
             }
             Some(Control::Alive(Alive { next_ms })) => {
                 self.signs.promise(Duration::from_millis(next_ms.into()));
             }
-            Some(Control::Drain(notice)) => return Ok(Some(Health::Draining(notice.reason))),
+            Some(Control::Pong(_)) => {
+                if self.pulse.answered() {
+                    self.heard = Instant::now();
+                }
+            }
+            Some(Control::Suspect(_)) => self.doubted(),
+            Some(Control::Drain(notice)) => {
+                return Ok(Some(Health::Draining { reason: notice.reason, taken: notice.taken }));
+            }
             Some(Control::Token(shown)) => return Ok(Some(Health::Token(shown.token))),
             Some(Control::Renew(notice)) => return Ok(Some(Health::Renew(notice.reason))),
             // Messages of the greeting, and of newer peers, have no meaning here.
-            Some(Control::Pong(_) | Control::Hello(_) | Control::Welcome(_) | Control::Rejection(_))
-            | None => {}
+            Some(Control::Hello(_) | Control::Welcome(_) | Control::Rejection(_)) | None => {}
         }
         Ok(None)
     }
@@ -253,9 +256,10 @@ impl Conversation {
     /// Answers a ping as soon as nothing else is being sent.
     fn answer(&mut self) -> Result<(), ControlError> {
         match self.owed {
-            Some(number) if self.unsent.is_empty() => {
+            Some(Ping { number, fill }) if self.unsent.is_empty() => {
                 self.owed = None;
-                self.send(Control::Pong(Pong { number }))
+                let padding = if fill { Bytes::from_static(&[0; FILLING]) } else { Bytes::new() };
+                self.send(Control::Pong(Pong { number, padding }))
             }
             Some(_) | None => Ok(()),
         }
@@ -264,7 +268,7 @@ impl Conversation {
     /// Sends a heartbeat if one is due.
     fn beat(&mut self) -> Result<Option<Health>, ControlError> {
         let back = self.listen();
-        if let Some(control) = self.pulse.beat() {
+        for control in self.pulse.beat() {
             self.send(control)?;
         }
         Ok(back)

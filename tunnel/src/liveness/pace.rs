@@ -45,7 +45,7 @@ fn on_grid(now: Instant, at: Instant) -> Instant {
 pub(super) struct Heartbeat {
     /// Longest time until the next heartbeat.
     pub(super) next: Duration,
-    /// Nothing was received since the last heartbeat. This one bypasses the congestion window,
+    /// Nothing was acknowledged since the last heartbeat. This one bypasses the congestion window,
     /// so that it shows the end of a blackout.
     pub(super) urgent: bool,
 }
@@ -59,15 +59,15 @@ pub(super) struct Pace {
     promised: Option<Duration>,
     /// When the next heartbeat is planned, before the promise ends.
     planned: Instant,
-    /// Datagrams received at the last heartbeat.
-    received: u64,
+    /// Datagrams acknowledged at the last heartbeat.
+    acknowledged: u64,
     due: Instant,
 }
 
 impl Pace {
     /// Speaks at once, and then every `idle` without streams.
     pub(super) fn new(idle: Duration, now: Instant) -> Self {
-        Self { idle, busy: BUSY.min(idle), promised: None, planned: now, received: 0, due: now }
+        Self { idle, busy: BUSY.min(idle), promised: None, planned: now, acknowledged: 0, due: now }
     }
 
     /// When to call [`Pace::speak`] next.
@@ -80,8 +80,8 @@ impl Pace {
         self.due = self.due.min(now + SETTLED);
     }
 
-    /// The heartbeat to send at `now`, if one is due. `received` counts all datagrams so far.
-    pub(super) fn speak(&mut self, now: Instant, received: u64, has_streams: bool) -> Option<Heartbeat> {
+    /// The heartbeat to send at `now`, if one is due. `acknowledged` counts all datagrams so far.
+    pub(super) fn speak(&mut self, now: Instant, acknowledged: u64, has_streams: bool) -> Option<Heartbeat> {
         let pace = if has_streams { self.busy } else { self.idle };
         let next = match self.promised {
             // Random, so that agents that connect together do not speak together.
@@ -92,11 +92,11 @@ impl Pace {
             }
             Some(_) => pace,
         };
-        let urgent = has_streams && self.promised.is_some() && received == self.received;
+        let urgent = self.promised.is_some() && acknowledged == self.acknowledged;
         self.promised = Some(next);
         self.planned = on_grid(now, now + next);
         self.due = self.planned;
-        self.received = received;
+        self.acknowledged = acknowledged;
         Some(Heartbeat { next, urgent })
     }
 }
@@ -111,7 +111,7 @@ mod tests {
     struct World {
         pace: Pace,
         now: Instant,
-        received: u64,
+        acknowledged: u64,
         connected: bool,
         has_streams: bool,
         spoken: Vec<(Instant, Heartbeat)>,
@@ -122,7 +122,7 @@ mod tests {
             let now = Instant::now();
             let pace = Pace::new(IDLE, now);
             let (spoken, connected, has_streams) = (Vec::new(), true, false);
-            let mut world = Self { pace, now, received: 0, connected, has_streams, spoken };
+            let mut world = Self { pace, now, acknowledged: 0, connected, has_streams, spoken };
             world.run(10 * SECOND);
             world.spoken.clear();
             world
@@ -137,9 +137,9 @@ mod tests {
             let end = self.now + time;
             while self.pace.due() <= end {
                 self.now = self.now.max(self.pace.due());
-                if let Some(heartbeat) = self.pace.speak(self.now, self.received, self.has_streams) {
+                if let Some(heartbeat) = self.pace.speak(self.now, self.acknowledged, self.has_streams) {
                     self.spoken.push((self.now, heartbeat));
-                    self.received += u64::from(self.connected);
+                    self.acknowledged += u64::from(self.connected);
                 }
             }
             self.now = end;

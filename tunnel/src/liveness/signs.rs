@@ -56,12 +56,19 @@ impl Patience {
 /// An event in the life of a tunnel's peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing was received for [`Patience::suspect`].
+    /// For [`Patience::suspect`] servers have heard nothing from the agent, and agents had no
+    /// proof that the server hears them, or that its answers arrive.
     Suspect,
     /// The suspect peer gave a sign of life.
     Back,
-    /// The peer asks for no new work, for this reason.
-    Draining(String),
+    /// The peer asks for no new work.
+    Draining {
+        /// Why.
+        reason: String,
+        /// Servers: the number of their streams that the agent has taken, if it takes none after
+        /// them.
+        taken: Option<u64>,
+    },
     /// Servers: the agent shows this renewed token.
     Token(String),
     /// Agents: the server is about to end the tunnel, because the agent's credential is not

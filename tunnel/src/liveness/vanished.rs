@@ -66,7 +66,7 @@ impl Search {
             let (closed, ()) = tokio::join!(biased; self.tunnel.is_port_closed(), async {
                 self.tunnel.nudge();
                 // Fails when pings wait already.
-                let _ = self.say.try_send(Box::new(Control::Ping(Ping { number })));
+                let _ = self.say.try_send(Box::new(Control::Ping(Ping { number, ..Ping::default() })));
                 sleep(answers_within + 2 * self.tunnel.round_trip()).await;
             });
             if closed && self.tunnel.received() == received {

@@ -61,9 +61,12 @@ impl Mux {
                         answer.send(Err(DialFailure::Refused(Refusal::from_go("dial closed".to_owned()))));
                 }
             }
-            (Packet::Drain, Role::Dialer) => self.state.peer_drains.cancel(),
+            // A second one is out of place, as below.
+            (Packet::Drain, Role::Dialer) if !self.state.peer_drains.is_cancelled() => {
+                self.state.peer_drains.cancel();
+            }
             (Packet::Unknown(kind), _) => debug!(kind, "skipped a packet of a type unknown here"),
-            (Packet::CloseRequest { .. } | Packet::DialRequest { .. }, Role::Dialer)
+            (Packet::CloseRequest { .. } | Packet::DialRequest { .. } | Packet::Drain, Role::Dialer)
             | (Packet::CloseResponse { .. } | Packet::DialResponse { .. } | Packet::Drain, Role::Answerer) => {
                 return Err(OutOfPlace);
             }

@@ -1,5 +1,6 @@
 //! The direction of a packet stream that comes from the peer.
 
+use std::fmt::Display;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use tunnel_proto::packet::{MAX_MESSAGE, Packet};
 
 use super::dial::PacketDial;
 use super::intake::Taken;
-use super::mux::Mux;
+use super::mux::{Mux, Role};
+use super::unfinished::Unfinished;
 use crate::h2_error;
 use crate::packet_counters::{PacketCounters, StreamError};
 
@@ -25,6 +27,11 @@ const TURNS: usize = 64;
 /// Packets without a meaning that are skipped, per stream. A few harm nobody. More show
 /// that the two sides do not understand each other.
 const MAX_NONSENSE: u32 = 64;
+
+/// Longest message of an agent, in bytes; agents of Konnectivity send 4 KiB of data at most, ours 32.
+/// Longer ones are memory that an agent can take. A server forwards what its clients write, and may
+/// send more.
+const LONGEST_OF_AGENT: usize = 1 << 20;
 
 /// Pause for [`SLOWEST_PER`] bytes that go into a queue which is nearly full. With it, a
 /// reader of less than 640 KB/s whose sender is faster is closed after some seconds. A
@@ -51,6 +58,7 @@ pub(super) struct Receiving {
     pause: Option<Pin<Box<Sleep>>>,
     /// Time to be added to the next pause.
     owed: Duration,
+    unfinished: Unfinished,
 }
 
 impl Receiving {
@@ -61,8 +69,13 @@ impl Receiving {
         counters: PacketCounters,
         dials: mpsc::Sender<PacketDial>,
     ) -> Self {
-        let (deframer, owed) = (Deframer::grpc(MAX_MESSAGE), Duration::ZERO);
-        Self { mux, body, called, counters, deframer, dials, nonsense: 0, pause: None, owed }
+        let longest = match mux.role() {
+            Role::Dialer => LONGEST_OF_AGENT,
+            Role::Answerer => MAX_MESSAGE,
+        };
+        let (deframer, unfinished) = (Deframer::grpc(longest), Unfinished::default());
+        let owed = Duration::ZERO;
+        Self { mux, body, called, counters, deframer, dials, nonsense: 0, pause: None, owed, unfinished }
     }
 
     /// Ready with the reason when the stream is over.
@@ -76,16 +89,14 @@ impl Receiving {
             }
             match self.deframer.next() {
                 Ok(Some(message)) => {
+                    self.unfinished.finished();
                     if let Err(why) = self.take(message) {
                         return Poll::Ready(why);
                     }
                     continue;
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    self.counters.failed(StreamError::Internal, None);
-                    return Poll::Ready(error.to_string());
-                }
+                Err(error) => return Poll::Ready(self.unreadable(&error)),
             }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
@@ -95,11 +106,19 @@ impl Receiving {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(self.failed(&error)),
                 Poll::Ready(None) => return self.poll_status(cx),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let late = self.unfinished.poll(cx, self.deframer.waiting());
+                    return late.map(|why| self.unreadable(&why));
+                }
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn unreadable(&self, why: &dyn Display) -> String {
+        self.counters.failed(StreamError::Internal, None);
+        why.to_string()
     }
 
     /// Counts a failure to receive, and puts it in words.

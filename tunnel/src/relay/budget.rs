@@ -10,11 +10,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+/// Bytes that may wait for the rest of their message for as long as the peer likes. With fewer, reads
+/// that end within an ordinary message take a timer, and slow readers of others end its connection;
+/// with more, idle peers hold as much.
+pub(crate) const SMALL_PART: usize = 64 * 1024;
+
 /// A limit, in bytes, for all stalled connections of a process.
 #[derive(Debug, Default)]
 pub struct Budget {
     /// 0 is no limit.
     limit: AtomicU64,
+    /// Bytes of messages of which only a part has come.
+    parts: AtomicU64,
     held: Mutex<Book>,
 }
 
@@ -37,9 +44,23 @@ impl Budget {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes held by connections that have been stalled for 5 s or longer.
+    /// Bytes held by connections that have been stalled for 5 s or longer, and by messages of which
+    /// only a part has come.
     pub fn kept(&self) -> u64 {
-        self.book().total
+        self.book().total + self.parts.load(Ordering::Relaxed)
+    }
+
+    /// Counts a part of a message, which had `before` bytes. False if it has grown beyond the limit: a
+    /// small one only where parts alone exceed it, because the stalled go before those that move.
+    pub(crate) fn count(&self, before: usize, now: usize) -> bool {
+        if now <= before {
+            self.parts.fetch_sub((before - now) as u64, Ordering::Relaxed);
+            return true;
+        }
+        let grown = (now - before) as u64;
+        let parts = self.parts.fetch_add(grown, Ordering::Relaxed) + grown;
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit == 0 || parts <= limit && (now <= SMALL_PART || self.kept() <= limit)
     }
 
     /// Enters a connection that stalled at `since`, until the entry is dropped.
@@ -78,7 +99,8 @@ impl Held<'_> {
     pub(super) fn must_go(&self) -> bool {
         let book = self.budget.book();
         let limit = self.budget.limit.load(Ordering::Relaxed);
-        let mut excess = book.total.saturating_sub(limit);
+        let parts = self.budget.parts.load(Ordering::Relaxed);
+        let mut excess = (book.total + parts).saturating_sub(limit);
         if limit == 0 || excess == 0 {
             return false;
         }
@@ -105,6 +127,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn slow_readers_end_no_message_of_ordinary_size() {
+        let budget = Budget::default();
+        budget.set_limit(200_000);
+        let stalled = budget.hold(Instant::now(), 190_000);
+        assert!(budget.count(0, SMALL_PART) && stalled.must_go(), "the stalled one goes");
+        assert!(!budget.count(0, SMALL_PART + 1), "a large one waits for nobody");
+        budget.count(SMALL_PART + 1, 0);
+        drop(stalled);
+        assert!(budget.count(0, SMALL_PART) && budget.count(0, SMALL_PART));
+        assert!(!budget.count(0, SMALL_PART), "small ones together exceed the limit");
+    }
 
     #[test]
     fn those_go_that_have_stood_still_for_the_longest_and_no_more_than_have_to() {

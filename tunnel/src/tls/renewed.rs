@@ -1,5 +1,5 @@
 //! TLS whose files are renewed: made anew from them, and replaced whole. Handshakes that begin later
-//! use the new one, and no session of the old one is resumed on it.
+//! use the new one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::sync::watch;
 
-use super::refused::TellSelfSigned;
+use super::refused::Careful;
 use super::{ALPN, Identity, Offer, TlsError, client, server, verifying};
 
 /// A value that is replaced as a whole. Clones share it.
@@ -75,7 +75,7 @@ impl Authorities {
             .allow_unknown_revocation_status()
             .build()
             .map_err(|error| TlsError::Config(error.to_string()))?;
-        Ok(Arc::new(TellSelfSigned(verifier)))
+        Ok(Arc::new(Careful(verifier)))
     }
 
     pub(super) fn of_servers(

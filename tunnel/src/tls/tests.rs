@@ -41,6 +41,13 @@ fn handshake(
     server: Arc<rustls::ServerConfig>,
     client: Arc<rustls::ClientConfig>,
 ) -> Result<(ProtocolVersion, CipherSuite), rustls::Error> {
+    handshaken(server, client).map(|(_, agreed)| agreed)
+}
+
+fn handshaken(
+    server: Arc<rustls::ServerConfig>,
+    client: Arc<rustls::ClientConfig>,
+) -> Result<(rustls::HandshakeKind, (ProtocolVersion, CipherSuite)), rustls::Error> {
     let mut server = ServerConnection::new(server)?;
     let mut client =
         ClientConnection::new(client, "localhost".try_into().map_err(|_| rustls::Error::EncryptError)?)?;
@@ -66,7 +73,8 @@ fn handshake(
     }
     assert!(!server.is_handshaking() && !client.is_handshaking());
     let suite = server.negotiated_cipher_suite().map(|suite| suite.suite());
-    server.protocol_version().zip(suite).ok_or(rustls::Error::HandshakeNotComplete)
+    let agreed = server.protocol_version().zip(suite);
+    server.handshake_kind().zip(agreed).ok_or(rustls::Error::HandshakeNotComplete)
 }
 
 fn offer(min: &str, suites: &str) -> Offer {
@@ -78,6 +86,7 @@ fn offer(min: &str, suites: &str) -> Offer {
 
 const BOTH: Versions = rustls::ALL_VERSIONS;
 static OLD: Versions = &[&rustls::version::TLS12];
+static NEW: Versions = &[&rustls::version::TLS13];
 
 #[test]
 fn versions_and_suites_take_effect_on_both_listeners() {
@@ -125,4 +134,43 @@ fn agents_without_a_certificate_come_in_only_where_none_is_asked_for() {
     assert!(handshake(asking, Arc::clone(&without)).is_err());
     assert!(handshake(Arc::clone(&not_asking), with).is_ok());
     assert!(handshake(not_asking, without).is_ok());
+}
+
+/// A client that was admitted once is verified again, in every version.
+#[test]
+fn no_session_is_resumed() {
+    let (own, roots) = identity();
+    for versions in [OLD, NEW] {
+        for listener in [
+            Listening::for_clients(&own, &Arc::clone(&roots).into(), &Offer::default()).unwrap().config,
+            agent_listener(&own, Some(Arc::clone(&roots)), &Offer::default()).unwrap(),
+        ] {
+            assert!(!listener.session_storage.can_cache());
+            assert_eq!((listener.send_tls13_tickets, listener.ticketer.enabled()), (0, false));
+            let mut listener = Arc::unwrap_or_clone(listener);
+            listener.alpn_protocols = Vec::new();
+            let client = client(versions, Some(&own), &roots);
+            for _ in 0..3 {
+                let (kind, _) = handshaken(Arc::new(listener.clone()), Arc::clone(&client)).unwrap();
+                assert_eq!(kind, rustls::HandshakeKind::Full);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_chain_is_refused_before_it_is_verified() {
+    let (own, roots) = identity();
+    let listener = agent_listener(&own, Some(Arc::clone(&roots)), &Offer::default()).unwrap();
+    let of_length = |length| {
+        let (chain, key) = own.parts();
+        Identity { chain: chain.into_iter().cycle().take(length).collect(), key }
+    };
+    let come = |length| {
+        let client = agent_client(Some(&of_length(length)), Arc::clone(&roots)).unwrap();
+        handshake(Arc::clone(&listener), client).map_err(|error| refused_certificate(&error.to_string()))
+    };
+    assert!(come(1).is_ok() && come(8).is_ok());
+    assert_eq!(come(9), Err(Some("certificate_chain_too_long")));
+    assert_eq!(come(120), Err(Some("certificate_chain_too_long")));
 }

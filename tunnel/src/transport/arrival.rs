@@ -29,7 +29,7 @@ use crate::stream::Stream;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Hands the agents of one TLS connection to `arrived`. On a konnectivity link, which may
-/// carry several agents, returns when the connection is over. Not cancel safe.
+/// carry one agent after the other, returns when the connection is over. Not cancel safe.
 ///
 /// # Errors
 /// When the peer does not speak the link's protocol.

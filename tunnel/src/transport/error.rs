@@ -28,6 +28,12 @@ pub enum HandshakeError {
     /// The peer refused the tunnel.
     #[error("{0}")]
     Rejected(String),
+    /// The peer left without a byte, as health checks of load balancers do.
+    #[error("the peer said nothing")]
+    SaidNothing,
+    /// Too many other strangers came.
+    #[error("too many others came")]
+    Crowded,
     /// The handshake took too long.
     #[error("timed out")]
     Timeout,
@@ -46,9 +52,13 @@ impl HandshakeError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Certificate { reason, .. } => reason,
-            Self::Config(_) | Self::Lost(_) | Self::Tls(_) | Self::Rejected(_) | Self::Timeout => {
-                self.label()
-            }
+            Self::Config(_)
+            | Self::Lost(_)
+            | Self::Tls(_)
+            | Self::Rejected(_)
+            | Self::SaidNothing
+            | Self::Crowded
+            | Self::Timeout => self.label(),
         }
     }
 
@@ -59,6 +69,8 @@ impl HandshakeError {
             Self::Lost(_) => "lost",
             Self::Tls(_) | Self::Certificate { .. } => "tls",
             Self::Rejected(_) => "rejected",
+            Self::SaidNothing => "said_nothing",
+            Self::Crowded => "crowded",
             Self::Timeout => "timeout",
         }
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tunnel_proto::message::{Control, Hello, RejectionKind, Welcome, encode_control};
+use tunnel_proto::refusal::printable;
 
 use super::error::HandshakeError;
 use super::link::{Link, link_on_tcp};
@@ -185,7 +186,9 @@ async fn greet(control: Stream, hello: Hello) -> Result<(Messages, Welcome), Gre
             | RejectionKind::Identity
             | RejectionKind::Unauthenticated
             | RejectionKind::Draining
-            | RejectionKind::Unavailable) => Err(GreetingError::Rejected { kind, text: rejection.text }),
+            | RejectionKind::Unavailable) => {
+                Err(GreetingError::Rejected { kind, text: printable(rejection.text) })
+            }
         },
         Control::Hello(_)
         | Control::Ping(_)
@@ -193,7 +196,8 @@ async fn greet(control: Stream, hello: Hello) -> Result<(Messages, Welcome), Gre
         | Control::Alive(_)
         | Control::Drain(_)
         | Control::Token(_)
-        | Control::Renew(_) => Err(GreetingError::Unexpected),
+        | Control::Renew(_)
+        | Control::Suspect(_) => Err(GreetingError::Unexpected),
     }
 }
 

@@ -12,8 +12,10 @@ mod ids;
 mod probe;
 mod socket;
 mod stream;
+mod taken;
 mod tunnel;
 
+pub(crate) use congestion::Acknowledged;
 pub use datagrams::{Datagrams, LARGEST};
 pub(crate) use endpoint::bind_udp;
 pub use endpoint::{Dialer, Incoming, Listener, receive_buffer};

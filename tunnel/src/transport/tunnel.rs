@@ -74,7 +74,16 @@ impl Tunnel {
     ) -> Result<Reached, DialFailure> {
         match self {
             Self::H2(tunnel) => on_stream(tunnel.open().await?.into(), dial, opened).await,
-            Self::Quic(tunnel) => on_stream(tunnel.open().await?.into(), dial, opened).await,
+            Self::Quic(tunnel) => {
+                let stream = tunnel.open().await?;
+                let id = stream.id();
+                tokio::select! {
+                    biased;
+                    reached = on_stream(stream.into(), dial, opened) => reached,
+                    // Nothing has reached the target, so the dial may be made elsewhere.
+                    () = tunnel.is_left(id) => Err(DialFailure::Busy),
+                }
+            }
             Self::Konnectivity(tunnel) => {
                 opened();
                 tunnel.dial(dial.target.to_string(), untaken).await.map(|conn| Stream::from(conn).into())
@@ -133,6 +142,23 @@ impl Tunnel {
         match self {
             Self::Quic(tunnel) => Proof::Datagrams(tunnel.clone()),
             Self::H2(_) | Self::Konnectivity(_) => Proof::Messages,
+        }
+    }
+
+    /// Agents: takes no more of the server's streams. Returns the number of those taken. QUIC
+    /// only, where a tunnel outlives the silence of its server.
+    pub(crate) fn stop_taking(&self) -> Option<u64> {
+        match self {
+            Self::Quic(tunnel) => Some(tunnel.stop_taking()),
+            Self::H2(_) | Self::Konnectivity(_) => None,
+        }
+    }
+
+    /// Servers: the agent takes so many streams, and none after them.
+    pub(crate) fn takes_only(&self, streams: u64) {
+        match self {
+            Self::Quic(tunnel) => tunnel.takes_only(streams),
+            Self::H2(_) | Self::Konnectivity(_) => {}
         }
     }
 

@@ -4,6 +4,7 @@ use tokio::time::Instant;
 use tunnel::transport::Link;
 
 use super::{Plan, Status};
+use crate::course::Reason;
 use crate::endpoint::Endpoint;
 
 /// A tunnel of the plan.
@@ -14,7 +15,9 @@ pub(in crate::fleet) struct Tunnel<'a> {
     pub(in crate::fleet) since: Instant,
     pub(in crate::fleet) link: Link,
     pub(in crate::fleet) state: &'static str,
-    /// When the next attempt to move it to QUIC is due.
+    /// Why it has its link, where the agent chooses.
+    pub(in crate::fleet) why: Reason,
+    /// When the next attempt to move it to the other link is due.
     pub(in crate::fleet) upgrade: Option<Instant>,
 }
 
@@ -38,6 +41,7 @@ impl Plan {
             since: held.since,
             link: held.link,
             state,
+            why: held.why,
             upgrade: held.upgrade,
         })
     }

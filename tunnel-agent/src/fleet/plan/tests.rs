@@ -6,6 +6,7 @@ mod names;
 mod properties;
 mod renewals;
 mod searches;
+mod silences;
 mod upgrades;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use tunnel::transport::Link;
 
-use super::{AT_ONCE, Action, Attempt, Demand, Manner, Plan, Purpose, Verdict, Welcome};
+use tunnel_proto::message::Welcome;
+
+use super::{AT_ONCE, Action, Attempt, Demand, Manner, Plan, Purpose, Silenced, Verdict};
 use crate::config::{CountSource, ServerAddr};
+use crate::course::{Course, Order};
 use crate::fleet::pace::Pace;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -51,7 +55,7 @@ struct Dialled {
 
 #[derive(Debug, Clone)]
 enum Pending {
-    Dial(Attempt),
+    Dial(Attempt, Course),
     Lookup(ServerAddr),
 }
 
@@ -66,9 +70,14 @@ struct World {
     /// The count that every server tells, and those of others.
     count: Option<u32>,
     counts: BTreeMap<&'static str, u32>,
+    /// The link that wins a race.
     link: Link,
+    /// Whether servers ask for h2.
+    told: bool,
     pending: Vec<(Instant, Pending)>,
     tunnels: BTreeMap<u64, String>,
+    /// Tunnels on h2 beside one on QUIC.
+    spares: BTreeMap<u64, String>,
     /// Tunnels to silent servers.
     suspects: BTreeMap<u64, String>,
     dialled: Vec<Dialled>,
@@ -119,8 +128,10 @@ impl World {
             count: None,
             counts: BTreeMap::new(),
             link: Link::Quic,
+            told: false,
             pending: Vec::new(),
             tunnels: BTreeMap::new(),
+            spares: BTreeMap::new(),
             suspects: BTreeMap::new(),
             dialled: Vec::new(),
             lookups: 0,
@@ -151,9 +162,14 @@ impl World {
         for action in self.plan.due(self.now) {
             let (delay, pending) = match action {
                 Action::Resolve(server) => (QUICK, Pending::Lookup(server)),
-                Action::Dial(attempt) => {
+                Action::Dial(attempt, course) => {
                     let answers = !matches!(self.behind.get(&attempt.endpoint.addr), Some(Behind::Silent));
-                    (if answers { QUICK } else { NEVER }, Pending::Dial(attempt))
+                    (if answers { QUICK } else { NEVER }, Pending::Dial(attempt, course))
+                }
+                Action::Retire(serial) => {
+                    assert!(!self.tunnels.contains_key(&serial), "{serial} is in use");
+                    self.spares.remove(&serial);
+                    continue;
                 }
             };
             self.pending.push((self.now + delay, pending));
@@ -162,7 +178,7 @@ impl World {
         assert!(self.plan.wake().is_none_or(|at| at > self.now), "a plan that wakes has something to do");
         let mut dialling = BTreeSet::new();
         for (_, pending) in &self.pending {
-            if let Pending::Dial(Attempt { endpoint, .. }) = pending {
+            if let Pending::Dial(Attempt { endpoint, .. }, _) = pending {
                 assert!(dialling.insert(endpoint.clone()), "two attempts at {endpoint}");
             }
         }
@@ -180,18 +196,23 @@ impl World {
                     let addrs = self.names.get(&server.host).cloned();
                     self.plan.resolved(&server, addrs.as_deref(), now);
                 }
-                Pending::Dial(attempt) => self.dialled(&attempt),
+                Pending::Dial(attempt, course) => self.dialled(&attempt, course),
             }
         }
     }
 
-    fn dialled(&mut self, attempt: &Attempt) {
+    fn dialled(&mut self, attempt: &Attempt, course: Course) {
         let Attempt { purpose, endpoint } = attempt;
         let found = match self.behind.get(&endpoint.addr) {
             Some(Behind::Servers(servers)) => {
                 Some(servers[self.random.random_range(0..servers.len())].to_owned())
             }
             Some(Behind::Refuses | Behind::Silent) | None => None,
+        };
+        let link = match course.order {
+            Order::QuicOnly => Link::Quic,
+            Order::H2Only | Order::H2First => Link::H2,
+            Order::Race | Order::H2Ahead => self.link,
         };
         self.dialled.push(Dialled {
             at: self.now,
@@ -207,8 +228,12 @@ impl World {
             return;
         }
         let count = self.counts.get(id.as_str()).copied().or(self.count).unwrap_or(0);
-        let welcome = Welcome { server_id: id.clone(), server_count: count, ..Welcome::default() };
-        let link = if matches!(purpose, Purpose::Upgrade(_)) { Link::Quic } else { self.link };
+        let welcome = Welcome {
+            server_id: id.clone(),
+            server_count: count,
+            transport: if self.told { "h2".to_owned() } else { String::new() },
+            ..Welcome::default()
+        };
         match self.plan.connected(attempt, &welcome, link, self.now) {
             Verdict::Duplicate => assert!(known, "{id} is not held"),
             Verdict::Keep { serial, replaces } => {
@@ -216,7 +241,12 @@ impl World {
                 let suspects = self.suspects.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial);
                 let mut old: Vec<u64> = suspects.collect();
                 if purpose.replaces(&id) {
-                    old.extend(self.tunnels.extract_if(.., |_, of| *of == id).map(|(serial, _)| serial));
+                    let held: Vec<_> = self.tunnels.extract_if(.., |_, of| *of == id).collect();
+                    if link == Link::Quic && matches!(purpose, Purpose::Upgrade(_)) {
+                        self.spares.extend(held);
+                    } else {
+                        old.extend(held.into_iter().map(|(serial, _)| serial));
+                    }
                 }
                 assert_eq!(old, replaces.into_iter().collect::<Vec<_>>());
                 self.tunnels.insert(serial, id);
@@ -230,20 +260,27 @@ impl World {
         self.tunnels = left;
         let lost: BTreeMap<u64, String> = lost;
         assert!(!lost.is_empty(), "there is no tunnel to {id}");
-        for serial in lost.into_keys() {
+        let spares = self.spares.extract_if(.., |_, of| of == id).map(|(serial, _)| serial);
+        for serial in lost.into_keys().chain(spares.collect::<Vec<_>>()) {
             self.plan.ended(id, serial, self.now);
         }
     }
 
-    /// A server falls silent. The peers behind addresses stay.
+    /// The tunnel to a server falls silent. The peers behind addresses stay.
     fn silence(&mut self, id: &str) {
         let (silent, left) = std::mem::take(&mut self.tunnels).into_iter().partition(|(_, of)| of == id);
         self.tunnels = left;
         let silent: BTreeMap<u64, String> = silent;
-        for serial in silent.keys() {
-            assert!(self.plan.suspect(id, *serial, self.now));
+        let spares: Vec<_> = self.spares.extract_if(.., |_, of| of == id).collect();
+        for (serial, id) in silent {
+            if spares.is_empty() {
+                assert_eq!(self.plan.suspect(&id, serial, self.now), Silenced::Lost);
+                self.suspects.insert(serial, id);
+            } else {
+                assert_eq!(self.plan.suspect(&id, serial, self.now), Silenced::Spared);
+            }
         }
-        self.suspects.extend(silent);
+        self.tunnels.extend(spares);
     }
 
     /// All silent servers are heard of again.

@@ -4,12 +4,14 @@
 //! client's close ends both directions.
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use h2::RecvStream;
 use tunnel::duplex::{Abort, Batch, Broken, Duplex, End, Flow};
 use tunnel::packet_counters::{PacketCounters, StreamError};
-use tunnel::packets::{DATA_HEADS, DATA_LEN, data_packet};
+use tunnel::packets::{DATA_HEADS, DATA_LEN, Unfinished, data_packet};
+use tunnel::relay::Budget;
 use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet, PacketError};
 use tunnel_proto::packet_kind::PacketKind;
@@ -33,11 +35,13 @@ pub(super) struct Packets {
     unconsumed: usize,
     counters: PacketCounters,
     answers: u32,
+    unfinished: Unfinished,
 }
 
 impl Packets {
-    pub(super) fn new(body: RecvStream, counters: PacketCounters) -> Self {
-        Self { body, deframer: Deframer::grpc(MAX_MESSAGE), owed: 0, unconsumed: 0, counters, answers: 0 }
+    pub(super) fn new(body: RecvStream, counters: PacketCounters, budget: Arc<Budget>) -> Self {
+        let (deframer, unfinished) = (Deframer::grpc(MAX_MESSAGE), Unfinished::new(budget));
+        Self { body, deframer, owed: 0, unconsumed: 0, counters, answers: 0, unfinished }
     }
 
     /// The next packet; `None` when the client ends its direction of the call.
@@ -45,6 +49,7 @@ impl Packets {
         loop {
             let message = self.deframer.next().map_err(|error| self.unreadable(&error))?;
             if let Some(message) = message {
+                self.unfinished.finished();
                 let packet = Packet::decode(message).map_err(|error: PacketError| self.unreadable(&error))?;
                 self.counters.count(packet.kind());
                 if let Packet::Data { data, .. } = &packet {
@@ -53,7 +58,11 @@ impl Packets {
                 return Poll::Ready(Ok(Some(packet)));
             }
             self.give_back();
-            match ready!(self.body.poll_data(cx)) {
+            let Poll::Ready(data) = self.body.poll_data(cx) else {
+                let why = ready!(self.unfinished.poll(cx, self.deframer.waiting()));
+                return Poll::Ready(Err(self.counted(why)));
+            };
+            match data {
                 Some(Ok(data)) => {
                     self.owed += data.len();
                     self.deframer.push(data);
@@ -94,8 +103,12 @@ impl Packets {
     }
 
     fn unreadable(&self, why: &dyn Display) -> Broken {
+        self.counted(Broken::Protocol(why.to_string()))
+    }
+
+    fn counted(&self, why: Broken) -> Broken {
         self.counters.failed(StreamError::Internal, None);
-        Broken::Protocol(why.to_string())
+        why
     }
 
     fn broken(&self, error: &h2::Error) -> Broken {

@@ -1,11 +1,13 @@
 //! Servers: one call of an agent, until it is admitted or refused.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::sync::Notify;
 use tracing::debug;
 use tunnel_proto::message::{Hello, VERSION, Welcome};
 
@@ -30,6 +32,8 @@ pub(crate) struct Call {
     respond: SendResponse<Bytes>,
     remote: SocketAddr,
     counters: Counters,
+    /// Told once the agent is admitted.
+    admitted: Arc<Notify>,
 }
 
 /// Metadata of an agent that carries no token.
@@ -63,9 +67,11 @@ impl Call {
         respond: SendResponse<Bytes>,
         remote: SocketAddr,
         counters: Counters,
+        admitted: &Arc<Notify>,
     ) -> Option<Self> {
         let (head, body) = request.into_parts();
-        let call = Self { metadata: head.headers, body, respond, remote, counters };
+        let admitted = Arc::clone(admitted);
+        let call = Self { metadata: head.headers, body, respond, remote, counters, admitted };
         let content = call.metadata.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if head.method == Method::POST
             && content.starts_with(b"application/grpc")
@@ -156,6 +162,7 @@ impl Call {
             .respond
             .send_response(response, false)
             .map_err(|error| HandshakeError::Lost(error.to_string()))?;
+        self.admitted.notify_one();
         let halves = Halves { send, body: self.body, called: true, counters: self.counters };
         Ok(Tunnel::start(halves, Role::Dialer, SERVER_LIMITS, self.remote, drain))
     }

@@ -1,11 +1,13 @@
 //! Servers: connections of agents, each with its calls.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -15,8 +17,16 @@ use crate::drain::Drain;
 use crate::packets::Counters;
 use crate::transport::error::HandshakeError;
 
-/// Most calls on one connection of an agent; agents make one.
-const CALLS: u32 = 16;
+/// Most calls on one connection of an agent; agents make one. More are memory that one can take.
+const CALLS: u32 = 1;
+
+/// Flow-control window of a call before its agent is admitted, in bytes. Agents send nothing before
+/// the answer; more is memory for strangers.
+const STRANGERS_WINDOW: u32 = 4096;
+
+/// Pause before the window is widened again. Shorter costs processor time; longer slows the first
+/// bytes of an agent.
+const WIDEN_AGAIN: Duration = Duration::from_millis(20);
 
 /// Interval of pings to agents. Shorter costs messages; longer finds dead agents later.
 const SERVER_PING: Duration = Duration::from_secs(5);
@@ -47,6 +57,7 @@ where
 {
     let connection = http2::builder!(server)
         .max_concurrent_streams(CALLS)
+        .initial_window_size(STRANGERS_WINDOW)
         .handshake::<_, Bytes>(io)
         .await
         .map_err(|error| HandshakeError::Lost(error.to_string()))?;
@@ -71,7 +82,12 @@ where
                 }
             });
         }
+        let admitted = Arc::<Notify>::default();
+        let (mut is_admitted, mut is_wide) = (false, false);
         loop {
+            // Fails until the agent has acknowledged the settings of the beginning.
+            is_wide =
+                is_wide || is_admitted && self.connection.set_initial_window_size(http2::CALL_WINDOW).is_ok();
             let idle = !self.connection.has_streams();
             let next = tokio::select! {
                 biased;
@@ -83,12 +99,19 @@ where
                     return "server stopped".to_owned();
                 }
                 () = gone.cancelled() => return "no answer to pings".to_owned(),
+                () = admitted.notified() => {
+                    is_admitted = true;
+                    continue;
+                }
+                () = sleep(WIDEN_AGAIN), if is_admitted && !is_wide => continue,
                 next = self.connection.accept() => next,
                 () = sleep(CALL_LIMIT), if idle => return "no call".to_owned(),
             };
             match next {
                 Some(Ok((request, respond))) => {
-                    if let Some(call) = Call::new(request, respond, self.remote, self.counters.clone()) {
+                    if let Some(call) =
+                        Call::new(request, respond, self.remote, self.counters.clone(), &admitted)
+                    {
                         on_call(call);
                     }
                 }

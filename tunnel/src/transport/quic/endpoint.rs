@@ -13,7 +13,7 @@ use super::grant::FIRST_STREAMS;
 use super::ids::Ids;
 use super::socket::Socket;
 use super::stream::Stream;
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, lost};
 use crate::tls::Secret;
 use crate::transport::error::HandshakeError;
 
@@ -159,6 +159,17 @@ impl Incoming {
         self.incoming.remote_address()
     }
 
+    /// The agent if its address is validated, or need not be. Else it is asked to come again with
+    /// proof of its address (RFC 9000 section 8.1.2), which takes no memory.
+    pub fn validated(self, need_not: bool) -> Option<Self> {
+        if need_not || self.incoming.remote_address_validated() || !self.incoming.may_retry() {
+            return Some(self);
+        }
+        // Fails only for an address that is validated.
+        let _ = self.incoming.retry();
+        None
+    }
+
     /// Finishes the handshake and takes the control stream. The caller limits the time.
     /// Cancel safe: dropping the future refuses the agent.
     ///
@@ -230,7 +241,7 @@ fn control(send: quinn::SendStream, recv: quinn::RecvStream) -> Stream {
 }
 
 fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
-    let text = error.to_string();
+    let text = lost(&error);
     // TLS alerts travel as transport errors from 0x100 on (RFC 9001 section 4.8).
     let is_alert = |code| (0x100..0x200).contains(&u64::from(code));
     match error {

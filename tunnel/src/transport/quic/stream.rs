@@ -7,9 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
+use tunnel_proto::refusal::printable;
 
 use super::config::STREAM_WINDOW;
 use super::grant::OpenStream;
+use super::tunnel::lost;
 use crate::duplex::{Abort, Batch, Broken, End, Flow};
 
 /// STOP_SENDING: "I read no more; all is well."
@@ -74,7 +76,7 @@ impl Stream {
                 None => Ok(Flow::End(End::Fin)),
             },
             Err(ReadError::Reset(_)) => Err(Broken::Reset),
-            Err(ReadError::ConnectionLost(error)) => Err(Broken::Lost(error.to_string())),
+            Err(ReadError::ConnectionLost(error)) => Err(Broken::Lost(lost(&error))),
             Err(error) => Err(Broken::Protocol(error.to_string())),
         })
     }
@@ -121,7 +123,7 @@ impl Stream {
     pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         match pin!(self.recv.received_reset()).poll(cx) {
             Poll::Ready(Ok(Some(_))) => Poll::Ready(Broken::Reset),
-            Poll::Ready(Err(error)) => Poll::Ready(Broken::Lost(error.to_string())),
+            Poll::Ready(Err(error)) => Poll::Ready(Broken::Lost(printable(error.to_string()))),
             Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
         }
     }
@@ -165,7 +167,7 @@ impl Drop for Stream {
 fn write_error(error: WriteError) -> Broken {
     match error {
         WriteError::Stopped(_) => Broken::Stopped,
-        WriteError::ConnectionLost(error) => Broken::Lost(error.to_string()),
+        WriteError::ConnectionLost(error) => Broken::Lost(lost(&error)),
         WriteError::ClosedStream | WriteError::ZeroRttRejected => Broken::Protocol(error.to_string()),
     }
 }

@@ -134,7 +134,7 @@ fn another_tunnel_to_a_silent_server_takes_its_place() {
     assert!(world.suspects.is_empty() && !world.tunnels.contains_key(&old));
     // Later events of the old tunnel change nothing.
     assert!(!world.plan.back("a", old, world.now));
-    assert!(!world.plan.suspect("a", old, world.now));
+    assert_eq!(world.plan.suspect("a", old, world.now), Silenced::Replaced);
     assert!(!world.plan.ended("a", old, world.now));
     assert_eq!(world.count_dials(s(3600)), 0);
     assert_eq!((world.held(), world.numbers()), (set(&["a"]), (1, 1)));

@@ -1,0 +1,146 @@
+//! Crowds of peers that have proved nothing, beside an agent that comes.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use tunnel::transport::Link;
+use tunnel::transport::quic::{Datagrams, Dialer};
+use tunnel_tests::raw::Listener;
+use tunnel_tests::{AgentSpec, Who, node, spawn, within};
+
+use crate::Siege;
+
+/// Strangers at once: more than the handshakes that were once done at a time.
+const MANY: usize = 300;
+
+/// Time for an agent to be admitted beside strangers, who are cut off after ten seconds.
+const SOON: Duration = Duration::from_secs(8);
+
+/// A connection from an address of the host's own.
+async fn from(host: u8, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+async fn an_agent_comes_soon(siege: &Siege, link: Link) {
+    let began = Instant::now();
+    let agent = siege.cluster.start_agent(&AgentSpec::new("late", link, node(link)));
+    siege.cluster.server.wait_for_tunnels(3).await;
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    agent.kill().await;
+    siege.cluster.server.wait_for_tunnels(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_delay_neither_agents_nor_clients() {
+    let siege = Siege::begin().await;
+    let server = &siege.cluster.server;
+    let many = async |to| {
+        let mut silent = Vec::new();
+        for _ in 0..MANY {
+            silent.push(from(9, to).await);
+        }
+        silent
+    };
+    let silent = many(server.agents).await;
+    an_agent_comes_soon(&siege, Link::H2).await;
+    drop(silent);
+    let silent = many(server.tcp).await;
+    let began = Instant::now();
+    drop(Listener::Tcp.open(server, &siege.cluster.pki).await);
+    assert!(began.elapsed() < SOON);
+    siege.canaries_sing().await;
+    drop(silent);
+    siege.end().await;
+}
+
+/// As those of kube-apiservers behind one address, after a restart: more than the handshakes that are
+/// done at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_clients_of_one_address_come_at_once_and_all_are_served() {
+    const CLIENTS: usize = 700;
+    let siege = Siege::begin().await;
+    let (to, config) = (siege.cluster.server.tcp, Arc::new(siege.cluster.pki.client(Who::Client)));
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let (tcp, config) = (TcpStream::connect(to).await.unwrap(), Arc::clone(&config));
+        clients.push(spawn(async move {
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut tls = TlsConnector::from(config).connect(name, tcp).await?;
+            tls.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+            let mut answer = [0; 8];
+            tls.read_exact(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        }));
+    }
+    let mut failed = Vec::new();
+    for client in clients {
+        match within("an answer", client.join()).await {
+            Ok(answer) => assert_eq!(&answer, b"HTTP/1.1"),
+            Err(error) => failed.push(error),
+        }
+    }
+    assert!(failed.is_empty(), "{} of {CLIENTS}: {:?}", failed.len(), failed[0]);
+    siege.end().await;
+}
+
+/// First packets of QUIC handshakes, to be sent by anybody.
+async fn initials(siege: &Siege, count: usize) -> Vec<Vec<u8>> {
+    let catcher = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let to = catcher.local_addr().unwrap();
+    let dialer = Dialer::new((Ipv4Addr::LOCALHOST, 0).into(), Datagrams::of_this_host()).unwrap();
+    let tls = siege.cluster.pki.agent(Who::Agent);
+    let dials: Vec<_> = (0..count)
+        .map(|_| {
+            let (dialer, tls) = (dialer.clone(), Arc::clone(&tls));
+            spawn(async move { drop(Box::pin(dialer.connect(to, "127.0.0.1", tls)).await) })
+        })
+        .collect();
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    while found.len() < count {
+        let mut datagram = vec![0; 65_536];
+        let length = within("an Initial", catcher.recv(&mut datagram)).await.unwrap();
+        datagram.truncate(length);
+        // Behind flags and version: the length of the connection id, and the id (RFC 9000 section 17.2).
+        let id = datagram[6..6 + usize::from(datagram[5])].to_vec();
+        if seen.insert(id) {
+            found.push(datagram);
+        }
+    }
+    drop(dials);
+    found
+}
+
+/// As with made-up sources, from which nothing follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn first_packets_without_a_sequel_do_not_delay_an_agent_on_quic() {
+    let siege = Siege::begin().await;
+    let spoofer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    spoofer.connect(siege.cluster.server.agents).await.unwrap();
+    for initial in initials(&siege, MANY).await {
+        spoofer.send(&initial).await.unwrap();
+    }
+    // Once many handshakes are under way, strangers are asked to prove their address: by packets of the
+    // long header's type 3.
+    let is_retry = async {
+        let mut datagram = vec![0; 65_536];
+        loop {
+            spoofer.recv(&mut datagram).await.unwrap();
+            if datagram[0] & 0xf0 == 0xf0 {
+                return;
+            }
+        }
+    };
+    within("a Retry", is_retry).await;
+    an_agent_comes_soon(&siege, Link::Quic).await;
+    siege.canaries_sing().await;
+    siege.end().await;
+}
