@@ -16,7 +16,7 @@ use crate::transport::h2;
 struct Pair {
     liveness: Liveness,
     peer: Messages,
-    _tunnels: [Tunnel; 2],
+    tunnels: [Tunnel; 2],
     drain: Drain,
 }
 
@@ -33,32 +33,47 @@ impl Pair {
         };
         let control = Some(control_messages(own_control));
         let (liveness, _) = Liveness::new(own.clone(), control, judge, Patience::default(), Arc::default());
-        Self { liveness, peer: control_messages(peers_control), _tunnels: tunnels, drain }
+        Self { liveness, peer: control_messages(peers_control), tunnels, drain }
     }
 
     /// The events while the peer sends `message` so many times.
     async fn events(self, message: Bytes, times: usize) -> Vec<Health> {
-        let Self { mut liveness, mut peer, _tunnels, drain } = self;
-        let mut all = Vec::new();
-        let sending = async {
+        let flood = async |peer: &mut Messages, _: &[Tunnel; 2]| {
             for _ in 0..times {
                 // Fails once the judge has closed the tunnel.
                 if peer.send(message.clone()).await.is_err() {
                     break;
                 }
             }
+        };
+        let events = self.until(|event| matches!(event, Health::Dead(_)), flood).await;
+        events.into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The events up to the last, with their times, while `act` plays the peer.
+    async fn until(
+        self,
+        is_last: impl Fn(&Health) -> bool,
+        act: impl AsyncFnOnce(&mut Messages, &[Tunnel; 2]),
+    ) -> Vec<(Duration, Health)> {
+        let Self { mut liveness, mut peer, tunnels, drain } = self;
+        let (began, mut all) = (Instant::now(), Vec::new());
+        let acting = async {
+            act(&mut peer, &tunnels).await;
             pending::<()>().await;
         };
         let judging = async {
             loop {
-                all.push(liveness.next().await);
-                if matches!(all.last(), Some(Health::Dead(_))) {
+                let health = liveness.next().await;
+                let ends = is_last(&health);
+                all.push((began.elapsed(), health));
+                if ends {
                     break;
                 }
             }
         };
         tokio::select! {
-            () = sending => {}
+            () = acting => {}
             () = judging => {}
         }
         drain.kill();
@@ -110,28 +125,12 @@ async fn unanswered(
     wait: Duration,
     act: impl AsyncFnOnce(&mut Messages, &[Tunnel; 2]),
 ) -> Vec<(Duration, Health)> {
-    let Pair { mut liveness, mut peer, _tunnels: tunnels, drain } = Pair::of(Party::Agent).await;
-    let (began, mut all) = (Instant::now(), Vec::new());
-    let acting = async {
+    let is_last = |event: &Health| matches!(event, Health::Dead(_) | Health::Suspect);
+    let late = async |peer: &mut Messages, tunnels: &[Tunnel; 2]| {
         sleep(wait).await;
-        act(&mut peer, &tunnels).await;
-        pending::<()>().await;
+        act(peer, tunnels).await;
     };
-    let judging = async {
-        loop {
-            let health = liveness.next().await;
-            all.push((began.elapsed(), health));
-            if matches!(all.last(), Some((_, Health::Dead(_) | Health::Suspect))) {
-                break;
-            }
-        }
-    };
-    tokio::select! {
-        () = acting => {}
-        () = judging => {}
-    }
-    drain.kill();
-    all
+    Pair::of(Party::Agent).await.until(is_last, late).await
 }
 
 #[tokio::test(start_paused = true)]
