@@ -10,6 +10,9 @@ MODULE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "kuberne
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 KUBEADM = (*PROGRAMS, "kubeadm", "etcd")  # A cluster that kubeadm makes.
 KONNECTIVITY = ("proxy-server", "proxy-agent")
+# Without debugging information, and with more garbage before each collection, Go compiles in three quarters of the time.
+# The largest package takes 0.8 GB.
+QUICK, COLLECT = "-gcflags=all=-dwarf=false", "800"
 VERSION_PACKAGE = "k8s.io/component-base/version"
 
 
@@ -26,8 +29,8 @@ def build(programs, _work, out):
     major, minor, _ = VERSION.split(".")
     stamps = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(["-s", "-w", *(f"-X {VERSION_PACKAGE}.{k}={v}" for k, v in stamps.items())])
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
-    command = ["nice", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", out + "/"]
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off", "GOGC": COLLECT}
+    command = ["nice", "go", "build", QUICK, "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", out + "/"]
     try:
         run([*command, *(f"./{name}" for name in programs)], timeout=3600, cwd=MODULE, env=environment)
     except CommandFailed as error:

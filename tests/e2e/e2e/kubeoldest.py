@@ -6,7 +6,7 @@ vendored, so Go alone builds it.
 
 import os
 
-from . import aptsource
+from . import aptsource, kubenewest
 from .fail import Unusable
 from .shell import CommandFailed, run
 
@@ -45,7 +45,7 @@ def _go_environment(work):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GO")}
     environment.update(
         GOPATH=os.path.join(work, "go"), GOCACHE=os.path.join(work, "cache"),
-        GO111MODULE="off", GOTOOLCHAIN="local", GOFLAGS="", CGO_ENABLED="0",
+        GOGC=kubenewest.COLLECT, GO111MODULE="off", GOTOOLCHAIN="local", GOFLAGS="", CGO_ENABLED="0",
     )
     return environment
 
@@ -91,7 +91,7 @@ def _compile(programs, tree, environment, out):
     major, minor, _ = VERSION.split(".")
     stamps = {"gitVersion": f"v{VERSION}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(["-s", "-w", *(f"-X {VERSION_PACKAGE}.{k}={v}" for k, v in stamps.items())])
-    _go(["build", "-ldflags", flags, "-o", out + "/", *(f"./cmd/{name}" for name in programs)], tree, environment)
+    _go(["build", kubenewest.QUICK, "-ldflags", flags, "-o", out + "/", *(f"./cmd/{name}" for name in programs)], tree, environment)
 
 
 def _go(arguments, tree, environment):

@@ -23,6 +23,8 @@ def parse(arguments, check_names, usual):
     parser.add_argument("--links", type=_list(LINKS), default=list(LINKS), metavar=",".join(LINKS))
     parser.add_argument("--only", type=_list(check_names), default=list(usual), metavar="NAME,...",
                         help="checks to run: " + ", ".join(check_names))
+    parser.add_argument("--prepare", action="store_true",
+                        help="install and build what the chosen checks need besides the tunnel, and end")
     parser.add_argument("--keep", action="store_true", help="keep the work directory with all logs")
     parser.add_argument("--direct", action="store_true",
                         help="no tunnel and no firewall: only for working on the suite, always exits with 3")

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from . import kubernetes, leftovers, machine, options
+from . import kubenewest, kubernetes, leftovers, machine, options
 from .checks import catalog
 from .checks import link as link_check
 from .checks.context import Context
@@ -22,6 +22,8 @@ def main(arguments):
     report = Report()
     _interrupt_on_signals()
     try:
+        if chosen.prepare:
+            return _prepare(chosen, report)
         _run(chosen, report)
     except KeyboardInterrupt:
         report.give_up("interrupted")
@@ -33,6 +35,16 @@ def main(arguments):
         report.say("direct mode: nothing of the tunnel was tested, so this run proves nothing and ends with code 3")
     code = report.finish()
     return DIRECT_EXIT if chosen.direct else code
+
+
+def _prepare(chosen, report):
+    """The tunnel's programs need not be there yet."""
+    machine.prepare(report.say, with_kubectl=not kubernetes.brings_kubectl(chosen), with_strace="identity" in chosen.only)
+    programs = kubernetes.find(chosen, cache_root(), report.say)
+    if any(name in catalog.CLUSTERS for name in chosen.only):
+        kubernetes.find_kubeadm(chosen, cache_root(), report.say, kubenewest.KONNECTIVITY)
+    report.say(f"ready for Kubernetes {programs.version}")
+    return 0
 
 
 def _run(chosen, report):
