@@ -8,9 +8,11 @@ mod child;
 mod output;
 mod programs;
 mod run;
+mod score;
 
 pub use certificates::{Certificates, Pair};
 pub use child::{Child, get};
 pub use output::{complain, say, write_json};
 pub use programs::{Link, Programs, beside};
 pub use run::run;
+pub use score::{Record, Score, ScoreArgs};
