@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use measuring_kit::{Certificates, Pair};
 use rustls::pki_types::ServerName;
+use tikv_jemallocator::Jemalloc;
 use tunnel::drain::Drain;
 use tunnel_client::{Endpoint, Protocol, tls_config};
 use tunnel_program::args::LogArgs;
@@ -20,6 +21,10 @@ use tunnel_program::process;
 use tunnel_server::app::Addresses;
 
 use crate::transfer::{TRANSFER, label, transfer};
+
+/// That of the programs themselves.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// A node: the link of its agent, and the loopback address that stands for it.
 #[derive(Debug, Clone, Copy)]

@@ -40,9 +40,14 @@ mod tests;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tikv_jemallocator::Jemalloc;
+
+/// That of the programs under test. It keeps the buffers of bulk for ten seconds, where glibc takes them from the kernel
+/// again page by page.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    tunnel_program::process::keep_freed_memory();
     // Dropping the task ends its children.
     measuring_kit::run("loadtest", cli::Cli::parse().perform())
 }

@@ -27,7 +27,6 @@ where
     T: Termination,
     E: Display,
 {
-    keep_freed_memory();
     let ended = match C::try_parse() {
         Ok(command_line) => run(command_line),
         Err(error) => {
@@ -101,22 +100,6 @@ pub fn file_limit() -> usize {
 
 /// The file limit that is reckoned with where the kernel names none or a smaller one.
 const LEAST_FILES: u64 = 256;
-
-/// Half of the freed memory that the allocator may keep, in bytes. With less, the
-/// buffers of bulk transfers do not fit; more only adds to an idle process.
-const KEPT: usize = 8 << 20;
-
-/// Lets glibc keep up to 16 MiB of freed memory at the top of its heap. Must be
-/// the first call of `main`. Without glibc it has no effect.
-///
-/// By default glibc returns all but 128 KiB to the kernel at every free. The
-/// buffers of a bulk transfer are allocated there, and the kernel zeroes the
-/// pages again every few blocks: half of an agent's CPU time. The limit rises to
-/// twice the largest block that had a mapping of its own and was freed
-/// (mallopt(3), "dynamic mmap threshold").
-pub fn keep_freed_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(KEPT)));
-}
 
 /// Logs and counts panics, and counts lines of the log that were dropped. A panic ends a task, not the
 /// program.
@@ -194,24 +177,6 @@ pub fn look_on_hangup(renewal: &Renewal, drain: &Drain) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_env = "gnu")]
-    #[test]
-    fn freed_memory_is_kept_for_the_next_buffer() {
-        const PAGE: usize = 4096;
-        let faults = || {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            let fields = stat.rsplit_once(") ").unwrap().1;
-            fields.split(' ').nth(7).unwrap().parse::<usize>().unwrap()
-        };
-        let fill = || drop(std::hint::black_box(vec![1u8; 256 * PAGE]));
-        keep_freed_memory();
-        fill();
-        let before = faults();
-        (0..100).for_each(|_| fill());
-        let taken = faults() - before;
-        assert!(taken < 5 * 256, "{taken} pages were taken again in 100 rounds of 256");
-    }
 
     #[tokio::test]
     async fn a_hangup_looks_at_all_files_and_ends_nothing() {

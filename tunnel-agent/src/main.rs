@@ -3,10 +3,16 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tikv_jemallocator::Jemalloc;
 use tunnel_agent::app::App;
 use tunnel_agent::cli::Cli;
 use tunnel_agent::config::Config;
 use tunnel_program::process;
+
+/// Gives memory back to the kernel within ten seconds after it was freed, in a thread of its own. What glibc has freed
+/// below a block that is in use stays with the process: all of 200 MB after thousands of agents had left.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     process::main("tunnel-agent", run)

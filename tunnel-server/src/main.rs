@@ -3,11 +3,17 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tikv_jemallocator::Jemalloc;
 use tokio::runtime::{Builder, Runtime};
 use tunnel_program::process;
 use tunnel_server::app::App;
 use tunnel_server::cli::Cli;
 use tunnel_server::config::Config;
+
+/// Gives memory back to the kernel within ten seconds after it was freed, in a thread of its own. What glibc has freed
+/// below a block that is in use stays with the process: all of 200 MB after thousands of agents had left.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     process::main("tunnel-server", run)

@@ -19,6 +19,10 @@ use crate::process::Process;
 /// Pause before memory is read: what the joining needed is given back by then.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// Longest time in which a server gives back what agents and streams took. Operators size a server by what it holds, and
+/// memory that stays looks like a leak.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(60);
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ScaleArgs {
     #[command(flatten)]
@@ -64,17 +68,18 @@ async fn measure(args: &ScaleArgs, room: &Room, link: Link, outcome: &mut Outcom
     drop(first_of_all);
     room.counts("tunnel_server_tunnels", 0).await?;
     let empty = server.resident()?;
+    let files = server.open_files()?;
 
     show("the first agents join");
     let processes = args.room.processes.min(args.first);
-    let _first = join(room, Joining { link, id: "a", count: args.first, processes }, outcome).await?;
+    let first = join(room, Joining { link, id: "a", count: args.first, processes }, outcome).await?;
     show("idle");
     idle(args, &server, &format!("{} agents", args.first), outcome).await?;
     let some = server.resident()?;
     show("the other agents join");
     let count = args.agents - args.first;
     let processes = args.room.processes.min(count);
-    let _rest = join(room, Joining { link, id: "b", count, processes }, outcome).await?;
+    let rest = join(room, Joining { link, id: "b", count, processes }, outcome).await?;
     room.counts("tunnel_server_tunnels", args.agents).await?;
     let all = server.resident()?;
     outcome.add("agents", f64::from(args.agents), "agents");
@@ -105,8 +110,32 @@ async fn measure(args: &ScaleArgs, room: &Room, link: Link, outcome: &mut Outcom
     if silent > 0 {
         outcome.fail(format!("{silent} of {} idle streams do not answer any more", args.streams));
     }
+    show("all leave");
+    drop((first, rest));
+    room.counts("tunnel_server_tunnels", 0).await?;
+    give_back(&server, (empty, files), outcome).await?;
     progress.clear();
     Ok(())
+}
+
+/// Waits until the server holds no more files than `before`, and a tenth more memory.
+async fn give_back(server: &Process, before: (u64, usize), outcome: &mut Outcome) -> anyhow::Result<()> {
+    let (start, enough) = (Instant::now(), (before.0 + before.0 / 10, before.1));
+    loop {
+        let now = (server.resident()?, server.open_files()?);
+        let back = now.0 <= enough.0 && now.1 <= enough.1;
+        if !back && start.elapsed() < GIVEN_BACK_WITHIN {
+            sleep(Duration::from_secs(1)).await;
+            continue;
+        }
+        outcome.add("memory, after all have left", now.0 as f64 / 1e6, "MB");
+        outcome.add("open files, after all have left", now.1 as f64, "files");
+        outcome.add("time until then", start.elapsed().as_secs_f64(), "s");
+        if !back {
+            outcome.fail(format!("the server does not give back memory and files within {GIVEN_BACK_WITHIN:?}"));
+        }
+        return Ok(());
+    }
 }
 
 async fn join(room: &Room, joining: Joining<'_>, outcome: &mut Outcome) -> anyhow::Result<Fleet> {

@@ -85,6 +85,8 @@ impl Departed {
             self.first += 1;
         }
         let routes = self.by_host.add(self.first + self.all.len() as u64, routes);
+        // The originals lie among the memory of the tunnel, which could not be given back.
+        let routes = Arc::new(routes.copied());
         self.all.push_back(Gone { at: Instant::now(), id: id.to_owned(), routes });
     }
 

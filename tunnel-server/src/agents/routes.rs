@@ -58,6 +58,12 @@ impl Routes {
         Arc::new(Self { proven: some(&self.proven), claimed: some(&self.claimed), any: self.any })
     }
 
+    /// A copy that shares no memory.
+    pub(super) fn copied(&self) -> Self {
+        let copied = |kind: &Arc<Identifiers>| Arc::new(Identifiers::clone(kind));
+        Self { proven: copied(&self.proven), claimed: copied(&self.claimed), any: self.any }
+    }
+
     /// Names and addresses, proven ones first.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.proven.hosts.iter().chain(&self.claimed.hosts)
