@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::tasks::{agents, churn, compare, matrix, roll, run, scale, stall, storm, target};
+use crate::tasks::{agents, churn, compare, matrix, roll, run, scale, scorecard, stall, storm, target};
 
 /// Load through a tunnel, and checks of what arrives.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Task {
     /// Start servers and agents, and replace one after the other, by another version if it is given, under
     /// dials and streams of which none may fail.
     Roll(roll::RollArgs),
+    /// Print docs/SCORECARD.md from the records of trials.
+    Scorecard(scorecard::ScorecardArgs),
     /// Start a server, end and restart it, and count the seconds until all of its agents are back.
     Storm(storm::StormArgs),
 }
@@ -53,6 +55,7 @@ impl Cli {
             Task::Churn(args) => churn::run(&args).await,
             Task::Scale(args) => scale::run(&args).await,
             Task::Roll(args) => roll::run(&args).await,
+            Task::Scorecard(args) => scorecard::run(&args),
             Task::Storm(args) => storm::run(&args).await,
         }
     }

@@ -1,6 +1,7 @@
 //! The figures of a scenario, and how they are counted.
 
 use hdrhistogram::Histogram;
+use measuring_kit::Score;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -20,6 +21,9 @@ pub(crate) struct Outcome {
     pub(crate) figures: Vec<Figure>,
     /// Checks that failed, in words.
     pub(crate) failures: Vec<String>,
+    /// Trials, for docs/SCORECARD.md.
+    #[serde(skip)]
+    pub(crate) scores: Vec<Score>,
 }
 
 impl Outcome {
@@ -43,6 +47,11 @@ impl Outcome {
         for (name, seconds) in &used.cpu {
             self.add(format!("{prefix}cpu {name}"), seconds * scale / amount, unit);
         }
+    }
+
+    /// Adds trials of a kind, of which some were lost.
+    pub(crate) fn tried(&mut self, what: &str, tried: u64, lost: u64) {
+        self.scores.push(Score { what: what.to_owned(), tried, lost });
     }
 
     pub(crate) fn fail(&mut self, what: impl Into<String>) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use measuring_kit::{complain, say, write_json};
+use measuring_kit::{Score, complain, say, write_json};
 use serde::Serialize;
 
 use crate::figures::Outcome;
@@ -74,6 +74,18 @@ impl Report {
             write_json(path, self)?;
         }
         Ok(self.results.iter().all(|entry| entry.outcome.failures.is_empty()))
+    }
+
+    /// The trials of all entries, with the entries' names.
+    pub(crate) fn scores(&self) -> Vec<Score> {
+        let mut all = Vec::new();
+        for entry in &self.results {
+            all.extend(entry.outcome.scores.iter().map(|score| Score {
+                what: format!("{}, {}", score.what, entry.column()),
+                ..score.clone()
+            }));
+        }
+        all
     }
 
     fn circumstances(&self) -> String {

@@ -7,6 +7,7 @@ pub(crate) mod matrix;
 pub(crate) mod roll;
 pub(crate) mod run;
 pub(crate) mod scale;
+pub(crate) mod scorecard;
 pub(crate) mod stall;
 pub(crate) mod storm;
 pub(crate) mod target;

@@ -34,7 +34,9 @@ pub(super) async fn run(bench: &Arc<Bench>) -> anyhow::Result<Outcome> {
         outcome.add(format!("{name}, whole"), f64::from(counts.whole), "connections");
         outcome.add(format!("{name}, lost or mixed"), f64::from(counts.wrong), "connections");
         outcome.add(format!("{name}, failed"), f64::from(counts.failed), "connections");
-        if counts.wrong + counts.failed > 0 {
+        let lost = counts.wrong + counts.failed;
+        outcome.tried(name, (counts.whole + lost).into(), lost.into());
+        if lost > 0 {
             let (wrong, failed) = (counts.wrong, counts.failed);
             let such_as = counts.examples.join("; ");
             outcome.fail(format!("{name}: {wrong} lost or mixed, {failed} failed, such as: {such_as}"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum as _};
-use measuring_kit::{Certificates, Link, Programs};
+use measuring_kit::{Certificates, Link, Programs, ScoreArgs};
 use tempfile::TempDir;
 
 use crate::bench::Bench;
@@ -34,6 +34,8 @@ pub(crate) struct MatrixArgs {
     /// Print a Markdown table.
     #[arg(long)]
     markdown: bool,
+    #[command(flatten)]
+    scores: ScoreArgs,
 }
 
 pub(crate) async fn run(args: &MatrixArgs) -> anyhow::Result<bool> {
@@ -56,6 +58,7 @@ pub(crate) async fn run(args: &MatrixArgs) -> anyhow::Result<bool> {
             measure(&bench, &tunnel, link, &mut report).await;
         }
     }
+    args.scores.write(report.scores())?;
     report.deliver(args.json.as_deref(), args.markdown)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use measuring_kit::{Certificates, Child, Link, beside, get};
+use measuring_kit::{Certificates, Child, Link, ScoreArgs, beside, get};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
@@ -75,6 +75,8 @@ pub(crate) struct RollArgs {
     /// Write the figures to this file, as one JSON object.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    scores: ScoreArgs,
 }
 
 pub(crate) async fn run(args: &RollArgs) -> anyhow::Result<bool> {
@@ -87,6 +89,7 @@ pub(crate) async fn run(args: &RollArgs) -> anyhow::Result<bool> {
         }
         report.add("connect-uds", link.name(), "roll", outcome);
     }
+    args.scores.write(report.scores())?;
     report.deliver(args.json.as_deref(), false)
 }
 
@@ -110,6 +113,8 @@ async fn measure(args: &RollArgs, link: Link, outcome: &mut Outcome) -> anyhow::
             outcome.fail(format!("{what} failed: {failed}"));
         }
     }
+    outcome.tried("dials", result.dials, result.failed_dials.total());
+    outcome.tried("streams", result.streams, result.failed_streams.total());
     rolled
 }
 
