@@ -12,7 +12,7 @@
 //! On a konnectivity link there is one kind of end for both directions, and no
 //! half-close; see [`crate::packets`].
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
@@ -32,7 +32,7 @@ pub struct Stream {
 // Every idle connection in a tunnel holds one.
 const _: () = assert!(size_of::<Stream>() <= 104);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Early {
     /// Received next.
     unread: Bytes,
@@ -86,17 +86,42 @@ impl Stream {
 
     /// Puts bytes back, to be received next.
     pub fn unread(&mut self, bytes: Bytes) {
-        let credited = bytes.len();
-        self.early = (credited > 0).then(|| Box::new(Early { unread: bytes, credited }));
+        let (mut unread, mut credited) = (bytes, 0);
+        if let Some(early) = self.early.take() {
+            credited = early.credited;
+            if !early.unread.is_empty() {
+                unread = [unread, early.unread].concat().into();
+            }
+        }
+        let credited = credited.max(unread.len());
+        self.early = (credited > 0).then(|| Box::new(Early { unread, credited }));
     }
 
     /// Ready when the peer has reset the stream or reads no more. For the time before
-    /// anything else is received.
+    /// anything else is received. A peer on QUIC that has sent bytes already is not watched: servers send
+    /// none before the answer.
     pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_cancelled(cx),
-            LinkStream::Quic(stream) => stream.poll_cancelled(cx),
+            LinkStream::Quic(_) if self.early.is_some() => Poll::Pending,
+            LinkStream::Quic(_) => self.poll_ahead(cx).map(drop),
             LinkStream::Packets(member) => member.poll_gone(cx),
+        }
+    }
+
+    /// QUIC only: ready when receiving fails. Keeps the byte that it finds out with, so each call may take
+    /// one from the peer.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        let LinkStream::Quic(stream) = &mut self.link else { return Poll::Pending };
+        match ready!(stream.poll_peek(cx)) {
+            Ok(Some(byte)) => {
+                let early = self.early.get_or_insert_with(|| Box::new(Early::default()));
+                early.credited += byte.len();
+                early.unread = [std::mem::take(&mut early.unread), byte].concat().into();
+                Poll::Pending
+            }
+            Ok(None) => Poll::Pending,
+            Err(why) => Poll::Ready(why),
         }
     }
 
@@ -186,7 +211,7 @@ impl Duplex for Stream {
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
         match &mut self.link {
             LinkStream::H2(stream) => stream.poll_broken(cx),
-            LinkStream::Quic(stream) => stream.poll_broken(cx),
+            LinkStream::Quic(_) => self.poll_ahead(cx),
             LinkStream::Packets(member) => member.poll_broken(cx),
         }
     }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use quinn::{ReadError, VarInt, WriteError};
-use tunnel_proto::refusal::printable;
 
 use super::config::STREAM_WINDOW;
 use super::grant::OpenStream;
@@ -75,9 +74,7 @@ impl Stream {
                 Some(_) => Err(Broken::Reset),
                 None => Ok(Flow::End(End::Fin)),
             },
-            Err(ReadError::Reset(_)) => Err(Broken::Reset),
-            Err(ReadError::ConnectionLost(error)) => Err(Broken::Lost(lost(&error))),
-            Err(error) => Err(Broken::Protocol(error.to_string())),
+            Err(error) => Err(read_error(error)),
         })
     }
 
@@ -120,16 +117,13 @@ impl Stream {
         stopped.as_mut().poll(cx).map(drop)
     }
 
-    pub(crate) fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
-        match pin!(self.recv.received_reset()).poll(cx) {
-            Poll::Ready(Ok(Some(_))) => Poll::Ready(Broken::Reset),
-            Poll::Ready(Err(error)) => Poll::Ready(Broken::Lost(printable(error.to_string()))),
-            Poll::Ready(Ok(None)) | Poll::Pending => Poll::Pending,
-        }
-    }
-
-    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        pin!(self.recv.received_reset()).poll(cx).map(drop)
+    /// Receives the next byte alone; `None` is the end. A reset comes before bytes that were received.
+    ///
+    /// In place of `received_reset`: if the peer has sent everything before that is asked, quinn keeps its
+    /// waker, and with it the task, until the connection ends, and panics in debug builds.
+    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Broken>> {
+        let read = ready!(pin!(self.recv.read_chunk(1, true)).poll(cx));
+        Poll::Ready(read.map(|chunk| chunk.map(|chunk| chunk.bytes)).map_err(read_error))
     }
 
     pub(crate) async fn settle(&mut self) {
@@ -160,6 +154,16 @@ impl Drop for Stream {
         // quinn would finish the stream, and a cut connection would look complete.
         if !self.finished {
             self.abort(Abort::Now);
+        }
+    }
+}
+
+fn read_error(error: ReadError) -> Broken {
+    match error {
+        ReadError::Reset(_) => Broken::Reset,
+        ReadError::ConnectionLost(error) => Broken::Lost(lost(&error)),
+        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+            Broken::Protocol(error.to_string())
         }
     }
 }
