@@ -92,10 +92,12 @@ impl Conversation {
     async fn go_on(&mut self) -> Result<Health, ControlError> {
         let mut alarm_at = self.silent_at();
         let mut alarm = pin!(sleep_until(alarm_at));
+        // When the peer has to have been heard, after this process has slept.
+        let mut excused = Instant::now();
         loop {
             // A peer whose messages never end lets other tasks have their turn.
             coop::consume_budget().await;
-            let (silent_at, idle) = (self.silent_at(), self.unsent.is_empty());
+            let (silent_at, idle) = (self.silent_at().max(excused), self.unsent.is_empty());
             // Signs of life do not reset the timer: an early alarm is cheaper.
             if silent_at < alarm_at {
                 alarm_at = silent_at;
@@ -114,7 +116,10 @@ impl Conversation {
                     // This process slept through it, and has not read what was said meanwhile.
                     let is_late = alarm_at.elapsed() > READ;
                     let health = if is_late { None } else { self.alarmed()? };
-                    alarm_at = if is_late { Instant::now() + READ } else { self.silent_at() };
+                    if is_late {
+                        excused = Instant::now() + READ;
+                    }
+                    alarm_at = self.silent_at().max(excused);
                     alarm.as_mut().reset(alarm_at);
                     health
                 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::duplex;
-use tokio::time::{Instant, sleep};
+use tokio::task::yield_now;
+use tokio::time::{Instant, advance, sleep};
 use tunnel_proto::message::{Hello, Ping, Pong, Suspect, Welcome, encode_control};
 
 use super::*;
@@ -156,4 +157,26 @@ async fn a_tunnel_that_ends_while_its_agent_waits_for_proof_ends_in_silence() {
     let events = unanswered(suspect * 2 / 3, closed).await;
     let [(at, Health::Suspect)] = events[..] else { panic!("{events:?}") };
     assert!(at < suspect, "{at:?}");
+}
+
+/// The silence is over then, and has to be noticed once what was said meanwhile is read.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_slept_through_its_alarm_looks_once_more_and_then_gives_the_peer_up() {
+    let Pair { mut liveness, peer: _peer, tunnels: _tunnels, drain } = Pair::of(Party::Server).await;
+    let asleep = async {
+        for seconds in [17, 1] {
+            yield_now().await;
+            advance(Duration::from_secs(seconds)).await;
+        }
+        // Many more turns than the end needs.
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+    };
+    let health = tokio::select! {
+        health = liveness.next() => Some(health),
+        () = asleep => None,
+    };
+    assert_eq!(health, Some(Health::Dead("no sign of life for 15 seconds".to_owned())));
+    drain.kill();
 }
