@@ -22,7 +22,7 @@ pub struct Hear {
 }
 
 impl Say {
-    pub(crate) const fn new(send: SendStream<Bytes>) -> Self {
+    const fn new(send: SendStream<Bytes>) -> Self {
         Self(send)
     }
 
@@ -73,7 +73,7 @@ impl Say {
 }
 
 impl Hear {
-    pub(crate) fn new(body: RecvStream) -> Self {
+    fn new(body: RecvStream) -> Self {
         Self { body, deframer: Deframer::grpc(MAX_MESSAGE) }
     }
 
@@ -121,7 +121,7 @@ pub struct Call {
 
 impl Call {
     /// A call of an HTTP/2 stream.
-    pub(crate) fn new(send: SendStream<Bytes>, body: RecvStream) -> Self {
+    pub fn new(send: SendStream<Bytes>, body: RecvStream) -> Self {
         Self { say: Say::new(send), hear: Hear::new(body) }
     }
 

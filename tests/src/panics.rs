@@ -29,9 +29,13 @@ pub fn record() {
 
 /// Fails if anything but a test has panicked on this runtime, or outside of any.
 pub fn assert_none() {
+    let ours = seen();
+    assert!(ours.is_empty(), "panics in the product: {ours:#?}");
+}
+
+/// What has panicked on this runtime, or outside of any, but for tests.
+pub fn seen() -> Vec<String> {
     let here = Some(Handle::current().id());
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let ours: Vec<String> =
-        seen.into_iter().filter(|(at, _)| at.is_none() || *at == here).map(|(_, panic)| panic).collect();
-    assert!(ours.is_empty(), "panics in the product: {ours:#?}");
+    seen.into_iter().filter(|(at, _)| at.is_none() || *at == here).map(|(_, panic)| panic).collect()
 }
