@@ -1,7 +1,7 @@
 //! What the other end has done, as far as a session waits for it.
 //!
 //! Events are what a correct end does at the same point of each session: on HTTP/2 its settings, a block of
-//! headers, a frame of data that is not empty; on HTTP/1 a head, and the first bytes behind it; on QUIC the
+//! headers, a frame of data that is not empty, a reset; on HTTP/1 a head, and the first bytes behind it; on QUIC the
 //! first byte of a stream, and its end. Windows, pings and acknowledgements are no events.
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -17,6 +17,7 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const HEAD: usize = 9;
 pub(crate) const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const ACK: u8 = 1;
 
@@ -96,7 +97,7 @@ impl Ears {
             self.settings = true;
             self.heard.events += 1;
         }
-        if kind == HEADERS || kind == DATA && !payload.is_empty() {
+        if kind == HEADERS || kind == RST_STREAM || kind == DATA && !payload.is_empty() {
             self.heard.events += 1;
         }
         if kind == DATA
