@@ -2,11 +2,13 @@
 //!
 //! A tunnel that was made with a certificate near its end, after a newer one was read, gets a
 //! successor, and so does one whose server would not be accepted now, or that the server is about to
-//! end. Streams stay on the old tunnel until its credential ends.
+//! end. Streams stay on the old tunnel until its credential ends, and longer if a clock that jumped is set
+//! right before that.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::pki_types::UnixTime;
 use tokio::time::Instant;
 use tracing::{info, warn};
 use tunnel::tls::Dialling;
@@ -38,7 +40,7 @@ pub(super) struct Credentials {
     /// The end of the agent's own certificate, and the time from which a newer one replaces it,
     /// in seconds since 1970.
     own: Option<(i64, i64)>,
-    /// When the server's certificate has to be verified again. 0 until that was done once.
+    /// When the server's certificate has to be verified again. 0 until it was accepted once, and while it is not.
     verify: i64,
     lapsed: Option<(Instant, String)>,
 }
@@ -85,11 +87,12 @@ impl Credentials {
         let has_ended = self.own.is_some_and(|(end, _)| end <= now);
         // Servers of ours end such a tunnel first, and name the reason.
         let grace = if has_ended { 2 * grace } else { grace };
-        let why = match &self.lapsed {
-            _ if has_ended => Some("the agent's certificate has expired".to_owned()),
-            Some((_, why)) if !renewed => Some(why.clone()),
-            _ if renewed || self.verify <= now => self.verify(tls, now).err(),
-            _ => None,
+        let why = if has_ended {
+            Some("the agent's certificate has expired".to_owned())
+        } else if renewed || self.verify <= now {
+            self.verify(tls, now).err()
+        } else {
+            None
         };
         if let Some(why) = why {
             let (since, why) = self.lapsed.get_or_insert((Instant::now(), why));
@@ -107,7 +110,9 @@ impl Credentials {
 
     fn verify(&mut self, tls: &Dialling, now: i64) -> Result<(), String> {
         let MadeWith { chain, name, .. } = &self.made_with;
-        tls.check(chain, name)
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now.max(0).cast_unsigned()));
+        self.verify = 0;
+        tls.check(chain, name, at)
             .map_err(|why| format!("the server's certificate is not accepted any more: {why}"))?;
         let ends = chain.iter().filter_map(|der| certificate::ends(der));
         // A certificate is valid in the second of its end too.
@@ -141,6 +146,58 @@ impl Keeper {
         let token = Arc::clone(&self.tokens.borrow_and_update());
         for session in self.running.values_mut() {
             session.show(&token);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+    use rustls::pki_types::CertificateDer;
+    use tunnel::tls::Identity;
+
+    use super::*;
+
+    /// Certificates from 1000 to these ends, of the agent and the server, and the agent's TLS.
+    fn credentials(own_end: u64, server_end: u64) -> (Credentials, Dialling) {
+        let issuer_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.self_signed(&issuer_key).unwrap().der().clone()).unwrap();
+        let issuer = rcgen::Issuer::new(authority, issuer_key);
+        let signed = |end: u64| -> (CertificateDer<'static>, rcgen::KeyPair) {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::new(["server".to_owned()]).unwrap();
+            let time = |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+            (params.not_before, params.not_after) = (time(1000), time(end));
+            (params.signed_by(&key, &issuer).unwrap().der().clone(), key)
+        };
+        let ((own, key), (server, _)) = (signed(own_end), signed(server_end));
+        let identity = Identity::new(own.clone(), key.serialize_der().try_into().unwrap());
+        let tls = Dialling::new(Some(&identity), &Arc::new(roots).into()).unwrap();
+        let made_with = MadeWith {
+            own: Some(Arc::new(own)),
+            token: String::new(),
+            chain: Arc::new([server]),
+            name: "server".into(),
+        };
+        (Credentials::new(made_with, 0.5), tls)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_and_is_set_right_within_the_grace_ends_no_tunnel() {
+        for (own_end, server_end) in [(2000, 9000), (9000, 2000)] {
+            let (mut credentials, tls) = credentials(own_end, server_end);
+            let mut step = |now| credentials.step(&tls, false, now, LOOK);
+            assert_eq!(step(1500), Step::Keep);
+            assert_eq!(step(3000), Step::Replace);
+            assert_eq!(step(1510), Step::Keep);
+            tokio::time::advance(4 * LOOK).await;
+            assert_eq!(step(1520), Step::Keep, "the certificates are valid");
+            assert_eq!(step(3000), Step::Replace, "the grace begins anew");
+            tokio::time::advance(2 * LOOK).await;
+            assert!(matches!(step(3020), Step::End(_)));
         }
     }
 }

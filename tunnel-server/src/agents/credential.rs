@@ -1,13 +1,14 @@
 //! The credential that a tunnel was admitted with, for as long as the tunnel stands.
 //!
 //! A tunnel whose certificate or token has expired, or whose certificate would be refused now, ends
-//! with that reason. Its agent is asked for another tunnel first.
+//! with that reason. Its agent is asked for another tunnel first. Time may come back to the credential meanwhile,
+//! when a clock that jumped is set right: then the tunnel stays.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 use tunnel::drain::Drain;
@@ -35,20 +36,13 @@ const NEVER: i64 = i64::MAX;
 pub(crate) struct Credential {
     /// Empty if the listener asked for none.
     chain: Chain,
-    /// When the chain has to be verified again, in seconds since 1970. 0 until that was done
-    /// once: the authorities may have changed during the handshake.
+    /// When the chain has to be verified again, in seconds since 1970. 0 until it was accepted
+    /// once, because the authorities may have changed during the handshake, and while it is not.
     verify: AtomicI64,
     /// When the token expires, in seconds since 1970, if the agent can show another one.
     token: AtomicI64,
-    /// Why the chain is not accepted, or the tunnel has lapsed.
-    lapsed: Mutex<Option<Lapsed>>,
-}
-
-/// A credential that does not admit any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Lapsed {
-    since: Instant,
-    why: Why,
+    /// Since when it does not admit any more.
+    lapsed: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,28 +111,26 @@ impl Credential {
         self.token.store(end, Ordering::Relaxed);
     }
 
-    /// Judges the credential; one that has lapsed ends after `grace`. `renewed` says that the authorities may have changed since the last
-    /// call.
+    /// Judges the credential; one that has lapsed ends after `grace`. `renewed` says that the authorities may have
+    /// changed since the last call.
     fn step(&self, tls: &Listening, renewed: bool, now: i64, grace: Duration) -> Step {
         let mut lapsed = self.lapsed.lock().unwrap_or_else(PoisonError::into_inner);
-        let why = match &*lapsed {
-            _ if now >= self.token.load(Ordering::Relaxed) => Some(Why::Token),
-            _ if self.chain.is_empty() => None,
-            Some(Lapsed { why: why @ (Why::Expired | Why::Untrusted(_)), .. }) if !renewed => {
-                Some(why.clone())
-            }
-            _ if renewed || now >= self.verify.load(Ordering::Relaxed) => self.verify(tls, now),
-            Some(_) | None => None,
+        let why = if now >= self.token.load(Ordering::Relaxed) {
+            Some(Why::Token)
+        } else if !self.chain.is_empty() && (renewed || now >= self.verify.load(Ordering::Relaxed)) {
+            self.verify(tls, now)
+        } else {
+            None
         };
         let Some(why) = why else {
             *lapsed = None;
             return Step::Keep;
         };
         match &*lapsed {
-            Some(Lapsed { since, .. }) if since.elapsed() >= grace => Step::End(why),
+            Some(since) if since.elapsed() >= grace => Step::End(why),
             Some(_) => Step::Keep,
             None => {
-                *lapsed = Some(Lapsed { since: Instant::now(), why: why.clone() });
+                *lapsed = Some(Instant::now());
                 Step::Ask(why)
             }
         }
@@ -146,15 +138,19 @@ impl Credential {
 
     fn verify(&self, tls: &Listening, now: i64) -> Option<Why> {
         let ends = || self.chain.iter().filter_map(|der| certificate::ends(der));
-        match tls.check(&self.chain) {
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now.max(0).cast_unsigned()));
+        match tls.check(&self.chain, at) {
             Ok(()) => {
                 // A certificate is valid in the second of its end too.
                 let next = ends().filter(|end| *end >= now).min().unwrap_or(NEVER);
                 self.verify.store(next, Ordering::Relaxed);
                 None
             }
-            Err(_) if ends().next().is_some_and(|end| end <= now) => Some(Why::Expired),
-            Err(why) => Some(Why::Untrusted(why)),
+            Err(why) => {
+                self.verify.store(0, Ordering::Relaxed);
+                let has_expired = ends().next().is_some_and(|end| end <= now);
+                Some(if has_expired { Why::Expired } else { Why::Untrusted(why) })
+            }
         }
     }
 }
@@ -219,6 +215,7 @@ impl AgentTunnel {
 mod tests {
     use std::sync::Arc;
 
+    use rustls::RootCertStore;
     use tunnel::tls::{Identity, Offer};
 
     use super::*;
@@ -243,6 +240,40 @@ mod tests {
         credential.extend(200);
         assert_eq!(step(120), Step::Keep);
         assert_eq!(step(200), Step::Ask(Why::Token), "the grace begins anew");
+    }
+
+    /// A listener, and the chain of an agent that it admits from 1000 to 2000.
+    fn admitted() -> (Listening, Chain) {
+        let issuer_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::default();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let mut roots = RootCertStore::empty();
+        let root = authority.self_signed(&issuer_key).unwrap();
+        roots.add(root.der().clone()).unwrap();
+        let (key, mut params) = (rcgen::KeyPair::generate().unwrap(), rcgen::CertificateParams::default());
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let time = |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        (params.not_before, params.not_after) = (time(1000), time(2000));
+        let own = params.signed_by(&key, &rcgen::Issuer::new(authority, issuer_key)).unwrap().der().clone();
+        let identity = Identity::new(own.clone(), key.serialize_der().try_into().unwrap());
+        let trusted = Arc::new(roots).into();
+        let listening = Listening::for_agents(&identity, Some(&trusted), &Offer::default()).unwrap();
+        (listening, Arc::new([own]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_jumps_and_is_set_right_within_the_grace_ends_no_tunnel() {
+        let (tls, chain) = admitted();
+        let credential = Credential::new(chain, None);
+        let step = |now| credential.step(&tls, false, now, LOOK);
+        assert_eq!(step(1500), Step::Keep);
+        assert_eq!(step(5000), Step::Ask(Why::Expired));
+        assert_eq!(step(1510), Step::Keep);
+        tokio::time::advance(2 * LOOK).await;
+        assert_eq!(step(1520), Step::Keep, "the certificate is valid");
+        assert_eq!(step(2001), Step::Ask(Why::Expired), "the grace begins anew");
+        tokio::time::advance(LOOK).await;
+        assert_eq!(step(2011), Step::End(Why::Expired));
     }
 
     #[test]

@@ -145,14 +145,14 @@ impl Listening {
         Ok(Self { config: Arc::new(config), clients })
     }
 
-    /// Whether a client with this chain, its own certificate first, would be admitted now.
+    /// Whether a client with this chain, its own certificate first, would be admitted at a time.
     ///
     /// # Errors
     /// With the reason against it. An empty chain is refused where certificates are required.
-    pub fn check(&self, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+    pub fn check(&self, chain: &[CertificateDer<'_>], at: UnixTime) -> Result<(), String> {
         let Some(verifier) = &self.clients else { return Ok(()) };
         let Some((own, rest)) = chain.split_first() else { return Err("no certificate".to_owned()) };
-        let verified = verifier.verify_client_cert(own, rest, UnixTime::now());
+        let verified = verifier.verify_client_cert(own, rest, at);
         verified.map(drop).map_err(|error| error.to_string())
     }
 }
@@ -182,14 +182,14 @@ impl Dialling {
     }
 
     /// Whether a server of this name with this chain, its own certificate first, would be accepted
-    /// now.
+    /// at a time.
     ///
     /// # Errors
     /// With the reason against it.
-    pub fn check(&self, chain: &[CertificateDer<'_>], name: &str) -> Result<(), String> {
+    pub fn check(&self, chain: &[CertificateDer<'_>], name: &str, at: UnixTime) -> Result<(), String> {
         let Some((own, rest)) = chain.split_first() else { return Err("no certificate".to_owned()) };
         let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
-        let verified = self.servers.verify_server_cert(own, rest, &name, &[], UnixTime::now());
+        let verified = self.servers.verify_server_cert(own, rest, &name, &[], at);
         verified.map(drop).map_err(|error| error.to_string())
     }
 }
