@@ -20,7 +20,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Dropped lines of all queues: there is one log in a process.
 static DROPPED: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
-    let help = "Lines of the log that were dropped, because its reader takes none.";
+    let help = "Lines of the log that were dropped, because its reader takes none or its disk is full.";
     IntCounter::with_opts(Opts::new("tunnel_log_lines_dropped_total", help)).ok()
 });
 
@@ -71,7 +71,9 @@ impl LogQueue {
             while let Some(lines) = from.next() {
                 for line in lines {
                     // There is no other place to report a failure to.
-                    let _ = sink.write_all(&line);
+                    if sink.write_all(&line).is_err() {
+                        DROPPED.iter().for_each(IntCounter::inc);
+                    }
                 }
             }
         };
@@ -171,6 +173,19 @@ mod tests {
         assert_eq!(written % line.len(), 0, "whole lines");
         // Those of other tests' queues count, too.
         assert!(usize::try_from(lost).unwrap() >= 20_000 - written / line.len(), "{lost} {written}");
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let mut flush = Flush::default();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut queue = LogQueue::new(full, &mut flush).unwrap();
+        let dropped = || DROPPED.as_ref().map(IntCounter::get).unwrap();
+        let before = dropped();
+        (0..100).for_each(|number| writeln!(queue, "{number}").unwrap());
+        drop(flush);
+        // Those of other tests' queues count, too.
+        assert!(dropped() - before >= 100);
     }
 
     #[test]
