@@ -63,6 +63,7 @@ pub(crate) struct State {
     /// Every change: its version, its type, its object.
     pub(crate) history: Vec<(u64, &'static str, Value)>,
     failures: HashMap<Verb, (u16, &'static str)>,
+    lies: HashMap<Verb, &'static str>,
     asked: Vec<Verb>,
 }
 
@@ -107,6 +108,15 @@ impl FakeApi {
         };
     }
 
+    /// Answers requests of a kind with this text and success from now on; `None` ends that.
+    pub fn lie(&self, verb: Verb, with: Option<&'static str>) {
+        let lies = &mut self.state().lies;
+        match with {
+            Some(with) => lies.insert(verb, with),
+            None => lies.remove(&verb),
+        };
+    }
+
     /// Holds all answers back, or releases them.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
@@ -141,12 +151,16 @@ impl FakeApi {
         self.drop_lease(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Counts a request, waits while answers are held back, and fails it on demand.
+    /// Counts a request, waits while answers are held back, and fails it or lies on demand.
     pub(crate) async fn admit(&self, verb: Verb) -> Result<(), Refused> {
         self.state().asked.push(verb);
         let mut held = self.held.subscribe();
         let _ = held.wait_for(|held| !held).await;
-        match self.state().failures.get(&verb) {
+        let state = self.state();
+        if let Some(text) = state.lies.get(&verb) {
+            return Err(Refused(200, (*text).to_owned()));
+        }
+        match state.failures.get(&verb) {
             Some(&(code, reason)) => Err(Refused::new(code, reason, "as the test asked")),
             None => Ok(()),
         }
@@ -186,9 +200,9 @@ impl FakeApi {
     }
 }
 
-/// A `Status` of failure.
+/// An answer in place of the one that was asked for: a `Status` of failure, or a lie.
 #[derive(Debug)]
-pub(crate) struct Refused(u16, Value);
+pub(crate) struct Refused(u16, String);
 
 impl Refused {
     pub(crate) fn new(code: u16, reason: &str, message: &str) -> Self {
@@ -196,7 +210,7 @@ impl Refused {
             "apiVersion": "v1", "kind": "Status", "status": "Failure",
             "code": code, "reason": reason, "message": message, "metadata": {},
         });
-        Self(code, status)
+        Self(code, status.to_string())
     }
 
     pub(crate) fn bad(message: &str) -> Self {
@@ -204,7 +218,7 @@ impl Refused {
     }
 
     pub(crate) fn into_response(self) -> Response {
-        response(self.0, Body::from(self.1.to_string()))
+        response(self.0, Body::from(self.1))
     }
 }
 

@@ -178,6 +178,58 @@ async fn nobody_is_admitted_while_tokens_cannot_be_reviewed() {
     tunnel_tests::panics::assert_none();
 }
 
+/// Answers to a review without the verdict that was asked for.
+const LIES: [&str; 5] = [
+    "",
+    "<html>back soon</html>",
+    "{}",
+    r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"},"spec":{},"status":{}}"#,
+    r#"{"kind":"TokenReview","metadata":{},"spec":{},"status":{"authenticated":true,"user":{}}}"#,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn known_agents_stay_while_the_api_lies_or_is_late_and_a_new_one_comes_once_it_recovers() {
+    let world = World::new().await;
+    let server = world.server(&[("kubeconfig-qps", "1000"), ("kubeconfig-burst", "1000")]);
+    for id in ["known", "new", "0", "1", "2", "3", "4"] {
+        world.api.know(&good(id), holder());
+    }
+    let known = world.agent(&server, Link::Quic, &good("known"));
+    server.wait_for_tunnels(1).await;
+    let target = Target::echo(Ipv4Addr::LOCALHOST).await;
+    let connection = server.connect(Frontend::ConnectUnix, target.addr).await;
+    let canary = Canary::new("of the known agent".to_owned(), connection);
+    for (number, lie) in LIES.into_iter().enumerate() {
+        world.api.lie(Verb::Review, Some(lie));
+        let rejection = world.rejection(&server, Link::H2, &good(&number.to_string())).await;
+        let kind = RejectionKind::from_code(rejection.code);
+        assert!(matches!(kind, RejectionKind::Unavailable | RejectionKind::Unauthenticated), "{rejection:?}");
+        canary.sings_since(canary.round()).await;
+    }
+    world.api.lie(Verb::Review, None);
+    world.api.hold(true);
+    let asked = world.api.asked(Verb::Review);
+    let new = {
+        let file = world.shown("new");
+        std::fs::write(&file, good("new")).unwrap();
+        let spec =
+            AgentSpec::new("new", Link::H2, Ipv4Addr::LOCALHOST).flag("service-account-token-path", &file);
+        Agent::start(&world.pki, &[server.agents], &spec)
+    };
+    wait_for("a review", async || {
+        if world.api.asked(Verb::Review) > asked { Ok(()) } else { Err("no review".to_owned()) }
+    })
+    .await;
+    canary.sings_since(canary.round()).await;
+    assert_eq!(server.metrics().await.sum("tunnel_server_tunnels", &[]), 1);
+    world.api.hold(false);
+    server.wait_for_tunnels(2).await;
+    drop(canary);
+    (known.kill().await, new.kill().await);
+    server.kill().await;
+    tunnel_tests::panics::assert_none();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_both_are_asked_for_a_certificate_is_not_enough_and_a_token_neither() {
     let world = World::new().await;
