@@ -1,5 +1,14 @@
 //! A NAT that gives every port of one side another number.
 
+/// Protocol number of ICMP.
+const ICMP: u8 = 1;
+
+/// ICMP's errors that a killed program and a router cause: destination unreachable, time exceeded.
+const ERRORS: [u8; 2] = [3, 11];
+
+/// Bytes of an ICMP error before the packet that it quotes.
+const BEFORE_QUOTE: usize = 8;
+
 /// Offsets in a packet.
 struct Ports {
     /// Of the source port; the destination port follows.
@@ -16,9 +25,22 @@ pub(crate) enum Field {
     Destination,
 }
 
+impl Field {
+    const fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+}
+
 /// Flips bits of a port of an IPv4 packet with TCP or UDP, and mends the checksum; leaves other packets
-/// alone. The same change undoes it.
+/// alone. The same change undoes it. In an ICMP error, the quoted packet is translated, which went the other way.
 pub(crate) fn translate(packet: &mut [u8], field: Field, change: u16) {
+    if let Some(quoted) = quoted(packet) {
+        // Its own checksum makes up for its port, so that the message's holds.
+        return translate(quoted, field.other(), change);
+    }
     let Some(Ports { at, checksum, unchecked }) = ports(packet) else { return };
     let at = at + if field == Field::Source { 0 } else { 2 };
     let old = word(packet, at);
@@ -27,6 +49,13 @@ pub(crate) fn translate(packet: &mut [u8], field: Field, change: u16) {
         let sum = adjusted(word(packet, checksum), old, old ^ change);
         put(packet, checksum, sum);
     }
+}
+
+fn quoted(packet: &mut [u8]) -> Option<&mut [u8]> {
+    let (first, protocol) = (*packet.first()?, *packet.get(9)?);
+    let at = usize::from(first & 0xf) * 4;
+    let is_error = first >> 4 == 4 && protocol == ICMP && ERRORS.contains(packet.get(at)?);
+    if is_error { packet.get_mut(at + BEFORE_QUOTE..) } else { None }
 }
 
 fn ports(packet: &[u8]) -> Option<Ports> {
@@ -97,6 +126,19 @@ mod tests {
             translate(&mut packet, Field::Source, change);
             assert_eq!(packet, sent);
         }
+    }
+
+    #[test]
+    fn an_error_quotes_the_packet_as_its_sender_knows_it() {
+        let mut error = vec![0; 28];
+        (error[0], error[9], error[20], error[21]) = (0x45, ICMP, 3, 3);
+        error.extend(udp(443, [1, 2, 3, 4]));
+        put(&mut error, 28 + 22, 40_000);
+        let checksum = !sum(&error);
+        put(&mut error, 22, checksum);
+        translate(&mut error, Field::Source, 0x0123);
+        assert_eq!((word(&error, 28 + 20), word(&error, 28 + 22)), (443, 40_000 ^ 0x0123));
+        assert_eq!(sum(&error), 0xffff);
     }
 
     #[test]
