@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{check, cut, measure, survive, target};
+use crate::{chaos, check, cut, measure, survive, target};
 
 /// How a tunnel fares on a bad network, which is made here: two namespaces with a line between them that
 /// delays, loses, reorders and throttles. Needs root, `ip` and /dev/net/tun.
@@ -23,12 +23,21 @@ enum Task {
     Survive(survive::SurviveArgs),
     /// New dials of an agent with --transport=auto where some packets never arrive.
     Cut(cut::CutArgs),
+    /// Streams beside one event after the other: programs killed and stopped, networks cut, files and disks
+    /// exhausted, clocks that jump, an API that lies.
+    Chaos(chaos::ChaosArgs),
     /// Send datagrams to a target, and print the times.
     #[command(hide = true)]
     Ping(check::PingArgs),
     /// Be the target that agents connect to.
     #[command(hide = true)]
     Target(target::TargetArgs),
+    /// Connect to a server, and say nothing.
+    #[command(hide = true)]
+    Strangers(chaos::StrangersArgs),
+    /// Be a Kubernetes API that reviews tokens, or fails to.
+    #[command(hide = true)]
+    Api(chaos::ApiArgs),
 }
 
 impl Cli {
@@ -41,6 +50,9 @@ impl Cli {
             Task::Cut(args) => cut::run(&args).await,
             Task::Ping(args) => check::ping(&args).await,
             Task::Target(args) => target::run(&args).await,
+            Task::Chaos(args) => chaos::run(&args).await,
+            Task::Strangers(args) => chaos::be_strangers(&args).await,
+            Task::Api(args) => chaos::be_api(&args).await,
         }
     }
 }
@@ -58,6 +70,8 @@ mod tests {
         assert!(parse("badnet measure --loss 0,0.01 --link quic --bulk upload --tcp cubic").is_ok());
         assert!(parse("badnet survive --blackout 30s").is_ok());
         assert!(parse("badnet cut flows --strict").is_ok());
+        assert!(parse("badnet chaos --events kill,stop-server --seed 7 --strict").is_ok());
+        assert!(parse("badnet chaos --events earthquake").is_err());
         assert!(parse("badnet survive").is_err());
         assert!(parse("badnet survive --blackout 30s --address-change").is_err());
         assert!(parse("badnet measure --loss 2").is_err());

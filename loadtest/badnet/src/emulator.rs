@@ -79,6 +79,11 @@ impl Emulator {
         state.up.set_dark(dark);
     }
 
+    /// Begins or ends a blackout of one direction.
+    pub(crate) fn set_dark_one_way(&self, way: Way, dark: bool) {
+        self.lock().line(way).set_dark(dark);
+    }
+
     /// Loses certain packets from now on; `None` ends that.
     pub(crate) fn filter(&self, filter: Option<Filter>) {
         self.lock().filtering.set(filter);

@@ -27,7 +27,7 @@ pub(crate) struct LineArgs {
     queue: Duration,
     /// Seed of the random numbers.
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// TCP's congestion control in both namespaces; the kernel's default without it.
     #[arg(long, value_name = "NAME", value_parser = ["bbr", "cubic", "reno"])]
     tcp: Option<String>,

@@ -30,8 +30,15 @@ pub(crate) struct Checker {
     pub(crate) again: u64,
     /// Lines with other bytes.
     pub(crate) wrong: u64,
+    /// Lines of this direction, as the peer says at its end.
+    pub(crate) total: Option<u64>,
     /// The peer's verdict on the other direction.
     pub(crate) verdict: Option<bool>,
+}
+
+/// The line behind all others of a direction: how many they were.
+pub(crate) fn total(count: u64) -> String {
+    format!("= {count}\n")
 }
 
 /// The last line of a stream: the verdict on the other direction.
@@ -41,7 +48,7 @@ pub(crate) fn last_word(whole: bool) -> &'static str {
 
 impl Checker {
     pub(crate) const fn new(seed: u64) -> Self {
-        Self { seed, rest: Vec::new(), next: 0, lost: 0, again: 0, wrong: 0, verdict: None }
+        Self { seed, rest: Vec::new(), next: 0, lost: 0, again: 0, wrong: 0, total: None, verdict: None }
     }
 
     /// Lines that have come.
@@ -73,6 +80,11 @@ impl Checker {
                 self.verdict = Some(whole);
                 return;
             }
+        }
+        let total = found.strip_prefix("= ").and_then(|rest| rest.trim_end().parse().ok());
+        if total.is_some() {
+            self.total = total;
+            return;
         }
         let number = found.split_once(' ').and_then(|(number, _)| number.parse::<u64>().ok());
         match number.filter(|number| line(self.seed, *number) == found) {
@@ -109,6 +121,8 @@ mod tests {
         assert!(!checked(&(text(0..100) + "1")).is_whole(100));
         let told = checked(&(text(0..100) + last_word(true)));
         assert!(told.is_whole(100) && told.verdict == Some(true));
+        let totalled = checked(&(text(0..100) + &total(101)));
+        assert!(totalled.is_whole(100) && totalled.total == Some(101), "the last line is lost");
     }
 
     #[test]

@@ -27,11 +27,18 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new(name: String) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: String) -> anyhow::Result<Self> {
         ip(&["netns", "add", &name])?;
         let namespace = Self { name };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// Moves an end of a line into the namespace, and gives it an address.
+    pub(crate) fn take(&self, device: &str, address: &str) -> anyhow::Result<()> {
+        ip(&["link", "set", "dev", device, "netns", &self.name])?;
+        self.ip(&["addr", "add", &format!("{address}/24"), "dev", device])?;
+        self.ip(&["link", "set", "dev", device, "mtu", MTU, "txqueuelen", QUEUE, "up"])
     }
 
     /// Runs `ip` in the namespace.
@@ -80,9 +87,7 @@ impl Network {
         let devices = [format!("bad{id}s"), format!("bad{id}a")];
         let line = Emulator::start([&devices[0], &devices[1]], conditions, seed)?;
         for (namespace, device, address) in [(&server, &devices[0], SERVER), (&agent, &devices[1], AGENT)] {
-            ip(&["link", "set", "dev", device, "netns", &namespace.name])?;
-            namespace.ip(&["addr", "add", &format!("{address}/24"), "dev", device])?;
-            namespace.ip(&["link", "set", "dev", device, "mtu", MTU, "txqueuelen", QUEUE, "up"])?;
+            namespace.take(device, address)?;
             if let Some(congestion) = congestion {
                 namespace.set_congestion_control(congestion)?;
             }

@@ -18,7 +18,7 @@ use crate::namespaces::{Namespace, Network, SERVER};
 const START_LIMIT: Duration = Duration::from_secs(40);
 
 /// The target's port; the namespaces are our own, so every port is free.
-const TARGET_PORT: u16 = 7000;
+pub(crate) const TARGET_PORT: u16 = 7000;
 
 const AGENT_PORT: u16 = 8091;
 
@@ -57,7 +57,8 @@ impl Rig {
             sleep(Duration::from_millis(20)).await;
         }
         for (n, link) in (0..).zip(links) {
-            let flags = [agent_flags(&certificates, *link, n), programs.agent_arg.clone()].concat();
+            let member = Member { link: *link, id: link.name(), host: host_of(*link), number: n };
+            let flags = [agent_flags(&certificates, &member), programs.agent_arg.clone()].concat();
             children.push(start(&network.agent, &programs.agent_bin, name_of(*link), &flags)?);
         }
         let rig = Self { _children: children, network, dir };
@@ -89,14 +90,7 @@ impl Rig {
         link: Link,
         command: &str,
     ) -> impl Future<Output = anyhow::Result<Connection>> + Send + use<> {
-        let target = format!("{}:{TARGET_PORT}", host_of(link));
-        let endpoint = Endpoint::unix(socket(self.dir.path()));
-        let command = format!("{command}\n");
-        async move {
-            let mut connection = dial(Protocol::Connect, &endpoint, &target, &Options::default()).await?;
-            connection.write_all(command.as_bytes()).await?;
-            Ok(connection)
-        }
+        connecting(&socket(self.dir.path()), host_of(link), command)
     }
 
     /// The lines of the agent's log on this link that contain a text.
@@ -122,11 +116,37 @@ impl Rig {
     }
 }
 
-fn socket(dir: &Path) -> PathBuf {
+/// An agent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) link: Link,
+    pub(crate) id: &'static str,
+    /// The target's address that the server routes to this agent.
+    pub(crate) host: &'static str,
+    /// Makes the ports of this agent.
+    pub(crate) number: u16,
+}
+
+/// Connects through the frontend to the target with this address, and sends a command.
+pub(crate) fn connecting(
+    frontend: &Path,
+    host: &str,
+    command: &str,
+) -> impl Future<Output = anyhow::Result<Connection>> + Send + use<> {
+    let (endpoint, target) = (Endpoint::unix(frontend), format!("{host}:{TARGET_PORT}"));
+    let command = format!("{command}\n");
+    async move {
+        let mut connection = dial(Protocol::Connect, &endpoint, &target, &Options::default()).await?;
+        connection.write_all(command.as_bytes()).await?;
+        Ok(connection)
+    }
+}
+
+pub(crate) fn socket(dir: &Path) -> PathBuf {
     dir.join("frontend.socket")
 }
 
-fn server_flags(certificates: &Certificates, socket: &Path) -> Vec<String> {
+pub(crate) fn server_flags(certificates: &Certificates, socket: &Path) -> Vec<String> {
     let mut flags = vec![
         format!("--uds-name={}", socket.display()),
         "--proxy-strategies=destHost".into(),
@@ -141,13 +161,14 @@ fn server_flags(certificates: &Certificates, socket: &Path) -> Vec<String> {
     flags
 }
 
-fn agent_flags(certificates: &Certificates, link: Link, number: u16) -> Vec<String> {
+pub(crate) fn agent_flags(certificates: &Certificates, member: &Member) -> Vec<String> {
+    let Member { link, id, host, number } = member;
     let mut flags = vec![
         format!("--proxy-server-host={SERVER}"),
         format!("--proxy-server-port={AGENT_PORT}"),
         format!("--transport={}", link.name()),
-        format!("--agent-id={}", link.name()),
-        format!("--agent-identifiers=ipv4={}", host_of(link)),
+        format!("--agent-id={id}"),
+        format!("--agent-identifiers=ipv4={host}"),
         "--health-server-host=127.0.0.1".into(),
         format!("--health-server-port={}", 9000 + 2 * number),
         "--admin-bind-address=127.0.0.1".into(),

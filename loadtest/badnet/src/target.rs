@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::canary;
 use crate::lines::{Checker, MAX_LINE, last_word, line};
 
 /// Longest wait for a command: longer than any blackout of the checks.
@@ -30,12 +31,7 @@ pub(crate) struct TargetArgs {
 /// Serves TCP, and echoes datagrams, until standard input ends.
 pub(crate) async fn run(args: &TargetArgs) -> anyhow::Result<bool> {
     let (tcp, udp) = (TcpListener::bind(args.listen).await?, UdpSocket::bind(args.listen).await?);
-    let (closed, mut parent_gone) = oneshot::channel::<()>();
-    std::thread::spawn(move || {
-        // Nobody writes to it, so any result is the end.
-        let _ = std::io::stdin().read(&mut [0]);
-        drop(closed);
-    });
+    let mut parent_gone = parent_gone();
     let (mut datagram, mut connections) = (vec![0; BLOCK], JoinSet::new());
     loop {
         tokio::select! {
@@ -53,6 +49,17 @@ pub(crate) async fn run(args: &TargetArgs) -> anyhow::Result<bool> {
             }
         }
     }
+}
+
+/// Ends with standard input, to which nobody writes: with the parent.
+pub(crate) fn parent_gone() -> oneshot::Receiver<()> {
+    let (closed, gone) = oneshot::channel();
+    std::thread::spawn(move || {
+        // Any result is the end.
+        let _ = std::io::stdin().read(&mut [0]);
+        drop(closed);
+    });
+    gone
 }
 
 async fn serve(mut socket: TcpStream) -> anyhow::Result<()> {
@@ -106,6 +113,10 @@ async fn serve(mut socket: TcpStream) -> anyhow::Result<()> {
             let ((), mut write) = tokio::try_join!(reads, writes)?;
             write.write_all(last_word(checker.is_whole(count)).as_bytes()).await?;
             Ok(write.shutdown().await?)
+        }
+        ["canary", seed, every_ms] => {
+            let every = Duration::from_millis(every_ms.parse()?);
+            canary::answer(read, write, seed.parse()?, every).await
         }
         _ => anyhow::bail!("unknown command {command:?}"),
     }

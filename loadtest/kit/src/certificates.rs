@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 /// The files of a CA and of the pairs that it has signed.
@@ -38,6 +39,18 @@ impl Certificates {
     /// # Errors
     /// When a file cannot be written, or `host` is neither name nor address.
     pub fn write(dir: &Path, host: &str) -> anyhow::Result<Self> {
+        Self::make(dir, host, None)
+    }
+
+    /// As [`Self::write`], with pairs that are valid only from so long ago, and for so long.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_short(dir: &Path, host: &str, around_now: Duration) -> anyhow::Result<Self> {
+        Self::make(dir, host, Some(around_now))
+    }
+
+    fn make(dir: &Path, host: &str, around_now: Option<Duration>) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,7 +58,7 @@ impl Certificates {
         params.distinguished_name.push(DnType::CommonName, "measuring");
         let ca = put(dir, "ca.pem", &params.self_signed(&key)?.pem())?;
         let issuer = Issuer::new(params, key);
-        let pair = |name: &str| Pair::write(dir, name, host, &issuer);
+        let pair = |name: &str| Pair::write(dir, name, host, around_now, &issuer);
         Ok(Self { ca, agent: pair("agent")?, client: pair("client")?, server: pair("server")? })
     }
 
@@ -73,13 +86,23 @@ impl Certificates {
 }
 
 impl Pair {
-    fn write(dir: &Path, name: &str, host: &str, issuer: &Issuer<'_, KeyPair>) -> anyhow::Result<Self> {
+    fn write(
+        dir: &Path,
+        name: &str,
+        host: &str,
+        around_now: Option<Duration>,
+        issuer: &Issuer<'_, KeyPair>,
+    ) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["localhost".into(), host.into()])?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        if let Some(around) = around_now {
+            let now = date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH)?;
+            (params.not_before, params.not_after) = (now - around, now + around);
+        }
         let certificate = params.signed_by(&key, issuer)?.pem();
         Ok(Self {
             certificate: put(dir, &format!("{name}.pem"), &certificate)?,
@@ -101,11 +124,14 @@ mod tests {
 
     #[test]
     fn every_pair_can_be_loaded() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let Certificates { ca, agent, client, server } =
-            Certificates::write(dir.path(), "127.0.0.1").unwrap();
-        for pair in [agent, client, server] {
-            tls_config(&ca, &pair.certificate, &pair.key).unwrap();
+        for make in [Certificates::write, |dir: &Path, host: &str| {
+            Certificates::write_short(dir, host, Duration::from_secs(1800))
+        }] {
+            let dir = tempfile::TempDir::new().unwrap();
+            let Certificates { ca, agent, client, server } = make(dir.path(), "127.0.0.1").unwrap();
+            for pair in [agent, client, server] {
+                tls_config(&ca, &pair.certificate, &pair.key).unwrap();
+            }
         }
     }
 }

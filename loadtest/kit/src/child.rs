@@ -1,6 +1,7 @@
 //! Child processes, with their output in a log file.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -88,10 +89,28 @@ impl Child {
     /// # Errors
     /// When the signal cannot be sent, or the program has not ended in time.
     pub async fn terminate(&mut self, limit: Duration) -> anyhow::Result<()> {
-        let asked = Command::new("kill").arg("-TERM").arg(self.id().to_string()).status();
-        anyhow::ensure!(asked.context("kill")?.success(), "{} cannot be asked to end", self.name);
+        self.signal("TERM")?;
         self.ended(limit).await?;
         Ok(())
+    }
+
+    /// Sends a signal, such as `STOP`.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status();
+        anyhow::ensure!(sent.context("kill")?.success(), "{} cannot be sent SIG{name}", self.name);
+        Ok(())
+    }
+
+    /// Writes a line to the program's standard input, which has to be piped. Blocks while the pipe is full.
+    ///
+    /// # Errors
+    /// When the program does not read it any more.
+    pub fn tell(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.process.stdin.as_mut().with_context(|| format!("{} has no input", self.name))?;
+        writeln!(input, "{line}").with_context(|| format!("tell {} {line:?}", self.name))
     }
 
     /// Closes the program's standard input, and waits for the end.
