@@ -92,9 +92,19 @@ pub async fn open_tunnel(
 impl FakeAgent {
     /// Connects to a cluster's server and is admitted.
     pub async fn join(cluster: &Cluster, link: Link, hello: Hello, answer: Answer) -> Self {
+        Self::join_at(cluster.server.agents, cluster.pki.agent(Who::Agent), link, hello, answer).await
+    }
+
+    /// Connects to any server and is admitted.
+    pub async fn join_at(
+        server: SocketAddr,
+        tls: Arc<ClientConfig>,
+        link: Link,
+        hello: Hello,
+        answer: Answer,
+    ) -> Self {
         let drain = Drain::new();
-        let opened = open_tunnel(cluster.server.agents, link, cluster.pki.agent(Who::Agent), &drain);
-        let (tunnel, control) = within("a tunnel", opened).await.unwrap();
+        let (tunnel, control) = within("a tunnel", open_tunnel(server, link, tls, &drain)).await.unwrap();
         let mut messages = control_messages(control);
         messages.send(encode_control(Control::Hello(hello)).unwrap()).await.unwrap();
         let welcome = within("a welcome", greeting(&mut messages)).await.unwrap();

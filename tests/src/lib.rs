@@ -8,7 +8,7 @@
 //!   connection and position; [`Canary`]: a connection that has to survive;
 //! * [`TcpOnly`], [`Wire`], [`Balancer`]: paths between agents and servers;
 //! * [`Credential`]: client certificates, each of which is refused for another reason;
-//! * [`FakeAgent`], [`FakeServer`], [`raw`]: peers that break the protocol;
+//! * [`FakeAgent`], [`FakeServer`], [`raw`], [`frames`], [`initials`]: peers that break the protocol;
 //! * [`stock`]: Konnectivity's own server and agent, packet by packet;
 //! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
 //! * [`panics`]: a panic in the product fails the test that looks.
@@ -32,8 +32,10 @@ mod credentials;
 mod fake_agent;
 mod fake_server;
 mod forwarder;
+pub mod frames;
 mod frontend;
 pub mod grpc;
+mod initials;
 pub mod panics;
 mod parts;
 pub mod payload;
@@ -54,6 +56,7 @@ pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};
 pub use fake_server::FakeServer;
 pub use forwarder::{TcpOnly, Way, Wire};
 pub use frontend::{Frontend, LINKS, for_each_combination};
+pub use initials::initials;
 pub use parts::{Agent, AgentSpec, Server, ServerSpec};
 pub use pki::{FAR_NAME, Pki, Who};
 pub use scrape::{Metrics, get};

@@ -1,8 +1,11 @@
 //! HTTP/2 that breaks its own rules.
 
-use bytes::{BufMut as _, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 use tunnel_proto::packet::Packet;
+use tunnel_tests::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, call,
+    frame, repeat,
+};
 use tunnel_tests::payload;
 use tunnel_tests::raw::{Listener, PREFACE};
 
@@ -10,44 +13,6 @@ use crate::{CLIENTS, DIALS, Siege, say, say_and_leave};
 
 /// Any reason: the server may count the first frame as part of the handshake.
 const ANY: (&str, &str) = (CLIENTS, "reason=");
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// A frame as it is on the wire.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = BytesMut::new();
-    frame.put_uint(payload.len() as u64, 3);
-    frame.put_slice(&[kind, flags]);
-    frame.put_u32(stream);
-    frame.put_slice(payload);
-    frame.to_vec()
-}
-
-/// The header block of a call, without any compression.
-fn call() -> Vec<u8> {
-    let mut block = vec![0x83, 0x86];
-    for (index, value) in
-        [(&[0x04][..], "/ProxyService/Proxy"), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")]
-    {
-        block.extend_from_slice(index);
-        block.push(value.len() as u8);
-        block.extend_from_slice(value.as_bytes());
-    }
-    block
-}
-
-fn repeat(count: u32, one: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
-    (0..count).flat_map(one).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_breaks_http2_is_cut() {

@@ -1,6 +1,5 @@
 //! Crowds of peers that have proved nothing, beside an agent that comes.
 
-use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +10,8 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::transport::Link;
-use tunnel::transport::quic::{Datagrams, Dialer};
 use tunnel_tests::raw::Listener;
-use tunnel_tests::{AgentSpec, Who, node, spawn, within};
+use tunnel_tests::{AgentSpec, Who, initials, node, spawn, within};
 
 use crate::Siege;
 
@@ -92,40 +90,13 @@ async fn many_clients_of_one_address_come_at_once_and_all_are_served() {
     siege.end().await;
 }
 
-/// First packets of QUIC handshakes, to be sent by anybody.
-async fn initials(siege: &Siege, count: usize) -> Vec<Vec<u8>> {
-    let catcher = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let to = catcher.local_addr().unwrap();
-    let dialer = Dialer::new((Ipv4Addr::LOCALHOST, 0).into(), Datagrams::of_this_host()).unwrap();
-    let tls = siege.cluster.pki.agent(Who::Agent);
-    let dials: Vec<_> = (0..count)
-        .map(|_| {
-            let (dialer, tls) = (dialer.clone(), Arc::clone(&tls));
-            spawn(async move { drop(Box::pin(dialer.connect(to, "127.0.0.1", tls)).await) })
-        })
-        .collect();
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
-    while found.len() < count {
-        let mut datagram = vec![0; 65_536];
-        let length = within("an Initial", catcher.recv(&mut datagram)).await.unwrap();
-        datagram.truncate(length);
-        // Behind flags and version: the length of the connection id, and the id (RFC 9000 section 17.2).
-        let id = datagram[6..6 + usize::from(datagram[5])].to_vec();
-        if seen.insert(id) {
-            found.push(datagram);
-        }
-    }
-    drop(dials);
-    found
-}
-
 /// As with made-up sources, from which nothing follows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_packets_without_a_sequel_do_not_delay_an_agent_on_quic() {
     let siege = Siege::begin().await;
     let spoofer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     spoofer.connect(siege.cluster.server.agents).await.unwrap();
-    for initial in initials(&siege, MANY).await {
+    for initial in initials(siege.cluster.pki.agent(Who::Agent), MANY).await {
         spoofer.send(&initial).await.unwrap();
     }
     // Once many handshakes are under way, strangers are asked to prove their address: by packets of the
