@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::tasks::{agents, churn, compare, matrix, roll, run, scale, scorecard, stall, storm, target};
+use crate::tasks::{agents, churn, compare, flood, matrix, roll, run, scale, scorecard, siege, stall, storm, target};
 
 /// Load through a tunnel, and checks of what arrives.
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ enum Task {
     /// Hold connections that stall, for another process of this program.
     #[command(hide = true)]
     Stall(stall::StallArgs),
+    /// Be the attackers of a siege, for another process of this program.
+    #[command(hide = true)]
+    Flood(flood::FloodArgs),
     /// Be the target that agents connect to.
     Target(target::TargetArgs),
     /// Be thousands of agents of a server.
@@ -38,6 +41,9 @@ enum Task {
     Roll(roll::RollArgs),
     /// Print docs/SCORECARD.md from the records of trials.
     Scorecard(scorecard::ScorecardArgs),
+    /// Start a server and agents, and flood them with bad peers of every kind, one after the other, beside
+    /// streams of which none may notice.
+    Siege(siege::SiegeArgs),
     /// Start a server, end and restart it, and count the seconds until all of its agents are back.
     Storm(storm::StormArgs),
 }
@@ -50,12 +56,14 @@ impl Cli {
             Task::Matrix(args) => matrix::run(&args).await,
             Task::Run(args) => run::run(&args).await,
             Task::Stall(args) => stall::run(&args).await,
+            Task::Flood(args) => flood::run(&args).await,
             Task::Target(args) => target::run(&args).await,
             Task::Agents(args) => agents::run(&args).await,
             Task::Churn(args) => churn::run(&args).await,
             Task::Scale(args) => scale::run(&args).await,
             Task::Roll(args) => roll::run(&args).await,
             Task::Scorecard(args) => scorecard::run(&args),
+            Task::Siege(args) => siege::run(&args).await,
             Task::Storm(args) => storm::run(&args).await,
         }
     }
@@ -84,6 +92,7 @@ mod tests {
         assert!(parse("loadtest scale --agents 100 --first 10 --streams 20 --connect 10 --link h2").is_ok());
         assert!(parse("loadtest storm --how kill --rounds 2 --max-seconds 3").is_ok());
         assert!(parse("loadtest roll --servers 2 --agents 2 --old-agent-bin /a").is_ok());
+        assert!(parse("loadtest siege --flood calls,tls --seconds 1 --strict-memory").is_ok());
         assert!(parse("loadtest churn --minutes 1 --parts 2 --flap 0").is_ok());
         assert!(parse("loadtest agents").is_err());
         assert!(parse("loadtest churn --minutes 0").is_err());

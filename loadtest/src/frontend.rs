@@ -76,6 +76,16 @@ impl FrontendName {
         }
     }
 
+    /// This kind, with its socket or its address.
+    pub(crate) fn at(self, uds: PathBuf, address: SocketAddr) -> Place {
+        match self {
+            Self::ConnectUds => Place { connect_uds: Some(uds), ..Place::default() },
+            Self::GrpcUds => Place { grpc_uds: Some(uds), ..Place::default() },
+            Self::ConnectTcp => Place { connect_tcp: Some(address), ..Place::default() },
+            Self::GrpcTcp => Place { grpc_tcp: Some(address), ..Place::default() },
+        }
+    }
+
     fn protocol(self) -> Protocol {
         match self {
             Self::ConnectUds | Self::ConnectTcp => Protocol::Connect,

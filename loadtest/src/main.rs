@@ -6,7 +6,8 @@
 //!
 //! * `cli` lists the tasks;
 //! * `tasks` has a module per subcommand, with its arguments, its run and its report;
-//! * `scenario` has what is done through a frontend, and `fleet` the agents that `tasks` start;
+//! * `scenario` has what is done through a frontend, and `fleet` the agents that `tasks` start; `siege` has
+//!   floods of bad peers, and the streams beside them;
 //! * `bench` is given to every scenario; `stalled` holds connections for it;
 //! * `target` is the other end of the connections; `frontend`, `ours` and `plan` describe a run;
 //! * the others measure, count, schedule and print.
@@ -14,6 +15,7 @@
 //! Exit codes: 0 success, 1 a check or a scenario failed, 2 nothing could be run.
 
 mod bench;
+mod bystander;
 mod cli;
 mod dialing;
 mod figures;
@@ -29,6 +31,7 @@ mod reasons;
 mod report;
 mod scenario;
 mod schedule;
+mod siege;
 mod stalled;
 mod statistics;
 mod stdin;

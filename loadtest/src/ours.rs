@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use measuring_kit::{Certificates, Child, Link, Pair, Programs};
 
-use crate::frontend::{Frontend, FrontendArgs, FrontendName, LOCALHOST, Place};
+use crate::frontend::{Frontend, FrontendArgs, FrontendName, LOCALHOST};
 use crate::process::Process;
 
 /// The address of every listener.
@@ -35,7 +35,10 @@ impl Tunnel {
         let ports = Ports::free()?;
         let uds = dir.join(format!("{label}.socket"));
         let server_flags = [server_flags(certificates, &ports, &uds), programs.server_arg.clone()].concat();
-        let agent_flags = [agent_flags(certificates, &ports, link), programs.agent_arg.clone()].concat();
+        let servers = format!("{HOST}:{}", ports.link);
+        let (health, admin) = (ports.agent_health, ports.agent_admin);
+        let at = AgentAt { servers: &servers, link, id: "loadtest", health, admin };
+        let agent_flags = [agent_flags(certificates, &at), programs.agent_arg.clone()].concat();
         let log = |name: &str| dir.join(format!("{name}-{label}.log"));
         let mut server = start("server", &programs.server_bin, &server_flags, &log("server"))?;
         server.wait_for_port(ports.server_health).await?;
@@ -59,15 +62,8 @@ impl Tunnel {
     }
 
     pub(crate) fn frontend(&self, name: FrontendName) -> anyhow::Result<Frontend> {
-        let (uds, address) = (self.uds.clone(), ([127, 0, 0, 1], self.ports.frontend).into());
-        let place = match name {
-            FrontendName::ConnectUds => Place { connect_uds: Some(uds), ..Place::default() },
-            FrontendName::GrpcUds => Place { grpc_uds: Some(uds), ..Place::default() },
-            FrontendName::ConnectTcp => Place { connect_tcp: Some(address), ..Place::default() },
-            FrontendName::GrpcTcp => Place { grpc_tcp: Some(address), ..Place::default() },
-        };
         FrontendArgs {
-            place,
+            place: name.at(self.uds.clone(), ([127, 0, 0, 1], self.ports.frontend).into()),
             ca: Some(self.ca.clone()),
             cert: Some(self.client.certificate.clone()),
             key: Some(self.client.key.clone()),
@@ -121,16 +117,25 @@ pub(crate) fn server_flags(certificates: &Certificates, ports: &Ports, uds: &Pat
     flags
 }
 
-fn agent_flags(certificates: &Certificates, ports: &Ports, link: Link) -> Vec<String> {
+/// An agent, its servers (`host:port`, separated by commas) and its ports.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AgentAt<'a> {
+    pub(crate) servers: &'a str,
+    pub(crate) link: Link,
+    pub(crate) id: &'a str,
+    pub(crate) health: u16,
+    pub(crate) admin: u16,
+}
+
+pub(crate) fn agent_flags(certificates: &Certificates, at: &AgentAt<'_>) -> Vec<String> {
     let mut flags = vec![
-        format!("--proxy-server-host={HOST}"),
-        format!("--proxy-server-port={}", ports.link),
-        format!("--transport={}", link.name()),
-        "--agent-id=loadtest".into(),
+        format!("--proxy-server-host={}", at.servers),
+        format!("--transport={}", at.link.name()),
+        format!("--agent-id={}", at.id),
         format!("--health-server-host={HOST}"),
-        format!("--health-server-port={}", ports.agent_health),
+        format!("--health-server-port={}", at.health),
         format!("--admin-bind-address={HOST}"),
-        format!("--admin-server-port={}", ports.agent_admin),
+        format!("--admin-server-port={}", at.admin),
     ];
     flags.extend(certificates.agent_flags());
     flags

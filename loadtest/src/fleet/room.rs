@@ -158,7 +158,8 @@ fn flags(args: &RoomArgs, certificates: &Certificates, ports: &Ports, uds: &Path
     [server_flags(certificates, ports, uds), vec![quiet], args.server_arg.clone()].concat()
 }
 
-fn sum_of(text: &str, name: &str) -> f64 {
+/// The sum of all series of a metric.
+pub(crate) fn sum_of(text: &str, name: &str) -> f64 {
     let series = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
         rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()

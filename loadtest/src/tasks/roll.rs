@@ -10,16 +10,14 @@ use anyhow::Context as _;
 use clap::Args;
 use measuring_kit::{Certificates, Child, Link, ScoreArgs, beside, get};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tunnel_client::{Connection, Endpoint, Options, Protocol, dial};
 
+use crate::bystander::{Dials, Echoed, dials};
 use crate::dialing::{with_echo, within};
-use crate::figures::{Outcome, histogram};
-use crate::ours::{HOST, Ports, free_ports, server_flags, start};
-use crate::pace;
-use crate::payload::Payload;
+use crate::figures::Outcome;
+use crate::ours::{AgentAt, HOST, Ports, agent_flags, free_ports, server_flags, start};
 use crate::plan::number_within;
 use crate::reasons::Reasons;
 use crate::report::Report;
@@ -103,12 +101,12 @@ async fn measure(args: &RollArgs, link: Link, outcome: &mut Outcome) -> anyhow::
     let seconds = began.elapsed().as_secs_f64();
     let result = load.end().await?;
     outcome.add("rolled in", seconds, "s");
-    outcome.add("dials", result.dials as f64, "dials");
-    outcome.add("dials that failed", result.failed_dials.total() as f64, "dials");
-    outcome.add_latency("dial", &result.times);
+    outcome.add("dials", result.dials.done as f64, "dials");
+    outcome.add("dials that failed", result.dials.failed.total() as f64, "dials");
+    outcome.add_latency("dial", &result.dials.times);
     outcome.add("streams", result.streams as f64, "streams");
     outcome.add("streams that failed", result.failed_streams.total() as f64, "streams");
-    for (what, failed) in [("dials", &result.failed_dials), ("streams", &result.failed_streams)] {
+    for (what, failed) in [("dials", &result.dials.failed), ("streams", &result.failed_streams)] {
         if failed.total() > 0 {
             outcome.fail(format!("{what} failed: {failed}"));
         }
@@ -198,17 +196,10 @@ impl Cluster {
         let mut agents = Vec::new();
         for number in 0..args.agents {
             let [health, admin] = free_ports()?;
-            let mut flags = vec![
-                format!("--proxy-server-host={}", hosts.join(",")),
-                format!("--transport={}", link.name()),
-                format!("--agent-id=agent-{number}"),
-                format!("--health-server-host={HOST}"),
-                format!("--health-server-port={health}"),
-                format!("--admin-bind-address={HOST}"),
-                format!("--admin-server-port={admin}"),
-                format!("--graceful-shutdown-timeout={drain}"),
-            ];
-            flags.extend(certificates.agent_flags());
+            let (servers, id) = (hosts.join(","), format!("agent-{number}"));
+            let at = AgentAt { servers: &servers, link, id: &id, health, admin };
+            let mut flags = agent_flags(&certificates, &at);
+            flags.push(format!("--graceful-shutdown-timeout={drain}"));
             let log = logs.join(format!("agent-{}-{number}.log", link.name()));
             let program = args.old_agent_bin.as_ref().unwrap_or(&args.agent_bin);
             agents.push(Member::start("agent", program, flags, log, health).await?);
@@ -249,9 +240,7 @@ struct Load {
 
 /// The result of clients.
 struct Sum {
-    dials: u64,
-    failed_dials: Reasons,
-    times: hdrhistogram::Histogram<u64>,
+    dials: Dials,
     streams: u64,
     failed_streams: Reasons,
 }
@@ -278,13 +267,9 @@ impl Way {
     /// Bytes there and back, until the time is over.
     async fn stream(&self, life: Duration, seed: u64) -> anyhow::Result<()> {
         let end = Instant::now() + life;
-        let mut connection = self.dial().await?;
-        let (mut payload, mut sent, mut back) = (Payload::new(seed), [0; PIECE], [0; PIECE]);
+        let mut echoed = Echoed::new(self.dial().await?, seed, PIECE);
         while Instant::now() < end {
-            payload.fill(&mut sent);
-            within("write", connection.write_all(&sent)).await??;
-            within("echo", connection.read_exact(&mut back)).await??;
-            anyhow::ensure!(sent == back, "other bytes came back");
+            echoed.round_trip().await?;
             sleep(PAUSE).await;
         }
         Ok(())
@@ -297,7 +282,14 @@ impl Load {
         let (frontends, next) = (Arc::clone(&cluster.frontends), Arc::default());
         let way = Way { frontends, next, target: target.to_owned() };
         let mut clients = JoinSet::new();
-        clients.spawn(dials(way.clone(), args.rate, Arc::clone(&stop)));
+        let (dialling, rate, stopped) = (way.clone(), args.rate, Arc::clone(&stop));
+        clients.spawn(async move {
+            let dial = || {
+                let way = dialling.clone();
+                async move { way.dial().await }
+            };
+            Ok(Sum { dials: dials(dial, rate, stopped).await?, ..Sum::new()? })
+        });
         for number in 0..args.streams {
             let life = Duration::from_secs_f64(args.stream_seconds);
             clients.spawn(streams(way.clone(), life, number.into(), Arc::clone(&stop)));
@@ -309,10 +301,8 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Sum::new()?;
         while let Some(client) = self.clients.join_next().await {
-            let Sum { dials, failed_dials, times, streams, failed_streams } = client??;
-            sum.dials += dials;
-            sum.failed_dials.add(failed_dials);
-            sum.times.add(times)?;
+            let Sum { dials, streams, failed_streams } = client??;
+            sum.dials.add(dials)?;
             sum.streams += streams;
             sum.failed_streams.add(failed_streams);
         }
@@ -322,40 +312,8 @@ impl Load {
 
 impl Sum {
     fn new() -> anyhow::Result<Self> {
-        let (failed_dials, failed_streams) = (Reasons::default(), Reasons::default());
-        Ok(Self { dials: 0, failed_dials, times: histogram()?, streams: 0, failed_streams })
+        Ok(Self { dials: Dials::new()?, streams: 0, failed_streams: Reasons::default() })
     }
-
-    fn dialled(&mut self, dialled: anyhow::Result<Duration>) {
-        self.dials += 1;
-        match dialled {
-            Ok(took) => self.times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
-            Err(error) => self.failed_dials.count(&format!("{error:#}")),
-        }
-    }
-}
-
-/// Dials at this rate, whether or not earlier ones have ended.
-async fn dials(way: Way, rate: f64, stop: Arc<AtomicBool>) -> anyhow::Result<Sum> {
-    let mut sum = Sum::new()?;
-    let mut dialling = JoinSet::new();
-    let mut next = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        pace::until(next).await;
-        next += Duration::from_secs_f64(1.0 / rate);
-        let way = way.clone();
-        dialling.spawn(async move {
-            let began = Instant::now();
-            way.dial().await.map(|_| began.elapsed())
-        });
-        while let Some(dialled) = dialling.try_join_next() {
-            sum.dialled(dialled?);
-        }
-    }
-    while let Some(dialled) = dialling.join_next().await {
-        sum.dialled(dialled?);
-    }
-    Ok(sum)
 }
 
 /// One stream after the other.

@@ -1,0 +1,39 @@
+//! Requests to the health port, and lines of the log.
+
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::siege::attack::{Attack, STRANGER, ask, tcp_from};
+
+const READY: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+const METRICS: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+
+pub(super) async fn health(attack: Arc<Attack>) -> anyhow::Result<()> {
+    attack
+        .repeat(128, 200_000, |attack, _| async move {
+            ask(tcp_from(STRANGER, attack.ground.health).await?, READY).await?;
+            attack.did(1);
+            Ok(())
+        })
+        .await;
+    Ok(())
+}
+
+/// Each asks twenty times, and reads nothing.
+pub(super) async fn stalled_metrics(attack: Arc<Attack>) -> anyhow::Result<()> {
+    attack
+        .hold(64, 2000, |attack, _| async move {
+            let mut tcp = tcp_from(STRANGER, attack.ground.health).await?;
+            tcp.write_all(&METRICS.repeat(20)).await?;
+            attack.did(1);
+            Ok(tcp)
+        })
+        .await;
+    Ok(())
+}
+
+/// A line of the log for each dial.
+pub(super) async fn stalled_log(attack: Arc<Attack>) -> anyhow::Result<()> {
+    super::clients::no_agent(attack).await
+}
