@@ -8,6 +8,7 @@
 mod profiling;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +17,20 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus::Registry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use crate::exposition;
 use crate::process::file_limit;
 use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, Crowd};
+use turns::Turns;
 
 /// Connections at once: probes and scrapes. With fewer, a few monitoring systems push each other out;
 /// with more, a client that does not read its answers takes 200 KB for each.
@@ -105,7 +107,7 @@ pub fn health_routes(
         .route("/livez", live)
         .route("/readyz", ready.clone())
         .route("/ready", ready)
-        .route("/metrics", get(async move || metrics(&registry)))
+        .route("/metrics", metrics(registry))
 }
 
 /// The answer to `/metrics` on the admin listener.
@@ -120,9 +122,7 @@ pub enum AdminMetrics {
 /// The admin listener's routes, with `/debug/pprof/` if `profiling`.
 pub fn admin_routes(of: AdminMetrics, profiling: bool) -> Router {
     let routes = match of {
-        AdminMetrics::Here(registry) => {
-            Router::new().route("/metrics", get(async move || metrics(&registry)))
-        }
+        AdminMetrics::Here(registry) => Router::new().route("/metrics", metrics(registry)),
         AdminMetrics::On(port) => Router::new().route(
             "/metrics",
             get(async move |uri: Uri, headers: HeaderMap| {
@@ -216,7 +216,14 @@ fn moved(headers: &HeaderMap, port: u16, path: &str) -> Response {
     (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, there)]).into_response()
 }
 
-fn metrics(registry: &Registry) -> Response {
-    let text = exposition::encode(&registry.gather());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+/// Answers one request at a time, because the metrics of many tunnels are the work of milliseconds.
+fn metrics(registry: Registry) -> MethodRouter {
+    let turns = Turns::default();
+    get(async move || {
+        let turn = turns.next().await;
+        let began = Instant::now();
+        let text = exposition::encode(&registry.gather());
+        turn.end(began.elapsed());
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+    })
 }

@@ -14,7 +14,6 @@ use super::ground::Ground;
 use super::log::Log;
 use crate::bystander::Echoed;
 use crate::dialing::{self, with_echo, within};
-use crate::figures::Outcome;
 use crate::fleet::room::sum_of;
 use crate::frontend::{Frontend, FrontendArgs, FrontendName, LOCALHOST};
 use crate::ours::{AgentAt, HOST, Ports, agent_flags, free_ports, server_flags, start};
@@ -177,13 +176,11 @@ impl Besieged {
         Ok(sum_of(&within("metrics", asked).await??, name))
     }
 
-    /// Fails for panics of the server.
-    pub(crate) async fn judge(&self, outcome: &mut Outcome) -> anyhow::Result<()> {
+    /// What tells of a bug in the server.
+    pub(crate) async fn bug(&self) -> anyhow::Result<Option<String>> {
         let panics = self.metric("tunnel_panics_total").await?;
-        if panics > 0.0 {
-            outcome.fail(format!("{panics} tasks of the server panicked\n{}", self.log.last_lines()));
-        }
-        Ok(())
+        let words = || format!("{panics} tasks of the server panicked\n{}", self.log.last_lines());
+        Ok((panics > 0.0).then(words))
     }
 }
 

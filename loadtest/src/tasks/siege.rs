@@ -12,7 +12,6 @@ use measuring_kit::{Child, Link, Programs, ScoreArgs};
 use tokio::time::{Instant, sleep};
 
 use crate::bystander::{Dials, dials};
-use crate::figures::Outcome;
 use crate::ours::this_program;
 use crate::output::{Diary, Progress};
 use crate::plan::number_within;
@@ -118,9 +117,7 @@ impl<'a> Siege<'a> {
         if end.harmed.total() > 0 {
             toll.failures.push(format!("canaries that did not end in order: {}", end.harmed));
         }
-        let mut outcome = Outcome::default();
-        self.besieged.judge(&mut outcome).await?;
-        toll.failures.extend(outcome.failures);
+        toll.failures.extend(self.besieged.bug().await?);
         Ok(toll)
     }
 

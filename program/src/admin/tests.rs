@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use prometheus::IntCounter;
+use prometheus::{IntCounter, PullingGauge};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -165,4 +165,32 @@ fn values_of_a_query_are_those_of_its_parameter() {
     let values = |query, name: &str| Query(query).values(name).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(values(Some("verbose&strategy=a&strategies=b&strategy=c"), "strategy"), ["a", "c"]);
     assert!(values(Some("strategy"), "strategy").is_empty() && values(None, "strategy").is_empty());
+}
+
+/// A scraper that asks again and again and reads nothing: other tasks get their turn between two answers.
+#[tokio::test]
+async fn requests_for_metrics_let_others_work_in_between() {
+    const REQUESTS: usize = 40;
+    let (registry, gathered) = (Registry::new(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&gathered);
+    let slow = Box::new(move || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        counted.fetch_add(1, Ordering::Relaxed) as f64
+    });
+    registry.register(Box::new(PullingGauge::new("slow", "Takes its time.", slow).unwrap())).unwrap();
+    let drain = Drain::new();
+    let addr = started(admin_routes(AdminMetrics::Here(registry), false), &drain).await;
+    let mut scraper = TcpStream::connect(addr).await.unwrap();
+    scraper.write_all("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(REQUESTS).as_bytes()).await.unwrap();
+    let (mut before, mut most) = (0, 0);
+    while before < REQUESTS {
+        sleep(Duration::from_millis(1)).await;
+        let now = gathered.load(Ordering::Relaxed);
+        (before, most) = (now, most.max(now - before));
+    }
+    assert!(most <= 2, "{most} answers in one turn");
+    drain.finish().await;
 }

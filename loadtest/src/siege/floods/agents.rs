@@ -1,22 +1,30 @@
 //! Agents with a good certificate and bad manners.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use measuring_kit::Link;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncWriteExt as _, split};
+use tokio_rustls::TlsConnector;
 use tunnel::tls::ALPN;
 use tunnel::transport;
 use tunnel_proto::message::{Control, Drain, encode_control};
 use tunnel_proto::packet::Packet;
+use tunnel_tests::frames::{PING, SETTINGS, frame};
 use tunnel_tests::stock::{Metadata, StockAgent};
 use tunnel_tests::{Answer, FakeAgent, hello};
 
 use super::clients::dials;
-use crate::siege::attack::Attack;
+use crate::siege::attack::{Attack, tcp_from};
 use crate::siege::guest::{Guest, ping};
 
 /// Bytes that are sent at once.
 const BURST: usize = 16 * 1024;
+
+/// The host of an agent: `127.0.0.8`.
+const AGENT: u8 = 8;
 
 const LINKS: [Link; 2] = [Link::Quic, Link::H2];
 
@@ -56,6 +64,35 @@ pub(super) async fn drains(attack: Arc<Attack>) -> anyhow::Result<()> {
 
 pub(super) async fn unknown(attack: Arc<Attack>) -> anyhow::Result<()> {
     control(attack, &LINKS, Bytes::from_static(&[0, 3, 0xa2, 0x06, 0])).await
+}
+
+/// On HTTP/2, where an agent is the server of the connection.
+pub(super) async fn frames(attack: Arc<Attack>) -> anyhow::Result<()> {
+    let frames = [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[7; 8])].concat().repeat(400);
+    let (tls, frames) = (attack.ground.agent_tls(ALPN)?, Arc::<[u8]>::from(frames));
+    attack
+        .repeat(2, 10_000, move |attack, _| {
+            let (connector, frames) = (TlsConnector::from(Arc::clone(&tls)), Arc::clone(&frames));
+            async move {
+                let tcp = tcp_from(AGENT, attack.ground.agents).await?;
+                let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+                let (mut from, mut to) = split(Box::pin(connector.connect(name, tcp)).await?);
+                let flood = async {
+                    loop {
+                        to.write_all(&frames).await?;
+                        attack.did(800);
+                    }
+                };
+                // The server says why it leaves, and then reads no more.
+                let mut sink = tokio::io::sink();
+                tokio::select! {
+                    result = flood => result,
+                    read = tokio::io::copy(&mut from, &mut sink) => read.map(|_| ()).map_err(Into::into),
+                }
+            }
+        })
+        .await;
+    Ok(())
 }
 
 pub(super) async fn no_greeting(attack: Arc<Attack>) -> anyhow::Result<()> {

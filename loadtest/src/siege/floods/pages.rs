@@ -20,6 +20,21 @@ pub(super) async fn health(attack: Arc<Attack>) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn metrics(attack: Arc<Attack>) -> anyhow::Result<()> {
+    let request = [&METRICS[..METRICS.len() - 2], b"Connection: close\r\n\r\n"].concat();
+    attack
+        .repeat(128, 100_000, move |attack, _| {
+            let request = request.clone();
+            async move {
+                ask(tcp_from(STRANGER, attack.ground.health).await?, &request).await?;
+                attack.did(1);
+                Ok(())
+            }
+        })
+        .await;
+    Ok(())
+}
+
 /// Each asks twenty times, and reads nothing.
 pub(super) async fn stalled_metrics(attack: Arc<Attack>) -> anyhow::Result<()> {
     attack

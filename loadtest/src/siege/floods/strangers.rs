@@ -10,7 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UdpSocket;
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use tokio_rustls::TlsConnector;
 use tunnel::tls::ALPN;
 use tunnel_tests::payload;
@@ -20,6 +20,9 @@ use crate::siege::attack::{Attack, STRANGER, ask, tcp_from};
 /// Packets of a burst, and the time between two: 4,000 per second.
 const BURST: usize = 100;
 const BURST_EVERY: Duration = Duration::from_millis(25);
+
+/// Time for an answer to random bytes.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Certificates of a chain: more do not fit into a message of TLS.
 const CHAIN: usize = 100;
@@ -154,10 +157,14 @@ pub(super) async fn garbage(attack: Arc<Attack>) -> anyhow::Result<()> {
     let streams = attack.repeat(64, 100_000, move |attack, number| async move {
         let bytes = payload::bytes(number, 5000);
         attack.did(1);
-        match to.get(number as usize % (to.len() + 1)) {
-            Some(&to) => ask(tcp_from(STRANGER, to).await?, &bytes).await.map(drop),
-            None => ask(attack.unix().await?, &bytes).await.map(drop),
-        }
+        let said = async {
+            match to.get(number as usize % (to.len() + 1)) {
+                Some(&to) => ask(tcp_from(STRANGER, to).await?, &bytes).await,
+                None => ask(attack.unix().await?, &bytes).await,
+            }
+        };
+        // Bytes that could be the begin of a message wait for the rest.
+        timeout(PATIENCE, said).await?.map(drop)
     });
     tokio::join!(datagrams, streams);
     Ok(())
