@@ -16,6 +16,7 @@ use h2::{Reason, client, server};
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -178,11 +179,17 @@ async fn drive_server<IO>(
             }
         };
         match next {
-            Some(Ok((request, mut respond))) => match accepted.try_reserve() {
-                // Fails only for a stream that is over.
-                Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
-                Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
-            },
+            Some(Ok((request, mut respond))) => {
+                if accepted.capacity() == 0 {
+                    // A burst is read in one turn of this task. Whoever takes streams has had none since.
+                    yield_now().await;
+                }
+                match accepted.try_reserve() {
+                    // Fails only for a stream that is over.
+                    Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
+                    Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
+                }
+            }
             Some(Err(error)) => break h2_error::text(&error),
             None => break "closed by peer".to_owned(),
         }

@@ -2,7 +2,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::*;
 use crate::duplex::{Batch, Flow};
@@ -79,5 +79,25 @@ async fn a_long_way_has_a_window_that_keeps_it_busy() {
     // Two windows of 4 MiB, and not ten of the least.
     assert!(took < Duration::from_millis(500), "{took:?}");
     server.close("the test is over");
+    drain.kill();
+}
+
+/// As of a kube-apiserver that comes back with many watches behind one agent.
+#[tokio::test(start_paused = true)]
+async fn streams_that_come_at_once_are_all_taken() {
+    const STREAMS: usize = 8 * ACCEPT_QUEUE;
+    let drain = Drain::new();
+    let (server, agent) = tunnel(Duration::from_millis(1), &drain).await;
+    let (mut opened, mut taken) = (Vec::new(), Vec::new());
+    for _ in 0..STREAMS {
+        opened.push(server.open().await.unwrap());
+    }
+    let take = async {
+        while taken.len() < STREAMS {
+            taken.push(agent.accept().await.unwrap());
+        }
+    };
+    let all = timeout(Duration::from_secs(5), take).await;
+    assert!(all.is_ok(), "{} of {STREAMS} were taken", taken.len());
     drain.kill();
 }
