@@ -6,8 +6,8 @@ use tunnel_tests::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, call,
     frame, repeat,
 };
-use tunnel_tests::payload;
 use tunnel_tests::raw::{Listener, PREFACE};
+use tunnel_tests::{payload, spawn, within};
 
 use crate::{CLIENTS, DIALS, Siege, say, say_and_leave};
 
@@ -127,5 +127,31 @@ async fn a_client_that_only_says_hello_may_go() {
         say_and_leave(io, PREFACE).await;
         siege.canaries_sing().await;
     }
+    siege.end().await;
+}
+
+/// Each call is a task, so the tasks that are made in one turn tell how long others wait.
+#[tokio::test]
+async fn calls_that_come_at_once_let_others_work_in_between() {
+    const CALLS: usize = 10_000;
+    let siege = Siege::begin().await;
+    let io = Listener::Unix.open(&siege.cluster.server, &siege.cluster.pki).await;
+    let (mut from, mut to) = tokio::io::split(io);
+    let calls = repeat(CALLS as u32, |n| frame(HEADERS, END_HEADERS, 2 * n + 1, &call()));
+    let writing = spawn(async move { to.write_all(&[PREFACE, &calls].concat()).await.map(|()| to) });
+    let reading = spawn(async move { tokio::io::copy(&mut from, &mut tokio::io::sink()).await });
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let (begin, mut before, mut most) = (tasks(), tasks(), 0);
+    within("all calls", async {
+        while before < begin + CALLS {
+            tokio::task::yield_now().await;
+            let now = tasks();
+            (before, most) = (now, most.max(now.saturating_sub(before)));
+        }
+    })
+    .await;
+    assert!(most < 500, "{most} calls in one turn");
+    siege.canaries_sing().await;
+    drop((writing, reading));
     siege.end().await;
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{self, SendResponse};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use tokio::task::coop;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 use tunnel::socket::Socket;
@@ -101,6 +102,8 @@ pub(super) async fn serve(frontend: Arc<Frontend>, client: Arc<Client>, socket: 
             Ok(Some(Ok((request, respond)))) => {
                 calls += 1;
                 start(&frontend, &client, request, respond);
+                // Calls that come at once are all read in one turn; others get theirs in between.
+                coop::consume_budget().await;
                 if client.refusal().is_some() {
                     connection.graceful_shutdown();
                 }
