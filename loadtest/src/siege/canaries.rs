@@ -153,7 +153,11 @@ mod tests {
     }
 
     async fn heard(canaries: &Canaries, count: u64) {
-        while canaries.flock().times.len() + canaries.flock().harmed.total() < count {
+        let heard = || {
+            let flock = canaries.flock();
+            flock.times.len() + flock.harmed.total()
+        };
+        while heard() < count {
             sleep(LOOK).await;
         }
     }
