@@ -21,7 +21,7 @@ enum Task {
     Measure(measure::MeasureArgs),
     /// Streams across a blackout, an address change or a NAT rebinding.
     Survive(survive::SurviveArgs),
-    /// New dials of an agent with --transport=auto where some packets never arrive.
+    /// New dials and old streams of an agent with --transport=auto where packets vanish or the path moves: a matrix.
     Cut(cut::CutArgs),
     /// Streams beside one event after the other: programs killed and stopped, networks cut, files and disks
     /// exhausted, clocks that jump, an API that lies.
@@ -69,7 +69,7 @@ mod tests {
         assert!(parse("badnet check --delay 20ms --loss 0.01").is_ok());
         assert!(parse("badnet measure --loss 0,0.01 --link quic --bulk upload --tcp cubic").is_ok());
         assert!(parse("badnet survive --blackout 30s").is_ok());
-        assert!(parse("badnet cut flows --strict").is_ok());
+        assert!(parse("badnet cut --only idle/quic,flows --jobs 3 --strict").is_ok());
         assert!(parse("badnet chaos --events kill,stop-server --seed 7 --strict").is_ok());
         assert!(parse("badnet chaos --events earthquake").is_err());
         assert!(parse("badnet survive").is_err());

@@ -1,157 +1,123 @@
-//! New dials where some packets never arrive. The agent chooses its link, so this measures the choice.
+//! New dials and old streams where packets vanish or the path moves: a matrix of cells, each with a network of its
+//! own. The agent chooses its link, so this measures the choice.
+//!
+//! A cell holds if dials work again within twenty seconds, streams on QUIC go on, and the agent makes no more tunnels
+//! than its growing pauses allow.
 
-use std::ops::Range;
+mod cells;
+mod trial;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use measuring_kit::{Link, Programs, say, write_json};
+use measuring_kit::{Programs, Score, ScoreArgs, complain, say, write_json};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tunnel_client::Connection;
+use tokio::time::Instant;
 
-use crate::filter::Filter;
 use crate::line_args::{LineArgs, time};
-use crate::rig::Rig;
+use cells::{Cell, Kind};
+use trial::Outcome;
 
-/// Time between the beginnings of two dials.
-const DIAL_EVERY: Duration = Duration::from_millis(500);
+/// Megabits per second of each direction, unless told otherwise: bulk of many cells at once leaves time for the
+/// processor.
+const RATE: u64 = 20;
 
-/// Limit of a dial with its transfer: a person has given up by then.
-const DIAL_LIMIT: Duration = Duration::from_secs(35);
-
-/// Bytes of the transfer that each dial makes where large packets vanish.
-const TRANSFER: usize = 256 * 1024;
-
-/// Limit of that transfer.
-const TRANSFER_LIMIT: Duration = Duration::from_secs(5);
-
-/// Longest time without a dial that worked, with `--strict`.
-const OUTAGE: Duration = Duration::from_secs(20);
-
-/// Time for the stream that was open from the beginning to answer, once all packets arrive again: QUIC's
-/// back-off may wait for as long as the cut lasted.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct CutArgs {
-    /// The packets that vanish.
-    filter: Filter,
+    /// Cells whose names contain one of these texts, such as `idle/quic` or `1200-up`; all by default.
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Cells at a time.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=100))]
+    jobs: u32,
+    /// Length of each cell, and of its cut where a path is left.
+    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = time)]
+    time: Duration,
+    /// Fails if a cell does not hold.
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     line: LineArgs,
     #[command(flatten)]
     programs: Programs,
-    /// Length of the cut.
-    #[arg(long, value_name = "TIME", default_value = "40s", value_parser = time)]
-    time: Duration,
-    /// Fails if no dial works for twenty seconds, or the stream from before is lost where it need not be.
-    #[arg(long)]
-    strict: bool,
+    #[command(flatten)]
+    scores: ScoreArgs,
 }
 
 #[derive(Debug, Serialize)]
-struct Figures {
-    dials: usize,
-    failed: usize,
-    /// Longest time without a dial that worked.
-    outage_s: f64,
-    /// Whether the stream that was open from the beginning answers afterwards.
-    stream_lives: bool,
-    /// Tunnels that the agent made, on each link.
-    tunnels_quic: usize,
-    tunnels_h2: usize,
+struct Row {
+    cell: String,
+    #[serde(skip)]
+    of: Cell,
+    #[serde(flatten)]
+    outcome: Outcome,
 }
 
 /// True unless `--strict` does not hold.
 pub(crate) async fn run(args: &CutArgs) -> anyhow::Result<bool> {
-    let mut programs = args.programs.clone();
-    programs.agent_arg.push("--transport=auto".to_owned());
-    let rig = Rig::start(args.line.network(0.0)?, &programs, &[Link::Quic]).await?;
-    let mut old = rig.connect(Link::Quic, "echo").await?;
-    anyhow::ensure!(answers(&mut old).await, "no echo before the cut");
-    rig.network.line.filter(Some(args.filter));
-    let began = Instant::now();
-    let dials = dial(&rig, args, began).await;
-    rig.network.line.filter(None);
-    let figures = figures(&rig, &dials, began..began + args.time, answers(&mut old).await);
-    report(args, &figures).with_context(|| rig.last_words())
-}
-
-/// The outcome of a dial: when it worked, if it did.
-type Dial = Option<Instant>;
-
-/// Dials at an interval, whether earlier ones are answered or not, until the cut ends.
-async fn dial(rig: &Rig, args: &CutArgs, began: Instant) -> Vec<Dial> {
-    let mut dials = JoinSet::new();
-    let is_narrow = args.filter == Filter::Narrow;
-    let mut next = began;
-    while next < began + args.time {
-        let connecting = rig.connecting(Link::Quic, if is_narrow { "zeros" } else { "echo" });
-        dials.spawn(async move {
-            let works = async {
-                let mut connection = connecting.await.ok()?;
-                let works =
-                    if is_narrow { transfers(&mut connection).await } else { answers(&mut connection).await };
-                works.then(Instant::now)
-            };
-            timeout(DIAL_LIMIT, works).await.ok().flatten()
-        });
-        next += DIAL_EVERY;
-        sleep_until(next).await;
-    }
-    // Dials of the last seconds have their chance, too.
-    sleep(Duration::from_secs(1)).await;
-    let mut outcomes = Vec::new();
-    while let Some(Ok(outcome)) = dials.try_join_next() {
-        outcomes.push(outcome);
-    }
-    outcomes.extend(std::iter::repeat_n(None, dials.len()));
-    outcomes
-}
-
-async fn answers(connection: &mut Connection) -> bool {
-    let echo = async {
-        connection.write_all(b"x").await.ok()?;
-        connection.read_u8().await.ok()
+    let is_asked = |cell: &Cell| {
+        let name = cell.name();
+        args.only.is_empty() || args.only.iter().any(|text| name.contains(text))
     };
-    timeout(ANSWER_LIMIT, echo).await == Ok(Some(b'x'))
-}
-
-async fn transfers(connection: &mut Connection) -> bool {
-    let mut bytes = vec![0; TRANSFER];
-    matches!(timeout(TRANSFER_LIMIT, connection.read_exact(&mut bytes)).await, Ok(Ok(_)))
-}
-
-fn figures(rig: &Rig, dials: &[Dial], cut: Range<Instant>, stream_lives: bool) -> Figures {
-    let mut worked: Vec<Instant> = dials.iter().flatten().copied().collect();
-    worked.sort();
-    let ends = [&[cut.start], &worked[..], &[cut.end]].concat();
-    let outage = ends.windows(2).map(|two| two[1].saturating_duration_since(two[0])).max();
-    let made = rig.said(Link::Quic, " connected server=");
-    let on_quic = made.iter().filter(|line| line.contains("link=\"quic\"")).count();
-    Figures {
-        dials: dials.len(),
-        failed: dials.len() - worked.len(),
-        outage_s: outage.unwrap_or_default().as_secs_f64(),
-        stream_lives,
-        tunnels_quic: on_quic,
-        tunnels_h2: made.len() - on_quic,
+    let cells: Vec<Cell> = cells::all().into_iter().filter(is_asked).collect();
+    anyhow::ensure!(!cells.is_empty(), "no cell has such a name");
+    let (mut waiting, mut running, mut rows) = (cells.iter(), JoinSet::new(), Vec::new());
+    let began = Instant::now();
+    loop {
+        while running.len() < args.jobs as usize
+            && let Some(cell) = waiting.next()
+        {
+            running.spawn(measure(args.clone(), *cell));
+        }
+        let Some(row) = running.join_next().await else { break };
+        rows.push(row??);
     }
+    rows.sort_by_key(|row| cells.iter().position(|cell| *cell == row.of));
+    complain(&format!("{} cells in {:.0} s", rows.len(), began.elapsed().as_secs_f64()));
+    report(args, &rows)
 }
 
-fn report(args: &CutArgs, figures: &Figures) -> anyhow::Result<bool> {
-    let Figures { dials, failed, outage_s, stream_lives, tunnels_quic, tunnels_h2 } = figures;
-    say("| cut | dials | failed | longest outage s | old stream | tunnels quic | tunnels h2 |");
-    say("|---|---:|---:|---:|---|---:|---:|");
-    let old = if *stream_lives { "lives" } else { "lost" };
-    let name = format!("{:?}", args.filter).to_lowercase();
-    say(&format!("| {name} | {dials} | {failed} | {outage_s:.1} | {old} | {tunnels_quic} | {tunnels_h2} |"));
+async fn measure(args: CutArgs, cell: Cell) -> anyhow::Result<Row> {
+    let (mut line, mut programs) = (args.line, args.programs);
+    line.rate.get_or_insert(RATE);
+    programs.agent_arg.push("--transport=auto".to_owned());
+    let name = cell.name();
+    let outcome = trial::run(cell, line.network(0.0)?, &programs, args.time).await;
+    Ok(Row { outcome: outcome.with_context(|| name.clone())?, cell: name, of: cell })
+}
+
+fn report(args: &CutArgs, rows: &[Row]) -> anyhow::Result<bool> {
+    say(
+        "| cell | dials | failed | longest outage s | old streams | tunnels quic | tunnels h2 | at most | holds |",
+    );
+    say("|---|---:|---:|---:|---|---:|---:|---:|---|");
+    for Row { cell, of: _, outcome } in rows {
+        let Outcome { dials, failed, outage_s, streams_live, tunnels_quic, tunnels_h2, most_tunnels, holds } =
+            outcome;
+        let old = match streams_live {
+            Some(true) => "live",
+            Some(false) => "lost",
+            None => "-",
+        };
+        let holds = if *holds { "yes" } else { "NO" };
+        say(&format!(
+            "| {cell} | {dials} | {failed} | {outage_s:.1} | {old} | {tunnels_quic} | {tunnels_h2} | \
+             {most_tunnels} | {holds} |"
+        ));
+    }
     if let Some(path) = &args.line.json {
-        write_json(path, figures)?;
+        write_json(path, &rows)?;
     }
-    // A router that forgets a flow ends the streams in it.
-    let stream_holds = *stream_lives || args.filter == Filter::Flows;
-    Ok(!args.strict || (stream_holds && *outage_s <= OUTAGE.as_secs_f64()))
+    args.scores.write(Kind::ALL.iter().filter_map(|kind| score(*kind, rows)))?;
+    Ok(!args.strict || rows.iter().all(|row| row.outcome.holds))
+}
+
+/// The score of the cells of a kind, if there are some.
+fn score(kind: Kind, rows: &[Row]) -> Option<Score> {
+    let of = || rows.iter().filter(|row| row.of.kind() == kind);
+    let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
+    let (tried, lost) = (count(of().count()), count(of().filter(|row| !row.outcome.holds).count()));
+    (tried > 0).then(|| Score { what: kind.label().to_owned(), tried, lost })
 }

@@ -79,14 +79,9 @@ impl Emulator {
         state.up.set_dark(dark);
     }
 
-    /// Begins or ends a blackout of one direction.
-    pub(crate) fn set_dark_one_way(&self, way: Way, dark: bool) {
-        self.lock().line(way).set_dark(dark);
-    }
-
-    /// Loses certain packets from now on; `None` ends that.
-    pub(crate) fn filter(&self, filter: Option<Filter>) {
-        self.lock().filtering.set(filter);
+    /// Loses certain packets from now on, and no longer those of earlier filters.
+    pub(crate) fn filter(&self, filters: &[Filter]) {
+        self.lock().filtering.set(filters);
     }
 
     /// Rebinds the NAT: connections of the agent's side get other ports, and packets to the old ports do not

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::line::Conditions;
 use crate::namespaces::Network;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct LineArgs {
     /// Time that a packet takes, one way.
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = time)]
@@ -21,7 +21,7 @@ pub(crate) struct LineArgs {
     late: Duration,
     /// Megabits per second of each direction.
     #[arg(long, value_name = "MBIT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    rate: Option<u64>,
+    pub(crate) rate: Option<u64>,
     /// Longest time that packets wait where there is a rate.
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = time)]
     queue: Duration,

@@ -1,6 +1,6 @@
 //! A bad network between a server and its agents, and how the tunnel fares on it: round trips beside a bulk
-//! stream under packet loss, streams across a blackout, an address change or a NAT rebinding, new dials where some
-//! packets never arrive, and a thousand streams beside everything that goes wrong with programs, networks and hosts.
+//! stream under packet loss, streams across a blackout, an address change or a NAT rebinding, new dials wherever packets
+//! vanish, and a thousand streams beside everything that goes wrong with programs, networks and hosts.
 //!
 //! The network is two namespaces with a line between them in user space, because many kernels lack netem.
 //! Nothing outside of these namespaces is touched.

@@ -67,7 +67,7 @@ pub(crate) struct MeasureArgs {
 /// The stream beside the round trips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Bulk {
+pub(crate) enum Bulk {
     Download,
     Upload,
     None,
@@ -181,7 +181,8 @@ async fn open(
     Ok((streams, bulk))
 }
 
-async fn carry(connection: Connection, bulk: Bulk, bytes: Arc<AtomicU64>) -> anyhow::Result<()> {
+/// Carries a bulk stream until it fails, and counts the bytes that have arrived.
+pub(crate) async fn carry(connection: Connection, bulk: Bulk, bytes: Arc<AtomicU64>) -> anyhow::Result<()> {
     let (mut read, mut write) = tokio::io::split(connection);
     let mut buffer = vec![0; 256 * 1024];
     if bulk == Bulk::Download {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 
@@ -82,9 +83,12 @@ impl Network {
     /// Makes the namespaces and the line. `congestion` is TCP's congestion control; the kernel's default
     /// without it.
     pub(crate) fn new(conditions: Conditions, seed: u64, congestion: Option<&str>) -> anyhow::Result<Self> {
-        let id = std::process::id();
-        let (server, agent) = (Namespace::new(format!("bad{id}s"))?, Namespace::new(format!("bad{id}a"))?);
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        // A name of a device has at most 15 bytes.
+        let id = format!("{}x{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let devices = [format!("bad{id}s"), format!("bad{id}a")];
+        let [server, agent] = devices.clone().map(Namespace::new);
+        let (server, agent) = (server?, agent?);
         let line = Emulator::start([&devices[0], &devices[1]], conditions, seed)?;
         for (namespace, device, address) in [(&server, &devices[0], SERVER), (&agent, &devices[1], AGENT)] {
             namespace.take(device, address)?;

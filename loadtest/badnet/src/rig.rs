@@ -36,6 +36,19 @@ pub(crate) struct Rig {
 impl Rig {
     /// Starts the programs, and waits until every link carries a connection.
     pub(crate) async fn start(network: Network, programs: &Programs, links: &[Link]) -> anyhow::Result<Self> {
+        let rig = Self::launch(network, programs, links).await?;
+        for link in links {
+            rig.wait_for(*link).await.with_context(|| rig.last_words())?;
+        }
+        Ok(rig)
+    }
+
+    /// Starts the programs, the agents last.
+    pub(crate) async fn launch(
+        network: Network,
+        programs: &Programs,
+        links: &[Link],
+    ) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let certificates = Certificates::write(dir.path(), SERVER)?;
         let log = |name: &str| dir.path().join(format!("{name}.log"));
@@ -61,11 +74,7 @@ impl Rig {
             let flags = [agent_flags(&certificates, &member), programs.agent_arg.clone()].concat();
             children.push(start(&network.agent, &programs.agent_bin, name_of(*link), &flags)?);
         }
-        let rig = Self { _children: children, network, dir };
-        for link in links {
-            rig.wait_for(*link).await.with_context(|| rig.last_words())?;
-        }
-        Ok(rig)
+        Ok(Self { _children: children, network, dir })
     }
 
     async fn wait_for(&self, link: Link) -> anyhow::Result<()> {

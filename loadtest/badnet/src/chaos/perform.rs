@@ -12,7 +12,7 @@ use super::clock::SEEN;
 use super::event::{Kind, Outcome};
 use super::world::{NEWCOMER, World, victims};
 use crate::emulator::Emulator;
-use crate::filter::{Filter, Way};
+use crate::filter::{Filter, Loss, Protocol, Ways};
 use crate::line::Conditions;
 
 /// Length of most events. Longer ones end tunnels on TCP, whose limit of silence is 15 s: the last sign of life is up to
@@ -25,8 +25,11 @@ const LONG: Duration = Duration::from_secs(20);
 /// Length of slowness: until queues are full.
 const SLOW: Duration = Duration::from_secs(8);
 
+/// Longest packet of a narrow path, in bytes: QUIC's smallest full datagram has 1,228.
+const NARROW: usize = 1200;
+
 /// The victims' line while it is throttled, in bits per second, and the longest wait in its queue.
-const NARROW: (u64, Duration) = (1_000_000, Duration::from_millis(300));
+const THROTTLE: (u64, Duration) = (1_000_000, Duration::from_millis(300));
 
 /// How long a program is dead.
 const DEAD: Duration = Duration::from_secs(1);
@@ -63,12 +66,12 @@ pub(crate) async fn perform(kind: Kind, world: &mut World) -> anyhow::Result<Out
         Kind::Stop => stop(victims().map(|agent| &world.agents[agent]), SHORT).await?,
         Kind::StopLong => stop(victims().map(|agent| &world.agents[agent]), LONG).await?,
         Kind::StopServer => stop([&world.server], SHORT).await?,
-        Kind::CutUp => cut(line, &[Way::Up]).await,
-        Kind::CutDown => cut(line, &[Way::Down]).await,
-        Kind::CutBoth => cut(line, &[Way::Up, Way::Down]).await,
+        Kind::CutUp => filter(line, longer_than(0, Ways::Up)).await,
+        Kind::CutDown => filter(line, longer_than(0, Ways::Down)).await,
+        Kind::CutBoth => filter(line, longer_than(0, Ways::Both)).await,
         Kind::Rebind => line.rebind(),
-        Kind::Forget => filter(line, Filter::Flows, SHORT).await,
-        Kind::Narrow => filter(line, Filter::Narrow, SHORT).await,
+        Kind::Forget => filter(line, Filter::Flows).await,
+        Kind::Narrow => filter(line, longer_than(NARROW, Ways::Both)).await,
         Kind::Throttle => throttle(world).await,
         Kind::Files => return files(world).await,
         Kind::Disk => return disk(world).await,
@@ -100,26 +103,20 @@ async fn stop(programs: impl IntoIterator<Item = &Child> + Clone, time: Duration
     Ok(())
 }
 
-async fn cut(line: &Emulator, ways: &[Way]) {
-    for dark in [true, false] {
-        for way in ways {
-            line.set_dark_one_way(*way, dark);
-        }
-        if dark {
-            sleep(SHORT).await;
-        }
-    }
+/// All packets that are longer than so many bytes.
+fn longer_than(bytes: usize, ways: Ways) -> Filter {
+    Filter::Loss(Loss { protocol: Protocol::Any, ways, longer_than: bytes })
 }
 
-async fn filter(line: &Emulator, filter: Filter, time: Duration) {
-    line.filter(Some(filter));
-    sleep(time).await;
-    line.filter(None);
+async fn filter(line: &Emulator, filter: Filter) {
+    line.filter(&[filter]);
+    sleep(SHORT).await;
+    line.filter(&[]);
 }
 
 async fn throttle(world: &World) {
     let (line, before) = (&world.ground.network.line, world.ground.conditions);
-    line.set(Conditions { rate: Some(NARROW.0), queue: NARROW.1, ..before });
+    line.set(Conditions { rate: Some(THROTTLE.0), queue: THROTTLE.1, ..before });
     sleep(SLOW).await;
     line.set(before);
 }
