@@ -76,8 +76,8 @@ struct State {
     lost: Option<Way>,
     /// The number of datagrams after which a flow is lost.
     flow: u32,
-    /// Longer datagrams are dropped.
-    widest: usize,
+    /// Longer datagrams are dropped, to the server and to the agent.
+    widest: [usize; 2],
     /// The longest datagram received, dropped ones included.
     longest: usize,
     /// The address from which datagrams go on.
@@ -95,7 +95,7 @@ impl State {
                 return false;
             }
         }
-        !self.cut && self.lost != Some(way) && len <= self.widest
+        !self.cut && self.lost != Some(way) && len <= self.widest[way as usize]
     }
 }
 
@@ -130,7 +130,7 @@ impl Wire {
             cut: false,
             lost: None,
             flow: u32::MAX,
-            widest: DATAGRAM,
+            widest: [DATAGRAM; 2],
             longest: 0,
             from: Ipv4Addr::LOCALHOST,
             mappings: HashMap::new(),
@@ -160,9 +160,11 @@ impl Wire {
         self.state.lock().unwrap().cut = cut;
     }
 
-    /// Drops longer datagrams from now on, in either direction.
-    pub fn narrow(&self, widest: usize) {
-        self.state.lock().unwrap().widest = widest;
+    /// Drops longer datagrams from now on, in these directions.
+    pub fn narrow(&self, ways: &[Way], widest: usize) {
+        for way in ways {
+            self.state.lock().unwrap().widest[*way as usize] = widest;
+        }
     }
 
     /// The longest datagram received since the last call.

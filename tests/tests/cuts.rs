@@ -242,7 +242,7 @@ async fn where_full_datagrams_vanish_bulk_moves_to_h2_and_small_streams_stay() {
     let (echo, source) = (Target::echo(NODE).await, Target::source(NODE).await);
     let mut old = cluster.server.connect(Frontend::ConnectUnix, &echo).await;
     ping(&mut old).await;
-    wire.narrow(1199);
+    wire.narrow(&[Way::Up, Way::Down], 1199);
     ping(&mut old).await;
     // Nothing large is under way: the agent finds it by itself.
     established(&agent, "h2", "silent", 1).await;
@@ -255,6 +255,32 @@ async fn where_full_datagrams_vanish_bulk_moves_to_h2_and_small_streams_stay() {
     drop(moved);
     ping(&mut old).await;
     drop(old);
+    agent.wait_until_idle().await;
+    cluster.finish().await;
+}
+
+/// Heartbeats and answers pass, which are short.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_full_datagrams_of_the_agent_vanish_new_dials_move_to_h2() {
+    let cluster = cluster().await;
+    let wire = Wire::with_tcp_to(cluster.server.agents);
+    let agent = agent(&cluster, "auto", &[&wire]);
+    cluster.server.wait_for_tunnels(1).await;
+    let source = Target::source(NODE).await;
+    // What an IP path of 1,200 bytes carries: repetitions may be a little smaller than the first packets.
+    wire.narrow(&[Way::Up], 1172);
+    let header = Header { seed: 7, len: 4000 };
+    let mut old = cluster.server.connect(Frontend::ConnectUnix, &source).await;
+    payload::write(&mut old, &header.encode()).await.unwrap();
+    established(&agent, "h2", "silent", 1).await;
+    dial_works(&cluster, &source).await;
+    let mut moved = cluster.server.connect(Frontend::ConnectUnix, &source).await;
+    payload::write(&mut moved, &header.encode()).await.unwrap();
+    payload::assert_is(&within("an answer", payload::read_all(&mut moved)).await.unwrap(), 7, 4000);
+    // The old tunnel delivers what it still has.
+    wire.narrow(&[Way::Up], 1500);
+    payload::assert_is(&within("the first answer", payload::read_all(&mut old)).await.unwrap(), 7, 4000);
+    drop((old, moved));
     agent.wait_until_idle().await;
     cluster.finish().await;
 }

@@ -13,7 +13,8 @@ use tunnel::transport::Link;
 use tunnel_client::Connection;
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{
-    Agent, AgentSpec, Cluster, Frontend, Gate, ServerSpec, Target, Wire, get, node, panics, wait_for, within,
+    Agent, AgentSpec, Cluster, Frontend, Gate, ServerSpec, Target, Way, Wire, get, node, panics, wait_for,
+    within,
 };
 
 const NODE: Ipv4Addr = node(Link::Quic);
@@ -295,7 +296,7 @@ async fn datagrams_are_as_large_as_the_path_carries_even_if_it_carries_less_late
     })
     .await;
 
-    wired.wire.narrow(ETHERNET);
+    wired.wire.narrow(&[Way::Up, Way::Down], ETHERNET);
     transfer(&wired, &echo).await;
     for connection in &mut connections {
         ping(connection).await;

@@ -8,7 +8,7 @@
 //! | link | sign of life for an agent | dead |
 //! | --- | --- | --- |
 //! | h2 | an answer to its ping, every 5 s | after 15 s |
-//! | quic | an acknowledgement of its heartbeats (`pace`), and with streams an answer that fills a datagram | after 70 s, or when the process is found gone (`vanished`) |
+//! | quic | an acknowledgement of its heartbeats (`pace`), with streams an answer that fills a datagram, and one of their full packets (`full`) | after 70 s, or when the process is found gone (`vanished`) |
 //! | konnectivity | HTTP/2 pings, in the link | as the link says |
 //!
 //! For a server, a sign of life is a message of the agent. An agent needs the proof that its own
@@ -22,6 +22,7 @@
 
 mod allowance;
 mod conversation;
+mod full;
 mod pace;
 mod signs;
 mod vanished;

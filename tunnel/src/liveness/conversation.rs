@@ -139,10 +139,11 @@ impl Conversation {
         self.silent_since() + self.patience.suspect
     }
 
-    /// When the silence began. A peer that leaves a ping without an answer counts as silent.
+    /// When the silence began. A peer that leaves a ping without an answer, or that full packets do not reach, counts
+    /// as silent.
     fn silent_since(&self) -> Instant {
         let deaf = self.deaf_since();
-        self.pulse.asked().map_or(deaf, |asked| deaf.min(asked))
+        self.pulse.in_vain().map_or(deaf, |since| deaf.min(since))
     }
 
     /// When the peer last gave a sign of life. One that takes no message gives none.

@@ -57,7 +57,7 @@ impl Patience {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// For [`Patience::suspect`] servers have heard nothing from the agent, and agents had no
-    /// proof that the server hears them, or that its answers arrive.
+    /// proof that the server hears them, that its answers arrive, or that full datagrams do.
     Suspect,
     /// The suspect peer gave a sign of life.
     Back,

@@ -15,7 +15,7 @@ mod stream;
 mod taken;
 mod tunnel;
 
-pub(crate) use congestion::Acknowledged;
+pub(crate) use congestion::{Acknowledged, FullPackets};
 pub use datagrams::{Datagrams, LARGEST};
 pub(crate) use endpoint::bind_udp;
 pub use endpoint::{Dialer, Incoming, Listener, receive_buffer};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tunnel_proto::message::{Alive, Control, Ping};
 
+use crate::liveness::full::Full;
 use crate::liveness::pace::Pace;
 use crate::liveness::signs::Party;
 use crate::streams::Streams;
@@ -31,7 +32,7 @@ pub(in crate::liveness) enum Pulse {
 /// Acknowledgements are small. While streams are open, the agent also asks now and then for an
 /// answer that fills a datagram: where large datagrams vanish, it never arrives. The question
 /// itself is short, because heartbeats wait behind it: the agent stays alive for its server, and
-/// streams of few bytes go on.
+/// streams of few bytes go on. In the other direction, what streams send shows whether full packets arrive.
 pub(in crate::liveness) struct Speaking {
     pace: Pace,
     tunnel: quic::Tunnel,
@@ -46,6 +47,7 @@ pub(in crate::liveness) struct Speaking {
     asked: Option<Instant>,
     /// The time of the last answer.
     answered: Instant,
+    full: Full,
 }
 
 impl Pulse {
@@ -71,6 +73,7 @@ impl Pulse {
                     every,
                     asked,
                     answered,
+                    full: Full::default(),
                 }))
             }
             (Party::Agent, Proof::Messages) => Self::Asks { every, due: now, number: 0 },
@@ -106,15 +109,16 @@ impl Pulse {
     /// Whether the link has acknowledged a packet since the last call.
     pub(super) fn has_proof(&mut self) -> bool {
         let Self::Speaks(speaking) = self else { return false };
+        speaking.full.look(Instant::now(), speaking.acknowledged.full());
         let before = std::mem::replace(&mut speaking.seen, speaking.acknowledged.packets());
         speaking.seen != before
     }
 
-    /// Since when a ping has waited for its answer, where heartbeats are none.
-    pub(super) fn asked(&self) -> Option<Instant> {
+    /// Since when a ping has waited for its answer, where heartbeats are none, or full packets have vanished.
+    pub(super) fn in_vain(&self) -> Option<Instant> {
         match self {
             Self::Answers | Self::Asks { .. } => None,
-            Self::Speaks(speaking) => speaking.asked,
+            Self::Speaks(speaking) => speaking.asked.into_iter().chain(speaking.full.lost_since()).min(),
         }
     }
 

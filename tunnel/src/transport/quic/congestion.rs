@@ -41,6 +41,10 @@ const LEAST_IN_FLIGHT: u64 = 384 * 1024;
 /// distant tunnels; more builds queues.
 const RATE: u64 = 250;
 
+/// Bytes from which a packet is full. QUIC's smallest datagrams have 1,200, of which quinn leaves unused what the head of
+/// a stream's frame may take, 25. More, and full packets prove nothing; fewer, and others prove too much.
+const FULL: u64 = 1175;
+
 /// Most bytes in flight on a path with this shortest round trip.
 fn most_in_flight(round_trip: Duration) -> u64 {
     let microseconds = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
@@ -69,6 +73,52 @@ struct Path {
     always: AtomicBool,
     /// Packets that the peer has acknowledged.
     acknowledged: AtomicU64,
+    /// Full packets, or batches of them, that were sent.
+    full_sent: AtomicU64,
+    /// Full packets that the peer has acknowledged.
+    full_acknowledged: AtomicU64,
+    /// How often the bytes of one or more were found lost.
+    full_lost: AtomicU64,
+}
+
+impl Path {
+    /// A batch of packets was sent, of so many bytes.
+    fn sent(&self, bytes: u64) {
+        if bytes >= FULL {
+            count(&self.full_sent);
+        }
+    }
+
+    /// A packet of so many bytes was acknowledged.
+    fn arrived(&self, bytes: u64) {
+        count(&self.acknowledged);
+        if bytes >= FULL {
+            count(&self.full_acknowledged);
+        }
+    }
+
+    /// So many bytes of packets were found lost.
+    fn lost(&self, bytes: u64) {
+        if bytes >= FULL {
+            count(&self.full_lost);
+        }
+    }
+}
+
+/// Counts one more. One writer at a time: quinn holds the connection's lock.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// Packets that fill a datagram, counted from the beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FullPackets {
+    /// Batches that were sent.
+    pub(crate) sent: u64,
+    /// Those that the peer has acknowledged.
+    pub(crate) acknowledged: u64,
+    /// How often packets of as many bytes together were found lost, because the peer has acknowledged a later one.
+    pub(crate) lost: u64,
 }
 
 /// Counts the packets that the peer acknowledges. It follows an agent's connection for life,
@@ -84,6 +134,13 @@ impl Acknowledged {
     /// Packets acknowledged so far.
     pub(crate) fn packets(&self) -> u64 {
         self.0.acknowledged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn full(&self) -> FullPackets {
+        let Path { full_sent, full_acknowledged, full_lost, .. } = &*self.0;
+        let [sent, acknowledged, lost] =
+            [full_sent, full_acknowledged, full_lost].map(|counter| counter.load(Ordering::Relaxed));
+        FullPackets { sent, acknowledged, lost }
     }
 }
 
@@ -127,13 +184,12 @@ impl Controller for Tamed {
         if self.path.once.load(Ordering::Relaxed) {
             self.path.once.store(false, Ordering::Relaxed);
         }
+        self.path.sent(bytes);
         self.cubic.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        // One writer at a time: quinn holds the connection's lock.
-        let acknowledged = self.path.acknowledged.load(Ordering::Relaxed);
-        self.path.acknowledged.store(acknowledged + 1, Ordering::Relaxed);
+        self.path.arrived(bytes);
         self.most = most_in_flight(rtt.min());
         // A window beyond the limit is unused and must not grow: it would have to shrink by
         // as much before a loss has an effect.
@@ -149,6 +205,7 @@ impl Controller for Tamed {
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
         self.lately.lost += lost;
+        self.path.lost(lost);
         // Without a loss, a router has marked congestion (ECN).
         if persistent || lost == 0 || self.lately.is_congested(now, self.window(), self.datagram) {
             self.lately.reduced();
@@ -213,6 +270,21 @@ mod tests {
     }
 
     const DATAGRAM: u64 = 1452;
+
+    #[test]
+    fn full_packets_are_counted_apart() {
+        let now = tokio::time::Instant::now().into_std();
+        let mut controller = Arc::<Config>::default().build(now, 1200);
+        let path = controller.clone_box().into_any().downcast::<Tamed>().unwrap().path;
+        let seen = Acknowledged(Arc::clone(&path));
+        for (bytes, full) in [(40, 0), (1174, 0), (1175, 1), (1200, 2), (1452, 3)] {
+            controller.on_sent(now, bytes, 1);
+            path.arrived(bytes);
+            controller.on_congestion_event(now, now, false, bytes);
+            assert_eq!(seen.full(), FullPackets { sent: full, acknowledged: full, lost: full }, "{bytes}");
+        }
+        assert_eq!(seen.packets(), 5);
+    }
 
     #[test]
     fn what_routers_and_silence_say_always_counts() {
