@@ -7,6 +7,9 @@ const MAX_PART: usize = 63;
 /// Longest prefix of a label's key, a DNS name.
 const MAX_PREFIX: usize = 253;
 
+/// Most characters of a part that an error quotes: the longest label is shown whole.
+const MAX_QUOTED: usize = MAX_PREFIX + 1 + MAX_PART;
+
 /// The refusal of a selector's requirement.
 const FORMS: &str =
     "is no requirement: use key=value, key!=value, key in (a,b), key notin (a,b), key or !key";
@@ -22,7 +25,7 @@ pub fn labels(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for pair in text.split(',') {
         let Some((key, value)) = pair.split_once('=').filter(|(_, value)| !value.contains('=')) else {
-            return Err(format!("{pair:?} is not of the form key=value"));
+            return Err(format!("{} is not of the form key=value", quoted(pair)));
         };
         let (key, value) = (checked_key(key)?.to_owned(), checked_value(value)?.to_owned());
         pairs.retain(|(known, _)| *known != key);
@@ -65,7 +68,7 @@ fn requirement_end(text: &str) -> usize {
 }
 
 fn requirement_is_sound(text: &str) -> Result<(), String> {
-    let bad = || format!("{text:?} {FORMS}");
+    let bad = || format!("{} {FORMS}", quoted(text));
     if let Some(key) = text.strip_prefix('!') {
         return checked_key(key).map(|_| ());
     }
@@ -103,12 +106,24 @@ fn checked_key(text: &str) -> Result<&str, String> {
                     && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             })
     });
-    if prefix_ok && is_part(name) { Ok(key) } else { Err(format!("{key:?} is no label key")) }
+    if prefix_ok && is_part(name) { Ok(key) } else { Err(format!("{} is no label key", quoted(key))) }
 }
 
 fn checked_value(text: &str) -> Result<&str, String> {
     let value = text.trim();
-    if value.is_empty() || is_part(value) { Ok(value) } else { Err(format!("{value:?} is no label value")) }
+    if value.is_empty() || is_part(value) {
+        Ok(value)
+    } else {
+        Err(format!("{} is no label value", quoted(value)))
+    }
+}
+
+/// A part of a flag in quotes, and no more of it than a line of an error has room for.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_QUOTED) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
 }
 
 /// Whether `text` is letters and digits, and between them also `-`, `_` and dots.
@@ -142,6 +157,11 @@ mod tests {
             assert!(labels(bad).is_err(), "{bad}");
         }
         assert!(labels(&format!("{}=b", "a".repeat(64))).is_err());
+        let long = "ü".repeat(4096);
+        for bad in [long.clone(), format!("{long}=b"), format!("a={long}")] {
+            let error = labels(&bad).unwrap_err();
+            assert!(error.len() < 1000 && error.contains("ü\"…"), "{error}");
+        }
     }
 
     #[test]
