@@ -10,13 +10,14 @@ mod window;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, client, server};
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex, mpsc};
-use tokio::task::yield_now;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -43,6 +44,10 @@ const MAX_STREAMS: u32 = 1 << 16;
 /// Streams that wait for [`Tunnel::accept`]; further ones are refused. Its caller only
 /// spawns, so a longer queue would only wait on an overloaded agent.
 const ACCEPT_QUEUE: usize = 256;
+
+/// Longest wait for a place in that queue, in which the tunnel stands still. With less, dials that come at once are
+/// refused on a busy machine; with more, an agent that takes none is late for its pings.
+const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Reset streams whose state h2 keeps. h2 closes the connection of a peer that resets more,
 /// and cancelled dials come in bursts; the peer is authenticated.
@@ -179,22 +184,24 @@ async fn drive_server<IO>(
             }
         };
         match next {
-            Some(Ok((request, mut respond))) => {
-                if accepted.capacity() == 0 {
-                    // A burst is read in one turn of this task. Whoever takes streams has had none since.
-                    yield_now().await;
-                }
-                match accepted.try_reserve() {
-                    // Fails only for a stream that is over.
-                    Ok(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
-                    Err(_) => respond.send_reset(Reason::REFUSED_STREAM),
-                }
-            }
+            Some(Ok((request, mut respond))) => match free(&accepted).await {
+                // Fails only for a stream that is over.
+                Some(slot) => drop(Stream::accepted(request, respond).map(|stream| slot.send(stream))),
+                None => respond.send_reset(Reason::REFUSED_STREAM),
+            },
             Some(Err(error)) => break h2_error::text(&error),
             None => break "closed by peer".to_owned(),
         }
     };
     state.set_closed(why);
+}
+
+/// A place in the queue. A burst is read in one turn of the driver, so it waits for the task that takes streams.
+async fn free(accepted: &mpsc::Sender<Stream>) -> Option<mpsc::Permit<'_, Stream>> {
+    if let Ok(slot) = accepted.try_reserve() {
+        return Some(slot);
+    }
+    timeout(TAKEN_WITHIN, accepted.reserve()).await.ok()?.ok()
 }
 
 /// One HTTP/2 connection.

@@ -89,15 +89,17 @@ async fn streams_that_come_at_once_are_all_taken() {
     let drain = Drain::new();
     let (server, agent) = tunnel(Duration::from_millis(1), &drain).await;
     let (mut opened, mut taken) = (Vec::new(), Vec::new());
-    for _ in 0..STREAMS {
-        opened.push(server.open().await.unwrap());
-    }
+    let open = async {
+        for _ in 0..STREAMS {
+            opened.push(server.open().await.unwrap());
+        }
+    };
     let take = async {
         while taken.len() < STREAMS {
             taken.push(agent.accept().await.unwrap());
         }
     };
-    let all = timeout(Duration::from_secs(5), take).await;
+    let all = timeout(Duration::from_secs(5), async { tokio::join!(open, take) }).await;
     assert!(all.is_ok(), "{} of {STREAMS} were taken", taken.len());
     drain.kill();
 }
