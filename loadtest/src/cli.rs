@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::tasks::{agents, churn, compare, flood, matrix, roll, run, scale, scorecard, siege, stall, storm, target};
+use crate::tasks::{
+    agents, churn, compare, flood, matrix, roll, run, scale, scorecard, siege, stall, storm, target,
+};
 
 /// Load through a tunnel, and checks of what arrives.
 #[derive(Debug, Parser)]

@@ -80,10 +80,12 @@ impl Report {
     pub(crate) fn scores(&self) -> Vec<Score> {
         let mut all = Vec::new();
         for entry in &self.results {
-            all.extend(entry.outcome.scores.iter().map(|score| Score {
-                what: format!("{}, {}", score.what, entry.column()),
-                ..score.clone()
-            }));
+            all.extend(
+                entry.outcome.scores.iter().map(|score| Score {
+                    what: format!("{}, {}", score.what, entry.column()),
+                    ..score.clone()
+                }),
+            );
         }
         all
     }

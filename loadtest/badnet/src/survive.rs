@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use measuring_kit::{Link, Programs, complain, say, write_json};
+use measuring_kit::{Link, Programs, Score, ScoreArgs, complain, say, write_json};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
@@ -54,6 +54,8 @@ pub(crate) struct SurviveArgs {
     /// Fails unless all streams on quic continue, without a byte lost or repeated.
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    scores: ScoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +129,16 @@ pub(crate) async fn run(args: &SurviveArgs) -> anyhow::Result<bool> {
         rows.push(row(link, &fates.join_all().await, began, &probe));
     }
     report(args, &rows).with_context(|| rig.last_words())
+}
+
+impl EventArgs {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self { blackout: Some(_), .. } => "blackout",
+            Self { address_change: true, .. } => "address change",
+            Self { .. } => "NAT rebinding",
+        }
+    }
 }
 
 async fn happen(event: &EventArgs, rig: &Rig) -> anyhow::Result<()> {
@@ -268,6 +280,12 @@ fn report(args: &SurviveArgs, rows: &[Row]) -> anyhow::Result<bool> {
     if let Some(path) = &args.line.json {
         write_json(path, &rows)?;
     }
+    let on_quic = rows.iter().filter(|row| row.link == Link::Quic);
+    args.scores.write(on_quic.map(|row| Score {
+        what: format!("streams on quic: {}", args.event.name()),
+        tried: row.streams as u64,
+        lost: (row.streams - row.whole) as u64,
+    }))?;
     let quic_holds = |row: &Row| row.link != Link::Quic || row.whole == row.streams;
     Ok(!args.strict || rows.iter().all(quic_holds))
 }

@@ -111,7 +111,7 @@ async fn measure(args: &RollArgs, link: Link, outcome: &mut Outcome) -> anyhow::
             outcome.fail(format!("{what} failed: {failed}"));
         }
     }
-    outcome.tried("dials", result.dials, result.failed_dials.total());
+    outcome.tried("dials", result.dials.done, result.dials.failed.total());
     outcome.tried("streams", result.streams, result.failed_streams.total());
     rolled
 }

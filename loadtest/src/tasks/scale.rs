@@ -113,14 +113,22 @@ async fn measure(args: &ScaleArgs, room: &Room, link: Link, outcome: &mut Outcom
     show("all leave");
     drop((first, rest));
     room.counts("tunnel_server_tunnels", 0).await?;
-    give_back(&server, (empty, files), outcome).await?;
+    give_back(&server, GivenBack { before: empty, peak: full, files }, outcome).await?;
     progress.clear();
     Ok(())
 }
 
-/// Waits until the server holds no more files than `before`, and a tenth more memory.
-async fn give_back(server: &Process, before: (u64, usize), outcome: &mut Outcome) -> anyhow::Result<()> {
-    let (start, enough) = (Instant::now(), (before.0 + before.0 / 10, before.1));
+/// Memory and files of a server before its load, and the memory under it.
+struct GivenBack {
+    before: u64,
+    peak: u64,
+    files: usize,
+}
+
+/// Waits until the server holds no more files than before, and at most a tenth of the memory that the load took.
+async fn give_back(server: &Process, state: GivenBack, outcome: &mut Outcome) -> anyhow::Result<()> {
+    let GivenBack { before, peak, files } = state;
+    let (start, enough) = (Instant::now(), (before + peak.saturating_sub(before) / 10, files));
     loop {
         let now = (server.resident()?, server.open_files()?);
         let back = now.0 <= enough.0 && now.1 <= enough.1;
@@ -132,7 +140,8 @@ async fn give_back(server: &Process, before: (u64, usize), outcome: &mut Outcome
         outcome.add("open files, after all have left", now.1 as f64, "files");
         outcome.add("time until then", start.elapsed().as_secs_f64(), "s");
         if !back {
-            outcome.fail(format!("the server does not give back memory and files within {GIVEN_BACK_WITHIN:?}"));
+            outcome
+                .fail(format!("the server does not give back memory and files within {GIVEN_BACK_WITHIN:?}"));
         }
         return Ok(());
     }

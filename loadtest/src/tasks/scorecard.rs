@@ -28,20 +28,21 @@ const SECTIONS: [Section; 9] = [
     Section {
         title: "Bytes of connections that end in every way",
         command: "loadtest matrix",
-        trial: "A trial is a connection whose bytes are hashed at both ends. It is lost when a byte is missing, wrong \
-                or another connection's, or the connection fails.",
+        trial: "A trial is a connection whose bytes are hashed at both ends. It is lost when a byte is missing, wrong or another\n\
+                connection's, or the connection fails.",
     },
     Section {
         title: "Rolling upgrade",
         command: "loadtest roll",
-        trial: "Three servers and six agents are replaced one after the other. A trial is a dial, or a stream that \
-                ends within the drain; it is lost when it fails or a byte is wrong.",
+        trial: "Three servers and six agents are replaced one after the other. A trial is a dial, or a stream that ends within the\n\
+                drain; it is lost when it fails or a byte is wrong.",
     },
     Section {
         title: "Paths that are cut, one-way, narrow or moved",
-        command: "badnet matrix",
-        trial: "A trial is a dial while the path is bad. How many may be lost depends on the path; no 20 seconds pass \
-                without a dial that works where a path is left.",
+        command: "badnet cut",
+        trial: "A trial is a network of its own, with a fault of one kind at one time. It is lost when 20 seconds pass without a dial\n\
+                that works although a path is left, a stream that can survive ends, or the agent makes more tunnels than its growing\n\
+                pauses allow.",
     },
     Section {
         title: "Streams across a blackout, an address change and a NAT rebinding",
@@ -51,14 +52,13 @@ const SECTIONS: [Section; 9] = [
     Section {
         title: "Chaos",
         command: "badnet chaos",
-        trial: "A trial is a stream whose every byte both ends know. It is lost when it ends, though its agent was \
-                not killed, or a byte is wrong.",
+        trial: "A trial is a stream whose every byte both ends know. It is lost when it ends, though its agent was not killed, or a\n\
+                byte is wrong.",
     },
     Section {
         title: "Floods",
         command: "loadtest siege",
-        trial: "A trial is a stream beside a flood. It is lost when it ends, is silent for ten seconds, or a byte is \
-                wrong.",
+        trial: "A trial is a stream beside a flood. It is lost when it ends, is silent for ten seconds, or a byte is wrong.",
     },
     Section {
         title: "Fuzzing of parsers",
@@ -67,9 +67,9 @@ const SECTIONS: [Section; 9] = [
     },
     Section {
         title: "Fuzzing of sessions",
-        command: "sessions run",
-        trial: "A trial is a recorded session that was changed. It is lost when the program under test panics, leaves \
-                the peer without an end, keeps anything of it, or harms a stream beside it.",
+        command: "tunnel-sessions run",
+        trial: "A trial is a recorded session that was changed. It is lost when the program under test panics, leaves the peer without\n\
+                an end, keeps anything of it, or harms a stream beside it.",
     },
     Section {
         title: "Model of routing",
@@ -89,9 +89,9 @@ pub(crate) fn run(args: &ScorecardArgs) -> anyhow::Result<bool> {
 fn document(records: &str) -> anyhow::Result<String> {
     let records = latest(records)?;
     let mut text = String::from(
-        "# Scorecard\n\nHow many trials were made, and how many were lost. The programs append records with \
-         `--scores docs/scorecard.jsonl`, and `loadtest scorecard` makes this document of them. The latest record of a \
-         kind counts.\n",
+        "# Scorecard\n\nHow many trials were made, and how many were lost. The programs append records with\n\
+         `--scores docs/scorecard.jsonl`, and `loadtest scorecard` makes this document of them. The latest record of a kind\n\
+         counts.\n",
     );
     for Section { title, command, trial } in SECTIONS {
         text += &format!("\n## {title}\n\n{trial}\n\n");
@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn the_latest_record_of_a_kind_counts_and_sections_without_any_say_so() {
-        let records = [line("up", 7, "badnet matrix"), line("up", 9, "badnet matrix --strict")].join("\n");
+        let records = [line("up", 7, "badnet cut"), line("up", 9, "badnet cut --strict")].join("\n");
         let text = document(&records).unwrap();
-        assert!(text.contains("| up | 9 | 1 | 2026-01-02 | `badnet matrix --strict` |"), "{text}");
+        assert!(text.contains("| up | 9 | 1 | 2026-01-02 | `badnet cut --strict` |"), "{text}");
         assert!(!text.contains("| up | 7 |"), "{text}");
         assert_eq!(text.matches("Not run: ").count(), SECTIONS.len() - 1);
     }

@@ -225,7 +225,8 @@ async fn known_agents_stay_while_the_api_lies_or_is_late_and_a_new_one_comes_onc
     world.api.hold(false);
     server.wait_for_tunnels(2).await;
     drop(canary);
-    (known.kill().await, new.kill().await);
+    known.kill().await;
+    new.kill().await;
     server.kill().await;
     tunnel_tests::panics::assert_none();
 }

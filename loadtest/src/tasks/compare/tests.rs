@@ -36,7 +36,7 @@ pub(super) fn block(system: &str, turn: u32, figures: Vec<Figure>) -> Block {
         disturbed: None,
         counts: true,
         processes: Vec::new(),
-        outcome: Outcome { figures, failures: Vec::new() },
+        outcome: Outcome { figures, ..Outcome::default() },
     }
 }
 
