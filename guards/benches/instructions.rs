@@ -86,7 +86,7 @@ const GUARDS: &[Guard] = &[
     Guard { name: "packet/stream_send", figure: 24639.8, make: || each_of(stream(), PacketStream::send) },
     Guard { name: "route/by_host", figure: 660.4, make: || each(Routing::warm(), Routing::by_host) },
     Guard { name: "route/by_network", figure: 1087.5, make: || each(Routing::warm(), Routing::by_network) },
-    Guard { name: "route/by_default", figure: 722.4, make: || each(Routing::warm(), Routing::by_default) },
+    Guard { name: "route/by_default", figure: 739.5, make: || each(Routing::warm(), Routing::by_default) },
     Guard {
         name: "policy/without_file",
         figure: 275.0,
