@@ -22,7 +22,7 @@ use tunnel_server::app::Addresses;
 
 use crate::transfer::{TRANSFER, label, transfer};
 
-/// That of the programs themselves.
+/// The allocator of `tunnel-server` and `tunnel-agent`.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tikv_jemallocator::Jemalloc;
 
-/// That of the programs under test. It keeps the buffers of bulk for ten seconds, where glibc takes them from the kernel
+/// The allocator of the programs under test. It keeps the buffers of bulk for ten seconds, where glibc takes them from the kernel
 /// again page by page.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;

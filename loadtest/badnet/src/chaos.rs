@@ -126,7 +126,7 @@ async fn event(kind: Kind, world: &mut World, board: &Board) -> anyhow::Result<W
     })
 }
 
-/// What the server has once its files are closed, or once they should be.
+/// The memory and the open files of the server at the end of the wait for its files to be closed.
 async fn settled(world: &World, before: Usage) -> anyhow::Result<Usage> {
     let end = Instant::now() + CLOSED;
     loop {

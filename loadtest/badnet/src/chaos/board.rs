@@ -1,4 +1,4 @@
-//! Who was heard when: what canaries and dials tell those who wait for calm.
+//! The times at which each agent was heard. Canaries and dials enter them, and an event waits with them until all is calm.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -108,7 +108,7 @@ impl Kind {
     }
 }
 
-/// What an event has shown beside canaries and dials.
+/// Observations of an event, beside those of canaries and dials.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// For the reader of the table.
