@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::time::ClockId;
+use nix::unistd::Pid;
 use serde::Serialize;
 
-/// Linux's `USER_HZ`: the unit of CPU time in `/proc/PID/stat`.
+/// Linux's `USER_HZ`: the unit of CPU time in `/proc/stat` and `/proc/PID/stat`.
 pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A watched process, by its name in the figures.
@@ -46,26 +49,13 @@ impl Process {
         Self { name: "loadtest".into(), pid: std::process::id() }
     }
 
-    /// CPU seconds so far of all threads that still run. The scheduler counts nanoseconds; `/proc/PID/stat`
-    /// counts ticks, and is read only where the kernel keeps no scheduler statistics.
+    /// CPU seconds so far of all its threads, those that have ended included, from the process's own clock
+    /// (clock_getcpuclockid(3)).
     pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let tasks = fs::read_dir(self.path("task")).with_context(|| self.is_gone())?;
-        let (mut nanoseconds, mut read) = (0u64, false);
-        for task in tasks {
-            // A thread may end between the two reads.
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            nanoseconds += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
-            read = true;
-        }
-        if read { Ok(nanoseconds as f64 / 1e9) } else { self.ticks() }
-    }
-
-    fn ticks(&self) -> anyhow::Result<f64> {
-        cpu_seconds_of_stat(&self.stat()?, Whose::Own)
-    }
-
-    fn stat(&self) -> anyhow::Result<String> {
-        fs::read_to_string(self.path("stat")).with_context(|| self.is_gone())
+        let pid = Pid::from_raw(self.pid.try_into().with_context(|| self.is_gone())?);
+        let clock = ClockId::pid_cpu_clock_id(pid).with_context(|| self.is_gone())?;
+        let time = clock.now().with_context(|| self.is_gone())?;
+        Ok(Duration::from(time).as_secs_f64())
     }
 
     fn path(&self, file: &str) -> String {
@@ -78,7 +68,8 @@ impl Process {
 
     /// CPU seconds of the children that have ended.
     pub(crate) fn cpu_seconds_of_ended(&self) -> anyhow::Result<f64> {
-        cpu_seconds_of_stat(&self.stat()?, Whose::Ended)
+        let stat = fs::read_to_string(self.path("stat")).with_context(|| self.is_gone())?;
+        cpu_seconds_of_ended(&stat)
     }
 
     pub(crate) fn command_line(&self) -> anyhow::Result<String> {
@@ -114,23 +105,11 @@ impl Process {
     }
 }
 
-/// Whose CPU time is read.
-#[derive(Debug, Clone, Copy)]
-enum Whose {
-    /// Processor time of children that have ended.
-    Ended,
-    Own,
-}
-
-/// The name, in parentheses, may hold anything. In ticks, utime and stime are the fields 14 and 15, cutime
-/// and cstime 16 and 17 (proc_pid_stat(5)).
-fn cpu_seconds_of_stat(stat: &str, whose: Whose) -> anyhow::Result<f64> {
+/// The name, in parentheses, may hold anything. In ticks, cutime and cstime are the fields 16 and 17
+/// (proc_pid_stat(5)).
+fn cpu_seconds_of_ended(stat: &str) -> anyhow::Result<f64> {
     let (_, rest) = stat.rsplit_once(") ").context("no name of a program")?;
-    let before = match whose {
-        Whose::Own => 11,
-        Whose::Ended => 13,
-    };
-    let mut times = rest.split(' ').skip(before);
+    let mut times = rest.split(' ').skip(13);
     let mut next = || anyhow::Ok(times.next().context("no CPU time")?.parse::<u64>()?);
     Ok((next()? + next()?) as f64 / TICKS_PER_SECOND)
 }
@@ -165,7 +144,6 @@ mod tests {
         while me.cpu_seconds().unwrap() - before < 0.01 {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        assert!((me.ticks().unwrap() - before).abs() < 5.0);
         let memory = me.memory().unwrap();
         assert!(memory.private > 100_000 && memory.private <= memory.proportional);
         assert!(memory.proportional <= memory.resident);
@@ -178,11 +156,20 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_thread_that_has_ended_counts() {
+        let me = Process::myself();
+        let before = me.cpu_seconds().unwrap();
+        let worker =
+            std::thread::spawn(move || while Process::myself().cpu_seconds().unwrap() - before < 0.05 {});
+        worker.join().unwrap();
+        assert!(me.cpu_seconds().unwrap() - before >= 0.05);
+    }
+
+    #[test]
     fn the_kernels_texts_are_understood() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 70 30 20 0 1 0 5 1 2 3";
-        assert_eq!(cpu_seconds_of_stat(stat, Whose::Own).unwrap(), 3.0);
-        assert_eq!(cpu_seconds_of_stat(stat, Whose::Ended).unwrap(), 1.0);
-        assert!(cpu_seconds_of_stat("7 (a) S 1", Whose::Own).is_err());
+        assert_eq!(cpu_seconds_of_ended(stat).unwrap(), 1.0);
+        assert!(cpu_seconds_of_ended("7 (a) S 1").is_err());
         let rollup = "55-7f ---p 00000000 00:00 0 [rollup]\nRss:  1748 kB\nPss:   246 kB\nPss_Dirty: 112 kB\n\
                       Private_Clean: 10 kB\nPrivate_Dirty:   112 kB\n";
         let memory = Memory { resident: 1748 * 1024, proportional: 246 * 1024, private: 112 * 1024 };
