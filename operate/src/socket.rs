@@ -12,9 +12,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, Observer, Place, UnixSocket};
+use tunnel_program::warn_seldom;
 
 use crate::api::keep_log_level;
 
@@ -80,7 +81,7 @@ async fn accept(socket: &mut UnixSocket, routes: &Router, drain: &Drain) {
                 });
             }
             Err(error) => {
-                warn!(%error, "cannot accept on the admin socket");
+                warn_seldom!(("accept", "admin socket"), %error, "cannot accept on the admin socket");
                 sleep(ACCEPT_PAUSE).await;
             }
         }

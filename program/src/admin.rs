@@ -28,6 +28,7 @@ use tracing::debug;
 
 use crate::exposition;
 use crate::process::file_limit;
+use crate::warn_seldom;
 use tunnel::drain::Drain;
 use tunnel::listen::{ACCEPT_PAUSE, Crowd};
 use turns::Turns;
@@ -146,7 +147,7 @@ pub async fn serve(listener: TcpListener, routes: Router, drain: Drain) {
         let (tcp, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                debug!(%error, "cannot accept a connection for health or metrics");
+                warn_seldom!(("accept", "health or admin port"), %error, "cannot accept a connection for health or metrics");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }

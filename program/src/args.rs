@@ -78,6 +78,23 @@ pub fn go_duration(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// Shortest time without an acknowledgement after which a peer may be given up. The kernel repeats a packet
+/// after 0.2, 0.6, 1.4 and 3 s: with less, the loss of a few in a row ends a connection.
+const SHORTEST_ACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads a Go duration of at least five seconds, or zero.
+///
+/// # Errors
+/// When it is shorter, or no duration.
+pub fn ack_timeout(text: &str) -> Result<Duration, String> {
+    let limit = go_duration(text)?;
+    if limit.is_zero() || limit >= SHORTEST_ACK_TIMEOUT {
+        return Ok(limit);
+    }
+    Err("use 5s or more, since less ends connections that lose a few packets, or 0s for the kernel's limit"
+        .to_owned())
+}
+
 /// Reads a whole number of at least one.
 ///
 /// # Errors
@@ -115,6 +132,14 @@ mod tests {
             assert!(go_duration(text).is_err(), "{text}");
         }
         assert_eq!(go_duration("-1s"), Err("must not be negative".to_owned()));
+    }
+
+    #[test]
+    fn a_time_in_which_a_few_lost_packets_end_a_connection_is_refused() {
+        for (text, seconds) in [("0s", 0), ("5s", 5), ("1m", 60)] {
+            assert_eq!(ack_timeout(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert!(ack_timeout("4.9s").unwrap_err().contains("5s"));
     }
 
     #[test]

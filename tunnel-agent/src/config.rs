@@ -66,6 +66,8 @@ pub struct Config {
     pub datagrams: Datagrams,
     /// Bytes that all stalled connections together may hold; 0 is no limit.
     pub stalled_memory: u64,
+    /// Time without an acknowledgement after which a target is given up; `None` is the kernel's.
+    pub ack_timeout: Option<Duration>,
     /// Time limits for silent servers. No flag changes them.
     pub patience: Patience,
     /// The Leases that servers are counted by; none if only servers tell the count.
@@ -159,6 +161,7 @@ impl TryFrom<Cli> for Config {
             sync: sync(&cli.sync)?,
             datagrams: cli.shared.datagrams(),
             stalled_memory: cli.max_stalled_memory,
+            ack_timeout: cli.shared.ack_timeout(),
             patience: Patience::default(),
             count_source: cli.count.server_count_source,
             leases: lease_count(cli.count)?,

@@ -114,6 +114,7 @@ impl Fleet {
             serving: Arc::new(Serving {
                 answer,
                 permits: Permits::new(config, metrics),
+                ack_timeout: config.ack_timeout,
                 metrics: metrics.clone(),
                 drain: drain.clone(),
             }),

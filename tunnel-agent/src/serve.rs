@@ -37,6 +37,8 @@ pub(crate) struct Serving {
     pub(crate) answer: Option<Answer>,
     /// The destinations that may be dialled.
     pub(crate) permits: Permits,
+    /// Time without an acknowledgement after which a target is given up.
+    pub(crate) ack_timeout: Option<Duration>,
     pub(crate) metrics: Metrics,
     pub(crate) drain: Drain,
 }
@@ -76,7 +78,7 @@ impl Serving {
                     connection_id: dial.connection_id,
                     target: dial.target,
                     stream: asked.connected(addr, dial.measure.then_some(took)).await?,
-                    socket: tcp.into(),
+                    socket: Socket::from(tcp).ends_unacknowledged(self.ack_timeout),
                     started: Instant::now(),
                     serving: self,
                     counted,

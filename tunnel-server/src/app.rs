@@ -248,7 +248,8 @@ impl App {
             drain.spawn("clients on unix", Arc::clone(&frontend).accept_unix(socket));
         }
         if let (Some(listener), Some((_, tls))) = (self.tcp, config.tcp) {
-            drain.spawn("clients on TCP", frontend.accept_tcp(listener, tls.now().clone()));
+            let clients = frontend.accept_tcp(listener, tls.now().clone(), config.ack_timeout);
+            drain.spawn("clients on TCP", clients);
         }
         Ok(sessions)
     }

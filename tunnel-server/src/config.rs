@@ -86,6 +86,8 @@ pub struct Config {
     pub(crate) anonymous: bool,
     /// Bytes that all stalled connections may keep together; 0 is no limit.
     pub(crate) stalled_memory: u64,
+    /// Time without an acknowledgement after which a client on TCP is given up; `None` is the kernel's.
+    pub(crate) ack_timeout: Option<Duration>,
     /// Limits of an agent's silence. No flag sets them.
     pub patience: Patience,
     /// Time between two looks at the files of flags. No flag sets it.
@@ -149,6 +151,7 @@ impl TryFrom<Cli> for Config {
             server_id,
             datagrams: args.wire.shared.datagrams(),
             stalled_memory: args.wire.max_stalled_memory,
+            ack_timeout: args.wire.shared.ack_timeout(),
             patience: Patience::default(),
             renewal: PERIOD,
             policy_file: given(&args.policy_file),

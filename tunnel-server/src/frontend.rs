@@ -136,8 +136,14 @@ impl Frontend {
         client
     }
 
-    /// Accepts clients on TCP with TLS until the drain starts.
-    pub(crate) async fn accept_tcp(self: Arc<Self>, listener: TcpListener, tls: Renewed<Listening>) {
+    /// Accepts clients on TCP with TLS until the drain starts. Those that acknowledge nothing for
+    /// `ack_timeout` are given up.
+    pub(crate) async fn accept_tcp(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Renewed<Listening>,
+        ack_timeout: Option<Duration>,
+    ) {
         loop {
             let (tcp, from) = tokio::select! {
                 biased;
@@ -145,7 +151,11 @@ impl Frontend {
                 accepted = accept(&self.metrics, "tcp", |cx| listener.poll_accept(cx)) => accepted,
             };
             let config = Arc::clone(&tls.get().config);
-            self.spawn("tcp", &self.room, Arc::clone(&self).handshake(config, tcp, from.ip()));
+            let shaken = Arc::clone(&self).handshake(config, tcp, from.ip());
+            self.spawn("tcp", &self.room, async move {
+                let (socket, client) = shaken.await?;
+                Ok((socket.ends_unacknowledged(ack_timeout), client))
+            });
         }
     }
 

@@ -3,10 +3,13 @@
 //! An idle socket owns no buffer: memory is allocated when the kernel has bytes, and freed
 //! when it has none.
 
+mod silence;
+
 use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -15,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::duplex::{Abort, BATCH_BYTES, Batch, Broken, Duplex, End, Flow};
+use silence::Silence;
 
 /// First read after idleness, in bytes. Smaller costs system calls; larger costs memory for
 /// each small message.
@@ -39,9 +43,8 @@ const SLICES: usize = 32;
 #[derive(Debug)]
 pub struct Socket {
     io: Io,
-    /// Bytes read before the relay began, which come first. Boxed, since most connections
-    /// have none for most of their life.
-    unread: Option<Box<Bytes>>,
+    /// Boxed, since most connections have none of it for most of their life.
+    rare: Option<Box<Rare>>,
     block: BytesMut,
     read_size: u32,
     /// A write has failed with a reset. The kernel reports it once; later reads look like an
@@ -51,6 +54,14 @@ pub struct Socket {
 
 // Every idle connection holds one.
 const _: () = assert!(size_of::<Socket>() <= 96);
+
+#[derive(Debug, Default)]
+struct Rare {
+    /// Bytes read before the relay began, which come first.
+    unread: Bytes,
+    /// For connections with a limit.
+    silence: Option<Silence>,
+}
 
 #[derive(Debug)]
 enum Io {
@@ -79,16 +90,50 @@ impl From<TlsStream<TcpStream>> for Socket {
 
 impl Socket {
     fn new(io: Io) -> Self {
-        Self { io, unread: None, block: BytesMut::new(), read_size: SMALLEST_READ, reset: false }
+        Self { io, rare: None, block: BytesMut::new(), read_size: SMALLEST_READ, reset: false }
     }
 
     /// Puts bytes back, to be read next.
     pub fn unread(&mut self, bytes: Bytes) {
-        let all = match self.unread.take() {
-            Some(unread) => [&bytes[..], &unread[..]].concat().into(),
-            None => bytes,
+        let unread = &mut self.rare.get_or_insert_default().unread;
+        *unread = if unread.is_empty() { bytes } else { [&bytes[..], &unread[..]].concat().into() };
+    }
+
+    /// The bytes to be read next, if there are any.
+    fn take_unread(&mut self) -> Option<Bytes> {
+        let rare = self.rare.as_mut()?;
+        let unread = std::mem::take(&mut rare.unread);
+        if rare.silence.is_none() {
+            self.rare = None;
+        }
+        (!unread.is_empty()).then_some(unread)
+    }
+
+    /// Gives up a TCP peer that acknowledges nothing for `limit` while data is under way to it, as
+    /// [`io::ErrorKind::TimedOut`]. A peer that answers the probes of its closed window stays. `None`
+    /// leaves it to the kernel, which takes about fifteen minutes.
+    #[must_use]
+    pub fn ends_unacknowledged(mut self, limit: Option<Duration>) -> Self {
+        if let Some(limit) = limit {
+            self.rare.get_or_insert_default().silence = Some(Silence::new(limit));
+        }
+        self
+    }
+
+    /// Ready when the peer has acknowledged nothing for too long. What is under way is given up.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        let Some(silence) = self.rare.as_mut().and_then(|rare| rare.silence.as_mut()) else {
+            return Poll::Pending;
         };
-        self.unread = (!all.is_empty()).then(|| Box::new(all));
+        let tcp = match &self.io {
+            Io::Tcp(tcp) => tcp,
+            Io::Tls(tls) => tls.get_ref().0,
+            Io::Unix(_) => return Poll::Pending,
+        };
+        ready!(silence.poll(cx, tcp));
+        // The kernel gives up as well. A socket without the option is closed all the same.
+        let _ = tcp.set_zero_linger();
+        Poll::Ready(Broken::Io(io::ErrorKind::TimedOut))
     }
 
     /// Whether the kernel knows the peer to be gone in both directions: a Unix peer that
@@ -189,17 +234,17 @@ impl Socket {
 
 impl Duplex for Socket {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>> {
-        if let Some(unread) = self.unread.take() {
-            batch.push(*unread);
+        if let Some(unread) = self.take_unread() {
+            batch.push(unread);
             return Poll::Ready(Ok(Flow::More));
         }
-        let read = if matches!(self.io, Io::Tls(_)) {
-            ready!(self.poll_read_tls(cx, batch))?
-        } else {
-            let read = ready!(self.poll_read_block(cx))?;
+        let is_tls = matches!(self.io, Io::Tls(_));
+        let read = if is_tls { self.poll_read_tls(cx, batch) } else { self.poll_read_block(cx) };
+        let Poll::Ready(read) = read else { return self.poll_silence(cx).map(Err) };
+        let read = read?;
+        if !is_tls {
             batch.push(self.block.split().freeze());
-            read
-        };
+        }
         if read > 0 {
             return Poll::Ready(Ok(Flow::More));
         }
@@ -248,12 +293,12 @@ impl Duplex for Socket {
         })
     }
 
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        if self.is_hung_up() { Poll::Ready(()) } else { Poll::Pending }
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_hung_up() { Poll::Ready(()) } else { self.poll_silence(cx).map(drop) }
     }
 
-    fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<Broken> {
-        Poll::Pending
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        self.poll_silence(cx)
     }
 
     fn stop_receiving(&mut self) -> bool {
@@ -282,11 +327,11 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(unread) = &mut self.unread {
+        if let Some(mut unread) = self.take_unread() {
             let n = unread.len().min(buf.remaining());
             buf.put_slice(&unread.split_to(n));
-            if unread.is_empty() {
-                self.unread = None;
+            if !unread.is_empty() {
+                self.unread(unread);
             }
             return Poll::Ready(Ok(()));
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::value_parser;
@@ -9,7 +10,7 @@ use tokio::net::TcpListener;
 use tunnel::listen::{bind_ip, bind_tcp};
 use tunnel::transport::quic::{Datagrams, LARGEST};
 
-use crate::args::go_bool;
+use crate::args::{ack_timeout, go_bool};
 
 /// Flags that mean the same in both programs.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,6 +20,12 @@ pub struct SharedArgs {
     /// whole path is found to carry it.
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u16).range(1200..=6500))]
     max_datagram_size: Option<u16>,
+
+    /// End a connection whose peer on TCP, a target of the agent or a client of the server, acknowledges
+    /// nothing for this time while data is under way to it. A peer with a closed window that answers
+    /// probes stays. 0s leaves vanished peers to the kernel: about 15 minutes.
+    #[arg(long, value_name = "DURATION", value_parser = ack_timeout, default_value = "0s")]
+    ack_timeout: Duration,
 
     /// Answer under /debug/pprof/ on the admin port.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
@@ -35,6 +42,11 @@ impl SharedArgs {
     /// The largest datagrams that are tried on QUIC.
     pub fn datagrams(&self) -> Datagrams {
         Datagrams::of_this_host().at_most(self.max_datagram_size.unwrap_or(LARGEST))
+    }
+
+    /// Time without an acknowledgement after which a peer on TCP is given up; `None` is the kernel's.
+    pub fn ack_timeout(&self) -> Option<Duration> {
+        (!self.ack_timeout.is_zero()).then_some(self.ack_timeout)
     }
 
     /// Whether `/debug/pprof/` answers.

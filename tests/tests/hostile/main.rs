@@ -14,6 +14,7 @@ mod http2;
 mod slow;
 mod strangers;
 mod tls;
+mod vanished;
 
 use tunnel_tests::raw::read_to_any_end;
 use tunnel_tests::{Canary, Cluster, Frontend, LINKS, Target, node, wait_for, within};

@@ -1,11 +1,13 @@
 //! Agents that are gone or silent: for the errors of dials, for people, and for dials that wait for
 //! their successors.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tunnel_proto::network::Network;
 use tunnel_proto::target::Host;
 
 use super::routes::Routes;
@@ -27,29 +29,73 @@ pub(crate) struct LastSign {
     pub(crate) at: Instant,
 }
 
-/// The last agent of each host, as a number.
+/// The last agent of each host and network, and of all targets, as a number.
 #[derive(Debug, Default)]
-pub(super) struct Last(HashMap<Host, u64>);
+pub(super) struct Last {
+    by_host: HashMap<Host, u64>,
+    by_network: HashMap<Network, u64>,
+    /// The lengths of the networks' prefixes, and the number of networks that have each.
+    prefixes: BTreeMap<u8, usize>,
+    default_route: Option<u64>,
+    any: Option<u64>,
+}
 
 impl Last {
-    /// Enters an agent under some of its hosts. Returns its routes with those alone.
+    /// Enters an agent under some of its targets. Returns its routes with those alone.
     pub(super) fn add(&mut self, number: u64, routes: &Arc<Routes>) -> Arc<Routes> {
         let some = routes.some(TARGETS);
-        self.0.extend(some.hosts().map(|host| (canonical_host(host).into_owned(), number)));
+        self.by_host.extend(some.hosts().map(|host| (canonical_host(host).into_owned(), number)));
+        for network in some.networks() {
+            if self.by_network.insert(network, number).is_none() {
+                *self.prefixes.entry(network.bits()).or_default() += 1;
+            }
+        }
+        if some.has_default_route() {
+            self.default_route = Some(number);
+        }
+        if some.any {
+            self.any = Some(number);
+        }
         some
     }
 
     /// Takes an agent out again.
     pub(super) fn forget(&mut self, number: u64, some: &Routes) {
         for host in some.hosts().map(canonical_host) {
-            if self.0.get(&*host) == Some(&number) {
-                self.0.remove(&*host);
+            if self.by_host.get(&*host) == Some(&number) {
+                self.by_host.remove(&*host);
             }
+        }
+        for network in some.networks() {
+            if self.by_network.get(&network) == Some(&number) {
+                self.by_network.remove(&network);
+                if let Entry::Occupied(mut networks) = self.prefixes.entry(network.bits()) {
+                    *networks.get_mut() -= 1;
+                    if *networks.get() == 0 {
+                        networks.remove();
+                    }
+                }
+            }
+        }
+        for last in [&mut self.default_route, &mut self.any] {
+            last.take_if(|last| *last == number);
         }
     }
 
     pub(super) fn of(&self, host: &Host) -> Option<u64> {
-        self.0.get(&canonical_host(host)).copied()
+        self.by_host.get(&canonical_host(host)).copied()
+    }
+
+    /// The last agents under the host, each network around it, and the routes for all targets. A look-up
+    /// takes a step for each length of prefixes, however many agents there are.
+    fn around(&self, host: &Host) -> impl Iterator<Item = u64> {
+        let ip = match *canonical_host(host) {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        };
+        let network = move |bits: &u8| self.by_network.get(&Network::of(ip?, *bits)?).copied();
+        let networks = self.prefixes.keys().filter_map(network);
+        networks.chain([self.of(host), self.default_route, self.any].into_iter().flatten())
     }
 }
 
@@ -60,7 +106,7 @@ pub(super) struct Departed {
     all: VecDeque<Gone>,
     /// The number of the first one; each has one more than that before it.
     first: u64,
-    by_host: Last,
+    last: Last,
 }
 
 #[derive(Debug)]
@@ -81,18 +127,21 @@ impl Departed {
         if self.all.len() == DEPARTED
             && let Some(oldest) = self.all.pop_front()
         {
-            self.by_host.forget(self.first, &oldest.routes);
+            self.last.forget(self.first, &oldest.routes);
             self.first += 1;
         }
-        let routes = self.by_host.add(self.first + self.all.len() as u64, routes);
+        let routes = self.last.add(self.first + self.all.len() as u64, routes);
         // The originals lie among the memory of the tunnel, which could not be given back.
         let routes = Arc::new(routes.copied());
         self.all.push_back(Gone { at: Instant::now(), id: id.to_owned(), routes });
     }
 
     pub(super) fn of(&self, host: &Host) -> Option<LastSign> {
-        let at = usize::try_from(self.by_host.of(host)? - self.first).ok()?;
-        self.all.get(at).map(Gone::sign)
+        self.get(self.last.of(host)?).map(Gone::sign)
+    }
+
+    fn get(&self, number: u64) -> Option<&Gone> {
+        self.all.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
     /// The id, the routes and the time of each, the latest last.
@@ -100,19 +149,23 @@ impl Departed {
         self.all.iter().for_each(|gone| each(&gone.id, &gone.routes, gone.at));
     }
 
-    /// Whether an agent whose routes are `wanted` left within `time`.
-    pub(super) fn any_within(&self, time: Duration, wanted: impl Fn(&Routes) -> bool) -> bool {
-        let mut recent = self.all.iter().rev().take_while(|gone| gone.at.elapsed() < time);
-        recent.any(|gone| wanted(&gone.routes))
+    /// Whether an agent around `host` whose routes are `wanted` left within `time`. Of several with one
+    /// target, the last one counts.
+    pub(super) fn any_within(&self, time: Duration, host: &Host, wanted: impl Fn(&Routes) -> bool) -> bool {
+        let mut around = self.last.around(host).filter_map(|number| self.get(number));
+        around.any(|gone| gone.at.elapsed() < time && wanted(&gone.routes))
     }
 
-    pub(super) fn last(&self) -> Option<LastSign> {
+    pub(super) fn latest(&self) -> Option<LastSign> {
         self.all.back().map(Gone::sign)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use tunnel_proto::ident::{Identifiers, UnknownKeys};
 
     use super::*;
@@ -121,11 +174,16 @@ mod tests {
     async fn nothing_is_kept_of_agents_that_are_forgotten() {
         let mut departed = Departed::default();
         for number in 0..3 * DEPARTED {
-            let claims = format!("host=node-{number}&host=every");
+            let claims = format!("host=node-{number}&host=every&cidr=10.0.0.0/8&cidr=fd00::{number:x}/128");
             let claims = Arc::new(Identifiers::parse(&claims, UnknownKeys::Refuse).unwrap());
             departed.push("a", &Arc::new(Routes::as_claimed(claims)));
         }
-        assert_eq!((departed.all.len(), departed.by_host.0.len()), (DEPARTED, DEPARTED + 1));
+        let Last { by_host, by_network, prefixes, .. } = &departed.last;
+        assert_eq!(
+            (departed.all.len(), by_host.len(), by_network.len()),
+            (DEPARTED, DEPARTED + 1, DEPARTED + 1)
+        );
+        assert_eq!(*prefixes, BTreeMap::from([(8, 1), (128, DEPARTED)]));
         assert!(departed.of(&Host::parse("every").unwrap()).is_some());
         assert!(departed.of(&Host::parse("node-0").unwrap()).is_none());
     }
@@ -138,13 +196,47 @@ mod tests {
         departed.push("a", &Arc::new(Routes::as_claimed(Arc::new(claims))));
         let kept = &departed.all[0].routes.claimed;
         assert_eq!((kept.hosts.len(), kept.cidrs.len(), kept.unusable.len()), (TARGETS, TARGETS, 0));
-        let left = |host: &str| {
-            let host = Host::parse(host).unwrap();
-            departed.any_within(Duration::from_secs(1), |routes| routes.hosts().any(|one| *one == host))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn agents_that_left_are_found_by_every_kind_of_target() {
+        let second = Duration::from_secs(1);
+        let departed = |claims: &str, any| {
+            let claims = Arc::new(Identifiers::parse(claims, UnknownKeys::Refuse).unwrap());
+            let mut departed = Departed::default();
+            departed.push("a", &Arc::new(Routes { any, ..Routes::as_claimed(claims) }));
+            departed
         };
-        assert!(left("node") && !left("10.0.0.249"));
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!left("node"));
+        let looked = AtomicUsize::new(0);
+        let left = |departed: &Departed, host: &str| {
+            departed.any_within(second, &Host::parse(host).unwrap(), |_| looked.fetch_add(1, Relaxed) == 0)
+        };
+        for (claims, any, host, found) in [
+            ("host=Node", false, "node", true),
+            ("host=node", false, "other", false),
+            ("ipv4=10.0.0.1", false, "::ffff:10.0.0.1", true),
+            ("cidr=10.1.0.0/16", false, "10.1.2.3", true),
+            ("cidr=10.1.0.0/16", false, "10.2.2.3", false),
+            ("cidr=fd00::/8", false, "fd00::7", true),
+            ("default-route=true", false, "8.8.8.8", true),
+            ("", true, "node", true),
+            ("", false, "node", false),
+        ] {
+            let departed = departed(claims, any);
+            looked.store(0, Relaxed);
+            assert_eq!(left(&departed, host), found, "{claims} {any} {host}");
+            tokio::time::advance(second).await;
+            assert!(!left(&departed, host), "{claims} {any} {host}");
+        }
+        // Few are looked at, however many left.
+        let mut many = Departed::default();
+        for number in 0..DEPARTED {
+            let claims = format!("cidr=10.0.0.0/8&cidr=10.{}.0.0/16&host=node-{number}", number % 200);
+            let claims = Identifiers::parse(&claims, UnknownKeys::Refuse).unwrap();
+            many.push("a", &Arc::new(Routes::as_claimed(Arc::new(claims))));
+        }
+        looked.store(1, Relaxed);
+        assert!(!left(&many, "10.7.0.1"));
+        assert_eq!(looked.load(Relaxed), 1 + 3, "two networks, and any target");
     }
 }

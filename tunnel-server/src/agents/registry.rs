@@ -144,11 +144,17 @@ impl Registry {
         newest.map(|(_, agent)| Arc::clone(agent))
     }
 
-    /// Whether an agent whose routes are `wanted` left within `time`, or was found to have left.
-    pub(crate) fn has_left_within(&self, time: Duration, wanted: impl Fn(&Routes) -> bool) -> bool {
+    /// Whether an agent around `host` whose routes are `wanted` left within `time`, or was found to have
+    /// left.
+    pub(crate) fn has_left_within(
+        &self,
+        time: Duration,
+        host: &Host,
+        wanted: impl Fn(&Routes) -> bool,
+    ) -> bool {
         let state = self.lock();
         let mut lost = state.lost.iter().filter_map(|number| state.tunnels.get(number));
-        lost.any(|listed| wanted(&listed.agent.routes())) || state.departed.any_within(time, wanted)
+        lost.any(|listed| wanted(&listed.agent.routes())) || state.departed.any_within(time, host, wanted)
     }
 
     /// The last sign of life of an agent that served a host: of a suspect agent, or else of one
@@ -164,7 +170,7 @@ impl Registry {
 
     /// The last sign of life of the agent that left last.
     pub(crate) fn last_departed(&self) -> Option<LastSign> {
-        self.lock().departed.last()
+        self.lock().departed.latest()
     }
 
     /// Every agent that left or is suspect: its id, some of its routes, and when it was last seen; the

@@ -64,6 +64,16 @@ impl Routes {
         Self { proven: copied(&self.proven), claimed: copied(&self.claimed), any: self.any }
     }
 
+    /// Networks in canonical form, proven ones first.
+    pub(super) fn networks(&self) -> impl Iterator<Item = Network> {
+        self.proven.cidrs.iter().chain(&self.claimed.cidrs).map(|network| canonical_network(*network))
+    }
+
+    /// Whether a kind of them has the default route.
+    pub(super) fn has_default_route(&self) -> bool {
+        self.proven.default_route || self.claimed.default_route
+    }
+
     /// Names and addresses, proven ones first.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.proven.hosts.iter().chain(&self.claimed.hosts)

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(50);
 impl Dialer {
     /// Whether an agent that served `target` left within [`RECENT`].
     pub(super) fn has_just_left(&self, target: &Target) -> bool {
-        self.registry.has_left_within(RECENT, |routes| self.router.serves(routes, target))
+        self.registry.has_left_within(RECENT, target.host(), |routes| self.router.serves(routes, target))
     }
 
     /// Waits for another agent than `not` that serves the target of a dial. `None` after [`PATIENCE`] or
