@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client, server};
@@ -142,5 +143,5 @@ async fn dialled(drain: &Drain) -> (Mux, Member, Peer) {
 }
 
 fn counters() -> Counters {
-    Counters { received: PacketCounters::default(), sent: PacketCounters::default() }
+    Counters { received: PacketCounters::default(), sent: PacketCounters::default(), begun: Arc::default() }
 }

@@ -46,9 +46,10 @@ impl Metrics {
     pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
         let mut ours = Maker::new(registry, "tunnel_agent");
         let mut theirs = Maker::new(registry, "konnectivity_network_proxy_agent");
+        let made = Ours::make(&mut ours)?;
         let metrics = Self {
-            ours: Arc::new(Ours::make(&mut ours)?),
-            theirs: Arc::new(Konnectivity::make(&mut theirs)?),
+            theirs: Arc::new(Konnectivity::make(&mut theirs, made.traffic.budget())?),
+            ours: Arc::new(made),
             meters: Arc::default(),
         };
         Ok((metrics, [ours.into_made(), theirs.into_made()].concat()))

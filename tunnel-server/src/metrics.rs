@@ -13,7 +13,7 @@ use std::time::Duration;
 use prometheus::{Registry, Result};
 use tunnel::listen::Observer;
 use tunnel::packets::Counters;
-use tunnel::relay::{Budget, Ending, Meter};
+use tunnel::relay::{Ending, Meter};
 use tunnel::transport::Link;
 use tunnel_kube::leases::{LeaseEvent, Outcome};
 use tunnel_kube::review::ReviewEvent;
@@ -90,9 +90,10 @@ impl Metrics {
     pub fn described(registry: &Registry) -> Result<(Self, Vec<Described>)> {
         let mut ours = Maker::new(registry, "tunnel_server");
         let mut theirs = Maker::new(registry, konnectivity::PREFIX);
+        let made = Ours::make(&mut ours)?;
         let metrics = Self {
-            ours: Arc::new(Ours::make(&mut ours)?),
-            theirs: Arc::new(Konnectivity::make(&mut theirs)?),
+            theirs: Arc::new(Konnectivity::make(&mut theirs, &made.traffic.budget())?),
+            ours: Arc::new(made),
             meters: Arc::default(),
         };
         for kind in [ClientKind::Connect, ClientKind::Grpc] {
@@ -104,11 +105,6 @@ impl Metrics {
     /// Sets the limit of the bytes of all stalled connections. Without a call there is none.
     pub(crate) fn limit_stalled(&self, bytes: u64) {
         self.ours.traffic.limit_stalled(bytes);
-    }
-
-    /// The budget of all stalled connections.
-    pub(crate) fn budget(&self) -> Arc<Budget> {
-        self.ours.traffic.budget()
     }
 
     /// Directions of connections whose receiver has taken nothing for ten seconds.

@@ -1,8 +1,11 @@
 //! Metrics of Konnectivity's packets, under Konnectivity's names.
 
+use std::sync::Arc;
+
 use prometheus::{IntCounter, IntCounterVec, Result};
 use tunnel::packet_counters::{CountPackets, PacketCounters, StreamError};
 use tunnel::packets::Counters;
+use tunnel::relay::Budget;
 use tunnel_proto::packet_kind::PacketKind;
 
 use super::Maker;
@@ -37,8 +40,9 @@ impl PacketMetrics {
 
     /// The counters of a peer's packets, by the names of the two segments, which are
     /// from the server's point of view. Creates the series of every kind of packet.
-    pub fn counters(&self, received: &'static str, sent: &'static str) -> Counters {
-        Counters { received: self.of(received), sent: self.of(sent) }
+    /// Begun messages count in `begun`.
+    pub fn counters(&self, received: &'static str, sent: &'static str, begun: Arc<Budget>) -> Counters {
+        Counters { received: self.of(received), sent: self.of(sent), begun }
     }
 
     fn of(&self, segment: &'static str) -> PacketCounters {

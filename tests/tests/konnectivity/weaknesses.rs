@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 use tunnel_proto::packet::Packet;
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::stock::{Metadata, StockAgent};
@@ -80,6 +81,30 @@ async fn w03_packets_without_sense_hurt_at_most_their_sender() {
     canary.sings_since(before).await;
     assert!(!good.has_left());
     panics::assert_none();
+}
+
+/// In Konnectivity they take as much memory as there are agents.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_agents_that_do_not_end_take_no_more_than_the_budget() {
+    let cluster = Cluster::builder().server_flag("max-stalled-memory", "2097152").start().await;
+    let kept = async || cluster.server.metrics().await.value("tunnel_server_stalled_bytes");
+    let half = [&[0, 0, 0x0f, 0xff, 0xff][..], &[7; 900_000]].concat();
+    let mut agents = Vec::new();
+    for number in 0..5 {
+        agents.push(scripted_agent(&cluster, &format!("half-{number}")).await);
+    }
+    cluster.server.wait_for_tunnels(5).await;
+    for agent in &mut agents {
+        // A server that ends the tunnel takes no more.
+        let _ = timeout(Duration::from_secs(1), agent.call.send(half.clone())).await;
+        assert!(kept().await <= 2 << 20);
+    }
+    // Two of them fit.
+    cluster.server.wait_for_tunnels(2).await;
+    drop(agents);
+    cluster.server.wait_for_tunnels(0).await;
+    assert_eq!(kept().await, 0);
+    cluster.finish().await;
 }
 
 /// In Konnectivity an agent dials whatever network a client names.

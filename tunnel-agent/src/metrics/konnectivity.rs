@@ -1,8 +1,11 @@
 //! The metrics of Konnectivity's agent. Names, types, labels, buckets and help texts are
 //! interface and equal Konnectivity's to the letter, its slips included.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, IntCounterVec, IntGauge, Result};
 use tunnel::packets::Counters;
+use tunnel::relay::Budget;
 use tunnel_program::metering::{Maker, PacketMetrics, RequestMetrics};
 
 /// Konnectivity's buckets, in seconds.
@@ -22,7 +25,7 @@ pub(super) struct Konnectivity {
 }
 
 impl Konnectivity {
-    pub(super) fn make(make: &mut Maker<'_>) -> Result<Self> {
+    pub(super) fn make(make: &mut Maker<'_>, budget: Arc<Budget>) -> Result<Self> {
         let leases = &["http_response_code", "reason"];
         Ok(Self {
             dial_duration: make.histogram(
@@ -47,7 +50,7 @@ impl Konnectivity {
                  (from_server or to_server). DEPRECATED, please use stream_events_error_total",
                 &["direction"],
             )?,
-            packets: PacketMetrics::make(make)?.counters("to_agent", "from_agent"),
+            packets: PacketMetrics::make(make)?.counters("to_agent", "from_agent", budget),
             lease_lists: RequestMetrics::new(
                 make.counters(
                     "lease_lists_total",

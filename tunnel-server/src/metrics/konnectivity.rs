@@ -3,8 +3,11 @@
 //! Names, types, labels, buckets and help texts are interface and equal Konnectivity's to the
 //! letter, its slips included. docs/METRICS.md has the meanings.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Result};
 use tunnel::packets::Counters;
+use tunnel::relay::Budget;
 use tunnel_program::metering::{Maker, PacketMetrics, RequestMetrics};
 
 use crate::dial::error::{DialError, GivenUp};
@@ -64,7 +67,7 @@ pub(super) struct Konnectivity {
 }
 
 impl Konnectivity {
-    pub(super) fn make(make: &mut Maker<'_>) -> Result<Self> {
+    pub(super) fn make(make: &mut Maker<'_>, budget: &Arc<Budget>) -> Result<Self> {
         let full = make.gauges(
             "full_receive_channels",
             "Number of current connections blocked by a full receive channel, partitioned by service method.",
@@ -109,8 +112,8 @@ impl Konnectivity {
                 "Number of dial failures observed. Multiple failures can occur for a single dial request.",
                 &["reason"],
             )?,
-            packets_of_agents: packets.counters("from_agent", "to_agent"),
-            packets_of_clients: packets.counters("from_client", "to_client"),
+            packets_of_agents: packets.counters("from_agent", "to_agent", Arc::clone(budget)),
+            packets_of_clients: packets.counters("from_client", "to_client", Arc::clone(budget)),
             leases_culled: make.counter(
                 "culled_leases_count",
                 "Count of expired leases that the lease garbage collection controller has culled.",

@@ -22,6 +22,7 @@ use super::sending::Sending;
 use crate::drain::Drain;
 use crate::duplex::Broken;
 use crate::packet_counters::PacketCounters;
+use crate::relay::Budget;
 
 /// Dials of the peer that wait to be taken. The task that takes them only spawns. Fewer
 /// would refuse dials of a burst; more would only wait on an overloaded agent.
@@ -31,13 +32,15 @@ const DIAL_QUEUE: usize = 256;
 /// connections would wake this task once each; closing late by as much harms nobody.
 const CLOSE_TICK: Duration = Duration::from_millis(50);
 
-/// Counters of the packets of both directions.
+/// Accounts of a packet stream: the packets of both directions, and the memory of begun messages.
 #[derive(Debug, Clone)]
 pub struct Counters {
     /// From the peer.
     pub received: PacketCounters,
     /// To the peer.
     pub sent: PacketCounters,
+    /// Counts messages of which only a part has come.
+    pub begun: Arc<Budget>,
 }
 
 /// The two directions of a gRPC call.
@@ -72,7 +75,7 @@ impl Mux {
 async fn drive(mux: Mux, halves: Halves, dials: mpsc::Sender<PacketDial>) {
     let Halves { send, body, called, counters } = halves;
     let mut driver = Driver {
-        receiving: Receiving::new(mux.clone(), body, called, counters.received, dials),
+        receiving: Receiving::new(mux.clone(), body, called, &counters, dials),
         closes: DelayedCloses::default(),
         sending: Sending::new(mux.clone(), send, counters.sent),
         mux: mux.clone(),

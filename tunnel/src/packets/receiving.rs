@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tunnel_proto::deframe::Deframer;
 use tunnel_proto::packet::{MAX_MESSAGE, Packet};
 
 use super::dial::PacketDial;
+use super::driver::Counters;
 use super::intake::Taken;
 use super::mux::{Mux, Role};
 use super::unfinished::Unfinished;
@@ -66,15 +68,15 @@ impl Receiving {
         mux: Mux,
         body: RecvStream,
         called: bool,
-        counters: PacketCounters,
+        Counters { received, begun, .. }: &Counters,
         dials: mpsc::Sender<PacketDial>,
     ) -> Self {
         let longest = match mux.role() {
             Role::Dialer => LONGEST_OF_AGENT,
             Role::Answerer => MAX_MESSAGE,
         };
-        let (deframer, unfinished) = (Deframer::grpc(longest), Unfinished::default());
-        let owed = Duration::ZERO;
+        let (deframer, unfinished) = (Deframer::grpc(longest), Unfinished::new(Arc::clone(begun)));
+        let (counters, owed) = (received.clone(), Duration::ZERO);
         Self { mux, body, called, counters, deframer, dials, nonsense: 0, pause: None, owed, unfinished }
     }
 

@@ -2,6 +2,7 @@
 //! HTTP/2 in memory.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ impl Peer {
 }
 
 fn counters() -> Counters {
-    Counters { received: PacketCounters::default(), sent: PacketCounters::default() }
+    Counters { received: PacketCounters::default(), sent: PacketCounters::default(), begun: Arc::default() }
 }
 
 async fn pair(role: Role, limits: Limits) -> (Mux, mpsc::Receiver<PacketDial>, Peer) {

@@ -14,7 +14,7 @@ use crate::relay::{Budget, SMALL_PART as SMALL};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The begun message of one peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Unfinished {
     budget: Arc<Budget>,
     counted: usize,
@@ -71,7 +71,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_large_message_has_a_limit_of_time_and_a_small_one_none() {
         let began = Instant::now();
-        let mut large = Unfinished::default();
+        let mut large = Unfinished::new(Arc::default());
         let mut waiting = SMALL;
         let ended = poll_fn(|cx| {
             // It grows, and that gains no time.
@@ -80,7 +80,7 @@ mod tests {
         });
         assert!(matches!(ended.await, Broken::Protocol(why) if why.contains("30 s")));
         assert_eq!(began.elapsed(), LIMIT);
-        let mut small = Unfinished::default();
+        let mut small = Unfinished::new(Arc::default());
         let ended = tokio::time::timeout(100 * LIMIT, poll_fn(|cx| small.poll(cx, SMALL)));
         assert!(ended.await.is_err());
     }

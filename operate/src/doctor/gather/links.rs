@@ -245,7 +245,8 @@ impl Visits {
         let tls = tls.map_err(|error| HandshakeError::Tls(error.to_string()))?;
         link_on_tcp(tls.get_ref().1).map_err(|error| HandshakeError::Lost(error.to_string()))?;
         let took = began.elapsed();
-        let counters = Counters { received: Default::default(), sent: Default::default() };
+        let counters =
+            Counters { received: Default::default(), sent: Default::default(), begun: Arc::default() };
         // Fails where the listener wants a certificate that the visitor does not have.
         let opened = Box::pin(open_on_tcp(tls, peer.addr, &peer.name, counters, &self.drain)).await;
         Ok((took, opened))

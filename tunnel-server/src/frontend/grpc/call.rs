@@ -40,7 +40,7 @@ pub(super) async fn serve(
 ) -> Option<Box<Carried<Client>>> {
     let counters = frontend.metrics.packets_of_client();
     let mut send = Sender::new(send, counters.sent, frontend.metrics.call());
-    let mut packets = Packets::new(body, counters.received, frontend.metrics.budget());
+    let mut packets = Packets::new(body, counters.received, counters.begun);
     let first = tokio::select! {
         biased;
         () = frontend.drain.killed() => return None,
