@@ -45,10 +45,10 @@ use crate::metrics::Metrics;
 /// more keeps connections of strangers.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// Longest time, from the answer, for which a target's first bytes wait for the client's. With less,
-/// kube-apiservers fail on bytes that come together with the answer: on a busy machine one in a
-/// hundred reads it after 50 ms, and no system call tells when it has. More delays targets that speak
-/// first to clients that say nothing, which kube-apiservers never do; nothing else waits.
+/// Longest time, from the answer, for which a target's first bytes wait for the client's, where nothing
+/// tells when the client has read the answer: on TCP. With less, kube-apiservers fail on bytes that come
+/// together with the answer: on a busy machine one in a hundred reads it after 50 ms. More delays targets
+/// that speak first to clients that say nothing, which kube-apiservers never do; nothing else waits.
 const HOLD: Duration = Duration::from_millis(500);
 
 /// Time for an agent to accept the last bytes of a client that has left. Less loses bytes for

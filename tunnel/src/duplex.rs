@@ -210,6 +210,11 @@ pub trait Duplex {
     /// When the peer failed; see [`Broken`].
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<Result<Flow, Broken>>;
 
+    /// Whether the peer has read everything that was sent to it; `None` of ends that cannot know.
+    fn has_read(&self) -> Option<bool> {
+        None
+    }
+
     /// Returns flow-control credit for `n` received bytes that were passed on.
     fn consumed(&mut self, n: usize);
 

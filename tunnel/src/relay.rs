@@ -8,6 +8,7 @@
 mod budget;
 mod direction;
 mod ending;
+mod hold;
 mod stall;
 mod watch;
 
@@ -19,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::duplex::{Abort, Broken, Duplex, End};
 use direction::Direction;
+use hold::Hold;
 use stall::{STALL_CHECK, Stall, Stalled};
 
 pub use budget::Budget;
@@ -58,8 +60,8 @@ pub struct Moved {
 
 /// Relays between `near` and `far` until both directions are over.
 ///
-/// With `hold`, bytes of the far end wait until the near end has sent something or the time
-/// has passed. When the budget is exceeded, the connections stalled for the longest end
+/// With `hold`, bytes of the far end wait until the near end has sent something, or has read what it was
+/// sent before; where that cannot be known, until the time has passed. When the budget is exceeded, the connections stalled for the longest end
 /// with [`Broken::Overflow`].
 ///
 /// Not cancel safe: bytes in flight are lost. Dropping the future and both ends cuts the
@@ -74,7 +76,7 @@ pub fn relay<'a, N: Duplex, F: Duplex>(
     let state = Relay {
         up: Direction::new(&meter.up),
         down: Direction::new(&meter.down),
-        hold: hold.map(|time| Box::pin(sleep_until(Instant::now() + time))),
+        hold: hold.map(|blind| Box::new(Hold::new(blind))),
         timer: None,
         stall: None,
         telling: None,
@@ -161,7 +163,7 @@ impl Telling {
 struct Relay<'a> {
     up: Direction<'a>,
     down: Direction<'a>,
-    hold: Option<Pin<Box<Sleep>>>,
+    hold: Option<Box<Hold>>,
     /// For [`LINGER`] and [`GONE_CHECK`]. Half-closed connections only.
     timer: Option<Pin<Box<Sleep>>>,
     /// Stalled connections only.
@@ -185,7 +187,8 @@ impl Relay<'_> {
             return Poll::Ready(Ending::Broken { side: Side::Near, why });
         }
         let down_was_done = self.down.done;
-        let down = if self.poll_hold(cx).is_ready() { self.down.poll(cx, far, near) } else { Poll::Pending };
+        let down =
+            if self.poll_hold(cx, near).is_ready() { self.down.poll(cx, far, near) } else { Poll::Pending };
         if let Poll::Ready(Err(why)) = down {
             return Poll::Ready(Ending::Broken { side: Side::Far, why });
         }
@@ -274,9 +277,9 @@ impl Relay<'_> {
         Poll::Pending
     }
 
-    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_hold<N: Duplex>(&mut self, cx: &mut Context<'_>, near: &N) -> Poll<()> {
         let Some(hold) = &mut self.hold else { return Poll::Ready(()) };
-        if self.up.moved == 0 && !self.up.done && hold.as_mut().poll(cx).is_pending() {
+        if self.up.moved == 0 && !self.up.done && hold.poll(cx, near).is_pending() {
             return Poll::Pending;
         }
         self.hold = None;

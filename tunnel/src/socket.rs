@@ -4,6 +4,7 @@
 //! when it has none.
 
 mod silence;
+mod unread;
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
@@ -254,6 +255,14 @@ impl Duplex for Socket {
             return Poll::Ready(Err(Broken::Reset));
         }
         Poll::Ready(Ok(Flow::End(if self.is_hung_up() { End::Closed } else { End::Fin })))
+    }
+
+    fn has_read(&self) -> Option<bool> {
+        match &self.io {
+            Io::Unix(unix) => unread::are_none(unix),
+            // An acknowledgement tells that the kernel has the bytes, and not the program.
+            Io::Tcp(_) | Io::Tls(_) => None,
+        }
     }
 
     fn consumed(&mut self, _: usize) {}

@@ -43,6 +43,8 @@ struct Script {
     room: Option<usize>,
     send_error: Option<Broken>,
     gone: bool,
+    /// Whether it has read what it was sent, if that can be known.
+    has_read: Option<bool>,
     /// Whether `stop_receiving` works, as on streams.
     can_stop: bool,
     seen: Seen,
@@ -86,6 +88,10 @@ impl Duplex for Scripted {
                 Poll::Pending
             }
         }
+    }
+
+    fn has_read(&self) -> Option<bool> {
+        self.0.lock().unwrap().has_read
     }
 
     fn consumed(&mut self, n: usize) {

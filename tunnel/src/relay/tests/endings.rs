@@ -147,3 +147,29 @@ async fn a_target_that_speaks_first_waits_for_the_client_or_the_hold() {
     settle().await;
     assert_eq!(near.sent(), "banner", "the client has spoken");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_speaks_first_waits_for_a_client_that_can_be_seen_to_read() {
+    let blind = Duration::from_millis(50);
+    for late in [Duration::ZERO, Duration::from_millis(20), Duration::from_secs(3)] {
+        let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("banner")]));
+        near.with(|s| s.has_read = Some(false));
+        let _relaying = start(&near, &far, Some(blind));
+        settle().await;
+        advance(late).await;
+        settle().await;
+        assert_eq!(near.sent(), "", "{late:?}");
+        // Nothing wakes for it.
+        near.0.lock().unwrap().has_read = Some(true);
+        advance((late / 4).clamp(Duration::from_millis(2), Duration::from_millis(51))).await;
+        settle().await;
+        assert_eq!(near.sent(), "banner", "{late:?}");
+    }
+    let (near, far) = (Scripted::new([]), Scripted::new([Step::Data("banner")]));
+    near.with(|s| s.has_read = Some(false));
+    let _relaying = start(&near, &far, Some(blind));
+    settle().await;
+    advance(Duration::from_secs(10)).await;
+    settle().await;
+    assert_eq!(near.sent(), "banner", "a client that never reads");
+}
