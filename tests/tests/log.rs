@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::Parser as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tunnel::transport::Link;
 use tunnel_program::args::LogArgs;
 use tunnel_program::process::{Flush, init_logging};
-use tunnel_tests::{AgentSpec, Cluster, Frontend, LINKS, node, wait_for};
+use tunnel_tests::raw::{Channel, Listener, read_to_any_end};
+use tunnel_tests::{AgentSpec, Cluster, Frontend, LINKS, Target, node, wait_for};
 
 /// Failures of each kind.
 const MANY: i64 = 100;
@@ -86,6 +88,27 @@ async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
     let dials = log.lines("dial failed").await;
     assert_eq!(dials.len(), 1, "{dials:?}");
     assert!(["127.0.0.1:80", "No agent available", "no_agent"].iter().all(|part| dials[0].contains(part)));
+
+    // Connections that fail are told too, and those that their peers end are not.
+    let agent = cluster.start_agent(&AgentSpec::new("agent", Link::Quic, node(Link::Quic)));
+    server.wait_for_tunnels(1).await;
+    let (echo, resets) = (
+        Target::echo(node(Link::Quic)).await,
+        Target::new(node(Link::Quic), async |tcp| tcp.set_zero_linger()).await,
+    );
+    for _ in 0..MANY / 4 {
+        let channel = Channel::over(Listener::Unix.open(server, &cluster.pki).await).await;
+        let mut call = channel.call().await;
+        call.dial(&echo.to_string()).await;
+        call.send(vec![0; 5]).await;
+        call.end().await;
+        read_to_any_end(&mut server.connect(Frontend::ConnectUnix, &resets).await).await;
+    }
+    agent.kill().await;
+    server.wait_for_tunnels(0).await;
+    let failed = log.lines("connection failed").await;
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(failed[0].contains("payload of another kind"), "{}", failed[0]);
 
     // Another host under one id is named, with both addresses.
     for link in LINKS {

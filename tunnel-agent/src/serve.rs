@@ -149,6 +149,10 @@ impl Connected {
     fn log(&self, ending: Option<&Ending>, moved: Moved) {
         let lasted = self.started.elapsed();
         self.serving.metrics.closed(self.stream.link(), ending, lasted);
+        if let Some(why) = ending.and_then(Ending::broken).filter(|why| why.is_fault()) {
+            let (id, target) = (self.connection_id, &self.target);
+            warn_seldom!(("connection", why.label()), id, %target, error = %why, "connection failed");
+        }
         info!(
             target: "access",
             id = self.connection_id,

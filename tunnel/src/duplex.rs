@@ -161,6 +161,15 @@ pub enum Broken {
 }
 
 impl Broken {
+    /// Whether an operator has to know. Peers reset and leave as they like, and the end of a tunnel is told
+    /// once for all its connections.
+    pub const fn is_fault(&self) -> bool {
+        match self {
+            Self::Overflow { .. } | Self::Protocol(_) | Self::Io(_) => true,
+            Self::Reset | Self::Stopped | Self::Lost(_) => false,
+        }
+    }
+
     /// The name in metrics and logs.
     pub const fn label(&self) -> &'static str {
         match self {

@@ -177,6 +177,11 @@ impl Drop for Record {
             metrics.closed(self.kind, link, ending, &lasted);
             ended = ending.map_or("killed", Ending::label);
         }
+        if let Some(why) = ending.and_then(Ending::broken).filter(|why| why.is_fault()) {
+            let (frontend, target) = (self.kind.label(), &*self.target);
+            warn_seldom!(("connection", why.label()), id = self.id, frontend, target, ended, error = %why,
+                "connection failed");
+        }
         info!(
             target: "access",
             id = self.id,
