@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tunnel_proto::ident::Identifiers;
 use tunnel_proto::target::Host;
 
 use super::departed::{Departed, Last, LastSign};
@@ -26,10 +27,13 @@ use crate::route::View;
 /// memory that one agent can take.
 const TUNNELS: usize = 16;
 
-/// Tunnels of one node, under any agent ids. With fewer, several agents on a node hinder each other;
-/// with more, one node can take much memory. Other identities have no limit, because a fleet may
-/// share them.
-const TUNNELS_OF_NODE: usize = 64;
+/// Most of one node, under any agent ids: a tunnel takes about 12 KB, a target 0.2. With less, several
+/// agents on a node hinder each other; with more, one node can take much memory.
+const OF_NODE: Held = Held { tunnels: 64, targets: 4096 };
+
+/// Most of any other identity, which a whole fleet may share. With less, large fleets are cut; more is
+/// memory that one stolen credential can take.
+const OF_FLEET: Held = Held { tunnels: 32_768, targets: 262_144 };
 
 /// Older tunnels of an agent that are doubted when it comes again. Fewer find a killed predecessor
 /// late when it had several tunnels; more let an agent that comes often cause many probes.
@@ -55,8 +59,7 @@ struct State {
     tunnels: BTreeMap<u64, Listed>,
     /// The numbers of the tunnels of each agent, in order.
     agents: BTreeMap<Key, Vec<u64>>,
-    /// The number of tunnels of each identity.
-    identities: HashMap<Identity, usize>,
+    identities: HashMap<Identity, Held>,
     /// The number of tunnels beside a newer one of the same agent from another host.
     twins: usize,
     departed: Departed,
@@ -71,6 +74,17 @@ type Key = (String, Identity);
 
 fn key(agent: &AgentTunnel) -> Key {
     (agent.id.clone(), agent.identity.clone())
+}
+
+fn targets(claims: &Identifiers) -> usize {
+    claims.hosts.len() + claims.cidrs.len() + claims.unusable.len()
+}
+
+/// The tunnels of an identity, and the targets that their agents claim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Held {
+    tunnels: usize,
+    targets: usize,
 }
 
 /// A tunnel, and what the view has of it.
@@ -95,12 +109,15 @@ impl Registry {
         Registration { registry: self.clone(), number, agent }
     }
 
-    /// Whether an identity has as many tunnels as it may have.
-    pub(super) fn is_full(&self, identity: &Identity) -> bool {
-        match identity {
-            Identity::Node(_) => self.lock().identities.get(identity).is_some_and(|n| *n >= TUNNELS_OF_NODE),
-            Identity::Names(_) | Identity::Spiffe(_) | Identity::Subject(_) | Identity::Unknown => false,
-        }
+    /// Whether an identity has as many tunnels, or an agent with these claims would bring more targets,
+    /// than it may have.
+    pub(super) fn is_full(&self, identity: &Identity, claims: &Identifiers) -> bool {
+        let most = match identity {
+            Identity::Node(_) => OF_NODE,
+            Identity::Names(_) | Identity::Spiffe(_) | Identity::Subject(_) | Identity::Unknown => OF_FLEET,
+        };
+        let held = self.lock().identities.get(identity).copied().unwrap_or_default();
+        held.tunnels >= most.tunnels || held.targets + targets(claims) > most.targets
     }
 
     /// Makes routing look at an agent again: a tunnel of it drains, became suspect, came back or has
@@ -216,7 +233,9 @@ impl State {
         self.make_room(&key);
         let number = self.next;
         self.next += 1;
-        *self.identities.entry(agent.identity.clone()).or_default() += 1;
+        let held = self.identities.entry(agent.identity.clone()).or_default();
+        held.tunnels += 1;
+        held.targets += targets(&agent.claims);
         self.agents.entry(key).or_default().push(number);
         let agent = Arc::clone(agent);
         let listed = Listed { agent, owned: None, entry: None, is_twin: false, silent: None };
@@ -262,9 +281,10 @@ impl State {
                 self.agents.remove(&key);
             }
         }
-        if let Some(count) = self.identities.get_mut(&agent.identity) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(held) = self.identities.get_mut(&agent.identity) {
+            held.tunnels -= 1;
+            held.targets -= targets(&agent.claims);
+            if held.tunnels == 0 {
                 self.identities.remove(&agent.identity);
             }
         }

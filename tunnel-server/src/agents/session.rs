@@ -146,8 +146,9 @@ impl Sessions {
             let (kind, text) = (RejectionKind::Unauthenticated, error.to_string());
             Denial::Rejected { kind, reason: "identity_conflict", text }
         })?;
-        if self.registry.is_full(&identity) {
-            let (kind, text) = (RejectionKind::Unavailable, format!("{identity} has too many tunnels"));
+        if self.registry.is_full(&identity, &claims) {
+            let (kind, text) =
+                (RejectionKind::Unavailable, format!("{identity} has too many tunnels or targets"));
             return Err(Denial::Rejected { kind, reason: "crowded", text });
         }
         if let Some(holder) = holder {

@@ -157,17 +157,32 @@ async fn an_agent_that_comes_too_often_loses_a_tunnel() {
 }
 
 #[tokio::test]
-async fn a_node_has_so_many_tunnels_and_a_shared_identity_any_number() {
+async fn an_identity_has_so_many_tunnels_and_targets() {
     let registry = Registry::default();
     let (node, fleet) = (Identity::Node("n".to_owned()), Identity::Subject("fleet".to_owned()));
-    let come = |identity: &Identity, id: usize| {
-        let agent = AgentTunnel::detached(id.to_string(), Identifiers::default());
+    let claims = |from: usize, to: usize| {
+        let hosts = (from..to).map(|n| Host::parse(&format!("h{n}")).unwrap());
+        Identifiers { hosts: hosts.collect(), ..Identifiers::default() }
+    };
+    let come = |identity: &Identity, id: usize, claims: Identifiers| {
+        let agent = AgentTunnel::detached(id.to_string(), claims);
         registry.register(Arc::new(AgentTunnel { identity: identity.clone(), ..agent }))
     };
-    let mut of_node: Vec<_> = (0..64).map(|id| come(&node, id)).collect();
-    let _of_fleet: Vec<_> = (0..200).map(|id| come(&fleet, id)).collect();
-    assert!(registry.is_full(&node) && !registry.is_full(&fleet));
-    assert!(!registry.is_full(&Identity::Node("other".to_owned())));
+    let is_full = |identity: &Identity, targets| registry.is_full(identity, &claims(0, targets));
+    let mut of_node: Vec<_> = (0..64).map(|id| come(&node, id, claims(0, 0))).collect();
+    let _of_fleet: Vec<_> = (0..200).map(|id| come(&fleet, id, claims(0, 0))).collect();
+    assert!(is_full(&node, 0) && !is_full(&fleet, 512));
+    assert!(!is_full(&Identity::Node("other".to_owned()), 512));
     of_node.pop();
-    assert!(!registry.is_full(&node));
+    assert!(!is_full(&node, 0));
+
+    of_node.clear();
+    let mut of_node: Vec<_> = (0..8).map(|id| come(&node, id, claims(512 * id, 512 * (id + 1)))).collect();
+    assert!(is_full(&node, 1) && !is_full(&node, 0));
+    of_node.pop();
+    assert!(is_full(&node, 513) && !is_full(&node, 512));
+    let of_fleet: Vec<_> = (0..512).map(|id| come(&fleet, 1000 + id, claims(0, 512))).collect();
+    assert!(is_full(&fleet, 1));
+    drop(of_fleet);
+    assert!(!is_full(&fleet, 512));
 }
