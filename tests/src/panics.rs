@@ -33,7 +33,7 @@ pub fn assert_none() {
     assert!(ours.is_empty(), "panics in the product: {ours:#?}");
 }
 
-/// What has panicked on this runtime, or outside of any, but for tests.
+/// The panics on this runtime, or outside of any, but for tests.
 pub fn seen() -> Vec<String> {
     let here = Some(Handle::current().id());
     let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -20,7 +20,7 @@ use crate::world::World;
 /// Time for one recording.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What is recorded on each lane.
+/// The course of each recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Story {
     /// A connection is dialled, carries bytes in both directions, and ends.

@@ -1,4 +1,4 @@
-//! What is under test: a server, an agent on each link, and canaries through them.
+//! The programs under test: a server, an agent on each link, and canaries through them.
 //!
 //! Each agent also has a tunnel to a place where sessions of servers are played. The canaries go from the
 //! server's frontends through every agent to echoes, so they notice what is done to either.
@@ -105,7 +105,7 @@ fn listener(pki: &Pki, alpn: &str) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-/// What peers hold.
+/// The open streams, tunnels and tasks of the programs under test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     gauges: Vec<String>,
@@ -215,7 +215,7 @@ impl World {
     }
 }
 
-/// What has panicked but for tests.
+/// The panics of the product.
 pub(crate) fn panics_in_product() -> Vec<String> {
     panics::seen().into_iter().filter(|panic| !panic.contains(HARMLESS)).collect()
 }

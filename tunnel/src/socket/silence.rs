@@ -32,7 +32,7 @@ pub(super) struct Silence {
     since: Option<Instant>,
 }
 
-/// What the kernel knows of the peer.
+/// The kernel's view of the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Peer {
     /// Data was sent again, or a probe of a closed window, and was not acknowledged.

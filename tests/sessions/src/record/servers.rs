@@ -46,7 +46,7 @@ fn rejection() -> Control {
     })
 }
 
-/// What a server may say later on its control stream.
+/// Messages that a server may send later on its control stream.
 fn notices() -> Vec<Control> {
     vec![
         Control::Suspect(Suspect { silent_ms: 15_000 }),

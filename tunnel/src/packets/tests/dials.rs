@@ -26,7 +26,7 @@ async fn a_dial_that_is_given_up_is_taken_back_and_a_late_answer_closed() {
     assert_eq!(peer.hear().await, Packet::CloseRequest { connect_id: 3 });
 }
 
-/// Whoever asked may then ask somebody else: this peer never hears of it.
+/// The dialler may then ask another peer: this one never hears of it.
 #[tokio::test(start_paused = true)]
 async fn a_dial_that_a_peer_does_not_read_is_taken_back_unsaid() {
     let (mux, _, mut peer) = pair(Role::Dialer, LIMITS).await;

@@ -15,7 +15,7 @@ async fn a_connection_that_overflows_is_closed_alone() {
     assert_eq!(peer.hear().await, Packet::CloseRequest { connect_id: 1 });
     let why = read(&mut slow).await.unwrap_err();
     assert!(matches!(why, Broken::Overflow { .. }), "{why}");
-    // What was on its way is dropped without a word.
+    // Bytes on their way are dropped without a word.
     peer.data(1, "late");
     peer.say(&closed(1, ""));
     drop(slow);

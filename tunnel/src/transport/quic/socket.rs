@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// What comes out of blocks, with buffers of six bytes and at most `at_once` of
+    /// The datagrams that come out of blocks, with buffers of six bytes and at most `at_once` of
     /// them: sizes of the turns, and each datagram with the port it came from.
     fn received(calls: Vec<Vec<(&[u8], usize)>>, at_once: usize) -> (Vec<usize>, Vec<(Vec<u8>, u16)>) {
         let owned = |blocks: Vec<(&[u8], usize)>| blocks.iter().map(|(b, s)| (b.to_vec(), *s)).collect();
