@@ -1,13 +1,13 @@
 //! Agents that speak our protocol, except for their answers to dials.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
@@ -70,15 +70,27 @@ pub async fn open_tunnel(
     tls: Arc<ClientConfig>,
     drain: &Drain,
 ) -> Result<(Tunnel, Stream), HandshakeError> {
+    open_from(Ipv4Addr::LOCALHOST, server, link, tls, drain).await
+}
+
+/// As [`open_tunnel`], from an address of this host.
+async fn open_from(
+    host: Ipv4Addr,
+    server: SocketAddr,
+    link: Link,
+    tls: Arc<ClientConfig>,
+    drain: &Drain,
+) -> Result<(Tunnel, Stream), HandshakeError> {
     match link {
         Link::Quic => {
-            let endpoint =
-                quic::Dialer::new("127.0.0.1:0".parse().unwrap(), Datagrams::of_this_host()).unwrap();
+            let endpoint = quic::Dialer::new((host, 0).into(), Datagrams::of_this_host()).unwrap();
             let (tunnel, control) = Box::pin(endpoint.connect(server, "127.0.0.1", tls)).await?;
             Ok((Tunnel::Quic(tunnel), control.into()))
         }
         Link::H2 => {
-            let tcp = TcpStream::connect(server).await.unwrap();
+            let tcp = TcpSocket::new_v4().unwrap();
+            tcp.bind((host, 0).into()).unwrap();
+            let tcp = tcp.connect(server).await.unwrap();
             let name = ServerName::try_from("127.0.0.1").unwrap();
             let tls = TlsConnector::from(tls).connect(name, tcp).await;
             let tls = tls.map_err(|error| HandshakeError::Tls(error.to_string()))?;
@@ -103,8 +115,21 @@ impl FakeAgent {
         hello: Hello,
         answer: Answer,
     ) -> Self {
+        Self::join_from(Ipv4Addr::LOCALHOST, server, tls, link, hello, answer).await
+    }
+
+    /// Connects to any server from an address of this host, and is admitted.
+    pub async fn join_from(
+        host: Ipv4Addr,
+        server: SocketAddr,
+        tls: Arc<ClientConfig>,
+        link: Link,
+        hello: Hello,
+        answer: Answer,
+    ) -> Self {
         let drain = Drain::new();
-        let (tunnel, control) = within("a tunnel", open_tunnel(server, link, tls, &drain)).await.unwrap();
+        let opened = open_from(host, server, link, tls, &drain);
+        let (tunnel, control) = within("a tunnel", opened).await.unwrap();
         let mut messages = control_messages(control);
         messages.send(encode_control(Control::Hello(hello)).unwrap()).await.unwrap();
         let welcome = within("a welcome", greeting(&mut messages)).await.unwrap();

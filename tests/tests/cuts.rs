@@ -5,6 +5,7 @@
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ use tunnel::messages::{control_messages, greeting};
 use tunnel::streams::Streams;
 use tunnel::transport::Link;
 use tunnel_client::Connection;
+use tunnel_operate::client::Client;
+use tunnel_operate::report::Status;
 use tunnel_proto::message::{Control, Ping, decode_control, encode_control};
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{
-    Agent, AgentSpec, Cluster, Frontend, ServerSpec, Target, Way, Who, Wire, hello, node, open_tunnel,
-    wait_for, within,
+    Agent, AgentSpec, Cluster, Frontend, Pki, ServerSpec, Target, Way, Who, Wire, hello, node, open_tunnel,
+    panics, wait_for, within,
 };
 
 const NODE: Ipv4Addr = node(Link::Quic);
@@ -36,6 +39,10 @@ const SHORT: Patience = Patience {
 /// dial and of a silent tunnel.
 const SOON: Duration = Duration::from_secs(20);
 
+/// Longer than a heartbeat, its reset and a handshake take, and shorter than the silence for which an
+/// agent waits.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 async fn ping(connection: &mut Connection) {
     payload::write(connection, b"x").await.unwrap();
     assert_eq!(within("an echo", connection.read_u8()).await.unwrap(), b'x');
@@ -47,8 +54,15 @@ async fn cluster() -> Cluster {
     Cluster::builder().server(server).start().await
 }
 
+/// An agent's socket for commands.
+fn admin_socket(cluster: &Cluster, agent: &str) -> PathBuf {
+    cluster.pki.ca().with_file_name(format!("{agent}.admin"))
+}
+
 fn agent(cluster: &Cluster, transport: &str, wires: &[&Wire]) -> Agent {
-    let mut spec = AgentSpec::new("agent", Link::Quic, NODE).flag("transport", transport);
+    let socket = admin_socket(cluster, "agent").display().to_string();
+    let spec = AgentSpec::new("agent", Link::Quic, NODE).flag("admin-socket", &socket);
+    let mut spec = spec.flag("transport", transport);
     spec.patience = Some(SHORT);
     let addrs: Vec<_> = wires.iter().map(|wire| wire.addr).collect();
     Agent::start(&cluster.pki, &addrs, &spec)
@@ -65,6 +79,15 @@ async fn established(agent: &Agent, link: &str, reason: &str, wanted: i64) {
         }
     })
     .await;
+}
+
+/// The link of an agent's only tunnel, and the reason for it, as `status` tells them.
+async fn told_link(cluster: &Cluster, agent: &str) -> (String, String) {
+    let Status::Agent(status) = Client::new(&admin_socket(cluster, agent)).status().await.unwrap() else {
+        panic!("{agent} is no server");
+    };
+    let [held] = &status.servers[..] else { panic!("{:?}", status.servers) };
+    (held.link.clone(), held.why.clone())
 }
 
 async fn dial_works(cluster: &Cluster, target: &Target) {
@@ -85,6 +108,9 @@ async fn quic_that_dies_after_its_handshake_is_replaced_by_h2() {
     // From now on no flow of UDP lives, though each shakes hands.
     wire.limit_flows(60);
     established(&agent, "h2", "silent", 1).await;
+    let (link, why) = told_link(&cluster, "agent").await;
+    assert_eq!(link, "h2");
+    assert!(why.starts_with("QUIC connected and fell silent, tried again in "), "{why}");
     cluster.server.wait_for_tunnels(1).await;
     dial_works(&cluster, &Target::echo(NODE).await).await;
     established(&agent, "quic", "works", 1).await;
@@ -233,6 +259,38 @@ async fn an_address_that_moves_to_another_server_is_followed_in_spite_of_streams
     cluster.finish().await;
 }
 
+/// Each server has a certificate's key of its own, from which the key of resets would be made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_moves_to_a_server_with_the_same_reset_key_is_followed_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = dir.path().join("reset.key").display().to_string();
+    let cluster = Cluster::builder().server_flag("quic-reset-key-file", &shared).start().await;
+    let others = Pki::make(dir.path());
+    let shown = |path: PathBuf| path.display().to_string();
+    let spec = ServerSpec::new("other")
+        .flag("cluster-cert", &shown(others.cert(Who::Server)))
+        .flag("cluster-key", &shown(others.key(Who::Server)));
+    let other = cluster.start_server(&spec.flag("quic-reset-key-file", &shared)).unwrap();
+    let both = [cluster.pki.ca(), others.ca()].map(|ca| std::fs::read_to_string(ca).unwrap()).concat();
+    std::fs::write(dir.path().join("both.crt"), both).unwrap();
+    let wire = Wire::to(cluster.server.agents).await;
+    let spec = AgentSpec::new("agent", Link::Quic, NODE).flag("ca-cert", &shown(dir.path().join("both.crt")));
+    let agent = Agent::start(&cluster.pki, &[wire.addr], &spec);
+    cluster.server.wait_for_tunnels(1).await;
+    let echo = Target::echo(NODE).await;
+    let mut old = cluster.server.connect(Frontend::ConnectUnix, &echo).await;
+    ping(&mut old).await;
+    let began = Instant::now();
+    wire.move_to(other.agents);
+    other.wait_for_tunnels(1).await;
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    ping(&mut other.connect(Frontend::ConnectUnix, &echo).await).await;
+    agent.wait_until_idle().await;
+    // It would wait for the agent.
+    cluster.server.kill().await;
+    panics::assert_none();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_full_datagrams_vanish_bulk_moves_to_h2_and_small_streams_stay() {
     let cluster = cluster().await;
@@ -313,9 +371,13 @@ async fn a_server_moves_its_agents_to_h2_unless_they_have_a_flag() {
     let wire = Wire::with_tcp_to(cluster.server.agents);
     let auto = agent(&cluster, "auto", &[&wire]);
     established(&auto, "h2", "told", 1).await;
-    let spec = AgentSpec::new("flagged", Link::Quic, NODE);
+    let socket = admin_socket(&cluster, "flagged").display().to_string();
+    let spec = AgentSpec::new("flagged", Link::Quic, NODE).flag("admin-socket", &socket);
     let flagged = Agent::start(&cluster.pki, &[wire.addr], &spec);
     established(&flagged, "quic", "flag", 1).await;
+    let told = [told_link(&cluster, "agent").await, told_link(&cluster, "flagged").await];
+    let expected = [("h2", "the server asks for h2"), ("quic", "--transport=quic")];
+    assert_eq!(told, expected.map(|(link, why)| (link.to_owned(), why.to_owned())));
     cluster.server.wait_for_tunnels(2).await;
     let metrics = cluster.server.metrics().await;
     assert_eq!(metrics.sum("tunnel_server_tunnels", &["link=\"h2\""]), 1);

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use tokio::io::AsyncReadExt as _;
 use tunnel::transport::Link;
 use tunnel_client::Connection;
-use tunnel_proto::message::DialReply;
+use tunnel_proto::message::{DialReply, Hello, ON_TRIAL};
 use tunnel_proto::refusal::{Refusal, RefusalKind};
 use tunnel_tests::stock::{Metadata, StockAgent};
 use tunnel_tests::{
@@ -149,6 +149,51 @@ async fn nothing_waits_for_an_agent_that_did_not_serve_the_target() {
     assert!(text.starts_with(&format!("no agent serves {address}: agent worker last seen ")), "{text}");
     let metrics = cluster.server.metrics().await;
     assert_eq!(metrics.sum("tunnel_server_dial_waits_total", &["outcome=\"in_vain\""]), 1);
+    cluster.server.wait_until_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_waits_for_an_agent_that_left_long_ago() {
+    let cluster = Cluster::on(Link::H2).await;
+    cluster.agents[0].kill().await;
+    cluster.server.wait_for_tunnels(0).await;
+    // Each dial that waits does so for two seconds, and the agent counts for five.
+    let mut waited = 0;
+    loop {
+        let target = format!("{}:80", node(Link::H2));
+        cluster.server.refusal(Frontend::ConnectUnix, &target).await;
+        let waits = cluster.server.metrics().await.sum("tunnel_server_dial_waits_total", &[]);
+        if waits == waited {
+            break;
+        }
+        waited += 1;
+        assert!(waits == waited && waited <= 3, "{waits} dials have waited");
+    }
+    assert!(waited > 0);
+    cluster.server.wait_until_idle().await;
+}
+
+/// The agent moves from h2 to QUIC.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_on_trial_gets_no_dial_while_the_agent_has_another() {
+    let at = node(Link::H2);
+    let cluster = Cluster::builder().agent(AgentSpec::new("worker", Link::H2, at)).start().await;
+    let echo = Target::echo(at).await;
+    let tried = Hello { capabilities: vec![ON_TRIAL.to_owned()], ..hello("worker", &format!("ipv4={at}")) };
+    let answer = DialReply::Refused(Refusal { kind: RefusalKind::Refused, text: "tried".to_owned() });
+    let tried = FakeAgent::join(&cluster, Link::Quic, tried, Answer::Bytes(answer.encode())).await;
+    cluster.server.wait_for_tunnels(2).await;
+    for frontend in Frontend::ALL.into_iter().cycle().take(16) {
+        ping(&mut cluster.server.connect(frontend, &echo).await).await;
+    }
+    assert_eq!(tried.dials(), 0);
+    cluster.agents[0].kill().await;
+    cluster.server.wait_for_tunnels(1).await;
+    for frontend in Frontend::ALL {
+        let (_, text) = cluster.server.refusal(frontend, &echo.to_string()).await;
+        assert!(text.contains("tried"), "{text}");
+    }
+    assert_eq!(tried.dials(), 4);
     cluster.server.wait_until_idle().await;
 }
 

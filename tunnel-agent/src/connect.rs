@@ -149,15 +149,13 @@ impl Connector {
         let tls = self.config.tls.get();
         let (opened, chain) = Box::pin(self.open(endpoint, &tls, course, links)).await?;
         let link = opened.link();
-        let on_trial = (upgrades && link == Link::Quic).then_some(ON_TRIAL);
-        let capabilities = [TOKEN_RENEWAL].into_iter().chain(on_trial);
         let hello = Hello {
             version: VERSION,
             agent_id: self.config.agent_id.clone(),
             identifiers: self.config.identifiers.clone(),
             token: token.clone(),
             connected_servers: held(),
-            capabilities: capabilities.map(str::to_owned).collect(),
+            capabilities: capabilities(link, upgrades),
             software: concat!("tunnel-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let greeted = opened.introduce(hello).await;
@@ -220,6 +218,12 @@ impl Connector {
     }
 }
 
+/// What the server of a new tunnel may rely on.
+fn capabilities(link: Link, upgrades: bool) -> Vec<String> {
+    let on_trial = (upgrades && link == Link::Quic).then_some(ON_TRIAL);
+    [TOKEN_RENEWAL].into_iter().chain(on_trial).map(str::to_owned).collect()
+}
+
 /// Attempts both links, the second one after a head start or the failure of the first.
 async fn race<A>(first: Link, links: &mut Links, attempt: impl Fn(Link) -> A) -> Result<Open, HandshakeError>
 where
@@ -273,5 +277,21 @@ fn both(last: HandshakeError, other: Link, error: &HandshakeError) -> HandshakeE
         | HandshakeError::SaidNothing
         | HandshakeError::Crowded
         | HandshakeError::Timeout => HandshakeError::Lost(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_on_quic_in_place_of_one_on_h2_says_that_it_is_on_trial() {
+        for (link, upgrades, is_on_trial) in
+            [(Link::Quic, true, true), (Link::Quic, false, false), (Link::H2, true, false)]
+        {
+            let said = capabilities(link, upgrades);
+            assert_eq!(said.iter().any(|name| name == ON_TRIAL), is_on_trial, "{link:?}, {upgrades}");
+            assert_eq!(said.iter().filter(|name| *name == TOKEN_RENEWAL).count(), 1);
+        }
     }
 }

@@ -158,11 +158,16 @@ mod tests {
             (RefusalKind::Refused, format!("dial tcp {addr}: connect: connection refused"))
         );
         assert_eq!(
-            text("no-such-host.invalid:80", Duration::from_secs(30))
-                .await
-                .1
-                .replace("server misbehaving", "no such host"),
-            "dial tcp: lookup no-such-host.invalid: no such host"
+            text("255.255.255.255:80", Duration::from_secs(5)).await,
+            (
+                RefusalKind::Unreachable,
+                "dial tcp 255.255.255.255:80: connect: network is unreachable".to_owned()
+            )
+        );
+        let (kind, text) = text("no-such-host.invalid:80", Duration::from_secs(30)).await;
+        assert_eq!(
+            (kind, text.replace("server misbehaving", "no such host").as_str()),
+            (RefusalKind::Dns, "dial tcp: lookup no-such-host.invalid: no such host")
         );
     }
 

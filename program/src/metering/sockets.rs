@@ -46,13 +46,8 @@ impl SocketMetrics {
         match quic::receive_buffer() {
             Ok((requested, given)) => {
                 self.udp_receive_buffer.set(i64::try_from(given).unwrap_or(i64::MAX));
-                if given < requested {
-                    warn!(
-                        requested,
-                        given,
-                        "the kernel refuses the receive buffer of UDP sockets, so QUIC loses bursts: raise \
-                         net.core.rmem_max"
-                    );
+                if let Some(refused) = refused_buffer(requested, given) {
+                    warn!("{refused}");
                 }
             }
             Err(error) => debug!(%error, "no UDP socket"),
@@ -69,5 +64,34 @@ impl SocketMetrics {
                 remade.inc();
             }
         })
+    }
+}
+
+/// The warning about a receive buffer, in bytes, that the kernel refuses.
+fn refused_buffer(requested: usize, given: usize) -> Option<String> {
+    let refused = || {
+        format!(
+            "the kernel refuses the receive buffer of UDP sockets and gives {given} bytes of {requested}, so \
+             QUIC loses bursts: raise net.core.rmem_max"
+        )
+    };
+    (given < requested).then(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_small_receive_buffer_is_a_warning_and_any_a_metric() {
+        assert_eq!(refused_buffer(4 << 20, 4 << 20), None);
+        let refused = refused_buffer(4 << 20, 212_992).unwrap();
+        assert!(refused.contains("212992 bytes of 4194304") && refused.contains("rmem_max"), "{refused}");
+        let metrics = SocketMetrics::make(&mut Maker::new(&Registry::new(), "test")).unwrap();
+        metrics.look_at_udp();
+        let (_, given) = quic::receive_buffer().unwrap();
+        assert_eq!(metrics.udp_receive_buffer.get(), i64::try_from(given).unwrap());
     }
 }

@@ -4,7 +4,7 @@ use tunnel::transport::Link;
 use tunnel_proto::packet::Packet;
 use tunnel_tests::raw::{Channel, Listener};
 use tunnel_tests::{
-    Agent, AgentSpec, Cluster, LINKS, Pki, Target, for_each_combination, get, node, spawn, wait_for,
+    Agent, AgentSpec, Cluster, LINKS, Pki, Target, Who, for_each_combination, get, node, spawn, wait_for,
     wait_within,
 };
 
@@ -155,4 +155,24 @@ async fn readiness_is_as_strict_as_it_is_asked_to_be() {
         assert_eq!(get(healthy.health, "/healthz").await.unwrap().0, 200);
     }
     cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_whose_certificate_has_expired_is_unhealthy_after_a_while_and_says_why() {
+    for link in LINKS {
+        let cluster = Cluster::builder().start().await;
+        let [cert, key] = [cluster.pki.cert(Who::Expired), cluster.pki.key(Who::Expired)];
+        let spec = AgentSpec::new("late", link, node(link))
+            .flag("agent-cert", &cert.display().to_string())
+            .flag("agent-key", &key.display().to_string())
+            .flag("unhealthy-after", "2s");
+        let agent = cluster.start_agent(&spec);
+        assert_eq!(get(agent.health, "/healthz").await.unwrap().0, 200);
+        wait_for("the agent to be unhealthy", async || match get(agent.health, "/healthz").await.unwrap() {
+            (500, text) if text.contains("expired") || text.contains("Expired") => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        cluster.finish().await;
+    }
 }

@@ -8,7 +8,8 @@
 //! A path may also carry less than the kernel believes, without a word (an MTU black hole). TCP
 //! then loses all large segments and nothing else. After the silence of a tunnel, the next ones
 //! on TCP on that way have small segments; after a handshake that timed out, a handshake gets
-//! them if it hangs.
+//! them if it hangs. Where tunnels on h2 with small segments fall silent, h2 has lost the head start
+//! that it may have won.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -136,7 +137,13 @@ impl Ways {
                 way.silent = if age >= LASTED { 0 } else { way.silent.saturating_add(1) };
                 way.shunned = (way.silent > 0).then(|| now + Pace::shunned(way.silent, random));
             }
-            Link::H2 => way.narrow = Some(now),
+            Link::H2 => {
+                // Small segments were of no use. Where QUIC is blocked, its head start costs little.
+                if lately(way.narrow, MEMORY, now) {
+                    way.blocked = None;
+                }
+                way.narrow = Some(now);
+            }
             // The link's own pings found it dead.
             Link::Konnectivity => {}
         }
@@ -252,6 +259,25 @@ mod tests {
         assert_eq!(ways.course(&endpoint(1), now + 11 * MINUTE).order, Order::H2Ahead);
         ways.raced(&endpoint(1), Link::Quic, now + 12 * MINUTE);
         assert_eq!(ways.course(&endpoint(1), now + 12 * MINUTE).order, Order::Race);
+    }
+
+    #[test]
+    fn h2_that_falls_silent_with_small_segments_gives_quic_the_head_start_again() {
+        let (mut ways, now) = (Ways::default(), Instant::now());
+        let order = |ways: &Ways, now| ways.course(&endpoint(1), now).order;
+        ways.raced(&endpoint(1), Link::H2, now);
+        ways.fell_silent(&endpoint(1), Link::H2, MINUTE, now, 0.5);
+        assert_eq!(order(&ways, now), Order::H2Ahead, "small segments may help");
+        ways.fell_silent(&endpoint(1), Link::H2, MINUTE, now + MINUTE, 0.5);
+        assert_eq!(order(&ways, now + MINUTE), Order::Race);
+        // Long after that, h2 wins again, and segments are whole.
+        let later = now + MINUTE + MEMORY;
+        ways.raced(&endpoint(1), Link::H2, later);
+        ways.fell_silent(&endpoint(1), Link::H2, MINUTE, later, 0.5);
+        assert_eq!(order(&ways, later), Order::H2Ahead);
+        ways.told(&endpoint(1), true, later);
+        ways.fell_silent(&endpoint(1), Link::H2, MINUTE, later, 0.5);
+        assert_eq!(order(&ways, later), Order::H2Only);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub(super) const OF_AGENT: &[Fixture] = &[
         |f| agent(f).datagrams = vec![Datagram { now: 1200, most: 6500 }],
         Verdict::Warn,
         "1200 bytes",
-        "MTU",
+        "tcp_mtu_probing",
     ),
     (
         "T205",

@@ -202,7 +202,7 @@ pub(super) const OF_SERVER: &[Fixture] = &[
         |f| server(f).connected[0].datagram.as_mut().unwrap().now = 1200,
         Verdict::Warn,
         "1 of 1 tunnels",
-        "MTU",
+        "tcp_mtu_probing",
     ),
     (
         "T301",
