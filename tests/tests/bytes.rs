@@ -5,11 +5,14 @@
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep};
 use tunnel::transport::Link;
 use tunnel_client::{CloseError, Connection, Early, Options, dial, grpc};
 use tunnel_tests::payload::{self, Header};
+use tunnel_tests::raw::Listener;
 use tunnel_tests::{
     Cluster, Frontend, LIMIT, LINKS, Target, for_each_combination, many, node, wait_for, within,
 };
@@ -212,6 +215,37 @@ async fn a_client_that_breaks_off_is_no_orderly_end_for_the_target() {
         );
     })
     .await;
+    cluster.finish().await;
+}
+
+/// As a kube-apiserver on a busy machine does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_reads_the_answer_late_reads_nothing_with_it() {
+    // The bytes are held back for half a second.
+    const LATE: Duration = Duration::from_millis(300);
+    const TOO_LATE: Duration = Duration::from_millis(450);
+    let cluster = Cluster::on_both_links().await;
+    let read = async |listener: Listener, target: &Target| {
+        let mut client = listener.open(&cluster.server, &cluster.pki).await;
+        let began = Instant::now();
+        client.write_all(format!("CONNECT {target} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+        client.flush().await.unwrap();
+        sleep(LATE).await;
+        let mut answer = vec![0; 64 * 1024];
+        let len = within("an answer", client.read(&mut answer)).await.unwrap();
+        answer.truncate(len);
+        (began.elapsed() < TOO_LATE).then(|| String::from_utf8_lossy(&answer).into_owned())
+    };
+    for link in LINKS {
+        let target = Target::speaks_first(node(link)).await;
+        for listener in Listener::BOTH {
+            let answer = wait_for("a read in time", async || {
+                read(listener, &target).await.ok_or_else(|| "too late".to_owned())
+            });
+            let answer = answer.await;
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{answer:?}");
+        }
+    }
     cluster.finish().await;
 }
 
