@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tunnel::transport::{Link, quic};
 use tunnel_program::args::LogArgs;
 use tunnel_program::process::{Flush, init_logging};
@@ -96,7 +96,18 @@ async fn floods(cluster: &Cluster, log: &Log) {
         drop(TcpStream::connect(server.agents).await.unwrap());
     }
     rejected("said_nothing", MANY).await;
-    for failure in ["agent handshake failed", "agent dropped"] {
+    // And of both listeners of clients.
+    for _ in 0..MANY {
+        drop(TcpStream::connect(server.tcp).await.unwrap());
+        drop(UnixStream::connect(&server.unix).await.unwrap());
+    }
+    wait_for("silent clients", async || {
+        let metrics = server.metrics().await;
+        let found = metrics.sum("tunnel_server_bad_clients_total", &["reason=\"said_nothing\""]);
+        if found == 2 * MANY { Ok(()) } else { Err(metrics.show("tunnel_server_bad_clients")) }
+    })
+    .await;
+    for failure in ["agent handshake failed", "agent dropped", "client dropped"] {
         assert_eq!(log.lines(failure).await, Vec::<String>::new(), "health checks are no failures");
     }
     for _ in 0..MANY {

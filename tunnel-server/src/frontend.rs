@@ -206,7 +206,7 @@ impl Frontend {
             Ok(Ok(begun)) => begun,
             // A health check of a load balancer.
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
-                self.metrics.bad_client("no_request");
+                self.metrics.bad_client("said_nothing");
                 return Begun::Nothing;
             }
             Ok(Err(error)) => {

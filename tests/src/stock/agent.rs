@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
-use h2::{Ping, PingPong};
+use h2::client::{self, SendRequest};
+use h2::{Ping, PingPong, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tunnel_proto::packet::Packet;
 
 use super::CONNECT_PATH;
@@ -114,32 +115,33 @@ impl StockAgent {
         tls: Arc<ClientConfig>,
         Metadata(metadata): Metadata,
     ) -> Result<Self, NotServed> {
-        let tcp = TcpStream::connect(server).await.map_err(NotServed::Connection)?;
-        // Go's default. Without it a packet waits 40 ms behind the acknowledgement of the server's settings.
-        tcp.set_nodelay(true).map_err(NotServed::Connection)?;
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(NotServed::Connection)?;
-        // grpc-go leaves a server that has not chosen HTTP/2.
-        if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(NotServed::Connection(io::Error::other("the server did not choose ALPN h2")));
-        }
-        let (requests, mut connection) = h2::client::handshake(tls).await.map_err(NotServed::Cut)?;
+        let (mut requests, mut connection) = Box::pin(open(server, tls)).await?;
         let pings = connection.ping_pong().ok_or_else(|| io::Error::other("no pings"));
         let pings = pings.map_err(NotServed::Connection)?;
         let driver = spawn(connection);
-        let mut request = Request::post(format!("https://{server}{CONNECT_PATH}"))
-            .header("content-type", "application/grpc")
-            .header("user-agent", "grpc-go/1.83.0")
-            .header("te", "trailers")
-            .body(())
-            .unwrap();
-        request.headers_mut().extend(metadata);
-        let mut ready = requests.clone().ready().await.map_err(NotServed::Cut)?;
-        let (response, send) = ready.send_request(request, false).map_err(NotServed::Cut)?;
+        let (response, send) =
+            requests.send_request(request(server, metadata), false).map_err(NotServed::Cut)?;
         let response = response.await.map_err(NotServed::Cut)?;
         let (server_id, server_count) = welcome(&response)?;
         let call = Call::new(send, response.into_body());
         Ok(Self { server_id, server_count, call, connection: Connection { requests, pings, driver } })
+    }
+
+    /// Makes two calls on one connection, before the server has said how many it takes. Returns
+    /// their answers once the server has answered both, and the connection.
+    pub async fn call_twice(
+        server: SocketAddr,
+        pki: &Pki,
+        agents: [Metadata; 2],
+    ) -> ([Result<Response<RecvStream>, h2::Error>; 2], Task<Result<(), h2::Error>>) {
+        let (mut requests, connection) =
+            Box::pin(open(server, alpn(pki, Who::Agent, &["h2"]))).await.unwrap();
+        let calls =
+            agents.map(|Metadata(metadata)| requests.send_request(request(server, metadata), false).unwrap());
+        let driver = spawn(connection);
+        let [(first, _first), (second, _second)] = calls;
+        let answers = within("two answers", async { [first.await, second.await] }).await;
+        (answers, driver)
     }
 
     /// The packets and the connection, apart.
@@ -203,6 +205,35 @@ impl StockAgent {
     pub async fn is_told_to_go(&self) -> bool {
         self.connection.is_over().await
     }
+}
+
+/// A connection that nobody drives yet.
+async fn open(
+    server: SocketAddr,
+    tls: Arc<ClientConfig>,
+) -> Result<(SendRequest<Bytes>, client::Connection<TlsStream<TcpStream>>), NotServed> {
+    let tcp = TcpStream::connect(server).await.map_err(NotServed::Connection)?;
+    // Go's default. Without it a packet waits 40 ms behind the acknowledgement of the server's settings.
+    tcp.set_nodelay(true).map_err(NotServed::Connection)?;
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let tls = TlsConnector::from(tls).connect(name, tcp).await.map_err(NotServed::Connection)?;
+    // grpc-go leaves a server that has not chosen HTTP/2.
+    if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(NotServed::Connection(io::Error::other("the server did not choose ALPN h2")));
+    }
+    let (requests, connection) = client::handshake(tls).await.map_err(NotServed::Cut)?;
+    Ok((requests.ready().await.map_err(NotServed::Cut)?, connection))
+}
+
+fn request(server: SocketAddr, metadata: HeaderMap) -> Request<()> {
+    let mut request = Request::post(format!("https://{server}{CONNECT_PATH}"))
+        .header("content-type", "application/grpc")
+        .header("user-agent", "grpc-go/1.83.0")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    request.headers_mut().extend(metadata);
+    request
 }
 
 /// Reads so many bytes of data of one connection, of which nothing else may

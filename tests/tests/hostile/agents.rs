@@ -1,14 +1,17 @@
 //! Agents with a good certificate and bad manners.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tunnel::drain::Drain;
 use tunnel::messages::{Messages, control_messages, greeting};
 use tunnel::transport::{Link, Tunnel};
 use tunnel_proto::message::{
-    Control, Drain as DrainNotice, Hello, Ping, RejectionKind, Renew, encode_control,
+    Control, Drain as DrainNotice, Hello, Ping, Pong, RejectionKind, Renew, decode_control, encode_control,
 };
 use tunnel_tests::{
     Agent, AgentSpec, Cluster, FakeServer, Frontend, LINKS, Target, Who, hello, node, open_tunnel, payload,
@@ -237,5 +240,42 @@ async fn a_server_that_floods_its_control_streams_is_left_and_others_stay() {
         agent.kill().await;
         cluster.server.wait_for_tunnels(1).await;
     }
+    cluster.finish().await;
+}
+
+/// Each of an agent's older tunnels may be of a process that was killed, and is asked. An agent that
+/// comes again and again causes the same work each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_agent_that_comes_again_the_last_four_tunnels_are_asked() {
+    const ASKED: usize = 4;
+    let cluster = Cluster::builder().start().await;
+    let drain = Drain::new();
+    let asked = async |messages: &mut Messages| loop {
+        let message = messages.recv().await.unwrap().unwrap();
+        if let Some(Control::Ping(Ping { number, .. })) = decode_control(message).unwrap() {
+            let answer = Control::Pong(Pong { number, ..Pong::default() });
+            return messages.send(encode_control(answer).unwrap()).await.unwrap();
+        }
+    };
+    let mut tunnels: Vec<(Tunnel, Messages)> = Vec::new();
+    for number in 1..=ASKED + 3 {
+        let opened = open_tunnel(cluster.server.agents, Link::Quic, cluster.pki.agent(Who::Agent), &drain);
+        let (tunnel, control) = within("a tunnel", opened).await.unwrap();
+        let mut messages = control_messages(control);
+        messages.send(encode_control(Control::Hello(hello("again", ""))).unwrap()).await.unwrap();
+        within("a welcome", greeting(&mut messages)).await.unwrap();
+        let first = Control::Ping(Ping { number: 1, ..Ping::default() });
+        messages.send(encode_control(first).unwrap()).await.unwrap();
+        cluster.server.wait_for_tunnels(i64::try_from(number).unwrap()).await;
+        for (_, messages) in tunnels.iter_mut().rev().take(ASKED) {
+            within("a question", asked(messages)).await;
+        }
+        tunnels.push((tunnel, messages));
+    }
+    // All others were asked twice since.
+    let again = timeout(Duration::from_millis(100), asked(&mut tunnels[0].1)).await;
+    assert!(again.is_err(), "the oldest is asked still");
+    drain.kill();
+    drop(tunnels);
     cluster.finish().await;
 }

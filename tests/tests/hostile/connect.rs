@@ -64,7 +64,8 @@ async fn who_leaves_within_the_request_is_counted_and_gets_no_answer() {
             ["", "C", "CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: x\r\n", "P", "PRI * HTTP/2.0\r\n\r\nSM\r\n"]
         {
             let io = listener.open(&siege.cluster.server, &siege.cluster.pki).await;
-            let answer = siege.attack(begun, NONE, say_and_leave(io, begun.as_bytes())).await;
+            let counter = if begun.is_empty() { (CLIENTS, "reason=\"said_nothing\"") } else { NONE };
+            let answer = siege.attack(begun, counter, say_and_leave(io, begun.as_bytes())).await;
             assert_eq!(answer, "", "{begun:?} on {listener:?}");
         }
     }

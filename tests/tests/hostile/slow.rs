@@ -68,6 +68,11 @@ async fn who_begins_and_does_not_go_on_is_cut_off() {
     for addr in [server.tcp, server.agents] {
         silent.push(dawdle(Box::new(TcpStream::connect(addr).await.unwrap()), &[22, 3, 1], b""));
     }
+    for health in [server.health, siege.cluster.agents[0].health] {
+        let open = async || Box::new(TcpStream::connect(health).await.unwrap());
+        silent.push(dawdle(open().await, b"GET /healthz HTTP/1.1\r\nH", HEAD));
+        silent.push(dawdle(open().await, b"", b""));
+    }
     let mut agents = Vec::new();
     let drain = Drain::new();
     for link in LINKS {

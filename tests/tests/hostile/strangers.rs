@@ -11,12 +11,15 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tunnel::transport::Link;
 use tunnel_tests::raw::Listener;
-use tunnel_tests::{AgentSpec, Who, initials, node, spawn, within};
+use tunnel_tests::{AgentSpec, LINKS, Who, initials, node, spawn, within};
 
 use crate::Siege;
 
-/// Strangers at once: more than the handshakes that were once done at a time.
+/// First packets of strangers at once: more than the handshakes that were once done at a time.
 const MANY: usize = 300;
+
+/// Silent strangers at once: more than the places of all handshakes, and of such strangers.
+const SILENT: usize = 1100;
 
 /// Time for an agent to be admitted beside strangers, who are cut off after ten seconds.
 const SOON: Duration = Duration::from_secs(8);
@@ -39,11 +42,12 @@ async fn an_agent_comes_soon(siege: &Siege, link: Link) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_delay_neither_agents_nor_clients() {
+    tunnel_program::process::raise_file_limit();
     let siege = Siege::begin().await;
     let server = &siege.cluster.server;
     let many = async |to| {
         let mut silent = Vec::new();
-        for _ in 0..MANY {
+        for _ in 0..SILENT {
             silent.push(from(9, to).await);
         }
         silent
@@ -92,7 +96,7 @@ async fn many_clients_of_one_address_come_at_once_and_all_are_served() {
 
 /// As with made-up sources, from which nothing follows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn first_packets_without_a_sequel_do_not_delay_an_agent_on_quic() {
+async fn first_packets_without_a_sequel_do_not_delay_an_agent() {
     let siege = Siege::begin().await;
     let spoofer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     spoofer.connect(siege.cluster.server.agents).await.unwrap();
@@ -111,7 +115,9 @@ async fn first_packets_without_a_sequel_do_not_delay_an_agent_on_quic() {
         }
     };
     within("a Retry", is_retry).await;
-    an_agent_comes_soon(&siege, Link::Quic).await;
+    for link in LINKS {
+        an_agent_comes_soon(&siege, link).await;
+    }
     siege.canaries_sing().await;
     siege.end().await;
 }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use tokio::io::duplex;
 use tokio::task::yield_now;
 use tokio::time::{Instant, advance, sleep};
-use tunnel_proto::message::{Hello, Ping, Pong, Suspect, Welcome, encode_control};
+use tunnel_proto::deframe::Deframer;
+use tunnel_proto::message::{
+    Hello, MAX_CONTROL, Ping, Pong, Suspect, Welcome, decode_control, encode_control,
+};
 
 use super::*;
 use crate::drain::Drain;
@@ -157,6 +160,56 @@ async fn a_tunnel_that_ends_while_its_agent_waits_for_proof_ends_in_silence() {
     let events = unanswered(suspect * 2 / 3, closed).await;
     let [(at, Health::Suspect)] = events[..] else { panic!("{events:?}") };
     assert!(at < suspect, "{at:?}");
+}
+
+/// An agent that does not read its answers. Its window has room for a part of one.
+#[tokio::test(start_paused = true)]
+async fn of_many_pings_that_wait_for_an_answer_only_the_last_gets_one() {
+    const MANY: u64 = 100;
+    let (drain, (near, far)) = (Drain::new(), duplex(1 << 20));
+    let narrow = async {
+        let mut builder = ::h2::server::Builder::new();
+        let mut agent = builder.initial_window_size(64).handshake::<_, Bytes>(far).await.unwrap();
+        let (request, mut respond) = agent.accept().await.unwrap().unwrap();
+        drain.spawn("agent", async move { while agent.accept().await.is_some() {} });
+        (request.into_body(), respond.send_response(http::Response::new(()), false).unwrap())
+    };
+    let server = h2::accept(near, "192.0.2.1:1".parse().unwrap(), &drain);
+    let (server, (mut hear, mut say)) = tokio::join!(server, narrow);
+    let (server, control) = server.unwrap();
+    let (mut liveness, _peer) = Liveness::new(
+        Tunnel::H2(server),
+        Some(control_messages(control)),
+        Party::Server,
+        Patience::default(),
+        Arc::default(),
+    );
+    let asking = async {
+        for number in 1..=MANY {
+            let ping = encode_control(Control::Ping(Ping { number, fill: true })).unwrap();
+            say.send_data(ping, false).unwrap();
+        }
+        sleep(Duration::from_secs(1)).await;
+        let (mut answers, mut deframer) = (Vec::new(), Deframer::short(MAX_CONTROL));
+        while answers.last() != Some(&MANY) {
+            let data = hear.data().await.unwrap().unwrap();
+            hear.flow_control().release_capacity(data.len()).unwrap();
+            deframer.push(data);
+            while let Some(message) = deframer.next().unwrap() {
+                let Some(Control::Pong(Pong { number, .. })) = decode_control(message).unwrap() else {
+                    panic!("no answer")
+                };
+                answers.push(number);
+            }
+        }
+        answers
+    };
+    let answers = tokio::select! {
+        answers = asking => answers,
+        health = liveness.next() => panic!("{health:?}"),
+    };
+    assert_eq!(answers, [1, MANY], "the first was on its way");
+    drain.kill();
 }
 
 /// The silence is over then, and has to be noticed once what was said meanwhile is read.

@@ -27,6 +27,20 @@ async fn a_stock_agent_needs_the_right_certificate() {
     cluster.finish().await;
 }
 
+/// Stock agents make one call on a connection. Each one more would be memory that an agent takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_call_on_a_connection_is_refused() {
+    let cluster = Cluster::builder().start().await;
+    let agents = ["one", "two"].map(Metadata::of);
+    let calls = Box::pin(StockAgent::call_twice(cluster.server.agents, &cluster.pki, agents));
+    let ([first, second], connection) = calls.await;
+    let first = first.unwrap();
+    assert_eq!((first.status().as_u16(), first.headers().contains_key("serverid")), (200, true), "{first:?}");
+    assert_eq!(second.unwrap_err().reason(), Some(h2::Reason::REFUSED_STREAM));
+    drop((first, connection));
+    cluster.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b25_metadata_that_makes_no_sense_is_refused_and_what_is_unknown_ignored() {
     let cluster = Cluster::builder().start().await;

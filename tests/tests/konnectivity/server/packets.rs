@@ -56,6 +56,28 @@ async fn b18_packets_arrive_as_they_are_and_in_their_order() {
     cluster.finish().await;
 }
 
+/// Half a message is memory, and no stock agent sends more than 4 KiB in one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_an_agent_has_at_most_one_mebibyte() {
+    const MOST: usize = 1 << 20;
+    let (cluster, mut agent) = scripted().await;
+    let mut client = connected(&cluster, Frontend::ConnectUnix, &mut agent, 1).await;
+    // Behind the five bytes that announce the message.
+    let message = |len| Packet::Data { connect_id: 1, data: vec![7; len].into() }.encode()[5..].len();
+    let longest = (0..MOST).rev().find(|len| message(*len) <= MOST).unwrap();
+    assert_eq!(message(longest), MOST);
+    let (sent, mut data) = (vec![7; longest], vec![0; longest]);
+    let (read, ()) =
+        tokio::join!(within("a long message", client.read_exact(&mut data)), agent.data(1, &sent));
+    read.unwrap();
+    cluster.server.wait_for_tunnels(1).await;
+    let announced = u32::try_from(MOST + 1).unwrap().to_be_bytes();
+    agent.call.send([&[0][..], &announced].concat()).await;
+    cluster.server.wait_for_tunnels(0).await;
+    drop((client, agent));
+    cluster.finish().await;
+}
+
 /// The packets have no flow control, so the server keeps bytes that a client does not
 /// take, up to a bound. Past it that one connection is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
