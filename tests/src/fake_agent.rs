@@ -70,11 +70,14 @@ pub async fn open_tunnel(
     tls: Arc<ClientConfig>,
     drain: &Drain,
 ) -> Result<(Tunnel, Stream), HandshakeError> {
-    open_from(Ipv4Addr::LOCALHOST, server, link, tls, drain).await
+    open_tunnel_from(Ipv4Addr::LOCALHOST, server, link, tls, drain).await
 }
 
 /// As [`open_tunnel`], from an address of this host.
-async fn open_from(
+///
+/// # Errors
+/// As [`open_tunnel`].
+pub async fn open_tunnel_from(
     host: Ipv4Addr,
     server: SocketAddr,
     link: Link,
@@ -128,7 +131,7 @@ impl FakeAgent {
         answer: Answer,
     ) -> Self {
         let drain = Drain::new();
-        let opened = open_from(host, server, link, tls, &drain);
+        let opened = open_tunnel_from(host, server, link, tls, &drain);
         let (tunnel, control) = within("a tunnel", opened).await.unwrap();
         let mut messages = control_messages(control);
         messages.send(encode_control(Control::Hello(hello)).unwrap()).await.unwrap();

@@ -52,7 +52,7 @@ pub use balancer::Balancer;
 pub use canary::Canary;
 pub use cluster::{Builder, Cluster, node};
 pub use credentials::Credential;
-pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel};
+pub use fake_agent::{Answer, FakeAgent, hello, open_tunnel, open_tunnel_from};
 pub use fake_server::FakeServer;
 pub use forwarder::{TcpOnly, Way, Wire};
 pub use frontend::{Frontend, LINKS, for_each_combination};

@@ -12,8 +12,8 @@ use tunnel_proto::message::{Control, Hello, Rejection, RejectionKind, encode_con
 use tunnel_server::app::App;
 use tunnel_server::config::Config;
 use tunnel_tests::{
-    Agent, AgentSpec, Canary, Frontend, LINKS, Server, ServerSpec, Target, Who, hello, open_tunnel, wait_for,
-    within,
+    Agent, AgentSpec, Canary, Frontend, LINKS, Server, ServerSpec, Target, Who, hello, open_tunnel,
+    open_tunnel_from, wait_for, within,
 };
 
 use crate::World;
@@ -174,6 +174,43 @@ async fn nobody_is_admitted_while_tokens_cannot_be_reviewed() {
     let rejection = world.rejection(&server, Link::H2, &good("2")).await;
     assert_eq!(RejectionKind::from_code(rejection.code), RejectionKind::Unavailable);
     assert!(rejection.text.contains("cannot be reached"), "{}", rejection.text);
+    server.kill().await;
+    tunnel_tests::panics::assert_none();
+}
+
+/// The API is asked about so many agents of one source at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_tokens_of_one_source_do_not_keep_an_agent_of_another_one_out() {
+    const FORGED: usize = 20;
+    const AT_A_TIME: usize = 8;
+    let world = World::new().await;
+    world.api.know(&good("1"), holder());
+    let server = world.server(&[]);
+    world.api.hold(true);
+    let (drain, mut forgers) = (Drain::new(), Vec::new());
+    for number in 0..FORGED {
+        let tls = world.pki.agent(Who::Agent);
+        let opened = open_tunnel_from([127, 0, 0, 9].into(), server.agents, Link::H2, tls, &drain);
+        let (tunnel, control) = within("a tunnel", opened).await.unwrap();
+        let mut messages = control_messages(control);
+        let hello = Hello { token: good(&format!("forged {number}")), ..hello("forger", "") };
+        messages.send(encode_control(Control::Hello(hello)).unwrap()).await.unwrap();
+        forgers.push((tunnel, messages));
+    }
+    rejected(&server, "reviews_busy", i64::try_from(FORGED - AT_A_TIME).unwrap()).await;
+    let agent = world.agent(&server, Link::H2, &good("1"));
+    wait_for("the agent's review", async || match world.api.asked(Verb::Review) {
+        asked if asked > AT_A_TIME => Ok(()),
+        asked => Err(format!("{asked} reviews")),
+    })
+    .await;
+    world.api.hold(false);
+    server.wait_for_tunnels(1).await;
+    let metrics = server.metrics().await;
+    let busy = metrics.sum("tunnel_server_rejected_agents_total", &["reason=\"reviews_busy\""]);
+    assert_eq!(busy, i64::try_from(FORGED - AT_A_TIME).unwrap());
+    drain.kill();
+    agent.kill().await;
     server.kill().await;
     tunnel_tests::panics::assert_none();
 }
