@@ -176,6 +176,11 @@ mod tests {
             "the installer has no socket: {text}"
         );
         assert!(text.contains("- --expected-nodes="), "{text}");
+        // Without a port, which is the one of --agent-port.
+        assert!(
+            text.contains("- --advertise-address=$(HOST_IP)\n") && text.contains("status.hostIP"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -15,8 +15,9 @@ use tunnel_agent::app::{App, Lookup};
 use tunnel_agent::cli::Cli;
 use tunnel_agent::config::Config;
 use tunnel_agent::proxy::Proxies;
+use tunnel_kube::leases::Counted;
 use tunnel_tests::{
-    Cluster, FAR_NAME, Frontend, Pki, Target, Task, Who, node, payload, spawn, wait_for, within,
+    Cluster, FAR_NAME, Frontend, Pki, ServerSpec, Target, Task, Who, node, payload, spawn, wait_for, within,
 };
 
 /// A proxy to one server, with a password.
@@ -80,9 +81,8 @@ impl Drop for Agent {
     }
 }
 
-/// An agent with an operator's environment, and a resolver that knows no name: the
-/// proxy has to resolve the server's.
-fn start_agent(pki: &Pki, port: u16, environment: &[(&str, String)], lookup: Lookup) -> Agent {
+/// An agent with an operator's environment.
+fn start_agent(pki: &Pki, port: u16, environment: &[(&str, String)], with: impl FnOnce(App) -> App) -> Agent {
     let file = |path: std::path::PathBuf| path.display().to_string();
     let cli = Cli::try_parse_from([
         "tunnel-agent".to_owned(),
@@ -102,7 +102,7 @@ fn start_agent(pki: &Pki, port: u16, environment: &[(&str, String)], lookup: Loo
     let variable =
         |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
     config.proxies = Proxies::from_variables(variable).unwrap();
-    let app = App::bind(config).unwrap().resolving_with(lookup);
+    let app = with(App::bind(config).unwrap());
     let health = app.health_addr().unwrap();
     let drain = app.drain().clone();
     let until = drain.clone();
@@ -113,8 +113,9 @@ fn start_agent(pki: &Pki, port: u16, environment: &[(&str, String)], lookup: Loo
     Agent { drain, health, _task: spawn(async move { app.run(stop).await.unwrap() }) }
 }
 
-fn unknown() -> Lookup {
-    Arc::new(|_, _| Box::pin(async { Err(std::io::Error::other("no such host")) }))
+/// With a resolver that knows no name: the proxy has to resolve the server's.
+fn unknown(app: App) -> App {
+    app.resolving_with(Arc::new(|_, _| Box::pin(async { Err(std::io::Error::other("no such host")) })))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,7 +124,7 @@ async fn an_agent_reaches_its_server_through_a_proxy_and_by_no_other_way() {
     let agents = cluster.server.agents;
     let proxy = Proxy::to(agents).await;
     let url = format!("http://agent:secret@{}", proxy.addr);
-    let _agent = start_agent(&cluster.pki, agents.port(), &[("HTTPS_PROXY", url)], unknown());
+    let _agent = start_agent(&cluster.pki, agents.port(), &[("HTTPS_PROXY", url)], unknown);
     cluster.server.wait_for_tunnels(1).await;
     assert_eq!(proxy.asked(), [format!("CONNECT {FAR_NAME}:{} HTTP/1.1", agents.port())]);
     let tunnels = cluster.server.metrics().await.sum("tunnel_server_tunnels", &["link=\"h2\""]);
@@ -143,7 +144,7 @@ async fn a_proxy_that_says_no_is_asked_again_and_no_proxy_is_not_asked() {
     let agents = cluster.server.agents;
     let proxy = Proxy::to(agents).await;
     let url = format!("http://{}", proxy.addr);
-    let agent = start_agent(&cluster.pki, agents.port(), &[("https_proxy", url)], unknown());
+    let agent = start_agent(&cluster.pki, agents.port(), &[("https_proxy", url)], unknown);
     wait_for("a second try at the proxy", async || match proxy.asked().len() {
         0 | 1 => Err("not asked again".to_owned()),
         _ => Ok(()),
@@ -156,7 +157,31 @@ async fn a_proxy_that_says_no_is_asked_again_and_no_proxy_is_not_asked() {
     let url = format!("http://{}", unasked.addr);
     let known: Lookup = Arc::new(move |_, _| Box::pin(async move { Ok(vec![agents]) }));
     let environment = [("HTTPS_PROXY", url), ("NO_PROXY", ".test".to_owned())];
-    let _agent = start_agent(&cluster.pki, agents.port(), &environment, known);
+    let _agent = start_agent(&cluster.pki, agents.port(), &environment, |app| app.resolving_with(known));
     cluster.server.wait_for_tunnels(1).await;
     assert_eq!(unasked.asked(), [""; 0]);
+}
+
+/// The operator's networks lead to servers through the proxy alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_behind_a_proxy_ignores_addresses_in_leases() {
+    let cluster = Cluster::builder().start().await;
+    let other = cluster.start_server(&ServerSpec::new("other")).unwrap();
+    let agents = cluster.server.agents;
+    let proxy = Proxy::to(agents).await;
+    let environment = [("HTTPS_PROXY", format!("http://agent:secret@{}", proxy.addr))];
+    let counted = Counted { servers: 2, addresses: [other.agents].into() };
+    let (_leases, count) = tokio::sync::watch::channel(Some(counted));
+    let _agent =
+        start_agent(&cluster.pki, agents.port(), &environment, |app| unknown(app).counting_leases(count));
+    cluster.server.wait_for_tunnels(1).await;
+    wait_for("a search", async || match proxy.asked().len() {
+        0..5 => Err("the proxy was not asked again".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    let to_the_name = format!("CONNECT {FAR_NAME}:{} HTTP/1.1", agents.port());
+    assert!(proxy.asked().iter().all(|asked| *asked == to_the_name), "{:?}", proxy.asked());
+    assert_eq!(other.metrics().await.sum("tunnel_server_tunnels", &[]), 0);
+    cluster.finish().await;
 }

@@ -11,6 +11,7 @@ use tunnel::drain::Drain;
 use tunnel::messages::{control_messages, greeting};
 use tunnel::transport::Link;
 use tunnel_agent::app::Lookup;
+use tunnel_kube::leases::Counted;
 use tunnel_proto::message::{Control, Hello, RejectionKind, encode_control};
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::{
@@ -206,17 +207,18 @@ async fn leases_tell_how_many_servers_there_are() {
     let cluster = Cluster::builder().server(ServerSpec::new("one")).start().await;
     let others = ["two", "three"].map(|id| cluster.start_server(&ServerSpec::new(id)).unwrap());
     let balancer = Balancer::to(&[cluster.server.agents, others[0].agents, others[1].agents]);
-    let (leases, count) = watch::channel(Some(1));
+    let valid = |servers| Some(Counted { servers, ..Counted::default() });
+    let (leases, count) = watch::channel(valid(1));
     let spec = AgentSpec::new("agent", Link::H2, NODE);
     let agent = Agent::start_with(&cluster.pki, &[balancer.addr], &spec, |app| app.counting_leases(count));
     agent.wait_for_servers(1, 1).await;
-    leases.send(Some(3)).unwrap();
+    leases.send(valid(3)).unwrap();
     agent.wait_for_servers(3, 3).await;
     for server in others.iter().chain([&cluster.server]) {
         transfer(server).await;
     }
     // Fewer Leases cut no working tunnel.
-    leases.send(Some(2)).unwrap();
+    leases.send(valid(2)).unwrap();
     agent.wait_for_servers(3, 2).await;
     let (_, text) = get(agent.health, "/readyz?verbose").await.unwrap();
     assert!(text.contains("3 of 3 servers"), "{text}");

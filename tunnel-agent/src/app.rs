@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::info;
 use tunnel::drain::Drain;
 use tunnel::listen::UnixSocket;
+use tunnel_kube::leases::Counted;
 use tunnel_operate::{api, socket};
 use tunnel_program::admin::{self, AdminMetrics, Check, Liveness, NotReady, Query, Readiness};
 use tunnel_program::process;
@@ -68,10 +69,10 @@ impl App {
         })
     }
 
-    /// Sets the number of valid Leases of servers, `None` while it is unknown, in place of
-    /// asking the Kubernetes API.
+    /// Sets the valid Leases of servers, `None` while they are unknown, in place of asking the
+    /// Kubernetes API.
     #[must_use]
-    pub fn counting_leases(mut self, count: watch::Receiver<Option<u32>>) -> Self {
+    pub fn counting_leases(mut self, count: watch::Receiver<Option<Counted>>) -> Self {
         self.sources.leases = Some(count);
         self
     }

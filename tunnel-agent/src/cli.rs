@@ -167,7 +167,7 @@ pub(crate) struct SyncArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Counting servers")]
 pub(crate) struct CountArgs {
-    /// Count servers also by their Leases.
+    /// Count servers also by their Leases, and dial the addresses that they advertise there.
     #[arg(long, value_name = "BOOL", value_parser = go_bool, default_value = "false",
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(crate) count_server_leases: bool,

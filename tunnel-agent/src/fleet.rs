@@ -15,6 +15,7 @@ mod tasks;
 mod ways;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 use tunnel::liveness::{Health, Patience};
 use tunnel::transport::{GreetingError, quic};
+use tunnel_kube::leases::Counted;
 use tunnel_program::warn_seldom;
 
 use crate::cli::Transport;
@@ -68,8 +70,8 @@ pub struct Means {
 /// Parts that a fleet takes from its program.
 #[derive(Default)]
 pub(crate) struct Sources {
-    /// The number of valid Leases of servers, `None` while it is unknown.
-    pub(crate) leases: Option<watch::Receiver<Option<u32>>>,
+    /// The valid Leases of servers, `None` while they are unknown.
+    pub(crate) leases: Option<watch::Receiver<Option<Counted>>>,
     /// The resolver; the system's if `None`.
     pub(crate) lookup: Option<Lookup>,
     pub(crate) means: Means,
@@ -120,7 +122,7 @@ impl Fleet {
             }),
         };
         let mut leases = sources.leases.unwrap_or_else(|| watch::channel(None).1);
-        keeper.plan.leased(*leases.borrow_and_update(), Instant::now());
+        keeper.leased(leases.borrow_and_update().as_ref());
         keeper.publish();
         drain.spawn("fleet", keeper.keep(inbox, leases));
         Self { servers: seen, sessions, reports: asked }
@@ -176,7 +178,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn keep(mut self, mut inbox: mpsc::Receiver<Report>, mut leases: watch::Receiver<Option<u32>>) {
+    async fn keep(mut self, mut inbox: mpsc::Receiver<Report>, mut leases: watch::Receiver<Option<Counted>>) {
         let mut renewals = self.config.tls.changes();
         let mut looks = interval(credentials::look_every(self.config.renewal));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -201,7 +203,7 @@ impl Keeper {
                 // Never closed, since `self.tasks` holds a sender.
                 Some(report) = inbox.recv() => self.take(report),
                 // Closed while nobody counts Leases; the last count stays.
-                Ok(()) = leases.changed() => self.plan.leased(*leases.borrow_and_update(), Instant::now()),
+                Ok(()) = leases.changed() => self.leased(leases.borrow_and_update().as_ref()),
                 Ok(()) = renewals.changed() => self.look(true),
                 Ok(()) = self.tokens.changed() => self.show_token(),
                 _ = looks.tick() => self.look(false),
@@ -224,6 +226,15 @@ impl Keeper {
             }
             modified
         });
+    }
+
+    /// The valid Leases changed.
+    fn leased(&mut self, counted: Option<&Counted>) {
+        let (Some(counted), Some(first)) = (counted, self.config.servers.first()) else { return };
+        // A proxy is asked for the servers' name, and finds their addresses itself.
+        let is_direct = |addr: &SocketAddr| !self.tasks.connector.is_proxied(&first.host, addr.port());
+        let addresses = counted.addresses.iter().copied().filter(is_direct).collect();
+        self.plan.leased(&Counted { addresses, ..*counted }, Instant::now());
     }
 
     fn take(&mut self, report: Report) {
@@ -270,6 +281,10 @@ impl Keeper {
         self.failures.note(server, &error, now);
         match attempt.purpose {
             Purpose::Upgrade(_) => debug!(%server, %error, "no better tunnel yet"),
+            // The operator's own addresses have a line of their own.
+            Purpose::Need if self.plan.is_leased(server) => {
+                warn_seldom!(("lease", label(&error)), %server, %error, "cannot connect to an address of a lease");
+            }
             Purpose::Need | Purpose::Search | Purpose::Renew(_) => {
                 warn_seldom!(("connect", label(&error)), %server, %error, "cannot connect");
             }

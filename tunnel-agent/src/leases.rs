@@ -1,10 +1,10 @@
-//! Counting servers by their Leases in the cluster.
+//! Counting servers by their Leases in the cluster, and the addresses in them.
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tunnel_kube::leases::{Counting, LeaseEvent, count};
+use tunnel_kube::leases::{Counted, Counting, LeaseEvent, count};
 use tunnel_kube::{Access, AccessError};
 use tunnel_operate::certificate::kubeconfig_ends;
 use tunnel_program::renewal::Renewal;
@@ -20,7 +20,7 @@ pub(crate) async fn follow(
     leases: &LeaseCount,
     metrics: &Metrics,
     renewal: &Renewal,
-) -> anyhow::Result<watch::Receiver<Option<u32>>> {
+) -> anyhow::Result<watch::Receiver<Option<Counted>>> {
     let access = Access { kubeconfig: leases.kubeconfig.clone(), ..Access::default() };
     let cluster = access.connect().await.context(
         "--count-server-leases needs the Kubernetes API (--kubeconfig, or a pod's service account)",

@@ -71,7 +71,7 @@ impl App {
     ///
     /// # Errors
     /// When an address is not available.
-    pub fn bind(config: Config) -> anyhow::Result<Self> {
+    pub fn bind(mut config: Config) -> anyhow::Result<Self> {
         let metering = Metering::new();
         let metrics = Metrics::register(&metering)?;
         metrics.limit_stalled(config.stalled_memory);
@@ -79,6 +79,12 @@ impl App {
         let Bind { ip, port } = config.agents;
         let (agents_tcp, agents_udp) =
             bind_both(ip, port).with_context(|| format!("listener of agents on port {port}"))?;
+        if let Some(address) = config.leases.as_mut().and_then(|lease| lease.address.as_mut())
+            && address.port() == 0
+        {
+            // --agent-port=0
+            address.set_port(agents_tcp.local_addr().context("listener of agents")?.port());
+        }
         let health = config.health.listen("health listener")?;
         let admin = config.admin.listen("admin listener")?;
         // Last, because a start that fails must not disturb a server that runs.

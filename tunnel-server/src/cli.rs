@@ -249,6 +249,11 @@ pub(crate) struct LeaseArgs {
           default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     pub(crate) enable_lease_controller: bool,
 
+    /// Address of this server for agents, which its Lease tells to those that count Leases: an IP address, with
+    /// or without a port; the port is --agent-port if it has none. Nothing is told if empty.
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    pub(crate) advertise_address: String,
+
     /// Namespace of the Leases.
     #[arg(long, value_name = "NAME", default_value = "kube-system")]
     pub(crate) lease_namespace: String,

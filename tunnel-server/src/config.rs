@@ -4,6 +4,7 @@
 mod auth;
 mod clients;
 mod identity;
+mod leases;
 #[cfg(test)]
 mod manifests;
 #[cfg(test)]
@@ -23,11 +24,11 @@ use tunnel_kube::leases::Publication;
 use tunnel_kube::{Access, Expected};
 use tunnel_operate::certificate::Files;
 use tunnel_policy::Gate;
-use tunnel_program::args::{Bind, List, bind, existing, given, labels};
+use tunnel_program::args::{Bind, List, bind, existing, given};
 use tunnel_program::renewal::PERIOD;
 
 use crate::agents::Rules;
-use crate::cli::{AgentTransport, Cli, KubeArgs, LeaseArgs, Mode, WireArgs};
+use crate::cli::{AgentTransport, Cli, KubeArgs, Mode, WireArgs};
 use crate::clients::Admission;
 use crate::route::Strategy;
 pub(crate) use clients::{Ids, Owner};
@@ -141,7 +142,7 @@ impl TryFrom<Cli> for Config {
             server_count: args.server_count,
             agent_transport: args.agent_transport,
             kube: access(&args.kube)?,
-            leases: publication(args.leases, &server_id)?,
+            leases: leases::publication(args.leases, &server_id, args.agent_port)?,
             rules,
             expected_nodes,
             admin_socket: args.operate.admin_socket,
@@ -229,14 +230,4 @@ fn access(args: &KubeArgs) -> anyhow::Result<Access> {
         qps: args.kubeconfig_qps.max(0.0),
         burst: args.kubeconfig_burst,
     })
-}
-
-/// Refuses bad labels also where no Lease is kept, as Konnectivity does.
-fn publication(args: LeaseArgs, server_id: &str) -> anyhow::Result<Option<Publication>> {
-    let labels = labels(&args.lease_label).map_err(anyhow::Error::msg).context("--lease-label")?;
-    if !args.enable_lease_controller {
-        return Ok(None);
-    }
-    ensure!(!args.lease_namespace.is_empty(), "--enable-lease-controller needs --lease-namespace");
-    Ok(Some(Publication { server_id: server_id.to_owned(), namespace: args.lease_namespace, labels }))
 }

@@ -43,6 +43,9 @@ spec:
         - --quic-reset-key-file=/run/tunnel-server/quic-reset.key
         - --server-id=$(NODE_NAME)
         {{- include "tunnel.serverArgs" . | nindent 8 }}
+        {{- if .Values.leases.publish }}
+        - --advertise-address=$(HOST_IP)
+        {{- end }}
         - --health-bind-address={{ $server.staticPod.healthBindAddress }}
         {{- with $server.extraArgs }}
         {{- toYaml . | nindent 8 }}
@@ -52,6 +55,12 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: spec.nodeName
+        {{- if .Values.leases.publish }}
+        - name: HOST_IP
+          valueFrom:
+            fieldRef:
+              fieldPath: status.hostIP
+        {{- end }}
       ports:
         - name: health
           containerPort: {{ $server.healthPort }}

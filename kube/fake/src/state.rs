@@ -146,6 +146,15 @@ impl FakeApi {
         self.store(key, json!({"metadata": metadata, "spec": spec}));
     }
 
+    /// Sets an annotation of a Lease that there is, as another client would.
+    pub fn annotate_lease(&self, namespace: &str, name: &str, annotation: &str, value: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        let lease = self.state().leases.get(&key).cloned();
+        let mut lease = lease.unwrap_or_else(|| panic!("there is no Lease {name}"));
+        lease["metadata"]["annotations"][annotation] = json!(value);
+        self.store(key, lease);
+    }
+
     /// Deletes a Lease, as another client would.
     pub fn delete_lease(&self, namespace: &str, name: &str) {
         self.drop_lease(&(namespace.to_owned(), name.to_owned()));

@@ -1,6 +1,7 @@
-//! Counting the Leases of tunnel servers, as an agent does.
+//! Counting the Leases of tunnel servers, as an agent does, and reading the addresses in them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 use tunnel::drain::Drain;
 
+use super::address::{self, ADDRESS};
 use super::event::{LeaseEvent, Outcome};
 use super::expiry::runs_out;
 use crate::Observe;
@@ -50,6 +52,10 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// tunnel servers.
 const MOST_LEASES: usize = 10_000;
 
+/// Most addresses that are told: a bound on what a writer of Leases can make agents dial, above any number of tunnel
+/// servers.
+const MOST_ADDRESSES: usize = 64;
+
 /// The Leases that are counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counting {
@@ -57,6 +63,15 @@ pub struct Counting {
     pub namespace: String,
     /// A label selector in the API's syntax; empty selects all.
     pub selector: String,
+}
+
+/// The valid Leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Their number.
+    pub servers: u32,
+    /// The addresses that servers advertise in them, at most 64.
+    pub addresses: BTreeSet<SocketAddr>,
 }
 
 /// Counts valid Leases until the drain begins. The count is `None` until the first
@@ -70,7 +85,7 @@ pub fn count(
     counting: Counting,
     observe: Observe<LeaseEvent>,
     drain: &Drain,
-) -> watch::Receiver<Option<u32>> {
+) -> watch::Receiver<Option<Counted>> {
     let (count, counted) = watch::channel(None);
     let counter = Counter {
         leases: Api::namespaced(cluster.client.clone(), &counting.namespace),
@@ -79,7 +94,7 @@ pub fn count(
         observe,
         clock: cluster.clock,
         count,
-        ends: HashMap::new(),
+        known: HashMap::new(),
     };
     let drained = drain.clone();
     drain.spawn("lease counter", async move {
@@ -99,9 +114,16 @@ struct Counter {
     counting: Counting,
     observe: Observe<LeaseEvent>,
     clock: fn() -> Timestamp,
-    count: watch::Sender<Option<u32>>,
-    /// The end of each Lease, by name.
-    ends: HashMap<String, Timestamp>,
+    count: watch::Sender<Option<Counted>>,
+    /// By name.
+    known: HashMap<String, Known>,
+}
+
+/// A Lease.
+struct Known {
+    end: Timestamp,
+    /// The address in it.
+    address: Option<SocketAddr>,
 }
 
 /// Why a watch is over.
@@ -129,7 +151,8 @@ impl Counter {
                 sleep(CONFIRM.mul_f64(rand::random())).await;
                 continue;
             };
-            let (namespace, count) = (&self.counting.namespace, *self.count.borrow());
+            let namespace = &self.counting.namespace;
+            let count = self.count.borrow().as_ref().map(|counted| counted.servers);
             if failing {
                 debug!(namespace, %error, "leases still cannot be followed");
             } else {
@@ -171,9 +194,9 @@ impl Counter {
         let listed = self.requests.run(self.leases.list(&selected)).await;
         (self.observe)(LeaseEvent::Listed(Outcome::of(&listed, began)));
         let listed = listed?;
-        self.ends.clear();
+        let before = std::mem::take(&mut self.known);
         for lease in listed.items {
-            self.keep(&lease);
+            self.keep(&lease, before.get(&lease.name_any()));
         }
         self.tell();
         Ok(listed.metadata.resource_version.unwrap_or_default())
@@ -212,11 +235,12 @@ impl Counter {
                 WatchEvent::Error(status) => return WatchEnd::Failed(kube::Error::Api(status).into()),
                 WatchEvent::Bookmark(bookmark) => version = bookmark.metadata.resource_version,
                 WatchEvent::Added(lease) | WatchEvent::Modified(lease) => {
-                    self.keep(&lease);
+                    let before = self.known.remove(&lease.name_any());
+                    self.keep(&lease, before.as_ref());
                     version = lease.resource_version().unwrap_or(version);
                 }
                 WatchEvent::Deleted(lease) => {
-                    self.ends.remove(&lease.name_any());
+                    self.known.remove(&lease.name_any());
                     version = lease.resource_version().unwrap_or(version);
                 }
             }
@@ -224,39 +248,48 @@ impl Counter {
         }
     }
 
-    fn keep(&mut self, lease: &Lease) {
+    /// Remembers a Lease that is not known any more; `before` is what was known of it.
+    fn keep(&mut self, lease: &Lease, before: Option<&Known>) {
         let name = lease.name_any();
-        match runs_out(lease) {
-            Some(end) if self.ends.len() < MOST_LEASES || self.ends.contains_key(&name) => {
-                self.ends.insert(name, end);
-            }
-            Some(_) => {}
-            None => {
-                debug!(lease = printable(&name), "a lease without a time of renewal does not count");
-                self.ends.remove(&name);
-            }
+        let Some(end) = runs_out(lease) else {
+            return debug!(lease = printable(&name), "a lease without a time of renewal does not count");
+        };
+        if self.known.len() >= MOST_LEASES {
+            return;
         }
+        let text = lease.annotations().get(ADDRESS);
+        let address = text.and_then(|text| address::read(text));
+        // Once, and not with every renewal.
+        if text.is_some() && address.is_none() && before.is_none_or(|before| before.address.is_some()) {
+            debug!(lease = printable(&name), "the address in a lease names no server and is ignored");
+        }
+        self.known.insert(name, Known { end, address });
     }
 
     /// Time until the next valid Lease runs out.
     fn next_end(&self) -> Duration {
         let now = (self.clock)();
-        let next = self.ends.values().filter(|&&end| end > now).min();
+        let next = self.known.values().map(|known| known.end).filter(|end| *end > now).min();
         next.map_or(Duration::MAX, |end| Duration::try_from(end.duration_since(now)).unwrap_or_default())
     }
 
     fn tell(&self) {
         let now = (self.clock)();
-        let valid = self.ends.values().filter(|&&end| end > now).count();
-        let valid = u32::try_from(valid).unwrap_or(u32::MAX);
-        if !self.count.send_if_modified(|count| count.replace(valid) != Some(valid)) {
+        let valid: Vec<_> = self.known.values().filter(|known| known.end > now).collect();
+        let servers = u32::try_from(valid.len()).unwrap_or(u32::MAX);
+        let all: BTreeSet<_> = valid.iter().filter_map(|known| known.address).collect();
+        let counted = Counted { servers, addresses: all.into_iter().take(MOST_ADDRESSES).collect() };
+        let addresses = counted.addresses.len();
+        let is_new =
+            self.count.send_if_modified(|last| last.replace(counted.clone()).as_ref() != Some(&counted));
+        if !is_new {
             return;
         }
         let Counting { namespace, selector } = &self.counting;
-        if valid == 0 {
-            warn!(namespace, selector, known = self.ends.len(), "no lease of a tunnel server is valid");
+        if servers == 0 {
+            warn!(namespace, selector, known = self.known.len(), "no lease of a tunnel server is valid");
         } else {
-            info!(namespace, count = valid, "tunnel servers counted by their leases");
+            info!(namespace, count = servers, addresses, "tunnel servers counted by their leases");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::address::ADDRESS;
 use super::event::{LeaseEvent, Outcome};
 use super::expiry::is_valid;
 use crate::Observe;
@@ -68,6 +70,8 @@ pub struct Publication {
     pub namespace: String,
     /// Labels by which agents and servers find Leases.
     pub labels: Vec<(String, String)>,
+    /// The address that agents may dial, if the server advertises one.
+    pub address: Option<SocketAddr>,
 }
 
 /// Renews a Lease until `until` is ready, and then deletes it within 1.5 s.
@@ -183,15 +187,20 @@ impl Publisher {
         let holder = Some(self.publication.server_id.clone());
         let spec = lease.spec.unwrap_or_default();
         let taken_over = spec.holder_identity != holder;
-        let mut annotations = lease.metadata.annotations;
+        let mut annotations = lease.metadata.annotations.unwrap_or_default();
         let Annotation { key, value } = &self.annotation;
-        annotations.get_or_insert_default().insert((*key).to_owned(), value());
+        annotations.insert((*key).to_owned(), value());
+        match self.publication.address {
+            Some(address) => annotations.insert(ADDRESS.to_owned(), address.to_string()),
+            // Of a process that had another command line.
+            None => annotations.remove(ADDRESS),
+        };
         Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 namespace: Some(self.publication.namespace.clone()),
                 labels: Some(labels),
-                annotations,
+                annotations: Some(annotations),
                 ..lease.metadata
             },
             spec: Some(LeaseSpec {

@@ -1,5 +1,6 @@
 //! Leases over a fake API, in memory, on a paused clock.
 
+mod address;
 mod annotation;
 
 use std::sync::{Arc, Mutex};
@@ -78,6 +79,7 @@ fn publication() -> Publication {
         server_id: "s1".to_owned(),
         namespace: NAMESPACE.to_owned(),
         labels: vec![("k8s-app".to_owned(), "konnectivity-server".to_owned())],
+        address: None,
     }
 }
 
@@ -243,7 +245,7 @@ async fn a_server_that_may_not_list_still_keeps_its_lease() {
 /// An agent's count over a fake API.
 struct Agent {
     api: FakeApi,
-    count: watch::Receiver<Option<u32>>,
+    count: watch::Receiver<Option<Counted>>,
     drain: Drain,
     told: Told,
 }
@@ -268,11 +270,16 @@ impl Agent {
         }
     }
 
+    fn servers(&self) -> Option<u32> {
+        self.count.borrow().as_ref().map(|count| count.servers)
+    }
+
     async fn becomes(&mut self, wanted: u32) -> Duration {
         let began = Instant::now();
-        let waited = self.count.wait_for(|count| *count == Some(wanted));
+        let is_it = |count: &Option<Counted>| count.as_ref().is_some_and(|count| count.servers == wanted);
+        let waited = self.count.wait_for(is_it);
         let last = tokio::time::timeout(Duration::from_secs(600), waited).await.map(|_| ());
-        assert!(last.is_ok(), "the count stays {:?} and does not become {wanted}", *self.count.borrow());
+        assert!(last.is_ok(), "the count stays {:?} and does not become {wanted}", self.servers());
         began.elapsed()
     }
 }
@@ -291,7 +298,7 @@ async fn servers_are_counted_as_they_come_and_go() {
     api.put_lease(NAMESPACE, "of-somebody-else", &json!({"k8s-app": "other"}), &renewed(0));
     api.put_lease("default", "elsewhere", &labels(), &renewed(0));
     let mut agent = Agent::start(&api);
-    assert_eq!(*agent.count.borrow(), None, "nothing is known yet");
+    assert_eq!(agent.servers(), None, "nothing is known yet");
     agent.becomes(1).await;
     api.put_lease(NAMESPACE, "two", &labels(), &renewed(0));
     assert!(agent.becomes(2).await < Duration::from_secs(1), "seen by the watch");
@@ -336,7 +343,7 @@ async fn the_count_stays_while_leases_cannot_be_listed() {
     }
     api.cut_watches();
     sleep(Duration::from_secs(600)).await;
-    assert_eq!(*agent.count.borrow(), Some(2), "nothing is known of renewals");
+    assert_eq!(agent.servers(), Some(2), "nothing is known of renewals");
     let failed = agent.told.answers(listed).iter().filter(|(code, _)| *code == 503).count();
     assert!((5..100).contains(&failed), "{failed} lists in ten minutes");
 

@@ -43,7 +43,7 @@ impl Server {
                 stopped.started().await;
                 Ok(())
             };
-            app.run(stop).await.unwrap();
+            Box::pin(app.run(stop)).await.unwrap();
         });
         Self { port, drain, running }
     }

@@ -1,12 +1,13 @@
 //! Servers that keep Leases, and agents that count them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::json;
 use tunnel::transport::Link;
+use tunnel_kube::leases::ADDRESS;
 use tunnel_kube_fake::Verb;
-use tunnel_tests::{Agent, AgentSpec, Server, ServerSpec, wait_for};
+use tunnel_tests::{Agent, AgentSpec, Balancer, LINKS, Pki, Server, ServerSpec, wait_for};
 
 use crate::World;
 
@@ -14,10 +15,24 @@ const NAMESPACE: &str = "kube-system";
 
 impl World {
     fn publishing_server(&self, id: &str) -> Server {
+        self.publishing(id, "")
+    }
+
+    /// A server whose Lease has this address.
+    fn publishing(&self, id: &str, address: &str) -> Server {
         let spec = ServerSpec::new(id)
             .flag("enable-lease-controller", "true")
+            .flag("advertise-address", address)
             .flag("kubeconfig", &self.shown("kubeconfig"));
         Server::start(self.dir.path(), &self.pki, &spec).unwrap()
+    }
+
+    /// An agent that reads Leases and knows no more than this address.
+    fn counting_agent(&self, link: Link, server: SocketAddr) -> Agent {
+        let spec = AgentSpec::new("agent", link, Ipv4Addr::LOCALHOST)
+            .flag("count-server-leases", "true")
+            .flag("kubeconfig", &self.shown("kubeconfig"));
+        Agent::start(&self.pki, &[server], &spec)
     }
 
     async fn until_leases(&self, wanted: &[&str]) {
@@ -50,10 +65,7 @@ async fn servers_keep_leases_and_agents_count_them() {
     let names = ["konnectivity-proxy-server-one", "konnectivity-proxy-server-two"];
     world.until_leases(&names).await;
 
-    let spec = AgentSpec::new("agent", Link::H2, Ipv4Addr::LOCALHOST)
-        .flag("count-server-leases", "true")
-        .flag("kubeconfig", &world.shown("kubeconfig"));
-    let agent = Agent::start(&world.pki, &[one.agents], &spec);
+    let agent = world.counting_agent(Link::H2, one.agents);
     until_wanted(&agent, 2).await;
     wait_for("a list and a watch that are counted", async || {
         let metrics = agent.metrics().await;
@@ -91,10 +103,7 @@ async fn an_agent_that_may_not_list_leases_works_with_what_it_has() {
     let world = World::new().await;
     world.api.fail(Verb::List, Some((403, "Forbidden")));
     let server = world.publishing_server("one");
-    let spec = AgentSpec::new("agent", Link::Quic, Ipv4Addr::LOCALHOST)
-        .flag("count-server-leases", "true")
-        .flag("kubeconfig", &world.shown("kubeconfig"));
-    let agent = Agent::start(&world.pki, &[server.agents], &spec);
+    let agent = world.counting_agent(Link::Quic, server.agents);
     server.wait_for_tunnels(1).await;
     wait_for("a list that is refused", async || {
         let metrics = agent.metrics().await;
@@ -105,5 +114,61 @@ async fn an_agent_that_may_not_list_leases_works_with_what_it_has() {
     .await;
     agent.kill().await;
     server.kill().await;
+    tunnel_tests::panics::assert_none();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_tell_their_addresses_are_found_behind_a_balancer_that_always_leads_to_one() {
+    for link in LINKS {
+        let world = World::new().await;
+        let (one, two) = (world.publishing("one", "127.0.0.1"), world.publishing("two", "127.0.0.1"));
+        let names = ["konnectivity-proxy-server-one", "konnectivity-proxy-server-two"];
+        world.until_leases(&names).await;
+        let told = world.api.leases(NAMESPACE).remove(names[1]).unwrap();
+        assert_eq!(told["metadata"]["annotations"][ADDRESS], two.agents.to_string(), "with the agents' port");
+
+        let balancer = Balancer::to(&[one.agents]);
+        let agent = world.counting_agent(link, balancer.addr);
+        agent.wait_for_servers(2, 2).await;
+        two.wait_for_tunnels(1).await;
+        // The address goes with its Lease, and is not missed.
+        two.drain();
+        two.ended(Duration::from_secs(10)).await;
+        agent.wait_for_servers(1, 1).await;
+        agent.kill().await;
+        one.kill().await;
+        tunnel_tests::panics::assert_none();
+    }
+}
+
+/// Whoever may write Leases can make agents knock, and nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_in_a_lease_is_greeted_only_with_the_certificate_that_the_operator_asks_for() {
+    let world = World::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let strangers = Pki::make(elsewhere.path());
+    let rogue = Server::start(elsewhere.path(), &strangers, &ServerSpec::new("rogue")).unwrap();
+    let server = world.publishing("one", "127.0.0.1");
+    let names = ["konnectivity-proxy-server-one", "rogue"];
+    let labels = json!({"k8s-app": "konnectivity-server"});
+    let lease = json!({"leaseDurationSeconds": 30, "renewTime": "2100-01-01T00:00:00.000000Z"});
+    world.api.put_lease(NAMESPACE, names[1], &labels, &lease);
+    world.api.annotate_lease(NAMESPACE, names[1], ADDRESS, &rogue.agents.to_string());
+    world.until_leases(&names).await;
+
+    let agent = world.counting_agent(Link::H2, server.agents);
+    wait_for("an agent that has knocked", async || match agent.attempts("tls").await {
+        0 => Err(agent.metrics().await.show("tunnel_agent_tunnel_attempts")),
+        _ => Ok(()),
+    })
+    .await;
+    agent.wait_for_servers(1, 2).await;
+    assert_eq!(agent.readiness().await.unwrap().0, 200);
+    let metrics = rogue.metrics().await;
+    assert_eq!(metrics.sum("tunnel_server_tunnels_established_total", &[]), 0, "nobody said a word to it");
+    for server in [server, rogue] {
+        server.kill().await;
+    }
+    agent.kill().await;
     tunnel_tests::panics::assert_none();
 }

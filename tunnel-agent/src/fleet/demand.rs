@@ -29,6 +29,11 @@ impl Demand {
         self.leased = count;
     }
 
+    /// Whether the Leases have been counted.
+    pub(super) const fn is_leased(&self) -> bool {
+        self.leased.is_some()
+    }
+
     /// The number of servers to look for, at least one.
     pub(super) fn count(&self) -> usize {
         let count = match (self.source, self.leased) {

@@ -1,6 +1,7 @@
-//! The servers of the operator's list, and the addresses of each.
+//! The servers of the operator's list, and the addresses of each; and those that servers advertise in
+//! their Leases, as further addresses of the first server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ const RESOLVE: Duration = Duration::from_secs(30);
 /// loads the DNS; longer, and a name that moved is followed late.
 const RESOLVE_LEAST: Duration = Duration::from_secs(1);
 
-/// Most addresses of one name, which bounds the tunnels and dials that DNS can cause.
+/// Most addresses of one name, and of Leases, which bounds the tunnels and dials that DNS and writers of
+/// Leases can cause.
 const MOST_ADDRESSES: usize = 64;
 
 /// One server of the list.
@@ -73,21 +75,47 @@ impl Entry {
 
 /// All entries.
 #[derive(Debug)]
-pub(super) struct Entries(Vec<Entry>);
+pub(super) struct Entries {
+    /// The operator's.
+    listed: Vec<Entry>,
+    /// The addresses in Leases, with the times of their first dials.
+    leased: BTreeMap<SocketAddr, Instant>,
+}
 
 impl Entries {
     pub(super) fn new(servers: &[ServerAddr], now: Instant) -> Self {
-        Self(servers.iter().map(|server| Entry::new(server.clone(), now)).collect())
+        let listed = servers.iter().map(|server| Entry::new(server.clone(), now)).collect();
+        Self { listed, leased: BTreeMap::new() }
     }
 
+    /// The operator's entries.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.0.iter()
+        self.listed.iter()
+    }
+
+    /// Takes over the addresses in Leases; a new one is dialled from `first` on.
+    pub(super) fn lease(&mut self, addrs: &BTreeSet<SocketAddr>, mut first: impl FnMut() -> Instant) {
+        self.leased.retain(|addr, _| addrs.contains(addr));
+        for addr in addrs.iter().take(MOST_ADDRESSES) {
+            self.leased.entry(*addr).or_insert_with(&mut first);
+        }
+    }
+
+    /// The endpoints that Leases alone name, with the times of their first dials. Their certificates have
+    /// to be for the operator's first server: a Lease decides no name.
+    pub(super) fn leased(&self) -> impl Iterator<Item = (Endpoint, Instant)> {
+        let unknown = |addr: &SocketAddr| !self.listed.iter().any(|entry| entry.addrs.contains(addr));
+        self.listed.first().into_iter().flat_map(move |Entry { name, .. }| {
+            let endpoint = move |addr: &SocketAddr| Endpoint { addr: *addr, name: Arc::clone(name) };
+            let leased = self.leased.iter().filter(move |(addr, _)| unknown(addr));
+            leased.map(move |(addr, first)| (endpoint(addr), *first))
+        })
     }
 
     /// Names to resolve now; each is in flight until [`Self::resolved`].
     pub(super) fn lookups(&mut self, now: Instant) -> Vec<ServerAddr> {
         let mut due = Vec::new();
-        for Entry { server, lookup, .. } in &mut self.0 {
+        for Entry { server, lookup, .. } in &mut self.listed {
             if let Some(lookup) = lookup
                 && lookup.next.is_some_and(|next| next <= now)
             {
@@ -100,7 +128,7 @@ impl Entries {
 
     /// The time of the next lookup that is not in flight.
     pub(super) fn next_lookup(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|entry| entry.lookup.as_ref()?.next).min()
+        self.listed.iter().filter_map(|entry| entry.lookup.as_ref()?.next).min()
     }
 
     /// The outcome of a lookup. A failure, `None`, keeps the addresses.
@@ -112,7 +140,7 @@ impl Entries {
         random: f64,
         now: Instant,
     ) {
-        for entry in self.0.iter_mut().filter(|entry| entry.server == *server) {
+        for entry in self.listed.iter_mut().filter(|entry| entry.server == *server) {
             let Some(lookup) = &mut entry.lookup else { continue };
             let wait = match addrs.filter(|addrs| !addrs.is_empty()) {
                 Some(addrs) => {
@@ -131,7 +159,7 @@ impl Entries {
 
     /// An endpoint leads nowhere: its name, which may have moved, is resolved again soon.
     pub(super) fn doubt(&mut self, endpoint: &Endpoint) {
-        for entry in self.0.iter_mut().filter(|entry| entry.has(endpoint)) {
+        for entry in self.listed.iter_mut().filter(|entry| entry.has(endpoint)) {
             if let Some(Lookup { next: Some(next), began: Some(began), .. }) = &mut entry.lookup {
                 *next = (*next).min(*began + RESOLVE_LEAST);
             }

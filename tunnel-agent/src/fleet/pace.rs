@@ -22,7 +22,7 @@ const RAPID: u32 = 4;
 /// Shorter, and every alias costs handshakes; longer, and a server new on it is found late.
 const RARE: Duration = Duration::from_secs(30);
 
-/// Largest of these waits.
+/// Largest of these waits, and of the back-off of an address in a Lease.
 const RAREST: Duration = Duration::from_secs(600);
 
 /// Time between attempts to move a tunnel from h2 to QUIC. Shorter, and networks without UDP
@@ -59,6 +59,12 @@ impl Pace {
     /// a thousand agents that lost one server come back soon, but not at one time.
     pub(super) fn backoff(self, failures: u32, random: f64) -> Duration {
         self.grown(failures.saturating_sub(1)).mul_f64(random)
+    }
+
+    /// The back-off of an address that no operator has listed, which may never be reached from here. It grows
+    /// beyond the flags' cap.
+    pub(super) fn patient(self, failures: u32, random: f64) -> Duration {
+        Self { cap: self.cap.max(RAREST), ..self }.backoff(failures, random)
     }
 
     /// The wait before a search that is likely to find a server: a fraction of the interval, spread from
@@ -117,6 +123,7 @@ mod tests {
         let bounds: Vec<_> = (0..9).map(longest).collect();
         assert_eq!(bounds, [1000, 1000, 1500, 2250, 3375, 5062, 7593, 10_000, 10_000]);
         assert_eq!(pace.backoff(5, 0.0), Duration::ZERO);
+        assert_eq!((pace.patient(4, 1.0), pace.patient(100, 1.0)), (pace.backoff(4, 1.0), RAREST));
         assert_eq!((pace.slowed(0, 0.5), pace.slowed(100, 0.5)), (ms(1_000), ms(10_000)));
         assert_eq!((pace.rapid(0.0), pace.rapid(0.5)), (ms(125), ms(250)));
         assert_eq!((pace.rare(0, 0.5), pace.rare(1, 0.5)), (RARE, 2 * RARE));

@@ -4,7 +4,8 @@
 //! An endpoint is dialled for one of four reasons:
 //!
 //! * **need**: it holds no tunnel. After a failure it backs off; one that led to a server to
-//!   which another endpoint holds a tunnel is tried rarely;
+//!   which another endpoint holds a tunnel is tried rarely. An endpoint that a Lease alone names is
+//!   needed as long as fewer servers are held than counted and none of them is behind it;
 //! * **search**: fewer servers are held than counted, and a load balancer may lead to another
 //!   one the next time. One attempt at a time, on all endpoints in turn;
 //! * **upgrade**: a tunnel is on h2, and QUIC may work by now, or the server asks for h2;
@@ -48,6 +49,10 @@ use trial::Trial;
 /// answers: with fewer, dead endpoints delay living ones; with more, an agent with a long
 /// list floods its network.
 const AT_ONCE: usize = 16;
+
+/// As many of them may be at addresses that Leases alone name. With fewer, a control plane's servers are not
+/// dialled together; with more, addresses that do not answer take the places of the operator's own.
+const LEASED_AT_ONCE: usize = 8;
 
 /// Most tunnels at once. Far more than a control plane has servers, so it only bounds what a
 /// broken load balancer can cost.
@@ -182,7 +187,7 @@ impl Plan {
         due.retain(|(at, _)| *at <= now);
         due.sort();
         for (_, attempt) in due {
-            if self.endpoints.in_flight() < AT_ONCE && self.endpoints.begin(&attempt.endpoint, now) {
+            if self.has_place(&attempt.endpoint) && self.endpoints.begin(&attempt.endpoint, now) {
                 self.search.in_flight |= attempt.purpose == Purpose::Search;
                 let course = match &attempt.purpose {
                     Purpose::Upgrade(_) => self.ways.move_course(&attempt.endpoint, now),
@@ -203,8 +208,8 @@ impl Plan {
         if self.stopped {
             return None;
         }
-        let dials = self.candidates().into_iter().map(|(at, _)| at);
-        let dial = dials.min().filter(|_| self.endpoints.in_flight() < AT_ONCE);
+        let dials = self.candidates().into_iter().filter(|(_, attempt)| self.has_place(&attempt.endpoint));
+        let dial = dials.map(|(at, _)| at).min();
         dial.into_iter().chain(self.entries.next_lookup()).chain(self.trials_end()).min()
     }
 
@@ -267,7 +272,9 @@ impl Plan {
             Purpose::Need => {
                 self.entries.doubt(endpoint);
                 if self.status(endpoint) == Status::Missing {
-                    self.endpoints.failed(endpoint, |failures| now + pace.backoff(failures, random));
+                    let is_leased = self.is_leased(endpoint);
+                    let wait = if is_leased { Pace::patient } else { Pace::backoff };
+                    self.endpoints.failed(endpoint, |failures| now + wait(pace, failures, random));
                 } else {
                     self.endpoints.unchanged(endpoint, |looks| now + pace.rare(looks, random));
                 }
@@ -306,9 +313,11 @@ impl Plan {
             candidates.push((at, Attempt { purpose, endpoint: endpoint.clone() }));
         };
         for (endpoint, next) in self.endpoints.idle() {
+            let is_leased = self.is_leased(endpoint);
             match self.status(endpoint) {
-                Status::Missing | Status::Doubtful | Status::Alias => add(next, Purpose::Need, endpoint),
-                Status::Holds | Status::Gone => {}
+                Status::Missing if self.is_missing(endpoint) => add(next, Purpose::Need, endpoint),
+                Status::Doubtful | Status::Alias if !is_leased => add(next, Purpose::Need, endpoint),
+                Status::Missing | Status::Doubtful | Status::Alias | Status::Holds | Status::Gone => {}
             }
         }
         if let Some(at) = self.next_search()
@@ -318,6 +327,17 @@ impl Plan {
         }
         candidates.extend(self.replacements());
         candidates
+    }
+
+    /// Whether one more attempt may be made at an endpoint now.
+    fn has_place(&self, endpoint: &Endpoint) -> bool {
+        self.endpoints.in_flight() < if self.is_leased(endpoint) { LEASED_AT_ONCE } else { AT_ONCE }
+    }
+
+    /// Whether an endpoint should hold a tunnel now.
+    fn is_missing(&self, endpoint: &Endpoint) -> bool {
+        let is_short = || self.active() < self.demand.count();
+        self.status(endpoint) == Status::Missing && (!self.is_leased(endpoint) || is_short())
     }
 
     fn status(&self, endpoint: &Endpoint) -> Status {

@@ -140,6 +140,15 @@ fn what_konnectivity_refuses_is_refused() {
         (&["--lease-label=a"], "key=value"),
         (&["--enable-lease-controller", "--lease-label=a"], "key=value"),
         (&["--enable-lease-controller", "--lease-namespace="], "--lease-namespace"),
+        (&["--advertise-address=10.0.0.7"], "--enable-lease-controller"),
+        (&["--enable-lease-controller", "--advertise-address=cp-1.example"], "give the IP address"),
+        (&["--enable-lease-controller", "--advertise-address=$(HOST_IP)"], "give the IP address"),
+        (&["--enable-lease-controller", "--advertise-address=10.0.0.7:"], "give the IP address"),
+        (&["--enable-lease-controller", "--advertise-address=fd00::7:65536"], "give the IP address"),
+        (&["--enable-lease-controller", "--advertise-address=10.0.0.7:0"], "port 0"),
+        (&["--enable-lease-controller", "--advertise-address=0.0.0.0"], "one host"),
+        (&["--enable-lease-controller", "--advertise-address=[::ffff:0.0.0.0]:8132"], "one host"),
+        (&["--enable-lease-controller", "--advertise-address=[ff02::1]:8132"], "one host"),
         (&["--graceful-shutdown-timeout=-1s"], "must not be negative"),
         (&["--backend-dial-timeout=-1s"], "must not be negative"),
         (&["--health-bind-address=no such name"], "--health-bind-address"),
@@ -148,6 +157,25 @@ fn what_konnectivity_refuses_is_refused() {
     ] {
         let refusal = refused_with(flags);
         assert!(refusal.contains(said), "{flags:?}: {refusal}");
+    }
+}
+
+#[test]
+fn the_address_in_a_lease_has_the_port_of_agents_unless_it_has_its_own() {
+    for (text, address) in [
+        ("", None),
+        ("10.0.0.7", Some("10.0.0.7:8132")),
+        ("10.0.0.7:443", Some("10.0.0.7:443")),
+        ("fd00::7", Some("[fd00::7]:8132")),
+        ("[fd00::7]", Some("[fd00::7]:8132")),
+        ("[fd00::7]:443", Some("[fd00::7]:443")),
+        ("::ffff:10.0.0.7", Some("10.0.0.7:8132")),
+    ] {
+        let flag = format!("--advertise-address={text}");
+        let line = ["tunnel-server", "--enable-lease-controller", "--agent-port=8132", &flag];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let publication = leases::publication(cli.leases, "cp-1", cli.agent_port).unwrap().unwrap();
+        assert_eq!(publication.address, address.map(|address| address.parse().unwrap()), "{text}");
     }
 }
 

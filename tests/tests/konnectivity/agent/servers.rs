@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
+use tunnel_kube::leases::Counted;
 use tunnel_tests::stock::{Manners, StockServer};
 use tunnel_tests::{Agent, Balancer, Target, panics, wait_for, wait_within, within};
 
@@ -74,6 +75,7 @@ async fn b30_leases_and_the_servers_word_are_counted_together_as_the_flag_says()
     ] {
         let manners = Manners { count: "3".to_owned(), ..Manners::of("server-a") };
         let mut server = StockServer::start(&certificates.pki, manners).await;
+        let leases = leases.map(|servers| Counted { servers, ..Counted::default() });
         let (_leases, count) = tokio::sync::watch::channel(leases);
         let spec = spec().flag("server-count-source", source);
         let agent =

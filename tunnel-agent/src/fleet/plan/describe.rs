@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tunnel::transport::Link;
 
-use super::{Plan, Status};
+use super::Plan;
 use crate::course::Reason;
 use crate::endpoint::Endpoint;
 
@@ -50,7 +50,7 @@ impl Plan {
     pub(in crate::fleet) fn gaps(&self) -> Vec<Gap<'_>> {
         let unresolved = self.entries.iter().filter(|entry| entry.is_unresolved());
         let names = unresolved.map(|entry| Gap { address: entry.server().to_string(), led_to: None });
-        let missing = self.endpoints.iter().filter(|endpoint| self.status(endpoint) == Status::Missing);
+        let missing = self.endpoints.iter().filter(|endpoint| self.is_missing(endpoint));
         let addresses = missing
             .map(|endpoint| Gap { address: endpoint.to_string(), led_to: self.endpoints.leads(endpoint) });
         names.chain(addresses).collect()

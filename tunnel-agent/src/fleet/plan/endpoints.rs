@@ -23,14 +23,22 @@ pub(super) enum Status {
     Gone,
     /// It holds a tunnel.
     Holds,
-    /// It should hold a tunnel.
+    /// It should hold a tunnel. One that a Lease names should as long as servers are missing.
     Missing,
+}
+
+/// Who lists an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Operator,
+    /// A Lease alone.
+    Lease,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Whether an entry lists it.
-    listed: bool,
+    /// `None` once nobody lists it.
+    listed: Option<Source>,
     in_flight: bool,
     /// Number of tunnels; a load balancer leads to several servers.
     tunnels: usize,
@@ -56,16 +64,39 @@ impl Endpoints {
     /// tunnels.
     pub(super) fn list(&mut self, entries: &Entries, now: Instant) {
         for state in self.endpoints.values_mut() {
-            state.listed = false;
+            state.listed = None;
         }
-        for endpoint in entries.iter().flat_map(Entry::endpoints) {
+        let of_operator = entries.iter().flat_map(Entry::endpoints);
+        let of_operator = of_operator.map(|endpoint| (endpoint, Source::Operator, now));
+        let of_leases = entries.leased().map(|(endpoint, first)| (endpoint, Source::Lease, first));
+        for (endpoint, source, first) in of_operator.chain(of_leases) {
             if let Some(state) = self.endpoints.get_mut(&endpoint) {
-                state.listed = true;
+                state.listed = Some(source);
             } else if self.endpoints.len() < MOST_ENDPOINTS {
-                self.endpoints.insert(endpoint, State::new(now));
+                self.endpoints.insert(endpoint, State::new(source, first));
             }
         }
-        self.endpoints.retain(|_, state| state.listed || state.in_flight || state.tunnels > 0);
+        self.endpoints.retain(|_, state| state.listed.is_some() || state.in_flight || state.tunnels > 0);
+    }
+
+    /// Whether a Lease alone lists an endpoint.
+    pub(super) fn is_leased(&self, endpoint: &Endpoint) -> bool {
+        self.endpoints.get(endpoint).is_some_and(State::is_leased)
+    }
+
+    /// Endpoints of Leases that nobody needed so far are dialled from `next` on.
+    pub(super) fn spread(&mut self, now: Instant, mut next: impl FnMut() -> Instant) {
+        for state in self.endpoints.values_mut().filter(|state| state.is_leased() && state.next < now) {
+            state.next = next();
+        }
+    }
+
+    /// Endpoints of Leases that failed are dialled from `next` on, as if they had not.
+    pub(super) fn forgive(&mut self, mut next: impl FnMut() -> Instant) {
+        for state in self.endpoints.values_mut().filter(|state| state.is_leased() && state.failures > 0) {
+            state.failures = 0;
+            state.next = state.next.min(next());
+        }
     }
 
     /// Begins an attempt. False if there is one already.
@@ -167,7 +198,7 @@ impl Endpoints {
 
     /// Whether an endpoint may be dialled for another reason than need.
     pub(super) fn is_idle(&self, endpoint: &Endpoint) -> bool {
-        self.endpoints.get(endpoint).is_some_and(|state| state.listed && !state.in_flight)
+        self.endpoints.get(endpoint).is_some_and(|state| state.listed.is_some() && !state.in_flight)
     }
 
     /// Endpoints without an attempt in flight, the one tried longest ago first.
@@ -183,7 +214,7 @@ impl Endpoints {
         entries: &Entries,
         held: impl Fn(&str) -> bool,
     ) -> Status {
-        let Some(state) = self.endpoints.get(endpoint).filter(|state| state.listed) else {
+        let Some(state) = self.endpoints.get(endpoint).filter(|state| state.listed.is_some()) else {
             return Status::Gone;
         };
         if state.tunnels > 0 {
@@ -198,11 +229,11 @@ impl Endpoints {
     }
 
     /// Number of servers that the entries should lead to. An endpoint or a name that never led to
-    /// a server counts as one.
+    /// a server counts as one. Leases are counted apart.
     pub(super) fn expected(&self, entries: &Entries, held: impl Fn(&str) -> bool) -> usize {
         let mut unknown = entries.iter().filter(|entry| entry.is_unresolved()).count();
         let mut servers = BTreeSet::new();
-        for (endpoint, state) in &self.endpoints {
+        for (endpoint, state) in self.endpoints.iter().filter(|(_, state)| !state.is_leased()) {
             match (self.status(endpoint, entries, &held), &state.leads) {
                 (Status::Gone | Status::Doubtful, _) => {}
                 (Status::Holds | Status::Alias | Status::Missing, Some(id)) => drop(servers.insert(id)),
@@ -223,17 +254,21 @@ impl Endpoints {
 }
 
 impl State {
-    const fn new(now: Instant) -> Self {
+    const fn new(source: Source, first: Instant) -> Self {
         Self {
-            listed: true,
+            listed: Some(source),
             in_flight: false,
             tunnels: 0,
             leads: None,
-            next: now,
+            next: first,
             tried: None,
             failures: 0,
             looks: 0,
         }
+    }
+
+    fn is_leased(&self) -> bool {
+        self.listed == Some(Source::Lease)
     }
 }
 

@@ -27,6 +27,11 @@ impl Plan {
             return Verdict::Duplicate;
         }
         self.settle(attempt, now);
+        if self.held.is_empty() {
+            // The network may be back.
+            let (pace, random) = (self.manner.pace, &mut self.random);
+            self.endpoints.forgive(|| now + pace.backoff(0, random()));
+        }
         let mut replaces = self.suspects.remove(id).map(|suspect| suspect.serial);
         let trial = match self.held.remove(id) {
             Some(old) if is_upgrade && link == Link::Quic => Some(Box::new(Trial::new(old, now))),

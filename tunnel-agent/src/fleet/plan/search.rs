@@ -70,18 +70,21 @@ impl Plan {
         self.search_again(now);
         self.search.quick = true;
         self.search.begin_anew();
+        let (pace, random) = (self.manner.pace, &mut self.random);
+        self.endpoints.spread(now, || now + pace.backoff(0, random()));
     }
 
-    /// The endpoint to search on: of those that lead to a held server, the one tried longest ago.
+    /// The endpoint to search on: of those that lead to a held server, the one tried longest ago. An address
+    /// in a Lease is one server's and leads to no other.
     pub(super) fn searchable(&self) -> Option<&Endpoint> {
-        let leads = |endpoint: &&Endpoint| matches!(self.status(endpoint), Status::Holds | Status::Alias);
-        self.endpoints.by_last_try().find(leads)
+        let leads = |endpoint: &Endpoint| matches!(self.status(endpoint), Status::Holds | Status::Alias);
+        self.endpoints.by_last_try().find(|endpoint| leads(endpoint) && !self.is_leased(endpoint))
     }
 
     /// The time of the next search; `None` if there is none.
     pub(super) fn next_search(&self) -> Option<Instant> {
         let (wanted, search, pace) = (self.demand.count(), &self.search, self.manner.pace);
-        let active = self.held.values().filter(|held| !held.draining).count();
+        let active = self.active();
         let enough = active >= wanted && !self.manner.forever;
         if search.in_flight || enough || self.held.len() >= MOST_HELD {
             return None;
@@ -115,7 +118,10 @@ impl Plan {
         per_server.saturating_mul(u32::try_from(self.demand.count()).unwrap_or(u32::MAX))
     }
 
+    /// Endpoints of the operator that should hold a tunnel. An address in a Lease may be out of reach, and
+    /// slows no search.
     fn missing(&self) -> usize {
-        self.endpoints.iter().filter(|endpoint| self.status(endpoint) == Status::Missing).count()
+        let missing = |endpoint: &&Endpoint| self.status(endpoint) == Status::Missing;
+        self.endpoints.iter().filter(missing).filter(|endpoint| !self.is_leased(endpoint)).count()
     }
 }

@@ -1,6 +1,7 @@
 //! The plan in simulated worlds of servers, load balancers and names.
 
 mod entries;
+mod leases;
 mod losses;
 mod names;
 mod properties;
@@ -18,6 +19,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::Instant;
 use tunnel::transport::Link;
 
+use tunnel_kube::leases::Counted;
 use tunnel_proto::message::Welcome;
 
 use super::{AT_ONCE, Action, Attempt, Demand, Manner, Plan, Purpose, Silenced, Verdict};
@@ -141,6 +143,12 @@ impl World {
     /// Sets the peer behind 10.0.0.n.
     fn put(&mut self, n: u8, behind: Behind) {
         self.behind.insert(addr(n), behind);
+    }
+
+    /// So many Leases are valid, and these addresses, 10.0.0.n, stand in them.
+    fn lease(&mut self, servers: u32, addresses: &[u8]) {
+        let addresses = addresses.iter().copied().map(addr).collect();
+        self.plan.leased(&Counted { servers, addresses }, self.now);
     }
 
     /// Lets time pass.

@@ -70,7 +70,7 @@ fn a_name_is_looked_up_again_while_nobody_is_found_behind_it() {
     // The name is the load balancer: each lookup may lead to another server.
     world.put(3, one("c"));
     world.names.insert("server".into(), vec![addr(3)]);
-    world.plan.leased(Some(2), world.now);
+    world.lease(2, &[]);
     world.pass(s(4));
     assert_eq!(world.held(), set(&["b", "c"]));
 }

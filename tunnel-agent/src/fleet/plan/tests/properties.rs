@@ -19,7 +19,7 @@ enum Happens {
     IsHeardAgain,
     IsGivenUp,
     Count(Option<u32>),
-    Leases(Option<u32>),
+    Leases(u32, Vec<u8>),
 }
 
 fn behind() -> impl Strategy<Value = Behind> {
@@ -43,7 +43,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1 => Just(Happens::IsHeardAgain),
         1 => Just(Happens::IsGivenUp),
         1 => prop::option::of(0..7_u32).prop_map(Happens::Count),
-        1 => prop::option::of(0..7_u32).prop_map(Happens::Leases),
+        2 => (0..7_u32, addrs()).prop_map(|(count, addrs)| Happens::Leases(count, addrs)),
     ]
 }
 
@@ -65,7 +65,7 @@ fn let_happen(world: &mut World, happens: Happens) {
         Happens::IsHeardAgain => world.hear(),
         Happens::IsGivenUp => world.give_up(),
         Happens::Count(count) => world.count = count,
-        Happens::Leases(count) => world.plan.leased(count, world.now),
+        Happens::Leases(count, addrs) => world.lease(count, &addrs),
     }
     let (connected, wanted) = world.numbers();
     assert_eq!(connected, world.held().len());
@@ -84,6 +84,7 @@ proptest! {
         upgrades in any::<bool>(),
         link in prop_oneof![Just(Link::H2), Just(Link::Quic)],
         story in prop::collection::vec(happens(), 0..40),
+        in_leases in prop::collection::vec(1..=6_u8, 0..5),
     ) {
         let hosts = ["10.0.0.1", "name-0", "10.0.0.2", "name-1"];
         let mut world = World::of(&hosts, Manner { forever, upgrades, ..manner() }, CountSource::Max, seed);
@@ -107,7 +108,7 @@ proptest! {
                 world.lose(id);
             }
         }
-        world.plan.leased(Some(5), world.now);
+        world.lease(5, &in_leases);
         world.count = Some(4);
         world.pass(Duration::from_secs(1_500));
         prop_assert_eq!(world.held(), BTreeSet::from(IDS));

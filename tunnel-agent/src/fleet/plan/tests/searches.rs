@@ -180,21 +180,23 @@ fn leases_are_counted_as_the_flags_say() {
         let mut world = World::of(&["10.0.0.1"], manner(), source, 12);
         world.put(1, Behind::Servers(vec!["a", "b", "c", "d", "e"]));
         world.count = Some(3);
-        world.plan.leased(leases, world.now);
+        if let Some(leases) = leases {
+            world.lease(leases, &[]);
+        }
         world.pass(s(120));
         assert_eq!(world.numbers(), (wanted, wanted), "{source:?} {leases:?}");
     }
     // More leases, more servers.
     let mut world = World::new(&["10.0.0.1"], 13);
     world.put(1, Behind::Servers(vec!["a", "b", "c"]));
-    world.plan.leased(Some(1), world.now);
+    world.lease(1, &[]);
     world.pass(s(60));
     assert_eq!(world.numbers(), (1, 1));
-    world.plan.leased(Some(3), world.now);
+    world.lease(3, &[]);
     world.pass(s(60));
     assert_eq!(world.numbers(), (3, 3));
     // Fewer do not end tunnels.
-    world.plan.leased(Some(2), world.now);
+    world.lease(2, &[]);
     world.pass(s(60));
     assert_eq!(world.numbers(), (3, 2));
 }
