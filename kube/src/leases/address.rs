@@ -1,6 +1,6 @@
 //! Addresses that servers advertise in their Leases.
 //!
-//! Whoever may write Leases chooses them, so they are few, short and never names.
+//! Writers of Leases choose them, so they are few, short and never names.
 
 use std::net::{IpAddr, SocketAddr};
 
