@@ -44,9 +44,7 @@ pub fn call() -> Vec<u8> {
 /// The header block of a call, without any compression. The path has at most 126 bytes.
 pub fn call_of(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
-    for (index, value) in
-        [(&[0x04][..], path), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")]
-    {
+    for (index, value) in [(&[0x04][..], path), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")] {
         block.extend_from_slice(index);
         block.push(value.len() as u8);
         block.extend_from_slice(value.as_bytes());

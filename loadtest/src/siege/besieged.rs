@@ -81,10 +81,7 @@ impl Look {
 
 impl Besieged {
     /// Starts all of them, and waits until the server has both agents.
-    pub(crate) async fn start(
-        programs: &Programs,
-        logs: Option<PathBuf>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(programs: &Programs, logs: Option<PathBuf>) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let target = TargetProcess::start().await?;
         let certificates = Certificates::write(dir.path(), HOST)?;

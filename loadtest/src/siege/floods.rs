@@ -78,7 +78,7 @@ pub(crate) static ALL: &[Flood] = &[
     Flood::of("hello-silence", "TLS that ends with its first message", |a| Box::pin(strangers::silence(a)))
         .patience(3.0),
     // There are 1,024 places for such.
-    Flood::of("no-greeting", "agents that do not greet", |a| Box::pin(agents::no_greeting(a))).enough(1500),
+    Flood::of("no-greeting", "agents that do not greet", |a| Box::pin(agents::no_greeting(a))).enough(1600),
     Flood::of("many-ids", "tunnels of one certificate's many ids", |a| Box::pin(agents::many(a))),
     Flood::of("one-id", "tunnels of one agent's id", |a| Box::pin(agents::one_id(a))),
     Flood::of("half-control", "agents' messages whose rest never comes", |a| Box::pin(agents::half(a))),
@@ -106,9 +106,7 @@ pub(crate) static ALL: &[Flood] = &[
     Flood::of("drains", "an agent's drain notices", |a| Box::pin(agents::drains(a))),
     Flood::of("agent-frames", "an agent's HTTP/2 frames that want answers", |a| Box::pin(http2::asking(a))),
     Flood::of("agent-http2", "an agent's HTTP/2 frames of all kinds", |a| Box::pin(http2::every_kind(a))),
-    Flood::of("agent-quic", "an agent's streams, datagrams and moves on QUIC", |a| {
-        Box::pin(quic::frames(a))
-    }),
+    Flood::of("agent-quic", "an agent's streams, datagrams and moves on QUIC", |a| Box::pin(quic::frames(a))),
     Flood::of("nonsense-answers", "agents' nonsense as answers to dials", |a| Box::pin(agents::nonsense(a))),
     Flood::of("konnectivity", "malformed packets of Konnectivity's agents", |a| {
         Box::pin(agents::konnectivity(a))

@@ -53,15 +53,15 @@ pub(crate) fn write(dir: &Path) -> anyhow::Result<()> {
     let nameserver = RESOLVER.split(':').next().unwrap_or_default();
     let conf = format!("nameserver {nameserver}\noptions timeout:{SILENCE} attempts:1\n");
     fs::write(dir.join("resolv.conf"), conf).context("resolv.conf")?;
-    let names =
-        AGENTS.iter().map(|member| format!("{} {} {}\n", member.host, good(member), unknown(member)));
+    let names = AGENTS.iter().map(|member| format!("{} {} {}\n", member.host, good(member), unknown(member)));
     fs::write(dir.join("hosts"), names.collect::<String>()).context("hosts")
 }
 
 /// An agent's program, with the files of a directory in place of the host's. `ip netns exec` gives it mounts of its own
 /// (ip-netns(8)).
 pub(crate) fn command(namespace: &Namespace, dir: &Path, program: &Path) -> Command {
-    let script = "for file in resolv.conf hosts; do mount --bind \"$0/$file\" /etc/$file || exit; done; exec \"$@\"";
+    let script =
+        "for file in resolv.conf hosts; do mount --bind \"$0/$file\" /etc/$file || exit; done; exec \"$@\"";
     let mut command = namespace.command(Path::new("sh"));
     command.args(["-c", script]).arg(dir).arg(program);
     command

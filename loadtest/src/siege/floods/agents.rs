@@ -12,8 +12,8 @@ use tunnel_tests::stock::{Metadata, StockAgent};
 use tunnel_tests::{Answer, FakeAgent};
 
 use super::clients::dials;
-use crate::siege::attack::Attack;
 use crate::siege::api::forged;
+use crate::siege::attack::Attack;
 use crate::siege::ground::Ground;
 use crate::siege::guest::{AGENT, Guest, ping};
 
@@ -63,10 +63,14 @@ pub(super) async fn unknown(attack: Arc<Attack>) -> anyhow::Result<()> {
     control(attack, &LINKS, Bytes::from_static(&[0, 3, 0xa2, 0x06, 0])).await
 }
 
+/// Most send the first byte of a greeting: on QUIC it shows the control stream, with which admission begins.
 pub(super) async fn no_greeting(attack: Arc<Attack>) -> anyhow::Result<()> {
     attack
         .hold(32, 2000, |attack, number| async move {
-            let guest = Box::pin(Guest::come(&attack.ground, LINKS[number as usize % 2], AGENT)).await?;
+            let mut guest = Box::pin(Guest::come(&attack.ground, LINKS[number as usize % 2], AGENT)).await?;
+            if number % 8 != 0 {
+                guest.messages.send(Bytes::from_static(&[0])).await?;
+            }
             attack.did(1);
             Ok(guest)
         })

@@ -51,7 +51,9 @@ const KINDS: [Kind; 14] = [
     both(true, |_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
     both(false, |_| frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())),
     // CVE-2023-44487.
-    both(true, |number| [called(number), frame(RST_STREAM, 0, stream(number), &8_u32.to_be_bytes())].concat()),
+    both(true, |number| {
+        [called(number), frame(RST_STREAM, 0, stream(number), &8_u32.to_be_bytes())].concat()
+    }),
     Kind { as_client: false, begin: unfinished, frames: continued },
     Kind { as_client: true, begin: unfinished, frames: continued },
     both(false, |_| large(1, &[0x88])),

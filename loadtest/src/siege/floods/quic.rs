@@ -37,8 +37,7 @@ enum Kind {
     Closes,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Resets, Kind::Empty, Kind::Stops, Kind::Datagrams, Kind::Moves, Kind::Closes];
+const KINDS: [Kind; 6] = [Kind::Resets, Kind::Empty, Kind::Stops, Kind::Datagrams, Kind::Moves, Kind::Closes];
 
 pub(super) async fn frames(attack: Arc<Attack>) -> anyhow::Result<()> {
     attack
