@@ -27,6 +27,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a piece of a canary: few, so that two cores carry a thousand in a second.
 const PIECE: usize = 512;
 
+/// Files that the server may open. It gives strangers of each kind a sixteenth, 512 places, which a flood fills in
+/// seconds; floods that need most take half of them.
+const FILES: u64 = 8192;
+
 /// Longest wait for agents.
 const READY: Duration = Duration::from_secs(30);
 
@@ -66,16 +70,22 @@ impl Way {
     }
 }
 
-/// Memory in bytes without that of files, and open files of the server.
+/// Memory in bytes, and open files of the server.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Look {
     pub(crate) memory: u64,
+    /// The part of the memory that is not of files, such as the program's own.
+    pub(crate) written: u64,
     pub(crate) files: usize,
 }
 
 impl Look {
     fn or_more(self, other: Self) -> Self {
-        Self { memory: self.memory.max(other.memory), files: self.files.max(other.files) }
+        Self {
+            memory: self.memory.max(other.memory),
+            written: self.written.max(other.written),
+            files: self.files.max(other.files),
+        }
     }
 }
 
@@ -90,7 +100,8 @@ impl Besieged {
         let api = Api::start(dir.path()).await?;
         let log_dir = logs.as_deref().unwrap_or(dir.path());
         let (log, pipe) = Log::start(&log_dir.join("server.log"))?;
-        let mut command = Command::new(&programs.server_bin);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={FILES}:{FILES}")).arg(&programs.server_bin);
         command.args(server_flags(&certificates, &ports, &uds));
         // No agent without the right name gets a bystander's dial.
         command.arg("--proxy-strategies=destHost").args(api.server_flags());
@@ -157,7 +168,8 @@ impl Besieged {
 
     pub(crate) fn look(&self) -> anyhow::Result<Look> {
         let process = Process { name: "server".into(), pid: self.server.id() };
-        Ok(Look { memory: process.anonymous()?, files: process.open_files()? })
+        let (memory, written) = (process.resident()?, process.anonymous()?);
+        Ok(Look { memory, written, files: process.open_files()? })
     }
 
     /// The most memory and files while `event` goes on.

@@ -34,8 +34,10 @@ pub(crate) struct Toll {
 /// The server at a moment.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Seen {
-    /// Resident memory without that of files, MB.
+    /// Resident memory, MB.
     pub(crate) memory: f64,
+    /// The part of it that is not of files, such as the program's own, MB.
+    pub(crate) written: f64,
     pub(crate) files: usize,
     pub(crate) tunnels: f64,
     pub(crate) connections: f64,
@@ -229,11 +231,11 @@ impl Toll {
         for line in aligned(&table, 0) {
             say(&line);
         }
-        for (when, Seen { memory, files, tunnels, connections }) in
+        for (when, Seen { memory, written, files, tunnels, connections }) in
             [("before", self.before), ("after", self.after)]
         {
             say(&format!(
-                "{when}: {memory:.1} MB, {files} files, {tunnels} tunnels, {connections} connections"
+                "{when}: {memory:.1} MB, of which {written:.1} written, {files} files, {tunnels} tunnels, {connections} connections"
             ));
         }
         for (what, back) in [("files", self.files_back), ("memory", self.memory_back)] {
@@ -286,7 +288,7 @@ mod tests {
             dials.count(Err(anyhow::anyhow!(case.failed_dial)));
         }
         let noticed = Noticed { there: 7, harmed, times };
-        let (tally, peak) = (Tally { done, cut: 0 }, Look { memory: 1, files: 2 });
+        let (tally, peak) = (Tally { done, cut: 0 }, Look { memory: 1, written: 1, files: 2 });
         let mut toll = Toll::new(Seen::default());
         toll.add(Entry::new(&flood, LIMITS, tally, &noticed, [&dials, &joins], peak));
         assert_eq!(toll.floods[0].line().len(), HEADS.len());

@@ -230,6 +230,7 @@ impl<'a> Siege<'a> {
         let look = self.besieged.look()?;
         Ok(Seen {
             memory: look.memory as f64 / 1e6,
+            written: look.written as f64 / 1e6,
             files: look.files,
             tunnels: self.besieged.metric("tunnel_server_tunnels").await?,
             connections: self.besieged.metric("tunnel_server_connections").await?,
