@@ -77,8 +77,10 @@ pub(crate) static ALL: &[Flood] = &[
     // Three thousand at once: the first part of a handshake for each.
     Flood::of("hello-silence", "TLS that ends with its first message", |a| Box::pin(strangers::silence(a)))
         .patience(3.0),
-    // There are 512 places for such.
-    Flood::of("no-greeting", "agents that do not greet", |a| Box::pin(agents::no_greeting(a))).enough(1000),
+    // There are 512 places for such; a thousand handshakes take both processors.
+    Flood::of("no-greeting", "agents that do not greet", |a| Box::pin(agents::no_greeting(a)))
+        .enough(1000)
+        .patience(3.0),
     Flood::of("many-ids", "tunnels of one certificate's many ids", |a| Box::pin(agents::many(a))),
     Flood::of("one-id", "tunnels of one agent's id", |a| Box::pin(agents::one_id(a))),
     Flood::of("half-control", "agents' messages whose rest never comes", |a| Box::pin(agents::half(a))),
