@@ -16,6 +16,9 @@ use crate::pace;
 use crate::payload::Payload;
 use crate::reasons::Reasons;
 
+/// Longest time until dials that are told to stop do so.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The results of dials.
 pub(crate) struct Dials {
     pub(crate) done: u64,
@@ -35,7 +38,7 @@ impl Dials {
         Ok(self.times.add(more.times)?)
     }
 
-    fn count(&mut self, dialled: anyhow::Result<Duration>) {
+    pub(crate) fn count(&mut self, dialled: anyhow::Result<Duration>) {
         self.done += 1;
         match dialled {
             Ok(took) => self.times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)),
@@ -58,7 +61,11 @@ where
     let mut dialling = JoinSet::new();
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        pace::until(next).await;
+        let now = Instant::now();
+        pace::until(next.min(now + LOOK)).await;
+        if now + LOOK < next {
+            continue;
+        }
         next += Duration::from_secs_f64(1.0 / rate);
         let dial = dial();
         dialling.spawn(async move {

@@ -94,7 +94,9 @@ mod tests {
         assert!(parse("loadtest scale --agents 100 --first 10 --streams 20 --connect 10 --link h2").is_ok());
         assert!(parse("loadtest storm --how kill --rounds 2 --max-seconds 3").is_ok());
         assert!(parse("loadtest roll --servers 2 --agents 2 --old-agent-bin /a").is_ok());
-        assert!(parse("loadtest siege --flood calls,tls --seconds 1 --strict-memory").is_ok());
+        assert!(
+            parse("loadtest siege --flood calls,tls --seconds 1 --max-ms 500 --max-median-ms 50").is_ok()
+        );
         assert!(parse("loadtest churn --minutes 1 --parts 2 --flap 0").is_ok());
         assert!(parse("loadtest agents").is_err());
         assert!(parse("loadtest churn --minutes 0").is_err());

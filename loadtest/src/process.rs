@@ -86,8 +86,19 @@ impl Process {
 
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// Resident memory in bytes without the pages of files, such as the program's own, which the kernel may drop.
+    pub(crate) fn anonymous(&self) -> anyhow::Result<u64> {
+        self.status("RssAnon:")
+    }
+
+    /// A size in bytes in `/proc/PID/status` (proc_pid_status(5)).
+    fn status(&self, name: &str) -> anyhow::Result<u64> {
         let status = fs::read_to_string(self.path("status")).with_context(|| self.is_gone())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.with_context(|| format!("no {name}"))?;
         let kibibytes: u64 = line.trim().trim_end_matches("kB").trim_end().parse()?;
         Ok(kibibytes * 1024)
     }
@@ -139,6 +150,7 @@ mod tests {
         let me: Process = format!("me={}", std::process::id()).parse().unwrap();
         assert_eq!(me.name, "me");
         assert!(me.resident().unwrap() > 100_000);
+        assert!((100_000..me.resident().unwrap()).contains(&me.anonymous().unwrap()));
         let before = me.cpu_seconds().unwrap();
         let mut sum = 0u64;
         while me.cpu_seconds().unwrap() - before < 0.01 {

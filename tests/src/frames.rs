@@ -7,9 +7,13 @@ pub const DATA: u8 = 0;
 /// See [`DATA`].
 pub const HEADERS: u8 = 1;
 /// See [`DATA`].
+pub const PRIORITY: u8 = 2;
+/// See [`DATA`].
 pub const RST_STREAM: u8 = 3;
 /// See [`DATA`].
 pub const SETTINGS: u8 = 4;
+/// See [`DATA`].
+pub const PUSH_PROMISE: u8 = 5;
 /// See [`DATA`].
 pub const PING: u8 = 6;
 /// See [`DATA`].
@@ -34,10 +38,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The header block of a call of the method that dials, without any compression.
 pub fn call() -> Vec<u8> {
+    call_of("/ProxyService/Proxy")
+}
+
+/// The header block of a call, without any compression. The path has at most 126 bytes.
+pub fn call_of(path: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
-    for (index, value) in
-        [(&[0x04][..], "/ProxyService/Proxy"), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")]
-    {
+    for (index, value) in [(&[0x04][..], path), (&[0x01], "localhost"), (&[0x0f, 0x10], "application/grpc")] {
         block.extend_from_slice(index);
         block.push(value.len() as u8);
         block.extend_from_slice(value.as_bytes());

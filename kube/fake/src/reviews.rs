@@ -1,5 +1,7 @@
 //! Token reviews, with the error texts of a kube-apiserver 1.20.
 
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -26,7 +28,10 @@ pub(crate) async fn review(api: &FakeApi, mut review: Value) -> Result<Response,
             }
         }
     };
-    Ok(ok(201, &review))
+    let mut response = ok(201, &review);
+    // A real API has one connection for all requests of a client, and this one none that waits for more.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
 }
 
 fn strings(list: &Value) -> Vec<String> {

@@ -8,6 +8,7 @@ mod disk;
 mod event;
 mod judge;
 mod load;
+mod names;
 mod perform;
 mod report;
 mod strangers;

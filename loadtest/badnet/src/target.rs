@@ -26,12 +26,19 @@ const BLOCK: usize = 64 * 1024;
 pub(crate) struct TargetArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Takes datagrams here, and never answers.
+    #[arg(long, value_name = "ADDRESS")]
+    silent: Option<SocketAddr>,
 }
 
 /// Serves TCP, and echoes datagrams, until standard input ends.
 pub(crate) async fn run(args: &TargetArgs) -> anyhow::Result<bool> {
     let (tcp, udp) = (TcpListener::bind(args.listen).await?, UdpSocket::bind(args.listen).await?);
     let mut parent_gone = parent_gone();
+    let _silent = match args.silent {
+        Some(at) => Some(UdpSocket::bind(at).await.with_context(|| at.to_string())?),
+        None => None,
+    };
     let (mut datagram, mut connections) = (vec![0; BLOCK], JoinSet::new());
     loop {
         tokio::select! {

@@ -104,6 +104,17 @@ impl Child {
         Ok(())
     }
 
+    /// Whether the program still runs.
+    ///
+    /// # Errors
+    /// When it has ended; with the end of its log.
+    pub fn lives(&mut self) -> anyhow::Result<()> {
+        match self.process.try_wait()? {
+            Some(status) => anyhow::bail!("{} ended with {status}\n{}", self.name, self.last_words()),
+            None => Ok(()),
+        }
+    }
+
     /// Writes a line to the program's standard input, which has to be piped. Blocks while the pipe is full.
     ///
     /// # Errors
@@ -156,9 +167,7 @@ impl Child {
             if timeout(ASK_LIMIT, ask()).await.is_ok_and(|answer| answer.unwrap_or(false)) {
                 return Ok(());
             }
-            if let Some(status) = self.process.try_wait()? {
-                anyhow::bail!("{} ended with {status}\n{}", self.name, self.last_words());
-            }
+            self.lives()?;
             if Instant::now() >= end {
                 anyhow::bail!("{} never {state} in {limit:?}\n{}", self.name, self.last_words());
             }

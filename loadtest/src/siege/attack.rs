@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 use tunnel_tests::frames::{SETTINGS, frame};
 use tunnel_tests::raw::PREFACE;
 
@@ -20,6 +20,12 @@ pub(super) const STRANGER: u8 = 9;
 
 /// Flag of an answer to SETTINGS.
 const ACK: u8 = 1;
+
+/// Longest time beyond its own for a flood that has to do a thing so many times.
+const OVERTIME: Duration = Duration::from_secs(12);
+
+/// Time between two looks at the count.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A flood that goes on.
 #[derive(Debug)]
@@ -43,16 +49,29 @@ impl Attack {
         Arc::new(Self { ground, done: AtomicU64::new(0), failed: AtomicU64::new(0) })
     }
 
-    /// Floods until it is over, or its time is.
+    /// Floods until it is over, or its time is and it has done `enough`.
     ///
     /// # Errors
     /// When the flood could not be prepared.
     pub(crate) async fn run(
         self: &Arc<Self>,
         flood: impl Future<Output = anyhow::Result<()>>,
+        enough: u64,
     ) -> anyhow::Result<Tally> {
-        timeout(Duration::from_secs_f64(self.ground.seconds), flood).await.unwrap_or(Ok(()))?;
+        tokio::select! {
+            over = flood => over?,
+            () = self.time(enough) => {}
+        }
         Ok(Tally { done: self.done.load(Ordering::Relaxed), cut: self.failed.load(Ordering::Relaxed) })
+    }
+
+    async fn time(&self, enough: u64) {
+        let own = Duration::from_secs_f64(self.ground.seconds);
+        let end = Instant::now() + own + OVERTIME;
+        sleep(own).await;
+        while self.done.load(Ordering::Relaxed) < enough && Instant::now() < end {
+            sleep(LOOK).await;
+        }
     }
 
     /// Counts what was done.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tunnel_client::{Connection, dial};
 
+use super::api::Api;
 use super::ground::Ground;
 use super::log::Log;
 use crate::bystander::Echoed;
@@ -26,6 +27,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Bytes of a piece of a canary: few, so that two cores carry a thousand in a second.
 const PIECE: usize = 512;
 
+/// Files that the server may open. It gives strangers of each kind a sixteenth, 512 places, which a flood fills in
+/// seconds; floods that need most take half of them.
+const FILES: u64 = 8192;
+
 /// Longest wait for agents.
 const READY: Duration = Duration::from_secs(30);
 
@@ -37,6 +42,8 @@ const FRONTENDS: [FrontendName; 4] =
 pub(crate) struct Besieged {
     pub(crate) ground: Ground,
     pub(crate) log: Log,
+    /// Reviews the agents' tokens.
+    pub(crate) api: Api,
     /// Each frontend and each link's target.
     pub(crate) ways: Vec<Way>,
     server: Child,
@@ -67,39 +74,44 @@ impl Way {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Look {
     pub(crate) memory: u64,
+    /// The part of the memory that is not of files, such as the program's own.
+    pub(crate) written: u64,
     pub(crate) files: usize,
 }
 
 impl Look {
     fn or_more(self, other: Self) -> Self {
-        Self { memory: self.memory.max(other.memory), files: self.files.max(other.files) }
+        Self {
+            memory: self.memory.max(other.memory),
+            written: self.written.max(other.written),
+            files: self.files.max(other.files),
+        }
     }
 }
 
 impl Besieged {
     /// Starts all of them, and waits until the server has both agents.
-    pub(crate) async fn start(
-        programs: &Programs,
-        seconds: f64,
-        logs: Option<PathBuf>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(programs: &Programs, logs: Option<PathBuf>) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let target = TargetProcess::start().await?;
         let certificates = Certificates::write(dir.path(), HOST)?;
         let ports = Ports::free()?;
         let uds = dir.path().join("frontend.socket");
+        let api = Api::start(dir.path()).await?;
         let log_dir = logs.as_deref().unwrap_or(dir.path());
         let (log, pipe) = Log::start(&log_dir.join("server.log"))?;
-        let mut command = Command::new(&programs.server_bin);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={FILES}:{FILES}")).arg(&programs.server_bin);
         command.args(server_flags(&certificates, &ports, &uds));
         // No agent without the right name gets a bystander's dial.
-        command.arg("--proxy-strategies=destHost").args(&programs.server_arg);
+        command.arg("--proxy-strategies=destHost").args(api.server_flags());
+        command.args(&programs.server_arg);
         command.stdin(Stdio::null()).stderr(pipe);
         let mut server = Child::start("server", command, None)?;
         server.wait_for_port(ports.server_health).await?;
         let mut agents = Vec::new();
         for link in [Link::Quic, Link::H2] {
-            agents.push(start_agent(programs, &certificates, link, ports.link, log_dir).await?);
+            agents.push(start_agent(programs, &certificates, &api, link, ports.link, log_dir).await?);
         }
         let at = |port| (Ipv4Addr::LOCALHOST, port).into();
         let (ca, pair) = (certificates.ca.clone(), |pair: &measuring_kit::Pair| {
@@ -116,11 +128,12 @@ impl Besieged {
             ca,
             agent: pair(&certificates.agent),
             client: pair(&certificates.client),
-            seconds,
+            token: api.token.clone(),
+            seconds: 0.0,
         };
         let ways = ways(&ground)?;
         let _target = target;
-        let besieged = Self { ground, log, ways, server, _agents: agents, _target, dir, logs };
+        let besieged = Self { ground, log, api, ways, server, _agents: agents, _target, dir, logs };
         besieged.has_tunnels(2).await?;
         Ok(besieged)
     }
@@ -137,6 +150,17 @@ impl Besieged {
         Ok(streams)
     }
 
+    /// Opens streams through the Unix socket, half of them on each link, and drops them at once.
+    pub(crate) async fn burst(&self, count: usize) -> anyhow::Result<()> {
+        let [quic, h2, ..] = &self.ways[..] else { anyhow::bail!("no ways") };
+        let (quic, h2) = tokio::join!(
+            dialing::open(count / 2, || quic.clone().dial()),
+            dialing::open(count / 2, || h2.clone().dial())
+        );
+        drop((quic?, h2?));
+        Ok(())
+    }
+
     /// Directory for logs.
     pub(crate) fn log_dir(&self) -> &Path {
         self.logs.as_deref().unwrap_or(self.dir.path())
@@ -144,7 +168,8 @@ impl Besieged {
 
     pub(crate) fn look(&self) -> anyhow::Result<Look> {
         let process = Process { name: "server".into(), pid: self.server.id() };
-        Ok(Look { memory: process.resident()?, files: process.open_files()? })
+        let (memory, written) = (process.resident()?, process.anonymous()?);
+        Ok(Look { memory, written, files: process.open_files()? })
     }
 
     /// The most memory and files while `event` goes on.
@@ -188,6 +213,7 @@ impl Besieged {
 async fn start_agent(
     programs: &Programs,
     certificates: &Certificates,
+    api: &Api,
     link: Link,
     server: u16,
     logs: &Path,
@@ -197,6 +223,7 @@ async fn start_agent(
     let at = AgentAt { servers: &servers, link, id: link.name(), health, admin };
     let mut flags = agent_flags(certificates, &at);
     flags.push(format!("--agent-identifiers=host={}", host(link)));
+    flags.push(api.agent_flag());
     flags.extend(programs.agent_arg.iter().cloned());
     let log = logs.join(format!("agent-{}.log", link.name()));
     let mut agent = start("agent", &programs.agent_bin, &flags, &log)?;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tunnel_client::tls_config;
+use tunnel_proto::message::Hello;
+use tunnel_tests::hello;
 
 /// Where everything is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,7 +30,9 @@ pub(crate) struct Ground {
     pub(crate) agent: (PathBuf, PathBuf),
     /// Certificate and key of a client that is admitted.
     pub(crate) client: (PathBuf, PathBuf),
-    /// Longest flood.
+    /// A token of an agent that is admitted.
+    pub(crate) token: String,
+    /// The length of a flood.
     pub(crate) seconds: f64,
 }
 
@@ -36,6 +40,11 @@ impl Ground {
     /// TLS with an admitted agent's certificate.
     pub(crate) fn agent_tls(&self, alpn: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
         with_alpn(&self.ca, &self.agent, alpn)
+    }
+
+    /// An agent's greeting.
+    pub(crate) fn hello(id: &str, identifiers: &str, token: &str) -> Hello {
+        Hello { token: token.to_owned(), ..hello(id, identifiers) }
     }
 
     /// TLS with an admitted client's certificate.

@@ -19,7 +19,7 @@ pub(crate) async fn run(args: &FloodArgs) -> anyhow::Result<bool> {
     tunnel_program::process::raise_file_limit();
     let flood = Flood::named(&args.name)?;
     let attack = Attack::new(serde_json::from_str(&args.ground)?);
-    let tally = attack.run((flood.run)(attack.clone())).await?;
+    let tally = attack.run((flood.run)(attack.clone()), flood.enough).await?;
     say(&serde_json::to_string(&tally)?);
     Ok(true)
 }

@@ -26,6 +26,9 @@ use crate::target::process::TargetProcess;
 /// Time for a program to become ready, or to end: some back-offs and a drain.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Time for a program to end at a SIGHUP, if it does: a kernel needs less than a millisecond, a busy machine some more.
+const HANG_UP: Duration = Duration::from_millis(100);
+
 /// Bytes of a piece of a stream: one that fills no window, so that it comes back at once.
 const PIECE: usize = 4096;
 
@@ -216,15 +219,29 @@ impl Cluster {
         Ok(())
     }
 
-    /// Replaces the servers and then the agents, one after the other.
+    /// Sends SIGHUP to all programs, which live and serve all the same.
+    async fn hang_up(&mut self) -> anyhow::Result<()> {
+        for member in self.servers.iter().chain(&self.agents) {
+            member.child.signal("HUP")?;
+        }
+        sleep(HANG_UP).await;
+        for member in self.servers.iter_mut().chain(&mut self.agents) {
+            member.child.lives().context("after SIGHUP")?;
+        }
+        self.is_whole().await.context("after SIGHUP")
+    }
+
+    /// Replaces the servers and then the agents, one after the other, with a SIGHUP to all before each.
     async fn roll(&mut self) -> anyhow::Result<()> {
         for number in 0..self.servers.len() {
+            self.hang_up().await?;
             self.frontends[number].is_in.store(false, Ordering::Relaxed);
             self.servers[number].replace(&self.args.server_bin).await?;
             self.is_whole().await.with_context(|| format!("after server {number}"))?;
             self.frontends[number].is_in.store(true, Ordering::Relaxed);
         }
         for number in 0..self.agents.len() {
+            self.hang_up().await?;
             self.agents[number].replace(&self.args.agent_bin).await?;
             self.agents[number].has_all().await.with_context(|| format!("after agent {number}"))?;
         }

@@ -58,7 +58,9 @@ const SECTIONS: [Section; 9] = [
     Section {
         title: "Floods",
         command: "loadtest siege",
-        trial: "A trial is a stream beside a flood. It is lost when it ends, is silent for ten seconds, or a byte is wrong.",
+        trial: "A trial is a stream, dial or join of an agent beside a flood, or a flood. A stream is lost when it ends, is silent\n\
+                for ten seconds, or a byte is wrong; a dial or join when it fails; a flood when anything beside it takes too long.\n\
+                Memory is lost when a server has a tenth more a minute after all floods than before, and files when it has one more.",
     },
     Section {
         title: "Fuzzing of parsers",

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Clock,
     /// The API that reviews tokens fails, answers nonsense, and answers late, while an agent comes.
     Api,
+    /// Dials through every agent to names for which its resolver has no answer, not even a refusal.
+    Names,
 }
 
 impl Kind {
@@ -70,6 +72,7 @@ impl Kind {
             Self::Disk => "disk of logs full",
             Self::Clock => "clocks jump by an hour",
             Self::Api => "API failing, lying and late",
+            Self::Names => "2,000 look-ups without an answer",
         }
     }
 
@@ -81,7 +84,7 @@ impl Kind {
             }
             Self::Rebind | Self::Forget | Self::Narrow | Self::Throttle => is_victim(agent),
             Self::StopServer | Self::Files => true,
-            Self::Disk | Self::Clock | Self::Api => false,
+            Self::Disk | Self::Clock | Self::Api | Self::Names => false,
         }
     }
 
@@ -103,7 +106,8 @@ impl Kind {
             | Self::Files
             | Self::Disk
             | Self::Clock
-            | Self::Api => false,
+            | Self::Api
+            | Self::Names => false,
         }
     }
 }

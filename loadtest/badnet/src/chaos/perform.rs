@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::api::Mood;
 use super::clock::SEEN;
 use super::event::{Kind, Outcome};
+use super::names::names;
 use super::world::{NEWCOMER, World, victims};
 use crate::emulator::Emulator;
 use crate::filter::{Filter, Loss, Protocol, Ways};
@@ -77,6 +78,7 @@ pub(crate) async fn perform(kind: Kind, world: &mut World) -> anyhow::Result<Out
         Kind::Disk => return disk(world).await,
         Kind::Clock => return clock(world).await,
         Kind::Api => return api(world).await,
+        Kind::Names => return names(world).await,
     }
     Ok(Outcome::default())
 }

@@ -15,6 +15,7 @@ use super::api::{self, Mood};
 use super::clock::Clock;
 use super::disk::Disk;
 use super::event::Kind;
+use super::names;
 use super::report::Usage;
 use crate::emulator::Emulator;
 use crate::line::Conditions;
@@ -176,6 +177,7 @@ impl Ground {
             files,
             dir,
         };
+        names::write(ground.dir.path())?;
         let moods = Mood::ill().map(Mood::name);
         for id in AGENTS.iter().map(|member| member.id).chain(moods.iter().map(String::as_str)) {
             api::write_token(&ground.path(&format!("{id}.token")), id)?;
@@ -224,7 +226,7 @@ impl Ground {
         let mut command = namespace.command(&std::env::current_exe()?);
         let listen = format!("--listen=0.0.0.0:{TARGET_PORT}");
         // A target lives as long as its standard input is open, even if this process is killed.
-        command.args(["target", &listen]).stdin(Stdio::piped());
+        command.args(["target", &listen, &format!("--silent={}", names::RESOLVER)]).stdin(Stdio::piped());
         Child::start("target", command, None)
     }
 
@@ -240,8 +242,9 @@ impl Ground {
 
     fn start_member(&self, member: &Member, is_victim: bool, token: &str) -> anyhow::Result<Child> {
         let namespace = if is_victim { &self.network.agent } else { &self.bystanders };
-        let mut command = namespace.command(&self.programs.agent_bin);
-        command.args(agent_flags(&self.certificates, member)).args(self.log_flags(member.id));
+        let mut command = names::command(namespace, self.dir.path(), &self.programs.agent_bin);
+        command.args(names::claim(agent_flags(&self.certificates, member), member));
+        command.args(self.log_flags(member.id));
         let token = self.path(&format!("{token}.token"));
         command.arg("--service-account-token-path").arg(token);
         command.args(&self.programs.agent_arg).stdin(Stdio::null());

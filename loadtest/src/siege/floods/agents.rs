@@ -1,30 +1,27 @@
 //! Agents with a good certificate and bad manners.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use measuring_kit::Link;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncWriteExt as _, split};
-use tokio_rustls::TlsConnector;
 use tunnel::tls::ALPN;
 use tunnel::transport;
 use tunnel_proto::message::{Control, Drain, encode_control};
 use tunnel_proto::packet::Packet;
-use tunnel_tests::frames::{PING, SETTINGS, frame};
 use tunnel_tests::stock::{Metadata, StockAgent};
-use tunnel_tests::{Answer, FakeAgent, hello};
+use tunnel_tests::{Answer, FakeAgent};
 
 use super::clients::dials;
-use crate::siege::attack::{Attack, tcp_from};
-use crate::siege::guest::{Guest, ping};
+use crate::siege::api::forged;
+use crate::siege::attack::Attack;
+use crate::siege::ground::Ground;
+use crate::siege::guest::{AGENT, Guest, ping};
 
 /// Bytes that are sent at once.
 const BURST: usize = 16 * 1024;
 
-/// The host of an agent: `127.0.0.8`.
-const AGENT: u8 = 8;
+/// The most identifiers of an agent.
+pub(super) const IDENTIFIERS: usize = 512;
 
 const LINKS: [Link; 2] = [Link::Quic, Link::H2];
 
@@ -66,39 +63,14 @@ pub(super) async fn unknown(attack: Arc<Attack>) -> anyhow::Result<()> {
     control(attack, &LINKS, Bytes::from_static(&[0, 3, 0xa2, 0x06, 0])).await
 }
 
-/// On HTTP/2, where an agent is the server of the connection.
-pub(super) async fn frames(attack: Arc<Attack>) -> anyhow::Result<()> {
-    let frames = [frame(SETTINGS, 0, 0, &[]), frame(PING, 0, 0, &[7; 8])].concat().repeat(400);
-    let (tls, frames) = (attack.ground.agent_tls(ALPN)?, Arc::<[u8]>::from(frames));
-    attack
-        .repeat(2, 10_000, move |attack, _| {
-            let (connector, frames) = (TlsConnector::from(Arc::clone(&tls)), Arc::clone(&frames));
-            async move {
-                let tcp = tcp_from(AGENT, attack.ground.agents).await?;
-                let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
-                let (mut from, mut to) = split(Box::pin(connector.connect(name, tcp)).await?);
-                let flood = async {
-                    loop {
-                        to.write_all(&frames).await?;
-                        attack.did(800);
-                    }
-                };
-                // The server says why it leaves, and then reads no more.
-                let mut sink = tokio::io::sink();
-                tokio::select! {
-                    result = flood => result,
-                    read = tokio::io::copy(&mut from, &mut sink) => read.map(|_| ()).map_err(Into::into),
-                }
-            }
-        })
-        .await;
-    Ok(())
-}
-
+/// Most send the first byte of a greeting: on QUIC it shows the control stream, with which admission begins.
 pub(super) async fn no_greeting(attack: Arc<Attack>) -> anyhow::Result<()> {
     attack
-        .hold(32, 1000, |attack, number| async move {
-            let guest = Guest::come(&attack.ground, LINKS[number as usize % 2]).await?;
+        .hold(32, 2000, |attack, number| async move {
+            let mut guest = Box::pin(Guest::come(&attack.ground, LINKS[number as usize % 2], AGENT)).await?;
+            if number % 8 != 0 {
+                guest.messages.send(Bytes::from_static(&[0])).await?;
+            }
             attack.did(1);
             Ok(guest)
         })
@@ -119,10 +91,45 @@ pub(super) async fn one_id(attack: Arc<Attack>) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn register(attack: Arc<Attack>) -> anyhow::Result<()> {
+/// Each holds one certificate and a token of one account.
+pub(super) async fn many(attack: Arc<Attack>) -> anyhow::Result<()> {
     attack
-        .repeat(8, 100_000, |attack, number| async move {
-            let names: Vec<_> = (0..500).map(|at| format!("host={number}-{at}.test")).collect();
+        .hold(32, 2000, |attack, number| async move {
+            let (link, id) = (LINKS[number as usize % 2], format!("many-{number}"));
+            let guest = Box::pin(Guest::admitted(&attack.ground, link, &id, "")).await?;
+            attack.did(1);
+            Ok(guest)
+        })
+        .await;
+    Ok(())
+}
+
+/// Tokens of which only a review shows that nobody has signed them, each another one.
+pub(super) async fn forged_tokens(attack: Arc<Attack>) -> anyhow::Result<()> {
+    attack
+        .repeat(32, 100_000, |attack, number| async move {
+            let (link, token) = (LINKS[number as usize % 2], forged(number));
+            attack.did(1);
+            Box::pin(Guest::with_token(&attack.ground, link, AGENT, "forger", "", &token)).await.map(drop)
+        })
+        .await;
+    Ok(())
+}
+
+/// Agents that come and go, and dials to the names of those that left.
+pub(super) async fn churn(attack: Arc<Attack>) -> anyhow::Result<()> {
+    let names = (0..4000).map(|number| format!("{}-{}.test", number % 40, number / 40)).collect();
+    let (churning, dialling) = (register(Arc::clone(&attack), IDENTIFIERS), dials(attack, names));
+    tokio::select! {
+        churned = churning => churned,
+        () = dialling => Ok(()),
+    }
+}
+
+pub(super) async fn register(attack: Arc<Attack>, identifiers: usize) -> anyhow::Result<()> {
+    attack
+        .repeat(8, 100_000, move |attack, number| async move {
+            let names: Vec<_> = (0..identifiers).map(|at| format!("host={number}-{at}.test")).collect();
             let (link, id) = (LINKS[number as usize % 2], format!("comes-{number}"));
             let guest = Box::pin(Guest::admitted(&attack.ground, link, &id, &names.join("&"))).await?;
             attack.did(1);
@@ -166,7 +173,8 @@ pub(super) async fn nonsense(attack: Arc<Attack>) -> anyhow::Result<()> {
     for link in [transport::Link::Quic, transport::Link::H2] {
         for (number, answer) in answers.iter().enumerate() {
             let name = format!("liar-{number}-{}.test", link.label());
-            let hello = hello(&format!("liar-{number}-{}", link.label()), &format!("host={name}"));
+            let id = format!("liar-{number}-{}", link.label());
+            let hello = Ground::hello(&id, &format!("host={name}"), &attack.ground.token);
             let (server, tls) = (attack.ground.agents, attack.ground.agent_tls(ALPN)?);
             liars.push(Box::pin(FakeAgent::join_at(server, tls, link, hello, answer.clone())).await);
             names.push(name);
@@ -199,7 +207,9 @@ pub(super) async fn konnectivity(attack: Arc<Attack>) -> anyhow::Result<()> {
             let (packets, tls) = (Arc::clone(&packets), Arc::clone(&tls));
             async move {
                 let id = format!("stock-{}", number % 100);
-                let joined = Box::pin(StockAgent::connect(attack.ground.agents, tls, Metadata::of(&id)));
+                let token = format!("Bearer {}", attack.ground.token);
+                let metadata = Metadata::of(&id).and("authorization", &token);
+                let joined = Box::pin(StockAgent::connect(attack.ground.agents, tls, metadata));
                 let mut agent = joined.await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
                 agent.call.send(packets[number as usize % packets.len()].clone()).await;
                 attack.did(1);

