@@ -127,7 +127,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What callgrind counts, by its name: see [`count`].
+/// The function that callgrind counts, by its name: see [`count`].
 #[inline(never)]
 fn measured(operation: &mut dyn FnMut(usize)) {
     operation(OPS);

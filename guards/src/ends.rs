@@ -15,7 +15,7 @@ use tunnel::relay::{Ending, Meter, Moved, relay};
 /// Bytes in a chunk that an end says.
 pub const CHUNK: usize = 64 * 1024;
 
-/// What an end does next. Clones are the same script, so that it can be
+/// The next acts of an end. Clones are the same script, so that it can be
 /// changed while the relay has the end.
 #[derive(Debug, Clone, Default)]
 struct Script {

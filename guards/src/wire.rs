@@ -20,7 +20,7 @@ const CONNECT_NAME: &[u8] =
 /// Bytes in a frame of HTTP/2 as grpc-go sends it.
 const FRAME: usize = 16 * 1024;
 
-/// What the operations are made of. Owns no state of theirs.
+/// The parts of the operations. Owns no state of theirs.
 #[derive(Debug)]
 pub struct Wire {
     dial: Dial,

@@ -75,7 +75,7 @@ const WRITE_DATA: Bound = Bound { count: 1, bytes: PACKET as u64 + 18 };
 /// users.
 const READ_FRAMES: Bound = Bound { count: 2, bytes: PACKET as u64 + 58 };
 
-/// What HTTP/2 reads three frames into, the packet put together
+/// The buffer into which HTTP/2 reads three frames, the packet put together
 /// ([`READ_FRAMES`]), and a list for its bytes: one copy of ours.
 const STREAM_RECEIVE: Bound = Bound { count: 7, bytes: 49_405 };
 

@@ -325,7 +325,7 @@ async fn where_full_datagrams_of_the_agent_vanish_new_dials_move_to_h2() {
     let agent = agent(&cluster, "auto", &[&wire]);
     cluster.server.wait_for_tunnels(1).await;
     let source = Target::source(NODE).await;
-    // What an IP path of 1,200 bytes carries: repetitions may be a little smaller than the first packets.
+    // An IP path of 1,200 bytes: repetitions may be a little smaller than the first packets.
     wire.narrow(&[Way::Up], 1172);
     let header = Header { seed: 7, len: 4000 };
     let mut old = cluster.server.connect(Frontend::ConnectUnix, &source).await;

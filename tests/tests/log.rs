@@ -1,4 +1,4 @@
-//! What is said in the log, and how often. The file has one test, because a process has one log.
+//! The lines of the log, and how many there are. The file has one test, because a process has one log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are no tests to the lint")]
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
@@ -69,7 +69,7 @@ async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
     numbers_of_servers(&log).await;
 }
 
-/// What a server says of its flags and its host.
+/// Lines of a server about its flags and its host.
 async fn at_the_start(cluster: &Cluster, log: &Log) {
     // Tests have one authority, for clients and for agents.
     let shared = log.lines("--server-ca-cert and --cluster-ca-cert have an authority in common").await;

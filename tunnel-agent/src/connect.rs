@@ -218,7 +218,7 @@ impl Connector {
     }
 }
 
-/// What the server of a new tunnel may rely on.
+/// The capabilities of a new tunnel.
 fn capabilities(link: Link, upgrades: bool) -> Vec<String> {
     let on_trial = (upgrades && link == Link::Quic).then_some(ON_TRIAL);
     [TOKEN_RENEWAL].into_iter().chain(on_trial).map(str::to_owned).collect()

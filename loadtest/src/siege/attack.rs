@@ -1,4 +1,4 @@
-//! What every flood is given: the ground, its count, and means to do a thing often.
+//! The parts that every flood shares: the ground, its count, and means to do a thing often.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -38,9 +38,9 @@ pub(crate) struct Attack {
 /// How often a flood did what it does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// What was sent, opened or asked.
+    /// Things sent, opened or asked.
     pub(crate) done: u64,
-    /// What the server refused or cut.
+    /// Things that the server refused or cut.
     pub(crate) cut: u64,
 }
 

@@ -201,7 +201,7 @@ impl Besieged {
         Ok(sum_of(&within("metrics", asked).await??, name))
     }
 
-    /// What tells of a bug in the server.
+    /// Signs of a bug in the server.
     pub(crate) async fn bug(&self) -> anyhow::Result<Option<String>> {
         let panics = self.metric("tunnel_panics_total").await?;
         let words = || format!("{panics} tasks of the server panicked\n{}", self.log.last_lines());

@@ -33,7 +33,7 @@ struct Flock {
     times: Histogram<u64>,
 }
 
-/// What canaries noticed of an event.
+/// The canaries' view of an event.
 #[derive(Debug)]
 pub(crate) struct Noticed {
     /// Those that were there before it.
@@ -60,7 +60,7 @@ impl Canaries {
         Ok(Self { flock, stop, singing })
     }
 
-    /// What was noticed since the last call, up to the end of each round trip that has begun by now.
+    /// The canaries' view since the last call, up to the end of each round trip that has begun by now.
     pub(crate) async fn noticed(&self) -> anyhow::Result<Noticed> {
         let now = Instant::now();
         while self.flock().waiting.iter().flatten().any(|since| *since <= now) {

@@ -1,4 +1,4 @@
-//! What canaries and bystanders noticed of floods, as a table, JSON and scores; and what of it is too much.
+//! The toll of floods on canaries and bystanders, as a table, JSON and scores, and its limits.
 
 use std::path::Path;
 
@@ -120,7 +120,7 @@ impl Entry {
         }
     }
 
-    /// What is too much, in words.
+    /// The limits that were exceeded, in words.
     fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let Self { harmed, harm, canaries, tally, enough, .. } = self;
@@ -263,7 +263,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { median_ms: 100.0, max_ms: 1000.0 };
 
-    /// What happened beside a flood.
+    /// The events beside a flood.
     #[derive(Default)]
     struct Case {
         harmed: &'static str,

@@ -112,7 +112,7 @@ impl<'a> Siege<'a> {
     }
 
     async fn endure(self, floods: &[&'static Flood]) -> anyhow::Result<Toll> {
-        // What the first bystanders need once is there before the first look.
+        // Memory that the first bystanders need once is taken before the first look.
         let (warmed, ..) = self.bystanders(self.besieged.burst(WARM)).await?;
         warmed?;
         self.attack(Flood::named(GIVEN_UP)?).await?;

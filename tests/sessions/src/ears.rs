@@ -1,4 +1,4 @@
-//! What the other end has done, as far as a session waits for it.
+//! Events of the other end, for which a session waits.
 //!
 //! Events are what a correct end does at the same point of each session: on HTTP/2 its settings, a block of
 //! headers, a frame of data that is not empty, a reset; on HTTP/1 a head, and the first bytes behind it; on QUIC the
@@ -21,7 +21,7 @@ const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const ACK: u8 = 1;
 
-/// What was heard so far.
+/// The events so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
     /// Events.

@@ -7,7 +7,7 @@
 //! * [`World`]: a server and agents in this process, which take the sessions, with canaries through them;
 //! * [`run`]: plays mutations for a time, and judges.
 //!
-//! What has to hold: nothing panics; every byte of the canaries is right; an agent comes back to a server
+//! These promises are judged: nothing panics; every byte of the canaries is right; an agent comes back to a server
 //! that was mutated; a correct session succeeds after mutated ones; when mutated peers have left, nothing
 //! that they held is left; and one that stays gets an answer or an end within the longest time limit.
 

@@ -35,7 +35,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// Time for the other end of a connection to an agent that is played.
 const CONVERSATION: Duration = Duration::from_secs(2);
 
-/// What the client of a played agent sends: a message behind its length.
+/// The request of a played agent's client: a message behind its length.
 pub(crate) const PING: &[u8] = b"\0\x04ping";
 
 /// A connection after its handshake.
@@ -51,7 +51,7 @@ pub(crate) enum Opened {
 pub struct Outcome {
     /// On the connection.
     pub played: Played,
-    /// What clients got that dialled the agent that played.
+    /// The bytes of clients that dialled the played agent.
     pub dials: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ impl World {
                         connection.write_all(PING).await?;
                         connection.read_to_end(&mut bytes).await
                     };
-                    // Whatever comes is kept below.
+                    // The bytes are kept below, also after an error.
                     let _ = timeout(CONVERSATION, talk).await;
                     dials.lock().await.push(String::from_utf8_lossy(&bytes).into_owned());
                 }

@@ -20,7 +20,7 @@ const CORRECT: u64 = 40;
 /// Sessions of a lane that linger at the same time, where several may be played. They wait for most of it.
 const LINGERERS: u64 = 16;
 
-/// What to play.
+/// The mutations to play.
 #[derive(Debug, Clone)]
 pub struct Course {
     /// Of all mutations.
@@ -42,7 +42,7 @@ pub struct Finding {
     pub lane: Option<Lane>,
     /// The mutation that showed it.
     pub number: Option<u64>,
-    /// What.
+    /// The broken promise.
     pub what: String,
 }
 
@@ -58,12 +58,12 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was played, by lane, and what was found.
+/// The mutations that were played, by lane, and the findings.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     /// Mutations.
     pub tried: BTreeMap<Lane, u64>,
-    /// What does not hold.
+    /// The broken promises.
     pub findings: Vec<Finding>,
 }
 

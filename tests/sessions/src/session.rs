@@ -1,4 +1,4 @@
-//! What one peer sends after its handshake, and the files that keep it.
+//! The bytes of one peer after its handshake, and the files that keep them.
 //!
 //! A file has a line per step, and comments behind `#`:
 //!
@@ -8,7 +8,7 @@
 //! after 4 on 1 finish                   or finish, reset, deaf (reads no more), pause (10 ms)
 //! ```
 //!
-//! What the other end has done is counted in events; see [`ears`](crate::ears). On TCP and Unix sockets the
+//! The other end's progress is counted in events; see [`ears`](crate::ears). On TCP and Unix sockets the
 //! only stream is 0.
 
 use std::fmt;
@@ -37,11 +37,11 @@ pub struct Step {
     pub after: u32,
     /// On this stream: 0 is the connection or the control stream.
     pub on: usize,
-    /// What is done.
+    /// The act.
     pub act: Act,
 }
 
-/// What a step does.
+/// The act of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Act {
     /// Sends bytes.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
-use h2::{Ping, PingPong, RecvStream};
+use h2::{Ping, PingPong};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -127,21 +127,9 @@ impl StockAgent {
         Ok(Self { server_id, server_count, call, connection: Connection { requests, pings, driver } })
     }
 
-    /// Makes two calls on one connection, before the server has said how many it takes. Returns
-    /// their answers once the server has answered both, and the connection.
-    pub async fn call_twice(
-        server: SocketAddr,
-        pki: &Pki,
-        agents: [Metadata; 2],
-    ) -> ([Result<Response<RecvStream>, h2::Error>; 2], Task<Result<(), h2::Error>>) {
-        let (mut requests, connection) =
-            Box::pin(open(server, alpn(pki, Who::Agent, &["h2"]))).await.unwrap();
-        let calls =
-            agents.map(|Metadata(metadata)| requests.send_request(request(server, metadata), false).unwrap());
-        let driver = spawn(connection);
-        let [(first, _first), (second, _second)] = calls;
-        let answers = within("two answers", async { [first.await, second.await] }).await;
-        (answers, driver)
+    /// The number of calls that the server allows on the connection.
+    pub fn allowed_calls(&self) -> usize {
+        self.connection.requests.current_max_send_streams()
     }
 
     /// The packets and the connection, apart.

@@ -141,7 +141,7 @@ async fn servers_that_tell_their_addresses_are_found_behind_a_balancer_that_alwa
     }
 }
 
-/// Whoever may write Leases can make agents knock, and nothing more.
+/// Writers of Leases can make agents knock, and nothing more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_in_a_lease_is_greeted_only_with_the_certificate_that_the_operator_asks_for() {
     let world = World::new().await;

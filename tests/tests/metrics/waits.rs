@@ -142,7 +142,7 @@ async fn those_that_have_stood_still_for_the_longest_go_when_too_much_is_kept() 
     })
     .await;
     for mut connection in old {
-        // What it has not read may still come; on CONNECT over Unix a reset cannot
+        // Bytes that it has not read may still come; on CONNECT over Unix a reset cannot
         // be told from an end.
         let _ = within("the end of an older one", payload::read_all(&mut connection)).await;
     }

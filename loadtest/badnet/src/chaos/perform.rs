@@ -51,7 +51,7 @@ const LOG_RETURNS: Duration = Duration::from_secs(10);
 /// A jump lasts longer than the programs' looks at credentials are apart (10 s).
 const JUMP: Duration = Duration::from_secs(12);
 
-/// What ends for a credential that has lapsed ends within this time after the jump.
+/// Time after the jump within which tunnels of lapsed credentials end.
 const GRACE: Duration = Duration::from_secs(12);
 
 /// How long the API has each illness: some tries of an agent.

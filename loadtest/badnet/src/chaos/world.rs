@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) ground: Ground,
 }
 
-/// What programs stand on.
+/// The network and the files under the programs.
 #[derive(Debug)]
 pub(crate) struct Ground {
     /// The server's side and the victims'.

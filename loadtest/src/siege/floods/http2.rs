@@ -30,7 +30,7 @@ const BURST: u32 = 400;
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     as_client: bool,
-    /// What goes before them.
+    /// The bytes before them.
     begin: fn() -> Vec<u8>,
     /// As the frames of a number.
     frames: fn(u32) -> Vec<u8>,

@@ -20,7 +20,7 @@ const MOVE_EVERY: Duration = Duration::from_millis(5);
 
 const CODE: VarInt = VarInt::from_u32(7);
 
-/// What a connection does after its handshake.
+/// The behaviour of a connection after its handshake.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// Opens streams as fast as the server lets it, and resets each.

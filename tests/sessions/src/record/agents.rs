@@ -24,7 +24,7 @@ use crate::peers::PING;
 use crate::session::Step;
 use crate::world::World;
 
-/// What a client gets that dials the agent.
+/// The bytes for a client that dials the agent.
 pub(super) const SAYS: &str = "from the agent";
 
 /// With what the agent refuses a dial.
@@ -50,7 +50,7 @@ fn refusal() -> Refusal {
     Refusal { kind: RefusalKind::Refused, text: REFUSES.to_owned() }
 }
 
-/// What an agent may say later on its control stream.
+/// Messages that an agent may send later on its control stream.
 fn notices() -> Vec<Control> {
     vec![
         Control::Alive(Alive { next_ms: 2400 }),

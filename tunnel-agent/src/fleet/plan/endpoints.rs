@@ -27,7 +27,7 @@ pub(super) enum Status {
     Missing,
 }
 
-/// Who lists an endpoint.
+/// The list that names an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Operator,
