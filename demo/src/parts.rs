@@ -53,7 +53,8 @@ pub(super) fn start_server(
     let addresses = app.addresses()?;
     let until = drain.clone();
     drain.spawn("demo server", async move {
-        if let Err(error) = app.run(killed(&until)).await {
+        // Boxed, because the future is large.
+        if let Err(error) = Box::pin(app.run(killed(&until))).await {
             error!(%error, "the server failed");
         }
     });
