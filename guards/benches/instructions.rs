@@ -84,9 +84,9 @@ const GUARDS: &[Guard] = &[
         make: || each_of(stream(), PacketStream::receive),
     },
     Guard { name: "packet/stream_send", figure: 24639.8, make: || each_of(stream(), PacketStream::send) },
-    Guard { name: "route/by_host", figure: 689.5, make: || each(Routing::warm(), Routing::by_host) },
-    Guard { name: "route/by_network", figure: 1104.8, make: || each(Routing::warm(), Routing::by_network) },
-    Guard { name: "route/by_default", figure: 772.2, make: || each(Routing::warm(), Routing::by_default) },
+    Guard { name: "route/by_host", figure: 720.5, make: || each(Routing::warm(), Routing::by_host) },
+    Guard { name: "route/by_network", figure: 1031.4, make: || each(Routing::warm(), Routing::by_network) },
+    Guard { name: "route/by_default", figure: 747.9, make: || each(Routing::warm(), Routing::by_default) },
     Guard {
         name: "policy/without_file",
         figure: 275.0,
