@@ -60,7 +60,7 @@ impl Silence {
 
     fn look(&mut self, peer: Option<Peer>, now: Instant) -> bool {
         self.since = peer.filter(|peer| peer.owes).map(|peer| {
-            // A peer that lives acknowledges between two looks.
+            // An acknowledgement since then begins the limit anew.
             self.since.filter(|since| now - *since <= peer.silent).unwrap_or(now)
         });
         self.since.is_some_and(|since| now - since >= self.limit)
