@@ -16,6 +16,8 @@ from .shell import run
 DEPLOY = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "deploy"))
 NAMESPACE, USER, AUDIENCE = "tunnel-system", "system:konnectivity-server", "system:konnectivity-server"
 LIMIT = 60
+# The API keeps a deleted pod until its finalizers are removed. Without one, the exit code is there for a moment only.
+FINALIZER = "tunnel.test/exit-code"
 
 
 def scenario(world):
@@ -79,7 +81,8 @@ def _start(kubectl, network, server):
         f"--proxy-server-host={network.control_plane}", f"--proxy-server-port={server.agent_port}"]
     kubectl.ok("create", "-f", "-", stdin=json.dumps({
         "apiVersion": "v1", "kind": "Pod", "spec": pod,
-        "metadata": {"name": "tunnel-agent", "namespace": NAMESPACE, "labels": template["metadata"]["labels"]}}))
+        "metadata": {"name": "tunnel-agent", "namespace": NAMESPACE, "labels": template["metadata"]["labels"],
+                     "finalizers": [FINALIZER]}}))
 
     def ready():
         status = json.loads(kubectl.ok("get", "pod", "tunnel-agent", "-n", NAMESPACE, "-o", "json"))["status"]
@@ -108,10 +111,11 @@ def _end(kubectl):
     kubectl.ok("delete", "pod", "tunnel-agent", "-n", NAMESPACE, "--wait=false")
 
     def ended():
-        found = kubectl.try_("get", "pod", "tunnel-agent", "-n", NAMESPACE, "-o", "json")
-        expect(found.returncode == 0, "the pod was gone before its exit code was seen")
-        [container] = json.loads(found.stdout)["status"]["containerStatuses"]
+        found = kubectl.ok("get", "pod", "tunnel-agent", "-n", NAMESPACE, "-o", "json")
+        [container] = json.loads(found)["status"]["containerStatuses"]
         return container["state"].get("terminated")
 
-    code = wait.until("the agent ends", ended, LIMIT, pause=0.2)["exitCode"]
+    code = wait.until("the agent ends", ended, LIMIT, pause=0.5)["exitCode"]
+    kubectl.ok("patch", "pod", "tunnel-agent", "-n", NAMESPACE, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
     expect(code == 0, f"the agent ended with {code}")
+    wait.until("the pod is gone", lambda: not kubectl.ok("get", "pods", "-n", NAMESPACE, "-o", "name"), LIMIT, pause=0.5)

@@ -60,7 +60,7 @@ class Upgrade:
         try:
             self._round()
             self._helm.ok("upgrade", "tunnel", CHART, "--reuse-values", "--set", f"image.tag={self._tag}")
-            wait.until("the old pod is asked to end", lambda: self._pods().get(old), LIMIT)
+            wait.until("the old pod is asked to end", lambda: self._pods().get(old, True), LIMIT)
             asked = time.monotonic()
             self._cut_from = time.time() + GRACE - 2
             wait.until("the old pod is gone", lambda: old not in self._pods(), LIMIT)
