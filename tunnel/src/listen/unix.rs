@@ -165,7 +165,7 @@ pub struct UnixSocket {
     place: Place,
     listener: UnixListener,
     /// The listener of a file that is gone, while clients wait that had connected before.
-    former: Option<UnixListener>,
+    former: Option<std::os::unix::net::UnixListener>,
     file: FileId,
     looks: Interval,
     presence: Presence,
@@ -195,9 +195,10 @@ impl UnixSocket {
             self.look();
         }
         if let Some(former) = &self.former {
-            match former.poll_accept(cx) {
-                Poll::Ready(Ok((stream, _))) => return Poll::Ready(Ok(stream)),
-                Poll::Ready(Err(_)) | Poll::Pending => self.former = None,
+            match former.accept() {
+                Ok((stream, _)) => return Poll::Ready(nonblocking(stream)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.former = None,
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
         self.listener.poll_accept(cx).map_ok(|(stream, _)| stream)
@@ -211,7 +212,10 @@ impl UnixSocket {
             Ok((listener, file)) => {
                 let path = self.place.path.display();
                 warn!(%path, "the file of the socket was removed or replaced, and was made again");
-                self.former = Some(std::mem::replace(&mut self.listener, listener));
+                let former = std::mem::replace(&mut self.listener, listener);
+                // Asked without the runtime, which may not know yet of the last client.
+                let lost = |error: &_| warn!(%path, %error, "clients of the former file are not served");
+                self.former = former.into_std().inspect_err(lost).ok();
                 self.file = file;
                 self.presence.remade();
             }
@@ -227,6 +231,11 @@ impl UnixSocket {
     fn is_in_place(&self) -> bool {
         FileId::of(&self.place.path).is_ok_and(|file| file == self.file)
     }
+}
+
+fn nonblocking(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 impl Drop for UnixSocket {

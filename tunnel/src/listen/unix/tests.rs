@@ -149,6 +149,20 @@ async fn a_removed_file_is_made_again_and_clients_of_before_are_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_of_the_former_file_is_served_before_the_runtime_knows_of_it() {
+    let world = World::new();
+    let mut socket = world.shared().unwrap();
+    watch(&mut socket, LOOK * 3).await;
+    tokio::time::advance(LOOK).await;
+    let _waiting = std::os::unix::net::UnixStream::connect(world.path()).unwrap();
+    std::fs::remove_file(world.path()).unwrap();
+    // The runtime has no turn between the client and the look.
+    let accepted = poll_fn(|cx| Poll::Ready(socket.poll_accept(cx))).await;
+    assert!(matches!(accepted, Poll::Ready(Ok(_))), "{accepted:?}");
+    assert_eq!(world.changes(), [Change::Found, Change::Remade]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_file_that_another_process_took_is_left_to_it_until_it_ends() {
     let world = World::new();
     let mut socket = world.shared().unwrap();
