@@ -167,8 +167,8 @@ func TestSingleUseTunnel(t *testing.T) {
 		if _, err := dialWithin(step, tunnel.DialContext, addr); err == nil || !strings.Contains(err.Error(), "already dialed") {
 			t.Errorf("the second dial returned %v", err)
 		}
-		// Nil only if the server answered the CLOSE_REQ.
-		harness.Within(t, step, "close", conn.Close)
+		// An error if the server does not answer the CLOSE_REQ within ten seconds.
+		harness.Within(t, step, "close", func() error { return closed(conn) })
 		harness.Within(t, step, "the end of the tunnel", func() error {
 			<-tunnel.Done()
 			return nil

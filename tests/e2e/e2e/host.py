@@ -6,6 +6,7 @@ import signal
 import sys
 
 from . import node_init, wait
+from .processes import KILLED_SECONDS
 from .shell import run
 
 
@@ -44,7 +45,7 @@ class Host:
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             for program in self._programs:
-                program.wait(10)
+                program.wait(KILLED_SECONDS)
             self._pid = None
 
     def enter(self):

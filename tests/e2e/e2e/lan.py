@@ -4,7 +4,7 @@ Addresses are fixed, because nothing of this is in the machine's own network: ho
 and its pods have 10.201.N.0/24. Every host routes to every other's pods.
 """
 
-from .namespace import Namespace
+from .namespace import WAIT, Namespace
 from .shell import run
 
 PODS, SERVICES = "10.201.0.0/16", "10.202.0.0/24"
@@ -35,7 +35,7 @@ class Lan:
         self._ports[port.number] = port
         if closed:
             port.namespace.close_inbound(INTERFACE, "REJECT")
-            port.namespace.inside(["iptables", "-I", "FORWARD", "-i", INTERFACE, "-s", PODS, "-j", "ACCEPT"])
+            port.namespace.inside(["iptables", *WAIT, "-I", "FORWARD", "-i", INTERFACE, "-s", PODS, "-j", "ACCEPT"])
         return port
 
     def detach(self, port):

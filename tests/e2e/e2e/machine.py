@@ -24,6 +24,8 @@ NEEDS = {
     "setpriv": "util-linux",
     "tar": "tar",
 }
+# apt-get does not wait for another one. Further runs and deploy/tools take the same lock.
+APT = ("flock", "/var/cache/apt/tunnel.lock", "apt-get")
 
 
 def prepare(say, with_kubectl, with_strace):
@@ -60,8 +62,8 @@ def _install(needs, say):
     say(f"installing {wanted}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        run(["apt-get", "update"], timeout=300, env=environment)
-        run(["apt-get", "install", "-y", "--no-install-recommends", *packages], timeout=900, env=environment)
+        run([*APT, "update"], timeout=900, env=environment)
+        run([*APT, "install", "-y", "--no-install-recommends", *packages], timeout=900, env=environment)
     except CommandFailed as error:
         raise Unusable(f"Install these Debian packages, apt-get could not: {wanted} ({error}).") from error
     still = _missing(needs)

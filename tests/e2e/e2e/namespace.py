@@ -5,6 +5,8 @@ import os
 from .shell import run
 
 PLACE = "/run/netns"
+# For the lock that every iptables of the machine takes, in whatever namespace.
+WAIT = ("-w", "60")
 
 
 class Namespace:
@@ -33,7 +35,7 @@ class Namespace:
     def close_inbound(self, interface, verdict):
         """No TCP connection can be opened through the interface, neither to the node nor through it to a pod."""
         for chain in ("INPUT", "FORWARD"):
-            self.inside(["iptables", "-I", chain, "-i", interface, "-p", "tcp", "--syn", "-j", verdict])
+            self.inside(["iptables", *WAIT, "-I", chain, "-i", interface, "-p", "tcp", "--syn", "-j", verdict])
 
 
 def remove(run_name):

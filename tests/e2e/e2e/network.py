@@ -8,7 +8,7 @@ and is seen to fail, and nothing leaves the machine.
 
 from . import namespace
 from .fail import Unusable
-from .namespace import Namespace
+from .namespace import WAIT, Namespace
 from .shell import run
 
 
@@ -47,8 +47,8 @@ class Network:
     def translate(self, service_ip, service_port, target_ip, target_port):
         """What kube-proxy would do for one service: for the node's own traffic and, in direct mode, for passing one."""
         for chain in ("OUTPUT", "PREROUTING"):
-            self.inside(["iptables", "-t", "nat", "-A", chain, "-d", service_ip, "-p", "tcp", "--dport", service_port,
-                         "-j", "DNAT", "--to-destination", f"{target_ip}:{target_port}"])
+            self.inside(["iptables", *WAIT, "-t", "nat", "-A", chain, "-d", service_ip, "-p", "tcp",
+                         "--dport", service_port, "-j", "DNAT", "--to-destination", f"{target_ip}:{target_port}"])
 
 
 def remove(name):

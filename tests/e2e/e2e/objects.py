@@ -109,7 +109,8 @@ def config_map(name):
 
 def _pods(node_name):
     lines = "for n in $(seq 1 100); do echo line $n of the box; done; exec pod wait"
-    answer = 'while read line; do echo "answer to $line"; done'
+    # Lines of its own show when an output is attached: containerd attaches the input first.
+    answer = 'while sleep 1; do echo waiting; done & while read line; do echo "answer to $line"; done'
     yield _pod(node_name, "box", ["/bin/busybox", "sh", "-c", lines])
     yield _pod(node_name, "counter", ["/bin/pod", "count"])
     yield _pod(node_name, "talker", ["/bin/busybox", "sh", "-c", answer], stdin=True)

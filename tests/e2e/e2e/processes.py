@@ -13,6 +13,8 @@ import subprocess
 from .fail import Hopeless
 
 MARK = "TUNNEL_E2E_RUN"
+# Time for the kernel to take down a killed program and its memory.
+KILLED_SECONDS = 60
 
 
 class Processes:
@@ -40,7 +42,7 @@ class Processes:
 
 
 class Process:
-    """One running program."""
+    """One running program. Its log may have earlier runs of it; its own lines follow `log_begin`."""
 
     def __init__(self, name, args, log_path, environment):
         self.name, self.log_path = name, log_path
@@ -48,6 +50,7 @@ class Process:
         with log:
             log.write(f"# {' '.join(args)}\n".encode())
             log.flush()
+            self.log_begin = log.tell()
             self._popen = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *args],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -69,7 +72,7 @@ class Process:
 
     def kill(self):
         self.signal(signal.SIGKILL)
-        return self.wait(10)
+        return self.wait(KILLED_SECONDS)
 
     def end(self, patience=5):
         self.signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ A run holds a lock on its mark file. The kernel drops the lock with the process,
 that can be locked belongs to a run that is gone, whatever happened to it.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -18,7 +19,10 @@ class RunId:
     def __init__(self):
         os.makedirs(MARKS, exist_ok=True)
         self.id = secrets.token_hex(3)
-        self._mark = _lock(os.path.join(MARKS, self.id), os.O_CREAT)
+        # Locked before it has its name: another run would take an unlocked mark for an abandoned one.
+        unseen = os.path.join(MARKS, f".{self.id}")
+        self._mark = _lock(unseen, os.O_CREAT)
+        os.rename(unseen, os.path.join(MARKS, self.id))
 
     @property
     def name(self):
@@ -37,6 +41,8 @@ class RunId:
 def abandoned():
     """(name, work directory) of runs that ended without cleaning up; their marks are removed by `forget`."""
     for entry in sorted(os.listdir(MARKS)) if os.path.isdir(MARKS) else []:
+        if entry.startswith("."):
+            continue
         path = os.path.join(MARKS, entry)
         try:
             mark = _lock(path)
@@ -44,7 +50,9 @@ def abandoned():
             continue
         try:
             yield PREFIX + entry, os.pread(mark, 4096, 0).decode()
-            os.unlink(path)
+            # Its own run may have just removed it, or another one that cleans up.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         finally:
             os.close(mark)
 

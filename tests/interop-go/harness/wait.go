@@ -8,19 +8,21 @@ import (
 
 const pollInterval = 20 * time.Millisecond
 
-// Poll asks check again and again until it returns nil, and gives up with its
-// last error at the limit. State of another process can only be asked for, so
+// Poll asks check again and again until it returns nil, and gives up with the
+// error of a check that began after the limit: one look before a pause without
+// a processor is not enough. State of another process can only be asked for, so
 // this is the one place that waits by the clock.
 func Poll(limit time.Duration, check func() error) error {
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
+		late := time.Now().After(deadline)
 		err := check()
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if late {
 			return fmt.Errorf("not within %v: %w", limit, err)
 		}
 		<-tick.C

@@ -1,8 +1,10 @@
 """That a pass goes over the link it is named after, seen from outside the programs."""
 
+from .. import wait
 from ..fail import expect
 
 ESTABLISHED = "01"
+LIMIT = 10
 
 
 def verify(agent, link):
@@ -13,5 +15,11 @@ def verify(agent, link):
         rows = [line.split() for line in file][1:]
     count = sum(1 for row in rows if row[2].endswith(port) and row[3] == ESTABLISHED)
     expect((count > 0) == (link != "quic"), f"{count} TCP connections lead to the agent port")
+    # The server is ready before it counts the tunnel.
+    wait.until(f"the server counts a tunnel on {link}", lambda: _tunnels(agent, link), LIMIT)
+
+
+def _tunnels(agent, link):
     tunnels = agent.server.metrics().get(f'tunnel_server_tunnels{{link="{link}"}}')
-    expect(tunnels == 1, f"the server counts {tunnels} tunnels on {link}")
+    expect(tunnels == 1, f"it counts {tunnels}")
+    return tunnels

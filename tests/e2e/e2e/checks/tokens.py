@@ -33,18 +33,24 @@ def scenario(world):
         world.report.check("tokens", f"refused with its reason: {name}", lambda: _refused(world, file, token, reason, text))
     for link in world.chosen.links:
         world.report.check("tokens", f"a requested token admits on {link}", lambda: _admitted(world, file, good, link))
-        world.agent.stop()
+        _leave(world)
     world.report.check("tokens", "a projected token admits", lambda: _projected(world, kubectl))
-    world.agent.stop()
+    _leave(world)
     world.report.check("tokens", "a token of a pod proves its node, and admits", lambda: _proves_node(world, file, kubectl))
-    world.agent.stop()
+    _leave(world)
     world.report.check("tokens", "a replaced file is read again", lambda: _replaced(world, file, kubectl))
-    world.agent.stop()
+    _leave(world)
     world.report.check("tokens", "nobody is admitted while the API is away", lambda: _api_away(world, file, kubectl))
-    world.agent.stop()
+    _leave(world)
     admitted = 4 + len(world.chosen.links)
     world.report.check("tokens", "a good token costs one review", lambda: _reviews(world, admitted))
     world.server.process.end()
+
+
+def _leave(world):
+    """Until the server knows that the agent is gone: the next check waits for a server that has one."""
+    world.agent.stop()
+    world.server.wait_without_agent()
 
 
 def configure(world, file):
@@ -133,8 +139,11 @@ def _proves_node(world, file, kubectl):
     expect(extra.get(NODE_NAME) == named, f"the review says {extra}")
     position = world.server.process.log_size()
     remark = _admitted(world, file, token, world.link)
-    accepted = [line for line in world.server.process.log_since(position).splitlines() if "token accepted" in line]
-    expect(accepted and f'node="{NODE}"' in accepted[0] and f'pod="{accounts.POD}"' in accepted[0], f"the server logs {accepted}")
+    # A thread of the server writes its log.
+    accepted = wait.until("the server logs it", lambda: [
+        line for line in world.server.process.log_since(position).splitlines(keepends=True)
+        if "token accepted" in line and line.endswith("\n")], LIMIT)
+    expect(f'node="{NODE}"' in accepted[0] and f'pod="{accounts.POD}"' in accepted[0], f"the server logs {accepted}")
     return remark
 
 

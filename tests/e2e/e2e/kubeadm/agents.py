@@ -52,14 +52,13 @@ class Stranger:
 
     def __enter__(self):
         self._process = self._cluster.processes.start("stranger", self._arguments)
-        self._begun = self._process.log_size()
         return self
 
     def __exit__(self, *_):
         self._process.end()
 
     def log(self):
-        return self._process.log_since(self._begun)
+        return self._process.log_since(self._process.log_begin)
 
     def metrics(self):
         self._process.must_run()

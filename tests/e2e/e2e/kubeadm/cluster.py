@@ -92,7 +92,9 @@ class Cluster(Workplace):
         """Reset the node, so that etcd knows of it, delete it and switch its host off."""
         host = self.node(name)
         host.run(["kubeadm", "reset", "--force"], timeout=120)
-        kubectl.ok("delete", "node", name)
+        # etcd fails requests while its members elect a leader without the one that has left.
+        wait.until(f"{name} is deleted", lambda: kubectl.ok(
+            "delete", "node", name, "--ignore-not-found") is not None, 90, pause=0.5)
         self._control_planes.remove(host)
         self._write_shared()
         host.kill()
@@ -144,14 +146,18 @@ class Cluster(Workplace):
         self._write_shared()
 
     def _write_shared(self):
-        """The shared name has the addresses of all kube-apiservers: clients try them in this order."""
+        """The shared name has the addresses of all kube-apiservers: clients try them in this order.
+
+        By a rename: a kubelet would give half a file to a pod for good.
+        """
         for host in self.hosts:
             file = host.seen_from_outside("/etc/hosts")
             with open(file, encoding="utf-8") as opened:
                 lines = [line for line in opened if not line.endswith(f" {self._shared}\n")]
             lines += [f"{each.network.node} {self._shared}\n" for each in self._control_planes if self._shared]
-            with open(file, "w", encoding="utf-8") as opened:
+            with open(f"{file}.new", "w", encoding="utf-8") as opened:
                 opened.writelines(lines)
+            os.replace(f"{file}.new", file)
 
     def _boot(self, name, closed):
         network = self.lan.attach(closed)

@@ -109,7 +109,14 @@ def _install(world):
     kinds = metrics['tunnel_server_identities{kind="node"}']
     expect(kinds == len(world.agents), f"{kinds:g} agents are known as nodes")
     for node in world.agents:
-        expect(f'identity=node:{node} ' in world.server.log(), f"the server's log has no identity of {node}")
+        wait.until(f"the server's log has the identity of {node}",
+                   lambda node=node: f'identity=node:{node} ' in world.server.log(), LIMIT)
+    wait.until("the server follows the nodes", lambda: _follows_nodes(world.server.log()), LIMIT)
+
+
+def _follows_nodes(log):
+    """The restart of the kube-apiserver ended the server's watches. Half a minute may pass between its attempts."""
+    return log.count("nodes are followed again") >= log.count("cannot follow the nodes")
 
 
 def _logs_and_exec(world):
@@ -258,6 +265,8 @@ def _token_of_deleted_pod(world):
                  "securityContext": secure, "containers": [container]}}))
     token = agents.token(world.cluster, "brief")
     world.kubectl.ok("delete", "pod", "brief", "-n", manual.NAMESPACE)
+    # The kube-apiserver reviews tokens by its own copy of the pods, which learns of the deletion by a watch.
+    wait.until("the kube-apiserver knows that the pod is gone", lambda: not accounts.extra(world.kubectl, token), LIMIT)
     return token
 
 
@@ -309,8 +318,8 @@ def _policy(world):
         said, before = len(world.server.log()), denied()
         status, text = world.server.connect(target)
         expect(status == 403 and f'denied by policy rule "{rule}": {target}' in text, f"CONNECT {target}: {text}")
-        wait.until("the audit line is logged", lambda said=said, rule=rule, target=target: [
-            line for line in world.server.log()[said:].splitlines() if "audit" in line and rule in line and target in line], 5)
+        wait.until("the audit line is logged", lambda said=said, words=("audit", rule, target): [
+            line for line in world.server.log()[said:].splitlines() if all(word in line for word in words)], LIMIT)
         expect(denied() == before + 1, f"{rule} is not counted once")
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 
-from .. import kubernetes
+from .. import kubernetes, wait
 from ..cluster import cache_root
 from ..fail import expect
 from . import command, manual, use
@@ -13,7 +13,8 @@ from .cluster import CONTROL_PLANE, Cluster
 WHERE, WORKER, LATER = "installer", by_hand.WORKER, by_hand.LATER
 PREPARE, ACTIVATE = ("install", "kubeadm", "--yes"), ("install", "kubeadm", "--activate", "--yes")
 REMOVE = ("uninstall", "kubeadm", "--yes")
-# More than the kube-apiserver takes to come back. One that cannot start is waited for that long.
+# More than the kube-apiserver takes to come back, and a server to follow the nodes again. A kube-apiserver that cannot
+# start is waited for that long.
 LIMIT = 110
 
 
@@ -114,8 +115,13 @@ def _join_and_leave(cluster, installer):
 
 
 def _status(installer, nodes):
-    said = installer.run("status", "--wait=90s")
-    expect(f"{nodes} expected, {nodes} connected" in said, said)
+    """Waits, since the server follows the nodes by a watch: for a moment it is content with those of before."""
+    def counted():
+        said = installer.run("status", "--wait=90s")
+        expect(f"{nodes} expected, {nodes} connected" in said, said)
+        return True
+
+    wait.until(f"the server counts {nodes} nodes", counted, LIMIT, pause=1)
 
 
 def _upgrade(cluster):

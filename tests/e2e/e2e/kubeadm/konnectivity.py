@@ -106,8 +106,18 @@ def wait_link(cluster, *wanted):
     return wait.until(f"the server has one tunnel of {wanted}", link, LIMIT, pause=0.5)
 
 
-def servers_of_agents(cluster):
-    """How many servers each agent has, which the kube-apiserver asks through the tunnel."""
+def wait_servers_of_agents(cluster, wanted):
+    """Until the agents have so many servers, each."""
+    def there():
+        counts = _servers_of_agents(cluster)
+        expect(counts == wanted, f"they have {counts}")
+        return counts
+
+    wait.until(f"agents have {wanted} servers", there, LIMIT, pause=0.5)
+
+
+def _servers_of_agents(cluster):
+    """The kube-apiserver asks the agents through the tunnel."""
     pods = cluster.kubectl.ok("get", "pods", "-n", NAMESPACE, "-l", "k8s-app=konnectivity-agent", "-o", "name").split()
     pages = [cluster.kubectl.raw(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod.split('/')[1]}:{HEALTH}/proxy/metrics") for pod in pods]
     return [int(count) for page in pages for count in re.findall(rf"^{AGENTS} (\d+)$", page, re.MULTILINE)]

@@ -40,7 +40,7 @@ def activate(cluster, api_server=None):
     `api_server` is kubeadm's section of that name, with another egress configuration than the tunnel's.
     """
     host = cluster.node(CONTROL_PLANE)
-    before = api_server_hash(cluster)
+    before = wait.until("the kube-apiserver is ready", lambda: api_server_hash(cluster), LIMIT, pause=0.5)
     file = "/etc/kubernetes/egress-init.yaml"
     with open(host.seen_from_outside(file), "w", encoding="utf-8") as opened:
         opened.write(config.init(cluster.kubernetes.version, host, api_server or _egress()))
@@ -58,12 +58,12 @@ def write_kubeconfig(cluster, path):
 
 
 def agent_on(cluster, node):
-    """The name of the node's agent, once it is ready."""
+    """The name of the node's agent, once it is ready. One that is being replaced stays ready until it ends."""
     def ready():
         found = json.loads(cluster.kubectl.ok(
             "get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/name=tunnel-agent",
             f"--field-selector=spec.nodeName={node}", "-o", "json"))["items"]
-        return [pod["metadata"]["name"] for pod in found if _ready(pod)]
+        return [pod["metadata"]["name"] for pod in found if _ready(pod) and "deletionTimestamp" not in pod["metadata"]]
 
     return wait.until(f"the agent on {node} is ready", ready, LIMIT, pause=0.5)[0]
 
