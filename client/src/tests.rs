@@ -151,7 +151,9 @@ async fn closing_a_connection_that_the_target_closed_is_no_error() {
     for protocol in BOTH {
         let frontend = Frontend::new(protocol, Fault::None);
         for wait in [0, 100] {
-            let connection = frontend.dial(&address).await.unwrap();
+            // On a busy machine the target's bytes may come with the answer.
+            let keep = Options { early: Early::Keep, ..Options::default() };
+            let connection = frontend.dial_with(&address, keep).await.unwrap();
             tokio::time::sleep(Duration::from_millis(wait)).await;
             connection.close().await.unwrap();
         }
@@ -303,7 +305,7 @@ async fn a_dropped_connection_ends_at_the_target() {
     for protocol in BOTH {
         let frontend = Frontend::new(protocol, Fault::None);
         drop(frontend.dial(&address).await.unwrap());
-        timeout(Duration::from_millis(700), seen.recv()).await.expect("the target sees no end");
+        timeout(Duration::from_secs(20), seen.recv()).await.expect("the target sees no end");
     }
 }
 

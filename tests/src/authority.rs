@@ -46,15 +46,21 @@ impl Authority {
 
     /// A server's certificate for this host, valid for an hour.
     pub fn server(&self) -> Issued {
-        self.issue("server", ExtendedKeyUsagePurpose::ServerAuth, Duration::from_secs(3600))
+        let hour = Duration::from_secs(3600);
+        self.issue("server", ExtendedKeyUsagePurpose::ServerAuth, Duration::ZERO, hour)
     }
 
     /// A client's or an agent's certificate, valid for so long from now, in whole seconds.
     pub fn client(&self, name: &str, lasts: Duration) -> Issued {
-        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, lasts)
+        self.aged_client(name, Duration::ZERO, lasts)
     }
 
-    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, lasts: Duration) -> Issued {
+    /// As [`Self::client`], and valid since so long.
+    pub fn aged_client(&self, name: &str, age: Duration, lasts: Duration) -> Issued {
+        self.issue(name, ExtendedKeyUsagePurpose::ClientAuth, age, lasts)
+    }
+
+    fn issue(&self, name: &str, usage: ExtendedKeyUsagePurpose, age: Duration, lasts: Duration) -> Issued {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let (key, names) = (KeyPair::generate().unwrap(), ["localhost", "127.0.0.1"].map(str::to_owned));
         let mut params = CertificateParams::new(names).unwrap();
@@ -62,8 +68,8 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         params.serial_number = Some(SerialNumber::from(serial));
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        params.not_before = date_time_ymd(1970, 1, 1) + since;
-        params.not_after = params.not_before + lasts;
+        params.not_before = date_time_ymd(1970, 1, 1) + since - age;
+        params.not_after = params.not_before + age + lasts;
         let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
         Issued { cert, key: key.serialize_pem(), serial }
     }

@@ -10,7 +10,7 @@
 //! * [`Credential`]: client certificates, each of which is refused for another reason;
 //! * [`FakeAgent`], [`FakeServer`], [`raw`], [`frames`], [`initials`]: peers that break the protocol;
 //! * [`stock`]: Konnectivity's own server and agent, packet by packet;
-//! * [`wait_for`], [`within`]: every wait has a limit, and none is a sleep;
+//! * [`wait_for`], [`within`], [`promptly`]: every wait has a limit, and none is a sleep;
 //! * [`panics`]: a panic in the product fails the test that looks.
 //!
 //! Ports are chosen by the kernel, files are in directories of their own, and
@@ -62,4 +62,4 @@ pub use pki::{FAR_NAME, Pki, Who};
 pub use scrape::{Metrics, get};
 pub use target::{Gate, Report, Target};
 pub use task::{Task, many, spawn};
-pub use wait::{LIMIT, wait_for, wait_within, within};
+pub use wait::{LIMIT, promptly, wait_for, wait_within, within};

@@ -235,9 +235,14 @@ impl Target {
         Self { addr, seen: Arc::default(), _task: None, _held: held, _listener: Some(listener) }
     }
 
-    /// An address of which the last listener has gone.
-    pub async fn nobody(ip: Ipv4Addr) -> SocketAddr {
-        TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap()
+    /// An address that nobody listens on, and that nobody else gets while the tests run.
+    pub fn nobody(ip: Ipv4Addr) -> SocketAddr {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((ip, 0).into()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        // Bound and not listening, it is refused as a free port is.
+        std::mem::forget(socket);
+        addr
     }
 
     /// Payload that a flood has written or a sink has read.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep};
 use tunnel::transport::Link;
-use tunnel_client::{CloseError, Connection, Early, Options, dial, grpc};
+use tunnel_client::{CloseError, Connection, DialError, Early, Options, dial, grpc};
 use tunnel_tests::payload::{self, Header};
 use tunnel_tests::raw::Listener;
 use tunnel_tests::{
@@ -250,21 +250,31 @@ async fn a_client_that_reads_the_answer_late_reads_nothing_with_it() {
     cluster.finish().await;
 }
 
-/// A kube-apiserver fails on bytes that are read together with the answer.
-/// On TCP the bytes are held back for half a second, which a very busy machine can exceed now and then.
+/// A kube-apiserver fails on bytes that are read together with the answer. On TCP the bytes are held back for half a
+/// second. A dial that took longer on a busy machine tells nothing, and is made again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_of_a_target_do_not_ride_with_the_answer() {
     const TRIES: usize = 20;
+    const HELD: Duration = Duration::from_millis(450);
     let cluster = Cluster::on_both_links().await;
     for_each_combination(async |frontend, link| {
         let target = Target::speaks_first(node(link)).await;
         let endpoint = cluster.server.endpoint(frontend);
         let options = Options { early: Early::Fail, timeout: LIMIT, ..Options::default() };
-        let mut together = Vec::new();
-        for _ in 0..TRIES {
-            let dialed = dial(frontend.protocol(), &endpoint, &target.to_string(), &options).await;
-            together.extend(dialed.err());
-        }
+        let (mut together, mut tries) = (Vec::new(), 0);
+        let tried = async {
+            while tries < TRIES {
+                let began = Instant::now();
+                let dialed = dial(frontend.protocol(), &endpoint, &target.to_string(), &options).await;
+                let is_late = frontend != Frontend::ConnectUnix && began.elapsed() >= HELD;
+                if is_late && matches!(dialed, Err(DialError::Early { .. })) {
+                    continue;
+                }
+                tries += 1;
+                together.extend(dialed.err());
+            }
+        };
+        within("dials in time", tried).await;
         let allowed = if frontend == Frontend::ConnectUnix { 0 } else { TRIES / 20 };
         assert!(together.len() <= allowed, "{} of {TRIES} answers: {together:?}", together.len());
     })

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::Parser as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 use tunnel::transport::{Link, quic};
 use tunnel_program::args::LogArgs;
 use tunnel_program::process::{Flush, init_logging};
@@ -69,6 +70,12 @@ async fn failures_of_a_kind_are_one_line_and_health_checks_none() {
     numbers_of_servers(&log).await;
 }
 
+/// Fails unless failures of a kind since `began` are one line, and one more for each ten seconds that they took.
+fn assert_seldom(lines: &[String], began: Instant) {
+    let most = 1 + began.elapsed().as_secs() / 10;
+    assert!((1..=most).contains(&(lines.len() as u64)), "not 1 to {most}: {lines:#?}");
+}
+
 /// Lines of a server about its flags and its host.
 async fn at_the_start(cluster: &Cluster, log: &Log) {
     // Tests have one authority, for clients and for agents.
@@ -110,12 +117,13 @@ async fn floods(cluster: &Cluster, log: &Log) {
     for failure in ["agent handshake failed", "agent dropped", "client dropped"] {
         assert_eq!(log.lines(failure).await, Vec::<String>::new(), "health checks are no failures");
     }
+    let began = Instant::now();
     for _ in 0..MANY {
         let mut stream = TcpStream::connect(server.agents).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     }
     rejected("tls", MANY).await;
-    assert_eq!(log.lines("agent handshake failed").await.len(), 1);
+    assert_seldom(&log.lines("agent handshake failed").await, began);
 
     for _ in 0..MANY / 4 {
         for frontend in Frontend::ALL {
@@ -123,13 +131,13 @@ async fn floods(cluster: &Cluster, log: &Log) {
         }
     }
     let dials = log.lines("dial failed").await;
-    assert_eq!(dials.len(), 1, "{dials:?}");
+    assert_seldom(&dials, began);
     assert!(["127.0.0.1:80", "No agent available", "no_agent"].iter().all(|part| dials[0].contains(part)));
 }
 
 /// Connections that fail are told, and those that their peers end are not.
 async fn failures(cluster: &Cluster, log: &Log) {
-    let server = &cluster.server;
+    let (server, began) = (&cluster.server, Instant::now());
     let agent = cluster.start_agent(&AgentSpec::new("agent", Link::Quic, node(Link::Quic)));
     server.wait_for_tunnels(1).await;
     let (echo, resets) = (
@@ -153,13 +161,13 @@ async fn failures(cluster: &Cluster, log: &Log) {
     agent.kill().await;
     server.wait_for_tunnels(0).await;
     let failed = log.lines("connection failed").await;
-    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_seldom(&failed, began);
     assert!(failed[0].contains("payload of another kind"), "{}", failed[0]);
 }
 
 /// Another host under one id, or with one address, is named, with both addresses.
 async fn collisions(cluster: &Cluster, log: &Log) {
-    let server = &cluster.server;
+    let (server, began) = (&cluster.server, Instant::now());
     for link in LINKS {
         let one = cluster.start_agent(&AgentSpec::new("clone", link, node(link)));
         one.wait_for_servers(1, 1).await;
@@ -171,7 +179,7 @@ async fn collisions(cluster: &Cluster, log: &Log) {
         server.wait_for_tunnels(0).await;
     }
     let twins = log.lines("two hosts use one agent id").await;
-    assert_eq!(twins.len(), 1, "{twins:?}");
+    assert_seldom(&twins, began);
     assert_eq!(twins[0].matches("127.0.0.1:").count(), 2, "{}", twins[0]);
 
     for link in LINKS {
@@ -188,7 +196,7 @@ async fn collisions(cluster: &Cluster, log: &Log) {
         server.wait_for_tunnels(0).await;
     }
     let rivals = log.lines("an agent serves an address that an agent of another host serves").await;
-    assert_eq!(rivals.len(), 1, "{rivals:?}");
+    assert_seldom(&rivals, began);
     for part in ["at-9", "127.0.0.9:", "192.0.2.1", "at-8", "127.0.0.8:"] {
         assert!(rivals[0].contains(part), "{part} is not in {}", rivals[0]);
     }

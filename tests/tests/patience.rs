@@ -4,8 +4,10 @@
 #![allow(clippy::large_futures, reason = "a test is one future, polled where it is made")]
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
 use tunnel::transport::Link;
 use tunnel_client::Connection;
 use tunnel_proto::message::{DialReply, Hello, ON_TRIAL};
@@ -17,6 +19,9 @@ use tunnel_tests::{
 };
 
 const RETRIES: &str = "tunnel_server_dial_retries_total";
+
+/// The longest wait of a dial for an agent.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Dials that fail until an agent, asked before the others, has refused this many; and whether any failed.
 const REFUSALS: u64 = 5;
@@ -101,35 +106,55 @@ async fn the_words_of_a_konnectivity_agent_tell_whether_another_may_reach_the_ta
     }
 }
 
+/// Dials by every frontend while the agent is started anew. An error when the dials have waited for as long as they
+/// may, which a busy machine can need for the agent.
+async fn dials_beside_a_start(link: Link) -> Result<(), String> {
+    let spec = AgentSpec::new("worker", link, node(link));
+    let cluster = Cluster::builder().agent(spec.clone()).start().await;
+    let echo = Target::echo(node(link)).await;
+    cluster.agents[0].kill().await;
+    cluster.server.wait_for_tunnels(0).await;
+    let dials = Frontend::ALL.map(|frontend| {
+        let (endpoint, echo) = (cluster.server.endpoint(frontend), echo.to_string());
+        spawn(async move {
+            let (began, options) = (Instant::now(), tunnel_client::Options::default());
+            match tunnel_client::dial(frontend.protocol(), &endpoint, &echo, &options).await {
+                Ok(mut connection) => {
+                    ping(&mut connection).await;
+                    Ok(())
+                }
+                Err(error) if began.elapsed() >= PATIENCE => Err(error.to_string()),
+                Err(error) => panic!("{frontend:?}: {error} after {:?}", began.elapsed()),
+            }
+        })
+    });
+    wait_for("the dials to wait", async || {
+        let metrics = cluster.server.metrics().await;
+        let pending = metrics.value("tunnel_server_pending_dials");
+        let is_late = metrics.sum("tunnel_server_dial_waits_total", &[]) > 0;
+        if pending == 4 || is_late { Ok(()) } else { Err(format!("{pending} pending")) }
+    })
+    .await;
+    let _agent = cluster.start_agent(&spec);
+    for dial in dials {
+        within("a dial", dial.join()).await?;
+    }
+    let served =
+        cluster.server.metrics().await.sum("tunnel_server_dial_waits_total", &["outcome=\"served\""]);
+    assert_eq!(served, 4, "over {}", link.label());
+    cluster.server.wait_until_idle().await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dials_wait_for_an_agent_that_is_started_anew() {
+    const TRIES: usize = 5;
     for link in LINKS {
-        let spec = AgentSpec::new("worker", link, node(link));
-        let cluster = Cluster::builder().agent(spec.clone()).start().await;
-        let echo = Target::echo(node(link)).await;
-        cluster.agents[0].kill().await;
-        cluster.server.wait_for_tunnels(0).await;
-        let dials = Frontend::ALL.map(|frontend| {
-            let (endpoint, echo) = (cluster.server.endpoint(frontend), echo.to_string());
-            spawn(async move {
-                let options = tunnel_client::Options::default();
-                let dialed = tunnel_client::dial(frontend.protocol(), &endpoint, &echo, &options).await;
-                ping(&mut dialed.unwrap_or_else(|error| panic!("{frontend:?}: {error}"))).await;
-            })
-        });
-        wait_for("the dials to wait", async || {
-            let pending = cluster.server.metrics().await.value("tunnel_server_pending_dials");
-            if pending == 4 { Ok(()) } else { Err(format!("{pending} pending")) }
-        })
-        .await;
-        let _agent = cluster.start_agent(&spec);
-        for dial in dials {
-            within("a dial", dial.join()).await;
+        let mut late = Vec::new();
+        while let Err(why) = dials_beside_a_start(link).await {
+            late.push(why);
+            assert!(late.len() < TRIES, "over {}: {late:?}", link.label());
         }
-        let served =
-            cluster.server.metrics().await.sum("tunnel_server_dial_waits_total", &["outcome=\"served\""]);
-        assert_eq!(served, 4, "over {}", link.label());
-        cluster.server.wait_until_idle().await;
     }
 }
 

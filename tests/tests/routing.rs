@@ -168,7 +168,7 @@ async fn what_cannot_be_dialled_is_refused_in_the_words_of_go() {
     let cluster = Cluster::builder().server_flag("proxy-strategies", "destHost,default");
     let cluster = cluster.agent_on(Link::Quic).agent_on(Link::H2).start().await;
     for_each_combination(async |frontend, link| {
-        let nobody = Target::nobody(node(link)).await;
+        let nobody = Target::nobody(node(link));
         let (status, text) = cluster.server.refusal(frontend, &nobody.to_string()).await;
         assert_eq!(text, format!("dial tcp {nobody}: connect: connection refused"));
         assert_eq!(status, (!frontend.is_grpc()).then_some(502));

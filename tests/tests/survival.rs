@@ -203,8 +203,12 @@ async fn streams_of_a_silent_tunnel_end_at_the_limit() {
     for connection in &mut connections {
         ping(connection).await;
     }
-    wired.cut().await;
+    let began = tokio::time::Instant::now();
+    wired.wire.cut(true);
+    // Suspicion lasts for two seconds and a half, in which a busy machine may not look.
     wired.cluster.server.wait_for_tunnels(0).await;
+    assert!(began.elapsed() > SHORT.suspect * 3 / 2, "{:?}", began.elapsed());
+    wired.agent.wait_for_servers(0, 1).await;
     wired.wait_for_suspects(0).await;
     for connection in &mut connections {
         // On CONNECT over Unix a reset cannot be told from an end.

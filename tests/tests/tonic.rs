@@ -195,7 +195,7 @@ async fn tonic_sees_the_end_of_the_target() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tonic_reads_a_refusal() {
     let cluster = Cluster::on(Link::Quic).await;
-    let nobody = Target::nobody(node(Link::Quic)).await;
+    let nobody = Target::nobody(node(Link::Quic));
     let (say, mut incoming) = call(&channel(&cluster).await, PROXY_PATH).await.unwrap();
     say.send(dial(&nobody.to_string(), -1)).await.unwrap();
     let answer = next(&mut incoming).await.unwrap().dial_response.unwrap();

@@ -29,6 +29,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Time for a program to end at a SIGHUP, if it does: a kernel needs less than a millisecond, a busy machine some more.
 const HANG_UP: Duration = Duration::from_millis(100);
 
+/// Time from the moment at which a server gets no more clients to its end: a client that has just chosen it connects.
+const TAKEN_OUT: Duration = Duration::from_millis(500);
+
 /// Bytes of a piece of a stream: one that fills no window, so that it comes back at once.
 const PIECE: usize = 4096;
 
@@ -236,6 +239,7 @@ impl Cluster {
         for number in 0..self.servers.len() {
             self.hang_up().await?;
             self.frontends[number].is_in.store(false, Ordering::Relaxed);
+            sleep(TAKEN_OUT).await;
             self.servers[number].replace(&self.args.server_bin).await?;
             self.is_whole().await.with_context(|| format!("after server {number}"))?;
             self.frontends[number].is_in.store(true, Ordering::Relaxed);

@@ -28,13 +28,20 @@ struct Server {
 }
 
 impl Server {
-    /// Port 0 is any.
-    fn start(certificates: &Certificates, link: u16, uds: &Path) -> Self {
+    /// Port 0 is any. The port of a server that has just ended may be taken for a moment.
+    async fn start(certificates: &Certificates, link: u16, uds: &Path) -> Self {
         let ports = Ports { link, ..Ports::default() };
         let flags = server_flags(certificates, &ports, uds);
-        let flags = std::iter::once("server".to_owned()).chain(flags);
-        let args = tunnel_server::cli::Cli::try_parse_from(flags).unwrap();
-        let app = App::bind(args.try_into().unwrap()).unwrap();
+        let flags: Vec<String> = std::iter::once("server".to_owned()).chain(flags).collect();
+        let end = Instant::now() + Duration::from_secs(30);
+        let app = loop {
+            let args = tunnel_server::cli::Cli::try_parse_from(&flags).unwrap();
+            match App::bind(args.try_into().unwrap()) {
+                Ok(app) => break app,
+                Err(error) => assert!(Instant::now() < end, "{error:#}"),
+            }
+            sleep(Duration::from_millis(10)).await;
+        };
         let port = app.addresses().unwrap().agents.port();
         let (drain, mut running) = (app.drain().clone(), JoinSet::new());
         let stopped = drain.clone();
@@ -90,7 +97,7 @@ async fn agents_join_answer_leave_and_find_a_server_that_was_restarted() {
         let dir = TempDir::new().unwrap();
         let certificates = Certificates::write(dir.path(), HOST).unwrap();
         let uds = dir.path().join("frontend.socket");
-        let server = Server::start(&certificates, 0, &uds);
+        let server = Server::start(&certificates, 0, &uds).await;
         let port = server.port;
         let crew = Crew::start(&agents(&certificates, port, link)).unwrap();
         becomes(&crew, "all there", |now| now.connected == COUNT).await;
@@ -107,7 +114,7 @@ async fn agents_join_answer_leave_and_find_a_server_that_was_restarted() {
 
         server.stop().await;
         let before = becomes(&crew, "without a server", |now| now.connected == 0).await;
-        let server = Server::start(&certificates, port, &uds);
+        let server = Server::start(&certificates, port, &uds).await;
         becomes(&crew, "back at the new server", |now| {
             now.connected == COUNT && now.tunnels >= before.tunnels + COUNT as u64
         })

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{self, SendRequest};
@@ -11,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tunnel_proto::packet::Packet;
@@ -20,6 +22,9 @@ use crate::grpc::{Call, status};
 use crate::pki::{Pki, Who};
 use crate::task::{Task, spawn};
 use crate::wait::within;
+
+/// Time between two looks whether the server has said GOAWAY.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The metadata of an agent's call.
 #[derive(Debug, Clone)]
@@ -178,6 +183,20 @@ impl StockAgent {
     /// Reads so many bytes of a connection; fails on any other packet.
     pub async fn read(&mut self, connect_id: i64, len: usize) -> Vec<u8> {
         read_data(&mut self.call, connect_id, len).await
+    }
+
+    /// Sends bytes as they are. A server that ends the tunnel takes no more.
+    pub async fn send_until_told_to_go(&mut self, bytes: &[u8]) {
+        let Self { call, connection, .. } = self;
+        let told = async {
+            while !connection.is_over().await {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = call.send(Bytes::copy_from_slice(bytes)) => {}
+            () = told => {}
+        }
     }
 
     /// A ping and its answer, without the half minute that should be between two.

@@ -52,8 +52,10 @@ async fn a_removed_socket_comes_back_and_one_that_another_process_took_makes_the
     wait_for("the socket", async || if remade().await == 1 { Ok(()) } else { Err("none".to_owned()) }).await;
     server.connect(Frontend::GrpcUnix, &echo).await.close().await.unwrap();
 
-    std::fs::remove_file(&server.unix).unwrap();
-    let other = std::os::unix::net::UnixListener::bind(&server.unix).unwrap();
+    // In one step: the server must not find the path empty.
+    let staged = server.unix.with_extension("other");
+    let other = std::os::unix::net::UnixListener::bind(&staged).unwrap();
+    std::fs::rename(&staged, &server.unix).unwrap();
     wait_for("the fault", async || match server.readiness().await.unwrap() {
         (500, text) if text.contains("a running process listens on it") => Ok(()),
         (status, text) => Err(format!("{status} {text}")),

@@ -69,8 +69,9 @@ async fn fleet(mode: &str, link: Link) {
             let id = if kind == 7 { format!("agent-{victim}") } else { format!("rogue-{victim}-{kind}") };
             rogues.push(agent(&id, own, claims));
         }
+        // A few at a time, for which the limit of a wait is long on any machine.
+        server.wait_for_tunnels(i64::from(NODES) + i64::try_from(rogues.len()).unwrap()).await;
     }
-    server.wait_for_tunnels(i64::from(NODES) + i64::try_from(rogues.len()).unwrap()).await;
 
     join_all((0..NODES).map(|node| {
         let server = &server;

@@ -8,6 +8,7 @@ mod servers;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tunnel::transport::Link;
 use tunnel_tests::stock::{AgentCall, Manners, StockServer};
 use tunnel_tests::{Agent, AgentSpec, panics, wait_for, wait_within};
@@ -22,6 +23,7 @@ struct World {
     server: StockServer,
     call: AgentCall,
     certificates: Certificates,
+    began: Instant,
 }
 
 fn spec() -> AgentSpec {
@@ -37,9 +39,10 @@ impl World {
         panics::record();
         let certificates = Certificates::make();
         let mut server = StockServer::start(&certificates.pki, manners).await;
+        let began = Instant::now();
         let agent = Agent::start(&certificates.pki, &[server.addr], &spec());
         let call = server.agent().await;
-        Self { agent, server, call, certificates }
+        Self { agent, server, call, certificates, began }
     }
 
     /// Waits until the agent has so many connections, those being dialled included.
@@ -54,7 +57,9 @@ impl World {
     /// The end of a test.
     async fn finish(self) {
         self.agent.wait_until_idle().await;
-        assert_eq!(self.call.pings(), 0, "half a minute has not passed");
+        // One in half a minute, which only a busy machine needs for a test.
+        let most = self.began.elapsed().as_secs() / 30;
+        assert!(u64::from(self.call.pings()) <= most, "{} pings, not {most}", self.call.pings());
         panics::assert_none();
     }
 }

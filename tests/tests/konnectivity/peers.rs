@@ -51,7 +51,7 @@ async fn the_automatic_agent_does_what_the_real_one_does() {
     let mut server = StockServer::start(pki, Manners::of("server-a")).await;
     let (agent, mut call) =
         tokio::join!(GoAgent::join(server.addr, pki, Metadata::of("agent-a")), server.agent());
-    let (echo, nobody) = (Target::echo(LOCAL).await, Target::nobody(LOCAL).await);
+    let (echo, nobody) = (Target::echo(LOCAL).await, Target::nobody(LOCAL));
 
     assert_eq!(call.dial(&echo.to_string(), 7).await, 1);
     call.ask(&nobody.to_string(), 8).await;

@@ -11,7 +11,9 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tunnel_client::Connection;
 use tunnel_tests::payload::{self, Header};
-use tunnel_tests::{Cluster, Frontend, LINKS, Server, ServerSpec, Target, node, panics, wait_for, within};
+use tunnel_tests::{
+    Cluster, Frontend, LINKS, Server, ServerSpec, Target, node, panics, promptly, wait_for, within,
+};
 
 /// Size of a transfer that runs while something ends.
 const TRANSFER: Header = Header { seed: 21, len: 8 << 20 };
@@ -58,8 +60,8 @@ async fn finish_downloads(connections: Vec<(Frontend, Connection)>) {
 /// frontend tells the two apart.
 async fn assert_cut(connections: Vec<(Frontend, Connection)>, limit: Duration) {
     for (frontend, mut connection) in connections {
-        let cut = tokio::time::timeout(limit, payload::read_all(&mut connection)).await;
-        let cut = cut.unwrap_or_else(|_| panic!("{frontend:?}: not ended after {limit:?}"));
+        let cut = promptly(limit, payload::read_all(&mut connection)).await;
+        let cut = cut.unwrap_or_else(|| panic!("{frontend:?}: not ended after {limit:?}"));
         let told = match frontend {
             Frontend::ConnectUnix => true,
             Frontend::ConnectMtls => cut.is_err(),
@@ -102,6 +104,8 @@ async fn an_agent_finds_a_new_server_on_the_same_port_by_itself() {
     for link in LINKS {
         let cluster = Cluster::on(link).await;
         let echo = Target::echo(node(link)).await;
+        // The agent's own count may come after the server's.
+        cluster.agents[0].wait_for_servers(1, 1).await;
         assert_eq!(cluster.agents[0].readiness().await.unwrap(), (200, "ok".to_owned()));
         cluster.server.kill().await;
         wait_for("the agent to miss its server", async || {
@@ -119,6 +123,7 @@ async fn an_agent_finds_a_new_server_on_the_same_port_by_itself() {
         for (_, connection) in on_every_frontend(&successor, &echo).await {
             connection.close().await.unwrap();
         }
+        cluster.agents[0].wait_for_servers(1, 1).await;
         assert_eq!(cluster.agents[0].readiness().await.unwrap().0, 200);
         successor.wait_until_idle().await;
         cluster.agents[0].wait_until_idle().await;

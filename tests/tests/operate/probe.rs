@@ -64,7 +64,11 @@ impl Probing {
     }
 
     async fn probe(&self, target: impl ToString, tls: TlsMode) -> ProbeReport {
-        let request = ProbeRequest { target: target.to_string(), tls, timeout_ms: 500 };
+        self.probe_within(10_000, target, tls).await
+    }
+
+    async fn probe_within(&self, timeout_ms: u64, target: impl ToString, tls: TlsMode) -> ProbeReport {
+        let request = ProbeRequest { target: target.to_string(), tls, timeout_ms };
         Client::new(&self.socket()).probe(&request).await.unwrap()
     }
 }
@@ -109,12 +113,15 @@ async fn plain_targets_are_well_unless_tls_is_asked_for() {
     let at = node(Link::Quic);
     let (http, silent) = (Listener::start(at, None).await, Target::stalls(at).await);
     let echo = Target::echo(at).await;
-    for target in [http.addr.to_string(), silent.to_string(), echo.to_string()] {
-        let report = probing.probe(&target, TlsMode::Auto).await;
+    // A silent target costs the limit; that of the dial is the same.
+    for (target, limit) in
+        [(http.addr.to_string(), 10_000), (silent.to_string(), 2_000), (echo.to_string(), 10_000)]
+    {
+        let report = probing.probe_within(limit, &target, TlsMode::Auto).await;
         assert_eq!((&report.failure, &report.certificate), (&None, &None), "{target}");
         let tls = report.stages.last().unwrap();
         assert!(tls.detail.starts_with("the target does not speak it"), "{tls:?}");
-        let report = probing.probe(&target, TlsMode::Always).await;
+        let report = probing.probe_within(limit, &target, TlsMode::Always).await;
         let failure = report.failure.unwrap();
         assert_eq!((failure.kind.as_str(), failure.health), ("plain", Health::Degraded), "{target}");
     }
@@ -130,10 +137,13 @@ async fn failures_are_named_and_decide_the_exit_code() {
     let probing = Probing::start(|builder| builder.agent_on(Link::H2)).await;
     let at = node(Link::H2);
     let expired = Listener::tls(at, &probing.cluster.pki, Who::Expired).await;
-    let (nobody, hole) = (Target::nobody(at).await, Target::black_hole(at).await);
+    let (nobody, hole) = (Target::nobody(at), Target::black_hole(at).await);
+    let report = probing.probe_within(500, &hole, TlsMode::Auto).await;
+    let failure = report.failure.unwrap();
+    let found = (failure.stage.as_str(), failure.kind.as_str(), failure.health);
+    assert_eq!(found, ("dial", "timeout", Health::Down), "{}", failure.text);
     for (target, stage, kind, health) in [
         (nobody.to_string(), "dial", "refused", Health::Down),
-        (hole.to_string(), "dial", "timeout", Health::Down),
         ("10.9.9.9:80".to_owned(), "route", "no_agent", Health::Down),
         ("nonsense".to_owned(), "target", "bad_request", Health::Down),
         (expired.addr.to_string(), "tls", "expired", Health::Degraded),
@@ -162,7 +172,7 @@ async fn commands_take_their_exit_code_from_the_probe() {
     let plain = Target::echo(Ipv4Addr::LOCALHOST).await;
     let expired = Listener::tls(Ipv4Addr::LOCALHOST, &world.pki, Who::Expired).await;
     let (echo, tls) = (plain.to_string(), expired.addr.to_string());
-    let nobody = Target::nobody(Ipv4Addr::LOCALHOST).await.to_string();
+    let nobody = Target::nobody(Ipv4Addr::LOCALHOST).to_string();
     let (of_server, of_agent) = (world.shown("cp-1.admin"), world.shown("worker.admin"));
     for (line, health) in [
         (["probe", &echo, "--tls=never"], Health::Ok),

@@ -57,7 +57,7 @@ async fn an_agent_tells_its_tunnels_and_why_others_are_missing() {
     assert_eq!((held.why.as_str(), &held.address), ("--transport=h2", &server.agents.to_string()));
     agent.kill().await;
 
-    let nobody = Target::nobody(Ipv4Addr::LOCALHOST).await;
+    let nobody = Target::nobody(Ipv4Addr::LOCALHOST);
     let spec = AgentSpec::new("worker", Link::H2, Ipv4Addr::LOCALHOST).flag("admin-socket", &socket);
     let agent = Agent::start(&world.pki, &[server.agents, nobody], &spec);
     agent.wait_for_servers(1, 2).await;

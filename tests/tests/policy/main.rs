@@ -58,6 +58,8 @@ async fn a_server_with_a_policy_asks_no_agent() {
         assert_eq!(denials(&cluster).await, (8, 0), "{link:?}");
         let streams = cluster.server.metrics().await.sum("tunnel_server_streams_opened_total", &[]);
         assert_eq!(streams, 0, "{link:?}");
+        // A dial is counted after its answer.
+        cluster.server.wait_until_idle().await;
         let outcome = &["outcome=\"forbidden\""];
         assert_eq!(cluster.server.metrics().await.sum("tunnel_server_dials_total", outcome), 8);
         cluster.finish().await;

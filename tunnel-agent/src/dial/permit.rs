@@ -79,9 +79,14 @@ rules:
     async fn a_name_with_a_forbidden_and_an_allowed_address_is_dialled_at_the_allowed_one_after_one_look_up()
     {
         let permits = permits(NO_LOOPBACK_2);
-        let forbidden = TcpListener::bind("127.0.0.2:0").await.unwrap();
-        let port = forbidden.local_addr().unwrap().port();
-        let allowed = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        // A port that is free on one address may be taken on the other.
+        let (forbidden, allowed, port) = loop {
+            let forbidden = TcpListener::bind("127.0.0.2:0").await.unwrap();
+            let port = forbidden.local_addr().unwrap().port();
+            if let Ok(allowed) = TcpListener::bind(("127.0.0.1", port)).await {
+                break (forbidden, allowed, port);
+            }
+        };
         let target: Target = format!("both.example:{port}").parse().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         // The link-local one would time out if it were dialled.

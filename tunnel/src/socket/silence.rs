@@ -129,9 +129,9 @@ mod tests {
     async fn a_peer_that_vanished_with_data_under_way_ends() {
         let (mut near, far) = pair().await;
         vanish(&far);
+        let began = Instant::now();
         near.write_all(b"a request").await.unwrap();
         let mut near = Socket::from(near).ends_unacknowledged(Some(LIMIT));
-        let began = Instant::now();
         assert_eq!(ended(&mut near, 10 * LIMIT).await, Some(Broken::Io(std::io::ErrorKind::TimedOut)));
         assert!(began.elapsed() >= LIMIT);
     }

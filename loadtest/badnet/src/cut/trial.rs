@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use measuring_kit::{Link, Programs, complain};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tunnel_client::Connection;
@@ -52,6 +53,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// (`tunnel-agent/src/fleet/pace.rs`: a minute, less a tenth).
 const FIRST_PAUSE: Duration = Duration::from_secs(54);
 
+/// Cells that start at a time. With more, handshakes on QUIC wait for the processor until the agent takes h2; with
+/// fewer, cells wait for each other.
+static STARTS: Semaphore = Semaphore::const_new(4);
+
 /// The outcome of a cell.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
@@ -85,7 +90,10 @@ pub(super) async fn run(
         }
         Some(link) => {
             network.line.filter(cell.before());
-            let rig = Rig::start(network, programs, &links).await?;
+            let rig = {
+                let _turn = STARTS.acquire().await?;
+                Rig::start(network, programs, &links).await?
+            };
             let [quic, h2] = made(&rig);
             let is_there = if link == Link::Quic { quic == 1 && h2 == 0 } else { quic == 0 && h2 == 1 };
             anyhow::ensure!(is_there, "the agent is not on {}\n{}", link.name(), rig.last_words());

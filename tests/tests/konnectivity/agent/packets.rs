@@ -36,7 +36,7 @@ async fn b28_an_agent_says_who_it_is_dials_and_closes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b28_closes_are_answered_and_what_is_unknown_refused() {
     let mut world = World::new().await;
-    let (echo, nobody) = (Target::echo(NODE).await, Target::nobody(NODE).await);
+    let (echo, nobody) = (Target::echo(NODE).await, Target::nobody(NODE));
     let call = &mut world.call;
     assert_eq!(call.dial(&echo.to_string(), i64::MAX).await, 1);
     call.ask(&nobody.to_string(), 0).await;

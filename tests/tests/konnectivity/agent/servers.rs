@@ -7,7 +7,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 use tunnel_kube::leases::Counted;
 use tunnel_tests::stock::{Manners, StockServer};
-use tunnel_tests::{Agent, Balancer, Target, panics, wait_for, wait_within, within};
+use tunnel_tests::{Agent, Balancer, Target, panics, promptly, wait_for, wait_within, within};
 
 use super::{NODE, World, spec, wait_for_servers};
 use crate::{Certificates, PROMPT};
@@ -136,7 +136,7 @@ async fn b11_an_agent_that_takes_any_link_finds_a_restarted_server_as_soon() {
     })
     .await;
     let mut server = StockServer::on(&certificates.pki, Manners::of("server-b"), port).await;
-    tokio::time::timeout(Duration::from_secs(5), server.agent()).await.expect("the agent's call");
+    promptly(Duration::from_secs(5), server.agent()).await.expect("the agent's call");
     panics::assert_none();
 }
 

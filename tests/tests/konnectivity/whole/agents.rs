@@ -1,7 +1,7 @@
 //! Agents and servers that come, go and drain.
 
 use tunnel_client::Connection;
-use tunnel_tests::{Cluster, Frontend, LINKS, ServerSpec, Target, node, wait_for, wait_within};
+use tunnel_tests::{Cluster, Frontend, LINKS, ServerSpec, Target, node, promptly, wait_for, wait_within};
 
 use crate::PROMPT;
 use crate::ways::{FRONTENDS, Fleet, WAYS, ended, on_every_way, ping};
@@ -24,8 +24,8 @@ async fn b09_an_agent_that_goes_is_noticed_at_once_and_its_successor_used() {
         let mut kept = connect_all(&fleet, &echo).await;
         fleet.kill_agent().await;
         for connection in &mut kept {
-            let over = tokio::time::timeout(PROMPT, ended(connection)).await;
-            assert!(over.is_ok(), "not ended after {PROMPT:?}");
+            let over = promptly(PROMPT, ended(connection)).await;
+            assert!(over.is_some(), "not ended after {PROMPT:?}");
         }
         fleet.start_agent(way).await;
         fleet.server().wait_for_tunnels(1).await;
