@@ -87,19 +87,29 @@ pub(crate) async fn names(world: &World) -> anyhow::Result<Outcome> {
     };
     dial_all(good, "before").await;
     let began = Instant::now();
-    let answered = look_up(world).await;
-    // The last answer of a name is used while look-ups are taken.
-    dial_all(good, "during look-ups of dead names").await;
-    let busy = echo(world, &unknown(&AGENTS[0])).await.is_err();
-    let end = began + RETURN;
-    while Instant::now() < end && echo(world, &unknown(&AGENTS[0])).await.is_err() {
+    let (mut answered, mut busy) = (0, None);
+    // On a busy machine the first look-ups of a round may be over before its last begins. An unknown name is one once only.
+    for member in &AGENTS {
+        answered += look_up(world).await;
+        // The last answer of a name is used while look-ups are taken.
+        dial_all(good, "during look-ups of dead names").await;
+        if echo(world, &unknown(member)).await.is_err() {
+            busy = Some(member);
+            break;
+        }
+    }
+    let end = Instant::now() + RETURN;
+    while let Some(member) = busy
+        && Instant::now() < end
+        && echo(world, &unknown(member)).await.is_err()
+    {
         sleep(Duration::from_millis(200)).await;
     }
     dial_all(unknown, "after look-ups of dead names").await;
     if answered > 0 {
         outcome.faults.push(format!("{answered} dials to dead names were answered with success"));
     }
-    if !busy {
+    if busy.is_none() {
         outcome.faults.push("look-ups of dead names left room for others".to_owned());
     }
     outcome.note = Some(format!("names are looked up after {:.1} s", began.elapsed().as_secs_f64()));
