@@ -164,7 +164,7 @@ impl FileId {
 pub struct UnixSocket {
     place: Place,
     listener: UnixListener,
-    /// The listener of a file that is gone, while clients wait that had connected before.
+    /// The listener of a file that is gone, while clients wait that had connected before. Never blocks.
     former: Option<std::os::unix::net::UnixListener>,
     file: FileId,
     looks: Interval,
